@@ -1,0 +1,48 @@
+"""Compare our scores with the official ones on many seeded random cases, and write the counts.
+
+    python benchmarks/parity.py --cases 200
+
+Needs the oracle extra (cell-eval 0.6.6, pdex 0.1.27). Writes benchmarks/results/parity.json.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+import parity_cases  # noqa: E402
+
+METRICS = ["des", "pds", "mae"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=200)
+    n_cases = parser.parse_args().cases
+    warnings.simplefilter("ignore")  # the oracle's own
+    gap = pd.concat(
+        [parity_cases.difference(parity_cases.random_case(seed)) for seed in tqdm(range(n_cases))]
+    )
+    result = {
+        "cases": n_cases,
+        "perturbations": len(gap),
+        "values": len(gap) * len(METRICS),
+        "largest_difference": {name: float(gap[name].max()) for name in METRICS},
+        "exactly_equal": {name: int((gap[name] == 0).sum()) for name in METRICS},
+        "des_values_where_the_official_order_of_ties_is_open": int(gap["open_tie"].sum()),
+        "versions": {name: version(name) for name in ("cell-eval", "pdex", "scipy", "polars")},
+    }
+    text = json.dumps(result, indent=1)
+    (ROOT / "benchmarks" / "results" / "parity.json").write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

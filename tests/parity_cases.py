@@ -1,0 +1,189 @@
+"""Seeded pairs of predicted and real cells, and the official scorer to hold ours against.
+
+The pairs are small and awkward on purpose: every option below has decided a score somewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from dataclasses import dataclass
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from vcc_helpers import lognorm, scoring
+from vcc_helpers.cells import labels_of
+
+CONTROL, KEY = "non-targeting", "target_gene"
+OFFICIAL = {"des": "overlap_at_N", "pds": "discrimination_score_l1", "mae": "mae"}
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    pred: anndata.AnnData
+    real: anndata.AnnData
+
+
+def _names(rng, n_perts: int, genes: np.ndarray) -> np.ndarray:
+    """Targets: genes of the panel, names that are no genes, and labels that look like numbers."""
+    pool = np.concatenate([rng.permutation(genes), [f"not-a-gene {i}" for i in range(n_perts)]])
+    numbers = np.array([str(i) for i in range(10, 10 + n_perts)])
+    share = rng.choice([0.0, 0.3])
+    pick = np.concatenate([pool[: int(n_perts * (1 - share))], numbers])[:n_perts]
+    return pick if rng.random() < 0.7 else np.concatenate([pick[:-1], ["not-a-gene X"]])
+
+
+def _counts(rng, labels, names, genes, *, effect, basal) -> np.ndarray:
+    depth = rng.lognormal(0, 0.3, len(labels))[:, None]
+    row = pd.Index(names).get_indexer(labels)
+    mean = basal * np.where(row[:, None] >= 0, effect[row], 1.0) * depth
+    return rng.negative_binomial(5, 5 / (5 + np.maximum(mean, 1e-12)))
+
+
+def _store(rng, counts: np.ndarray, labels, genes) -> anndata.AnnData:
+    """Counts or lognorm, in one of several precisions and layouts."""
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
+    if rng.random() < 0.5:
+        obs[KEY] = pd.Categorical(labels, categories=sorted({*labels, "label no cell bears"}))
+    dtype = rng.choice(["float32", "float64", "int32"])
+    cells = anndata.AnnData(
+        counts.astype(dtype), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object))
+    )
+    if rng.random() < 0.5:  # log values: as the package makes them, or from another scale
+        cells.X = lognorm(cells, target_sum=rng.choice([None, 1e4]))
+    layout = rng.choice(["dense", "csr", "csc"])
+    if layout != "dense":
+        cells.X = sparse.csr_matrix(cells.X).asformat(layout)
+    return cells[rng.permutation(cells.n_obs)].copy() if rng.random() < 0.5 else cells
+
+
+def random_case(seed: int) -> Case:
+    """Draw one pair of files.
+
+    Cells per group from 1 to 60, many of 8 or fewer; genes silent in the controls, in a
+    perturbation or everywhere; perturbations without effect; each file with its own scale,
+    precision, layout and row order; sometimes a constant prediction.
+    """
+    rng = np.random.default_rng(seed)
+    n_genes, n_perts = int(rng.integers(20, 120)), int(rng.integers(2, 25))
+    genes = np.array([f"G{i}" for i in range(n_genes)])
+    names = np.unique(_names(rng, n_perts, genes))
+    basal = rng.gamma(0.5, rng.choice([2.0, 20.0]), n_genes)
+    basal[rng.random(n_genes) < 0.15] = 0  # silent in the controls; some appear when perturbed
+    effect = np.exp(
+        rng.normal(0, rng.choice([0.0, 0.3, 1.5], (len(names), 1)), (len(names), n_genes))
+    )
+    effect[rng.random(effect.shape) < 0.05] = 0  # silent in one perturbation
+    pair = []
+    for _ in range(2):
+        size = rng.choice([1, 2, 3, 5, 8, 9, 20, 60], len(names))
+        labels = np.repeat([*names, CONTROL], [*size, rng.choice([3, 8, 9, 50, 150])])
+        seen = effect * np.exp(rng.normal(0, 0.2, effect.shape))
+        counts = _counts(rng, labels, names, genes, effect=seen, basal=basal)
+        appears = rng.random((len(labels), n_genes)) < 0.5
+        counts += np.where(
+            (basal == 0) & (labels[:, None] != CONTROL) & appears, rng.integers(1, 4), 0
+        ) * (rng.random(n_genes) < 0.6)
+        counts[counts.sum(axis=1) == 0, 0] = 1  # the official tool treats empty cells by layout
+        pair.append(_store(rng, counts, labels, genes))
+    pred, real = pair
+    if rng.random() < 0.25:
+        pred = scoring.official_baseline(real)
+    return Case(f"random {seed}", pred, real)
+
+
+def official(case: Case) -> pd.DataFrame:
+    """Score with cell-eval 0.6.6, index target_gene, columns des, pds, mae."""
+    return _official(case)[0]
+
+
+def official_overall(case: Case, baseline: anndata.AnnData) -> float:
+    """Score and combine with cell-eval 0.6.6, 0 to 100."""
+    from cell_eval import score_agg_metrics
+
+    card = score_agg_metrics(_official(case)[1], _official(Case("", baseline, case.real))[1])
+    return 100 * card.filter(card["metric"] == "avg_score")["from_baseline"][0]
+
+
+def _official(case: Case):
+    from cell_eval import MetricsEvaluator
+
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        contextlib.redirect_stderr(io.StringIO()),
+        _silent_logs(),
+    ):
+        evaluator = MetricsEvaluator(
+            adata_pred=case.pred.copy(),
+            adata_real=case.real.copy(),
+            control_pert=CONTROL,
+            pert_col=KEY,
+            num_threads=1,
+            batch_size=100_000,
+            outdir=folder,
+        )
+        result, means = evaluator.compute(profile="vcc", write_csv=False, break_on_error=True)
+    table = pd.DataFrame({n: result[o].to_numpy() for n, o in OFFICIAL.items()})
+    table.index = pd.Index(result["perturbation"].to_list(), name=KEY)
+    return table.sort_index(), means
+
+
+@contextlib.contextmanager
+def _silent_logs():
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def tie_range(case: Case) -> pd.DataFrame:
+    """Return the lowest and highest DES that any order of equal fold changes could give.
+
+    The official tool sorts more than 20 called genes with an unstable sort, whose order of ties
+    changes with the version and the number of threads of the library that sorts.
+    """
+    pred, real = (scoring.digest(cells).de for cells in (case.pred, case.real))
+    rows = {}
+    for i, name in enumerate(real.perturbations):
+        truth, called = real.significant[i], pred.significant[i]
+        size, k = np.abs(pred.log2_fold_change[i]), int(truth.sum())
+        if called.sum() <= max(k, 20) or k == 0:
+            rows[name] = (np.nan, np.nan)  # nothing is cut, or the official sort is stable
+            continue
+        edge = np.sort(size[called])[::-1][k - 1]
+        inside, tied = called & (size > edge), called & (size == edge)
+        places, hits = k - inside.sum(), (tied & truth).sum()
+        low, high = max(0, places - (tied & ~truth).sum()), min(places, hits)
+        rows[name] = tuple((np.array([low, high]) + (inside & truth).sum()) / k)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high"])
+
+
+def difference(case: Case) -> pd.DataFrame:
+    """Absolute difference between our values and the official ones, per perturbation and metric.
+
+    Where ties are cut in an order that the official tool leaves open, the difference of DES is
+    the distance to the range of :func:`tie_range`; column ``open_tie`` marks those rows.
+    """
+    mine = scoring.score(case.pred, case.real).per_perturbation
+    theirs = official(case)
+    if list(mine.index) != list(theirs.index):
+        raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
+    gap = (mine - theirs).abs()
+    ties = tie_range(case).reindex(mine.index)
+    open_tie = (ties["high"] > ties["low"]) & (gap["des"] > 0)
+    outside = np.maximum(ties["low"] - theirs["des"], theirs["des"] - ties["high"]).clip(lower=0)
+    gap.loc[open_tie, "des"] = outside[open_tie]
+    return gap.assign(open_tie=open_tie)
+
+
+def n_controls(cells: anndata.AnnData) -> int:
+    """Number of control cells."""
+    return int((labels_of(cells, KEY) == CONTROL).sum())

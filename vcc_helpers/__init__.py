@@ -1,0 +1,63 @@
+"""Helpers of "The Virtual Cell Challenge, hands on".
+
+>>> import vcc_helpers as vcc
+>>> bulk = vcc.pseudobulk(vcc.datasets.load_h1_sample())
+>>> vcc.effects(bulk).shape
+(5, 1000)
+"""
+
+from importlib import import_module
+
+from . import (
+    adapt,
+    cells,
+    datasets,
+    emit,
+    exercises,
+    features,
+    metrics,
+    models,
+    presets,
+    ranksum,
+    scoring,
+    splits,
+)
+from .de import DETable, de_table
+from .effects import effect_strength, effects, knockdown, lognorm, pseudobulk
+from .exercises import check
+from .scoring import ScoreCard, score
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DETable",
+    "ScoreCard",
+    "adapt",
+    "cells",
+    "check",
+    "datasets",
+    "de_table",
+    "effect_strength",
+    "effects",
+    "emit",
+    "exercises",
+    "features",
+    "knockdown",
+    "lognorm",
+    "metrics",
+    "models",
+    "plot",
+    "presets",
+    "pseudobulk",
+    "ranksum",
+    "score",
+    "scoring",
+    "splits",
+]
+
+
+def __getattr__(name: str):
+    # matplotlib takes a second to import and not everybody plots
+    if name == "plot":
+        return import_module(".plot", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,395 @@
+"""From cells to effects: log-normalise, average over cells, subtract the control.
+
+The pseudobulk (one mean and one variance per perturbation) is what the rest of the package
+trades in: models learn from one and predict one, metrics compare two.
+
+Taught in: notebooks/02_from_counts_to_effects.
+Needs: cells.py.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> bulk = pseudobulk(load_h1_sample())
+>>> effects(bulk).obs_names.tolist()
+['MED12', 'SRC', 'STAT1', 'TET1', 'TMSB4X']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from tqdm.auto import tqdm
+
+from .cells import (
+    CONTROL,
+    PERTURBATION_KEY,
+    inspect_values,
+    labels_of,
+    open_cells,
+    row_blocks,
+    some_of,
+)
+
+
+def lognorm(cells: anndata.AnnData, *, target_sum: float | None = None):
+    r"""Log-normalise counts: scale each cell to the same total, then take log1p.
+
+    Parameters
+    ----------
+    cells
+        Counts, shape ``(n_cells, n_genes)``. Never changed.
+    target_sum
+        The total that every cell is scaled to, in counts. By default the median of the cells'
+        own totals, empty cells left out.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        Shape ``(n_cells, n_genes)``, float32 (float64 where the counts are), sparse where the
+        input is. An empty cell stays empty. Values that are log-normalised already come back
+        unchanged.
+
+    Raises
+    ------
+    ValueError
+        Values are NaN, infinite, negative, or of mixed scale.
+
+    Notes
+    -----
+    .. math:: y_{cg} = \log\left(1 + x_{cg} \frac{s}{\sum_h x_{ch}}\right)
+
+    Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    return stack_blocks(list(lognorm_blocks(cells, target_sum=target_sum)))
+
+
+def stack_blocks(
+    blocks: list[tuple[int, sparse.csr_matrix | np.ndarray]],
+) -> sparse.csr_matrix | np.ndarray:
+    """Put blocks of rows back together.
+
+    Parameters
+    ----------
+    blocks
+        First row and values of each block, as :func:`lognorm_blocks` yields them.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        Shape ``(n_cells, n_genes)``.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    values = [block for _, block in blocks]
+    return sparse.vstack(values, format="csr") if sparse.issparse(values[0]) else np.vstack(values)
+
+
+def lognorm_blocks(
+    cells: anndata.AnnData, *, target_sum: float | None = None, name: str = "cells"
+) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
+    """Yield :func:`lognorm` of `cells` a block of rows at a time.
+
+    Parameters
+    ----------
+    cells
+        Counts or log-normalised values, shape ``(n_cells, n_genes)``.
+    target_sum
+        As for :func:`lognorm`; ignored for values that are log-normalised already.
+    name
+        What error messages call this file.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    block : csr_matrix or ndarray
+        Shape ``(block_rows, n_genes)``, lognorm.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    summary = inspect_values(cells, name=name)
+    if summary.scale == "lognorm":
+        yield from row_blocks(cells)
+        return
+    size = summary.library_size
+    if target_sum is None:
+        target_sum = np.median(size[size > 0]) if (size > 0).any() else 1.0
+    for start, block in row_blocks(cells):
+        # Each step in the matrix's own precision, so that equal counts of equally deep cells
+        # stay exactly equal: the rank-sum test sees ties where scanpy's values have them.
+        real = block.dtype.type
+        factor = size[start : start + block.shape[0]].astype(real) / real(target_sum)
+        factor[factor == 0] = 1
+        yield start, _log1p_of_ratio(block, factor)
+
+
+def _log1p_of_ratio(block, factor: np.ndarray):
+    if not sparse.issparse(block):
+        return np.log1p(block / factor[:, None])
+    values = np.log1p(block.data / np.repeat(factor, np.diff(block.indptr)))
+    return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+
+
+def pseudobulk(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    target_sum: float | None = None,
+    progress: bool = False,
+    name: str = "cells",
+) -> anndata.AnnData:
+    r"""Average the log-normalised cells of each perturbation.
+
+    Parameters
+    ----------
+    cells
+        Counts or log-normalised values, shape ``(n_cells, n_genes)``; dense, CSR, CSC, a view,
+        backed, or the path of an ``.h5ad``. Read in two passes, a block of rows at a time.
+    perturbation_key
+        The column of ``cells.obs`` to group by.
+    target_sum
+        As for :func:`lognorm`.
+    progress
+        Show a progress bar.
+    name
+        What error messages call this file.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(n_groups, n_genes)``, rows sorted by name, the control among them. ``X`` is the
+        mean lognorm value, float32 (float64 where the input is); ``layers["variance"]`` the
+        unbiased variance between cells, NaN for a group of one cell; ``obs["n_cells"]`` the
+        group's size. A label that no cell bears makes no row.
+
+    Raises
+    ------
+    KeyError
+        ``cells.obs`` has no column `perturbation_key`.
+    ValueError
+        Values are NaN, infinite, negative, or of mixed scale.
+
+    Notes
+    -----
+    .. math:: \bar y_{pg} = \frac{1}{n_p} \sum_{c \in p} y_{cg}
+
+    Sums are float64. The mean is rounded to the data's precision at the end, as cell-eval
+    0.6.6 does.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    cells = open_cells(cells)
+    if perturbation_key not in cells.obs:
+        raise KeyError(
+            f"{name}: obs has no column {perturbation_key!r}; it has {some_of(cells.obs.columns)}"
+        )
+    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name)
+    labels = labels_of(cells, perturbation_key)
+    return pseudobulk_of_blocks(blocks, labels, cells.var, progress=progress)
+
+
+def pseudobulk_of_blocks(
+    blocks: Iterable[tuple[int, sparse.csr_matrix | np.ndarray]],
+    labels: pd.Index,
+    var: pd.DataFrame,
+    *,
+    progress: bool = False,
+) -> anndata.AnnData:
+    """Do :func:`pseudobulk` on values that are log-normalised already, block by block.
+
+    Parameters
+    ----------
+    blocks
+        First row and values of each block, as :func:`lognorm_blocks` yields them.
+    labels
+        Group of each cell, shape ``(n_cells,)``.
+    var
+        Genes, index of length ``n_genes``.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    AnnData
+        As :func:`pseudobulk`.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    codes, groups = pd.factorize(labels, sort=True)
+    total, square = np.zeros((2, len(groups), len(var)))
+    with tqdm(total=len(labels), unit=" cells", disable=not progress) as bar:
+        for start, block in blocks:
+            rows = codes[start : start + block.shape[0]]
+            one = (np.ones(len(rows)), (rows, np.arange(len(rows))))
+            member = sparse.csr_matrix(one, shape=(len(groups), len(rows)))
+            values = block.astype(np.float64)
+            total += _dense(member @ values)
+            square += _dense(member @ (values.power(2) if sparse.issparse(values) else values**2))
+            bar.update(len(rows))
+    n_cells = np.bincount(codes, minlength=len(groups))[:, None]
+    mean = total / n_cells
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)
+    return anndata.AnnData(
+        mean.astype(block.dtype),
+        obs=pd.DataFrame({"n_cells": n_cells.ravel()}, index=pd.Index(groups).astype(str)),
+        var=var.copy(),
+        layers={"variance": variance.astype(block.dtype)},
+    )
+
+
+def _dense(matrix: sparse.spmatrix | np.ndarray) -> np.ndarray:
+    return matrix.toarray() if sparse.issparse(matrix) else matrix
+
+
+def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData:
+    r"""Subtract the control's pseudobulk from every perturbation's.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, shape ``(n_groups, n_genes)``, mean lognorm, control included.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(n_perts, n_genes)``: the rows of `bulk` without the control; ``X`` is the effect,
+        :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
+        (about the natural logarithm of the fold change for well expressed genes).
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    control_mean = control_row(bulk, control)
+    kept = bulk.obs_names != control
+    return anndata.AnnData(
+        bulk.X[kept] - control_mean, obs=bulk.obs.loc[kept].copy(), var=bulk.var.copy()
+    )
+
+
+def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
+    """Return the control's mean lognorm expression, shape ``(n_genes,)``.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, shape ``(n_groups, n_genes)``.
+    control
+        Name of the control's row.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    if control not in bulk.obs_names:
+        raise KeyError(
+            f"the pseudobulk has no control row {control!r}; its rows are {some_of(bulk.obs_names)}"
+        )
+    return np.asarray(bulk[control].X).ravel()
+
+
+def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.DataFrame:
+    r"""Measure how large each effect is, and how much of that the sampling of cells explains.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk with ``layers["variance"]`` and ``obs["n_cells"]``, shape
+        ``(n_groups, n_genes)``.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene; ``n_cells``; ``norm``, the L2 norm of the effect over genes; ``noise``,
+        the norm that sampling alone would give; ``norm_denoised``,
+        :math:`\sqrt{\max(0, \mathrm{norm}^2 - \mathrm{noise}^2)}`. A norm of about the noise
+        means: with this many cells, nothing was seen.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+
+    Notes
+    -----
+    :math:`\mathrm{noise}_p^2 = \sum_g (s^2_{pg} / n_p + s^2_{0g} / n_0)`.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    delta = effects(bulk, control=control)
+    spread = pd.Series(bulk.layers["variance"].sum(axis=1, dtype=np.float64), bulk.obs_names)
+    noise2 = spread / bulk.obs["n_cells"]
+    noise2 = noise2[delta.obs_names] + noise2[control]
+    norm2 = (delta.X.astype(np.float64) ** 2).sum(axis=1)
+    return pd.DataFrame(
+        {
+            "n_cells": delta.obs["n_cells"],
+            "norm": np.sqrt(norm2),
+            "noise": np.sqrt(noise2),
+            "norm_denoised": np.sqrt(np.maximum(norm2 - noise2, 0)),
+        },
+        index=delta.obs_names.rename("target_gene"),
+    )
+
+
+def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
+    """Return how much of each target's own expression is left.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, shape ``(n_groups, n_genes)``, mean lognorm.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    Series
+        Index target_gene; the ratio of ``expm1`` of the mean lognorm values, perturbed over
+        control. 0.05 means that one twentieth is left; 1, that nothing was silenced. NaN where
+        the target is not among the genes or is silent in the control.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    base = control_row(bulk, control)
+    targets = bulk.obs_names[bulk.obs_names != control]
+    left = pd.Series(np.nan, index=targets.rename("target_gene"), name="expression_left")
+    column = bulk.var_names.get_indexer(targets)
+    rows = bulk.obs_names.get_indexer(targets)
+    usable = (column >= 0) & (base[column] > 0)
+    own = bulk.X[rows[usable], column[usable]]
+    left[usable] = np.expm1(own) / np.expm1(base[column[usable]])
+    return left

@@ -1,0 +1,291 @@
+"""The book's figures: one function each, which draws on ``ax`` and returns it.
+
+Colours are those of Okabe and Ito, told apart by most colour-blind readers; a marker or a line
+style always says the same a second time.
+
+Taught in: every notebook.
+Needs: cells.py, effects.py, de.py; matplotlib.
+
+>>> import pandas
+>>> ax = scores(pandas.Series({"mean": 0.6, "kNN": 0.7}), metric="pds", chance=0.52)
+>>> ax.get_xlabel()
+'PDS (higher is better)'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import anndata
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from .de import DETable
+
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#D55E00",
+    "#7F7F7F",
+)
+LABELS = {
+    "des": "DES (higher is better)",
+    "pds": "PDS (higher is better)",
+    "mae": "MAE, log-normalised expression (lower is better)",
+}
+
+
+def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
+    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+
+
+def scores(
+    values: pd.Series | pd.DataFrame,
+    *,
+    metric: str,
+    chance: float | None = None,
+    ceiling: float | None = None,
+    baseline: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Compare models on one metric, beside chance, baseline and ceiling.
+
+    Parameters
+    ----------
+    values
+        One score a model (Series), or several repeats a model (DataFrame, a column a model),
+        drawn as mean and standard deviation.
+    metric
+        ``"des"``, ``"pds"`` or ``"mae"``; any other name labels the axis as it is.
+    chance, ceiling, baseline
+        Drawn as vertical lines where given.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax = _axes(ax, height=1.4 + 0.38 * np.shape(values)[-1])
+    table = values if isinstance(values, pd.DataFrame) else values.to_frame().T
+    mean, place = table.mean(), np.arange(table.shape[1])[::-1]
+    spread = table.std() if len(table) > 1 else None
+    ax.errorbar(mean, place, xerr=spread, fmt="o", color=BLUE, markersize=8, capsize=3, zorder=3)
+    for y, value in zip(place, mean, strict=True):
+        ax.annotate(
+            f"{value:.3f}",
+            (value, y),
+            xytext=(0, 8),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+        )
+    for level, name, colour, style in (
+        (chance, "chance", GREY, ":"),
+        (baseline, "mean baseline", ORANGE, "--"),
+        (ceiling, "split-half ceiling", GREEN, "-."),
+    ):
+        if level is not None:
+            ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
+    ax.set(yticks=place, yticklabels=table.columns, xlabel=LABELS.get(metric, metric))
+    ax.set_ylim(-0.6, len(place) - 0.3)
+    ax.grid(axis="y", alpha=0.25)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3, frameon=False)
+    return ax
+
+
+def effect_heatmap(delta: anndata.AnnData, *, n_genes: int = 30, ax: Axes | None = None) -> Axes:
+    """Show the effects of each perturbation on the genes that change most.
+
+    Parameters
+    ----------
+    delta
+        Effects, ``(n_perts, n_genes)``.
+    n_genes
+        How many genes to show: those of the largest root mean square effect.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    strongest = np.sqrt((np.asarray(delta.X) ** 2).mean(axis=0)).argsort()[::-1][:n_genes]
+    shown = np.sort(strongest) if n_genes >= delta.n_vars else strongest
+    values = np.asarray(delta.X)[:, shown]
+    ax = _axes(ax, width=2.2 + 0.22 * len(shown), height=1.6 + 0.24 * len(values))
+    limit = np.abs(values).max()
+    image = ax.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_yticks(np.arange(len(values)), delta.obs_names)
+    ax.set_xticks(np.arange(len(shown)), delta.var_names[shown], rotation=90, fontsize=8)
+    ax.set(xlabel="gene", ylabel="silenced gene")
+    ax.figure.colorbar(image, ax=ax, label="effect (difference of mean lognorm)", shrink=0.9)
+    return ax
+
+
+def strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Show each effect's size beside what the sampling of cells alone would give.
+
+    Parameters
+    ----------
+    table
+        From :func:`vcc_helpers.effect_strength`.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax = _axes(ax, height=1.4 + 0.26 * len(table))
+    ordered = table.sort_values("norm")
+    place = np.arange(len(ordered))
+    ax.hlines(place, ordered["noise"], ordered["norm"], color=GREY, linewidth=1, alpha=0.6)
+    ax.plot(ordered["noise"], place, "|", color=RED, markersize=11, label="sampling noise alone")
+    ax.plot(ordered["norm"], place, "o", color=BLUE, label="measured effect")
+    ax.set_yticks(place, ordered.index)
+    ax.set(xlabel="L2 norm over genes (mean lognorm)", ylabel="silenced gene")
+    ax.set_xlim(left=0)
+    ax.legend(frameon=False, loc="lower right")
+    return ax
+
+
+def predicted_against_real(
+    pred_effect: np.ndarray,
+    real_effect: np.ndarray,
+    *,
+    names: pd.Index | None = None,
+    n_named: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
+    """Plot one perturbation's predicted effect against its real one, a point a gene.
+
+    Parameters
+    ----------
+    pred_effect, real_effect
+        Shape ``(n_genes,)``, differences of mean lognorm values.
+    names
+        Gene names; those furthest from no effect are written beside their points.
+    n_named
+        How many to write.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax = _axes(ax, 5.0, 4.6)
+    ax.scatter(real_effect, pred_effect, s=14, color=BLUE, alpha=0.6, linewidths=0)
+    ends = [
+        min(np.min(real_effect), np.min(pred_effect)),
+        max(np.max(real_effect), np.max(pred_effect)),
+    ]
+    ax.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="perfect prediction")
+    ax.axhline(0, color=GREY, linewidth=0.6)
+    ax.axvline(0, color=GREY, linewidth=0.6)
+    if names is not None:
+        for i in np.argsort(-np.abs(real_effect))[:n_named]:
+            ax.annotate(
+                names[i],
+                (real_effect[i], pred_effect[i]),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=8,
+            )
+    ax.set(xlabel="real effect (mean lognorm)", ylabel="predicted effect (mean lognorm)")
+    ax.legend(frameon=False, loc="upper left")
+    return ax
+
+
+def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
+    """Show one perturbation's fold changes and how sure the test is of them.
+
+    Parameters
+    ----------
+    table
+        From :func:`vcc_helpers.de_table`.
+    target
+        Name of the perturbation.
+    n_named
+        How many of the most significant genes to name.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax = _axes(ax, 5.6, 4.4)
+    row = table.perturbations.get_loc(target)
+    lfc, p = table.log2_fold_change[row], table.p_value[row]
+    height, called = -np.log10(np.maximum(p, 1e-300)), table.significant[row]
+    kw = {"s": 16, "linewidths": 0}
+    ax.scatter(lfc[~called], height[~called], color=GREY, alpha=0.45, label="not called", **kw)
+    ax.scatter(lfc[called], height[called], color=RED, marker="D", label="significant", **kw)
+    for i in np.argsort(p, kind="stable")[:n_named]:
+        if called[i]:
+            spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
+            ax.annotate(table.genes[i], (lfc[i], height[i]), **spot)
+    ax.set(xlabel="log2 fold change", ylabel="-log10 p (rank-sum test)")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    return ax
+
+
+def ranking(distance: pd.DataFrame, *, n_shown: int = 12, ax: Axes | None = None) -> Axes:
+    """Show PDS as a race: for each prediction, how far is each real effect?
+
+    Parameters
+    ----------
+    distance
+        Shape ``(n_perts, n_perts)``: row, predicted; column, real; same names.
+    n_shown
+        Rows to show, the first ones.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    rows = distance.iloc[:n_shown]
+    ax = _axes(ax, height=1.4 + 0.32 * len(rows))
+    for y, (name, values) in enumerate(rows.iterrows()):
+        ax.plot(values, np.full(len(values), y), "|", color=GREY, markersize=10, alpha=0.8)
+        ax.plot(values[name], y, "D", color=BLUE, markersize=6)
+        rank = int((values < values[name]).sum())
+        ax.annotate(
+            f"{rank} closer",
+            (1.01, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+        )
+    ax.plot([], [], "D", color=BLUE, label="its own real effect")
+    ax.plot([], [], "|", color=GREY, markersize=10, label="the real effect of another target")
+    ax.set_yticks(np.arange(len(rows)), rows.index)
+    ax.invert_yaxis()
+    ax.set(xlabel="L1 distance from the predicted effect", ylabel="prediction for")
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    return ax
+
+
+def learning_curve(
+    curves: Mapping[str, pd.DataFrame],
+    *,
+    metric: str,
+    chance: float | None = None,
+    ceiling: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Show how a score grows with the size of the support set.
+
+    Parameters
+    ----------
+    curves
+        Name of each model and its scores: one row a repeat, one column a support size.
+    metric
+        ``"des"``, ``"pds"`` or ``"mae"``; any other name labels the axis as it is.
+    chance, ceiling
+        Drawn as horizontal lines where given.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax = _axes(ax)
+    looks = zip(("o", "s", "^", "D", "v"), (BLUE, ORANGE, PURPLE, SKY, RED), strict=True)
+    for (name, table), (marker, colour) in zip(curves.items(), looks, strict=False):
+        mean, spread = table.mean(), table.std()
+        ax.errorbar(
+            mean.index, mean, yerr=spread, marker=marker, color=colour, capsize=3, label=name
+        )
+    for level, name, colour, style in (
+        (chance, "chance", GREY, ":"),
+        (ceiling, "split-half ceiling", GREEN, "-."),
+    ):
+        if level is not None:
+            ax.axhline(level, color=colour, linestyle=style, label=name)
+    ax.set(xlabel="support targets", ylabel=LABELS.get(metric, metric))
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    return ax

@@ -1,0 +1,492 @@
+"""Score a prediction as the leaderboard does, with baseline, chance and ceiling beside it.
+
+Taught in: notebooks/07_metrics_by_hand and notebooks/08_first_submission.
+Needs: cells.py, effects.py, ranksum.py, de.py, emit.py, metrics.py, presets.py.
+
+>>> import vcc_helpers as vcc
+>>> cells = vcc.datasets.load_h1_sample()
+>>> score(cells, cells).summary.to_dict()
+{'des': 1.0, 'pds': 1.0, 'mae': 0.0}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import fsum
+from pathlib import Path
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .cells import CONTROL, PERTURBATION_KEY, check_same, labels_of, open_cells, problems
+from .de import DETable, de_of_lognorm
+from .effects import control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
+from .emit import replicate
+from .presets import Preset, get_preset
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """The result of scoring one prediction.
+
+    Attributes
+    ----------
+    preset
+        Name of the rules.
+    per_perturbation
+        Index target_gene, sorted; one column a metric.
+    settings
+        What the numbers depend on besides the data.
+    """
+
+    preset: str
+    per_perturbation: pd.DataFrame
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> pd.Series:
+        """Mean of each metric over perturbations, index metric, float64."""
+        # fsum, so that the order of the perturbations does not show in the last digit
+        means = {name: fsum(values) / len(values) for name, values in self.per_perturbation.items()}
+        return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
+
+    def overall(self, baseline: ScoreCard) -> float:
+        """Return the leaderboard's number, 0 to 100.
+
+        Parameters
+        ----------
+        baseline
+            The score card of the official mean baseline against the same truth.
+
+        Raises
+        ------
+        ValueError
+            The baseline was scored by other rules or on other perturbations.
+        """
+        mine, theirs = self.per_perturbation.index, baseline.per_perturbation.index
+        if baseline.preset != self.preset or set(mine) != set(theirs):
+            raise ValueError(
+                f"the baseline is of preset {baseline.preset!r} with {len(theirs)} perturbations, "
+                f"this card of {self.preset!r} with {len(mine)}: score both against the same truth"
+            )
+        return metrics.overall(self.summary, baseline.summary)
+
+    def to_dict(self) -> dict:
+        """Return the card as plain numbers and strings, in the layout of the JSON file."""
+        return {
+            "preset": self.preset,
+            "n_perturbations": len(self.per_perturbation),
+            "summary": self.summary.to_dict(),
+            "per_perturbation": self.per_perturbation.to_dict(orient="index"),
+            "settings": dict(self.settings),
+        }
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the card to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            File to write; one that exists is replaced.
+        """
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> ScoreCard:
+        """Read a card that :meth:`to_json` or ``vcc score --json`` wrote.
+
+        Parameters
+        ----------
+        path
+            File to read.
+
+        Raises
+        ------
+        ValueError
+            The file is no score card.
+        """
+        try:
+            card = json.loads(Path(path).read_text(encoding="utf-8"))
+            table = pd.DataFrame.from_dict(card["per_perturbation"], orient="index")
+            return cls(card["preset"], table.rename_axis("target_gene"), card["settings"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is not a score card ({error!r}); expected a file that vcc score --json "
+                "wrote"
+            ) from error
+
+    def __repr__(self) -> str:
+        """Show the means, and how many perturbations they are over."""
+        lines = [f"  {name:<5}{value:8.4f}" for name, value in self.summary.items()]
+        head = f"ScoreCard {self.preset}, {len(self.per_perturbation)} perturbations (mean)"
+        return "\n".join([head, *lines])
+
+    def _repr_html_(self) -> str:
+        table = pd.concat([self.summary.to_frame().T, self.per_perturbation.sort_values("pds")])
+        body = table.to_html(float_format="{:.3f}".format)
+        return f"<p><b>Score card</b>, {self.preset}, mean and each perturbation</p>{body}"
+
+
+class Digest(NamedTuple):
+    """What scoring needs of a file: its pseudobulk, and its differential expression.
+
+    Attributes
+    ----------
+    bulk
+        Pseudobulk, ``(1 + n_perts, n_genes)``, mean lognorm.
+    de
+        Differential expression of each perturbation against the file's own controls.
+    """
+
+    bulk: anndata.AnnData
+    de: DETable
+
+
+def score(
+    pred: anndata.AnnData | str | Path,
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    threads: int | None = None,
+    progress: bool = False,
+) -> ScoreCard:
+    """Score predicted cells against real ones.
+
+    Parameters
+    ----------
+    pred, real
+        Cells with controls, ``(n_pred_cells, n_genes)`` and ``(n_real_cells, n_genes)``, or paths
+        of ``.h5ad`` files; dense, CSR, CSC, a view or backed; counts or lognorm, each on its own.
+        The same genes in the same order, and the same perturbations.
+    preset
+        The rules, by name or as a record.
+    perturbation_key
+        The column of ``obs`` that names each cell's perturbation.
+    control
+        The label of control cells.
+    threads
+        Number of threads; all cores by default.
+    progress
+        Show progress bars.
+
+    Returns
+    -------
+    ScoreCard
+        One row a perturbation, one column a metric.
+
+    Raises
+    ------
+    ValueError
+        A file is unusable, or the two do not match; every problem has a line of its own.
+    FileNotFoundError
+        There is no such file.
+
+    Notes
+    -----
+    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27.
+
+    Taught in: notebooks/07_metrics_by_hand.
+    """
+    rules, pred, real = get_preset(preset), open_cells(pred), open_cells(real)
+    _check_pair(pred, real, perturbation_key, control)
+    halves = [
+        digest(
+            cells,
+            rules,
+            perturbation_key=perturbation_key,
+            control=control,
+            threads=threads,
+            progress=progress,
+            name=name,
+        )
+        for name, cells in (("pred", pred), ("real", real))
+    ]
+    settings = {"perturbation_key": perturbation_key, "control": control, "source": rules.source}
+    return ScoreCard(rules.name, compare(*halves, control=control), settings)
+
+
+def _check_pair(pred, real, perturbation_key: str, control: str) -> None:
+    kw = {"perturbation_key": perturbation_key, "control": control}
+    found = problems(pred, name="pred", **kw) + problems(real, name="real", **kw)
+    if found:
+        raise ValueError("\n".join(found))
+    check_same(pred, real, perturbation_key=perturbation_key)
+
+
+def digest(
+    cells: anndata.AnnData,
+    preset: str | Preset = "vcc2025",
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    threads: int | None = None,
+    progress: bool = False,
+    name: str = "cells",
+) -> Digest:
+    """Reduce a file to what scoring needs of it.
+
+    Parameters
+    ----------
+    cells
+        Counts or lognorm, ``(n_cells, n_genes)``, checked already.
+    preset, perturbation_key, control, threads, progress
+        As for :func:`score`.
+    name
+        What error messages call this file.
+
+    Returns
+    -------
+    Digest
+        Pseudobulk and differential expression.
+
+    Notes
+    -----
+    Taught in: notebooks/07_metrics_by_hand.
+    """
+    rules, labels = get_preset(preset), labels_of(cells, perturbation_key)
+    blocks = list(lognorm_blocks(cells, name=name))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    de = de_of_lognorm(
+        stack_blocks(blocks),
+        labels,
+        cells.var_names,
+        control=control,
+        fdr=rules.fdr,
+        clip=rules.fold_change_clip,
+        threads=threads,
+        progress=progress,
+    )
+    return Digest(bulk, de)
+
+
+def compare(pred: Digest, real: Digest, *, control: str = CONTROL) -> pd.DataFrame:
+    """Compute every metric from two digests.
+
+    Parameters
+    ----------
+    pred, real
+        Digests over the same genes and perturbations.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene; columns des, pds, mae.
+
+    Notes
+    -----
+    Taught in: notebooks/07_metrics_by_hand.
+    """
+    table = compare_pseudobulk(pred.bulk, real.bulk, control=control)
+    des = metrics.des(pred.de.significant, pred.de.log2_fold_change, real.de.significant)
+    table.insert(0, "des", pd.Series(des, index=real.de.perturbations))
+    return table
+
+
+def compare_pseudobulk(
+    pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL
+) -> pd.DataFrame:
+    """Compute the metrics that need no cells: PDS and MAE.
+
+    Parameters
+    ----------
+    pred, real
+        Pseudobulk with a control row each, ``(n_groups, n_genes)``, mean lognorm, over the same
+        genes; perturbations of `real` that `pred` lacks are an error, others are ignored.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, sorted; columns pds and mae.
+
+    Raises
+    ------
+    KeyError
+        A control row or a perturbation is missing.
+    ValueError
+        The genes differ.
+
+    Notes
+    -----
+    Taught in: notebooks/03_mean_baseline.
+    """
+    if not np.array_equal(pred.var_names, real.var_names):
+        raise ValueError("pred and real must have the same genes in the same order")
+    names = sorted(real.obs_names[real.obs_names != control])
+    missing = sorted(set(names) - set(pred.obs_names))
+    if missing:
+        raise KeyError(f"pred has no row for {', '.join(map(repr, missing[:5]))}")
+    pred_mean, real_mean = (b.X[b.obs_names.get_indexer(names)] for b in (pred, real))
+    pds = metrics.pds(
+        pred_mean - control_row(pred, control),
+        real_mean - control_row(real, control),
+        real.var_names.get_indexer(names),
+    )
+    index = pd.Index(names, name="target_gene")
+    return pd.DataFrame({"pds": pds, "mae": metrics.mae(pred_mean, real_mean)}, index=index)
+
+
+def official_baseline(
+    cells: anndata.AnnData | str | Path,
+    *,
+    n_cells: Mapping[str, int] | pd.Series | None = None,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+) -> anndata.AnnData:
+    """Make the contest's mean baseline: one mean, repeated as every perturbation's cells.
+
+    Parameters
+    ----------
+    cells
+        Counts or lognorm, ``(n_cells, n_genes)``: the measured perturbations and controls.
+    n_cells
+        Cells to make for each target; by default the targets and numbers of `cells`.
+    perturbation_key
+        The column of ``obs`` that names each cell's perturbation.
+    control
+        The label of control cells.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(sum of n_cells + n_controls, n_genes)``, lognorm: identical cells for all
+        targets, then the controls of `cells`.
+
+    Notes
+    -----
+    The mean is over the groups' means, the control's row counted in as one group, as
+    ``cell-eval baseline`` does it.
+
+    Taught in: notebooks/08_first_submission.
+    """
+    cells = open_cells(cells)
+    labels = labels_of(cells, perturbation_key)
+    blocks = list(lognorm_blocks(cells))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    if n_cells is None:
+        n_cells = bulk.obs["n_cells"].drop(control)
+    mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
+    targets = pd.DataFrame(index=pd.Index(pd.Series(n_cells).index).drop(control, errors="ignore"))
+    pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
+    is_control = np.flatnonzero(labels == control)
+    controls = anndata.AnnData(
+        stack_blocks(blocks)[is_control], obs=cells.obs.iloc[is_control], var=cells.var
+    )
+    return replicate(
+        pred, controls=controls, n_cells=n_cells, perturbation_key=perturbation_key, control=control
+    )
+
+
+def split_half(
+    cells: anndata.AnnData,
+    *,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+) -> tuple[anndata.AnnData, anndata.AnnData]:
+    """Deal the cells of every group at random into two halves.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; at least two cells in every group.
+    seed
+        Seed of the draw.
+    perturbation_key
+        The column of ``obs`` to group by.
+
+    Returns
+    -------
+    tuple of AnnData
+        Two views, sizes equal to within one cell a group.
+
+    Raises
+    ------
+    ValueError
+        A group has one cell only.
+
+    Notes
+    -----
+    Scoring one half against the other shows what a repeat of the experiment, with half of the
+    cells, would score: a ceiling for honest predictions, though not a hard limit.
+
+    Taught in: notebooks/03_mean_baseline.
+    """
+    rng = np.random.default_rng(seed)
+    groups = pd.Series(np.arange(cells.n_obs)).groupby(labels_of(cells, perturbation_key))
+    halves: tuple[list, list] = ([], [])
+    for name, rows in groups:
+        if len(rows) < 2:
+            raise ValueError(f"{name!r} has one cell only; a split needs two in every group")
+        shuffled = rng.permutation(rows.to_numpy())
+        halves[0].append(shuffled[::2])
+        halves[1].append(shuffled[1::2])
+    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def split_half_ceiling(
+    cells: anndata.AnnData,
+    preset: str | Preset = "vcc2025",
+    *,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    threads: int | None = None,
+) -> ScoreCard:
+    """Score one half of the real cells as a prediction of the other.
+
+    Parameters
+    ----------
+    cells
+        Real cells, ``(n_cells, n_genes)``.
+    seed
+        Seed of the split.
+    preset, perturbation_key, control, threads
+        As for :func:`score`.
+
+    Returns
+    -------
+    ScoreCard
+        What a repeat of the experiment with half of the cells would score.
+
+    Notes
+    -----
+    Taught in: notebooks/07_metrics_by_hand.
+    """
+    first, second = split_half(cells, seed=seed, perturbation_key=perturbation_key)
+    return score(
+        first, second, preset, perturbation_key=perturbation_key, control=control, threads=threads
+    )
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all: an interruption leaves the old one as it was.
+
+    Parameters
+    ----------
+    path
+        File to write; one that exists is replaced.
+    text
+        What to write, as UTF-8.
+
+    Notes
+    -----
+    Taught in: notebooks/08_first_submission.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
