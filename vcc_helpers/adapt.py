@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .cells import CONTROL, some_of
 from .effects import control_row, effects
-from .models import bulk_of_effects
+from .models import bulk_of_effects, target_index
 
 
 class ContextGain(BaseEstimator):
@@ -56,7 +56,7 @@ class ContextGain(BaseEstimator):
     where :math:`g^0_c = 1 / C` is the plain mean of the C sources and :math:`\bar e` the mean of
     :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`: that is zero-shot. A target
     missing from some sources is predicted from the others, their weights scaled up by
-    C / (number present).
+    C / (number present). A support target that some source lacks teaches nothing about the gains.
 
     Taught in: notebooks/06_few_shot_adaptation.
     """
@@ -128,9 +128,11 @@ class ContextGain(BaseEstimator):
         ------
         KeyError
             No source measured a target.
+        TypeError
+            `targets` is one string instead of a list.
         """
         check_is_fitted(self)
-        targets = pd.Index(list(targets))
+        targets = target_index(targets)
         stack, present = self._stack(targets)
         if not present.any(axis=0).all():
             missing = targets[~present.any(axis=0)]

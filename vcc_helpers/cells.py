@@ -98,9 +98,13 @@ def _open_file(path: Path) -> anndata.AnnData:
             "compressed, or of another format; write it with AnnData.write_h5ad"
         )
     try:
-        return anndata.read_h5ad(path, backed="r")
+        cells = anndata.read_h5ad(path, backed="r")
+        _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     except Exception as error:
-        raise ValueError(f"{path} cannot be read as an .h5ad ({error})") from error
+        raise ValueError(
+            f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
+        ) from error
+    return cells
 
 
 def problems(
@@ -133,8 +137,8 @@ def problems(
     Taught in: notebooks/08_first_submission.
     """
     found = []
-    if cells.n_obs == 0 or cells.n_vars == 0:
-        found.append(f"{name}: empty, shape {cells.shape}; expected at least one cell and gene")
+    if 0 in cells.shape:
+        found.append(_empty_message(cells, name))
     if not cells.var_names.is_unique:
         twice = cells.var_names[cells.var_names.duplicated()].unique()
         found.append(
@@ -144,6 +148,10 @@ def problems(
     return found + _label_problems(cells, perturbation_key, control, name)
 
 
+def _empty_message(cells: anndata.AnnData, name: str) -> str:
+    return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
+
+
 def _label_problems(cells: anndata.AnnData, key: str, control: str, name: str) -> list[str]:
     if key not in cells.obs:
         return [
@@ -151,8 +159,7 @@ def _label_problems(cells: anndata.AnnData, key: str, control: str, name: str) -
             "name the right one with perturbation_key="
         ]
     found = []
-    labels = cells.obs[key]
-    missing = labels.isna().to_numpy() | (labels.astype(str).str.strip() == "").to_numpy()
+    labels, missing = cells.obs[key], _unlabelled(cells, key)
     if missing.any():
         found.append(
             f"{name}: {missing.sum()} of {len(labels)} cells have no label in obs[{key!r}], the "
@@ -167,6 +174,11 @@ def _label_problems(cells: anndata.AnnData, key: str, control: str, name: str) -
     elif len(present) == 1:
         found.append(f"{name}: only control cells ({control!r}); expected perturbed cells too")
     return found
+
+
+def _unlabelled(cells: anndata.AnnData, key: str) -> np.ndarray:
+    labels = cells.obs[key]
+    return labels.isna().to_numpy() | (labels.astype(str).str.strip() == "").to_numpy()
 
 
 def check_cells(
@@ -263,15 +275,32 @@ def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) 
     perturbation_key
         The column of ``cells.obs`` to read.
 
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    ValueError
+        Some cell has no label.
+
     Notes
     -----
     Taught in: notebooks/01_load_the_h1_data.
     """
+    if perturbation_key not in cells.obs:
+        raise KeyError(
+            f"obs has no column {perturbation_key!r}; it has {some_of(cells.obs.columns)}; "
+            "name the right one with perturbation_key="
+        )
+    if (missing := _unlabelled(cells, perturbation_key)).any():
+        raise ValueError(
+            f"{missing.sum()} of {cells.n_obs} cells have no label in obs[{perturbation_key!r}], "
+            f"the first is {cells.obs_names[missing][0]!r}; label or remove them"
+        )
     return pd.Index(cells.obs[perturbation_key].astype(str))
 
 
 def row_blocks(
-    cells: anndata.AnnData, *, block_rows: int = 4096
+    cells: anndata.AnnData, *, block_rows: int | None = None
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
     """Yield the matrix a few rows at a time: the first row's number and the block.
 
@@ -280,7 +309,8 @@ def row_blocks(
     cells
         Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
     block_rows
-        Cells in a block; the last block may hold fewer.
+        Cells in a block; the last block may hold fewer. By default as many as make 16 million
+        values (64 MB of dense float32), 4096 at most.
 
     Yields
     ------
@@ -288,7 +318,8 @@ def row_blocks(
         Row of the block's first cell.
     block : csr_matrix or ndarray
         Shape ``(<= block_rows, n_genes)``, floating (integers become float32), the values as
-        stored. Not a copy where none is needed: do not write into it.
+        stored, repeated entries of a sparse matrix summed. Not a copy where none is needed: do
+        not write into it.
 
     Notes
     -----
@@ -297,10 +328,19 @@ def row_blocks(
     Taught in: notebooks/02_from_counts_to_effects.
     """
     matrix = _row_sliceable(cells)
+    block_rows = block_rows or min(4096, max(1, 2**24 // max(cells.n_vars, 1)))
     for start in range(0, cells.n_obs, block_rows):
         block = matrix[start : start + block_rows]
-        block = sparse.csr_matrix(block) if sparse.issparse(block) else np.asarray(block)
+        block = _one_entry_a_place(block) if sparse.issparse(block) else np.asarray(block)
         yield start, block if np.issubdtype(block.dtype, np.floating) else block.astype(np.float32)
+
+
+def _one_entry_a_place(block) -> sparse.csr_matrix:
+    block = sparse.csr_matrix(block)
+    if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
+        block = block.copy()
+        block.sum_duplicates()
+    return block
 
 
 def _row_sliceable(cells: anndata.AnnData):
@@ -328,8 +368,8 @@ def inspect_values(cells: anndata.AnnData, *, name: str = "cells") -> ValueSumma
     Raises
     ------
     ValueError
-        A value is NaN, infinite or negative; or the file has fractional values and one of 15
-        or more, as when counts and log values are mixed.
+        There is no cell or no gene; a value is NaN, infinite or negative; or the file has
+        fractional values and one of 15 or more, as when counts and log values are mixed.
 
     Notes
     -----
@@ -338,6 +378,8 @@ def inspect_values(cells: anndata.AnnData, *, name: str = "cells") -> ValueSumma
 
     Taught in: notebooks/02_from_counts_to_effects.
     """
+    if 0 in cells.shape:
+        raise ValueError(_empty_message(cells, name))
     fractional, largest, library_size = False, 0.0, np.empty(cells.n_obs)
     for start, block in row_blocks(cells):
         values = block.data if sparse.issparse(block) else block

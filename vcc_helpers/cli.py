@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .cells import CONTROL, PERTURBATION_KEY
@@ -43,14 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command line exits with 2.
     """
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, KeyError, OSError) as error:
-        text = error.args[0] if isinstance(error, KeyError) and error.args else error
-        for line in str(text).splitlines():
-            print(f"vcc: {line}", file=sys.stderr)
-        return UNACCEPTABLE
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        try:
+            options.run(options)
+        except (ValueError, KeyError, OSError) as error:
+            _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            return UNACCEPTABLE
     return DONE
+
+
+def _say(text: object) -> None:
+    for line in str(text).splitlines():
+        print(f"vcc: {line}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -100,7 +106,9 @@ def _score(options: argparse.Namespace) -> None:
     from . import scoring
     from .metrics import pds_chance
 
-    # read first: a baseline that cannot be used should not cost the wait for a score
+    # first what can fail at once: it should not cost the wait for a score
+    for path in filter(None, (options.json, options.csv)):
+        scoring.check_writable(path)
     baseline = scoring.ScoreCard.from_json(options.baseline) if options.baseline else None
     rules = {
         "preset": options.preset,

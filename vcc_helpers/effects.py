@@ -21,7 +21,7 @@ import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .cells import (
     CONTROL,
@@ -176,7 +176,7 @@ def pseudobulk(
     KeyError
         ``cells.obs`` has no column `perturbation_key`.
     ValueError
-        Values are NaN, infinite, negative, or of mixed scale.
+        A cell has no label; values are NaN, infinite, negative, or of mixed scale.
 
     Notes
     -----
@@ -188,12 +188,8 @@ def pseudobulk(
     Taught in: notebooks/02_from_counts_to_effects.
     """
     cells = open_cells(cells)
-    if perturbation_key not in cells.obs:
-        raise KeyError(
-            f"{name}: obs has no column {perturbation_key!r}; it has {some_of(cells.obs.columns)}"
-        )
-    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name)
     labels = labels_of(cells, perturbation_key)
+    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name)
     return pseudobulk_of_blocks(blocks, labels, cells.var, progress=progress)
 
 
@@ -329,7 +325,8 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
         Index target_gene; ``n_cells``; ``norm``, the L2 norm of the effect over genes; ``noise``,
         the norm that sampling alone would give; ``norm_denoised``,
         :math:`\sqrt{\max(0, \mathrm{norm}^2 - \mathrm{noise}^2)}`. A norm of about the noise
-        means: with this many cells, nothing was seen.
+        means: with this many cells, nothing was seen. `noise` and `norm_denoised` are NaN
+        where the perturbation or the control has one cell only.
 
     Raises
     ------

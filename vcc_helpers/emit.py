@@ -28,6 +28,7 @@ def replicate(
     *,
     controls: anndata.AnnData,
     n_cells: int | Mapping[str, int] | pd.Series,
+    target_sum: float | None = None,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
 ) -> anndata.AnnData:
@@ -41,6 +42,10 @@ def replicate(
         Control cells, counts or lognorm, ``(n_controls, n_genes)``, appended log-normalised.
     n_cells
         Cells to make for each target: one number, or a number for each target.
+    target_sum
+        The total that control counts are scaled to: that of `pred`'s own scale, which is the
+        median library size of the cells its model learnt from. By default the controls' median,
+        right only where the two agree. Not used where the controls are lognorm.
     perturbation_key
         The column of ``obs`` to name the perturbation in.
     control
@@ -49,13 +54,15 @@ def replicate(
     Returns
     -------
     AnnData
-        Shape ``(sum of n_cells + n_controls, n_genes)``, lognorm, float32, sparse where
-        `controls` is. Targets in `pred`'s order, then the controls.
+        Shape ``(sum of n_cells + n_controls, n_genes)``, lognorm, in the precision of
+        :func:`lognorm` of the controls, sparse where `controls` is. Targets in `pred`'s order,
+        then the controls.
 
     Raises
     ------
     ValueError
-        The genes of `controls` differ from `pred`'s, or a number of cells is below 1.
+        The genes of `controls` differ from `pred`'s, `controls` holds other cells than controls,
+        or a number of cells is below 1.
     KeyError
         A target has no number of cells.
 
@@ -66,9 +73,11 @@ def replicate(
 
     Taught in: notebooks/08_first_submission.
     """
-    return _emit(
-        pred, controls, n_cells, perturbation_key, control, lambda mean, size: [mean] * size
-    )
+
+    def repeat(mean: np.ndarray, size: int, _) -> np.ndarray:
+        return np.tile(mean, (size, 1))
+
+    return _emit(pred, controls, n_cells, target_sum, perturbation_key, control, repeat)
 
 
 def resample_and_shift(
@@ -76,6 +85,7 @@ def resample_and_shift(
     *,
     controls: anndata.AnnData,
     n_cells: int | Mapping[str, int] | pd.Series,
+    target_sum: float | None = None,
     seed: int = 0,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
@@ -91,6 +101,10 @@ def resample_and_shift(
         and appended log-normalised.
     n_cells
         Cells to make for each target: one number, or a number for each target.
+    target_sum
+        The total that control counts are scaled to: that of `pred`'s own scale, which is the
+        median library size of the cells its model learnt from. By default the controls' median,
+        right only where the two agree. Not used where the controls are lognorm.
     seed
         Seed of the draw.
     perturbation_key
@@ -106,7 +120,8 @@ def resample_and_shift(
     Raises
     ------
     ValueError
-        The genes of `controls` differ from `pred`'s, or a number of cells is below 1.
+        The genes of `controls` differ from `pred`'s, `controls` holds other cells than controls,
+        or a number of cells is below 1.
     KeyError
         A target has no number of cells, or `pred` has no control row.
 
@@ -120,36 +135,44 @@ def resample_and_shift(
     Taught in: notebooks/08_first_submission.
     """
     rng = np.random.default_rng(seed)
-    cells = lognorm(controls)
     base = control_row(pred, control)
 
-    def draw(mean: np.ndarray, size: int) -> np.ndarray:
+    def draw(mean: np.ndarray, size: int, cells: sparse.csr_matrix | np.ndarray) -> np.ndarray:
         rows = cells[rng.integers(controls.n_obs, size=size)]
         rows = rows.toarray() if sparse.issparse(rows) else rows
         return np.maximum(rows + (mean - base), 0)
 
-    return _emit(pred, controls, n_cells, perturbation_key, control, draw)
+    return _emit(pred, controls, n_cells, target_sum, perturbation_key, control, draw)
 
 
 def _emit(
     pred: anndata.AnnData,
     controls: anndata.AnnData,
     n_cells: int | Mapping[str, int] | pd.Series,
+    target_sum: float | None,
     perturbation_key: str,
     control: str,
-    make: Callable[[np.ndarray, int], np.ndarray],
+    make: Callable[[np.ndarray, int, sparse.csr_matrix | np.ndarray], np.ndarray],
 ) -> anndata.AnnData:
     if not np.array_equal(pred.var_names, controls.var_names):
         raise ValueError(
             f"pred and controls must have the same genes in the same order; they have "
             f"{pred.n_vars} and {controls.n_vars}; select them with controls[:, pred.var_names]"
         )
+    if perturbation_key in controls.obs:
+        labels = controls.obs[perturbation_key].astype(str)
+        if (labels != control).any():
+            raise ValueError(
+                f"controls must hold control cells only; {(labels != control).sum()} of "
+                f"{len(labels)} are {some_of(labels[labels != control].unique())}; select them "
+                f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
+            )
     targets = pred.obs_names[pred.obs_names != control]
     sizes = _cell_numbers(targets, n_cells)
-    tail = lognorm(controls)
+    tail = lognorm(controls, target_sum=target_sum)
     pack = sparse.csr_matrix if sparse.issparse(tail) else np.asarray
     made = [
-        pack(np.asarray(make(pred.X[pred.obs_names.get_loc(name)], size), dtype=tail.dtype))
+        pack(np.asarray(make(pred.X[pred.obs_names.get_loc(name)], size, tail), dtype=tail.dtype))
         for name, size in sizes.items()
     ]
     stack = [*made, tail]

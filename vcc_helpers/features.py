@@ -4,7 +4,7 @@ A feature table has one row a target. A model can only predict targets that have
 table can say which of the asked targets it covers.
 
 Taught in: notebooks/04_linear_baseline and notebooks/05_knn_baseline.
-Needs: cells.py (through effects.py's AnnData only; no import).
+Needs no sibling module.
 
 >>> import anndata, numpy, pandas
 >>> obs, var = pandas.DataFrame(index=["SOX2"]), pandas.DataFrame(index=["G1", "G2"])

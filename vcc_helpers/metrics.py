@@ -212,5 +212,11 @@ def overall(summary: Mapping[str, float], baseline: Mapping[str, float]) -> floa
 
     Taught in: notebooks/07_metrics_by_hand.
     """
+    missing = [name for name in BEST if name not in summary or name not in baseline]
+    if missing:
+        raise KeyError(
+            f"the overall score needs {', '.join(BEST)} of the prediction and of the baseline; "
+            f"{', '.join(missing)} missing"
+        )
     shares = [scaled(summary[name], baseline[name], best) for name, best in BEST.items()]
     return 100 * float(np.mean(shares))

@@ -93,7 +93,8 @@ class EffectModel(BaseEstimator):
             `bulk` has no control row, or a training target has no features and there is no
             fallback.
         ValueError
-            `bulk` has no perturbation, or none with features.
+            `bulk` has no perturbation, or none with features; or a target has more than one row
+            of features.
         """
         if self.fallback not in (None, "mean"):
             raise ValueError(f"fallback={self.fallback!r}; expected None or 'mean'")
@@ -103,6 +104,9 @@ class EffectModel(BaseEstimator):
         self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
         self.mean_effect_ = train.X.mean(axis=0, dtype=np.float64)
         self.features_ = self.features(train) if callable(self.features) else self.features
+        if self.features_ is not None and not self.features_.index.is_unique:
+            twice = self.features_.index[self.features_.index.duplicated()].unique()
+            raise ValueError(f"more than one row of features for {some_of(twice)}; keep one each")
         covered = self._covered(train.obs_names)
         if not covered.any():
             raise ValueError("no training target has features; nothing can be learnt")
@@ -128,9 +132,11 @@ class EffectModel(BaseEstimator):
         ------
         KeyError
             A target has no features and there is no fallback.
+        TypeError
+            `targets` is one string instead of a list.
         """
         check_is_fitted(self)
-        targets = pd.Index(list(targets))
+        targets = target_index(targets)
         covered = self._covered(targets)
         effect = np.tile(self.mean_effect_, (len(targets), 1))
         if covered.any():
@@ -154,6 +160,28 @@ class EffectModel(BaseEstimator):
         if self.features_ is None:
             return np.zeros((len(targets), 1))
         return self.features_.loc[targets].to_numpy()
+
+
+def target_index(targets: Iterable[str]) -> pd.Index:
+    """Return targets as an index; a lone string, which would fall into letters, is refused.
+
+    Parameters
+    ----------
+    targets
+        Names of perturbations.
+
+    Raises
+    ------
+    TypeError
+        `targets` is one string.
+
+    Notes
+    -----
+    Taught in: notebooks/03_mean_baseline.
+    """
+    if isinstance(targets, str):
+        raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
+    return pd.Index(list(targets))
 
 
 def bulk_of_effects(
@@ -193,7 +221,17 @@ def bulk_of_effects(
     return anndata.AnnData(mean, obs=obs, var=var.copy())
 
 
-class NoChange(RegressorMixin, BaseEstimator):
+class _EffectRegressor(RegressorMixin, BaseEstimator):
+    """What scikit-learn's tools should know of a regressor for many genes at once."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # one gene alone has nothing to share
+        return tags
+
+
+class NoChange(_EffectRegressor):
     """Predict an effect of zero for everything, whatever the features.
 
     Notes
@@ -228,7 +266,7 @@ class NoChange(RegressorMixin, BaseEstimator):
         return np.zeros((len(X), *self.shape_))
 
 
-class BilinearRegressor(RegressorMixin, BaseEstimator):
+class BilinearRegressor(_EffectRegressor):
     r"""The linear model of Ahlmann-Eltze, Huber and Anders.
 
     Parameters
@@ -270,7 +308,8 @@ class BilinearRegressor(RegressorMixin, BaseEstimator):
             Effects Y, ``(n_perts, n_genes)``.
         """
         p, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
-        y = np.atleast_2d(y.T).T.astype(np.float64)
+        self.shape_ = y.shape[1:]
+        y = y.reshape(len(y), -1).astype(np.float64)
         self.mean_ = y.mean(axis=0)
         self.gene_scores_ = g = gene_scores(y, self.n_components)
         left = np.linalg.solve(p.T @ p + self.ridge * np.eye(p.shape[1]), p.T @ (y - self.mean_))
@@ -287,7 +326,8 @@ class BilinearRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         p = validate_data(self, X, reset=False, dtype=np.float64)
-        return p @ self.coef_ @ self.gene_scores_.T + self.mean_
+        effect = p @ self.coef_ @ self.gene_scores_.T + self.mean_
+        return effect.reshape(len(p), *self.shape_)
 
 
 def no_change() -> EffectModel:

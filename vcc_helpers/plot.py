@@ -15,12 +15,14 @@ Needs: cells.py, effects.py, de.py; matplotlib.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import cycle
 
 import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.transforms import ScaledTranslation
 
 from .de import DETable
 
@@ -92,7 +94,10 @@ def scores(
     ax.set_ylim(-0.6, len(place) - 0.3)
     ax.grid(axis="y", alpha=0.25)
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=3, frameon=False)
+        # a fixed distance below the axis label, however low the axes are
+        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(**spot, ncols=3, frameon=False)
     return ax
 
 
@@ -274,7 +279,7 @@ def learning_curve(
         Axes to draw on; new ones by default.
     """
     ax = _axes(ax)
-    looks = zip(("o", "s", "^", "D", "v"), (BLUE, ORANGE, PURPLE, SKY, RED), strict=True)
+    looks = zip(cycle("os^DvP"), cycle((BLUE, ORANGE, PURPLE, SKY, RED)), strict=False)
     for (name, table), (marker, colour) in zip(curves.items(), looks, strict=False):
         mean, spread = table.mean(), table.std()
         ax.errorbar(
@@ -288,4 +293,23 @@ def learning_curve(
             ax.axhline(level, color=colour, linestyle=style, label=name)
     ax.set(xlabel="support targets", ylabel=LABELS.get(metric, metric))
     ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    return ax
+
+
+def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Show how alike targets are, as a heat map from -1 to 1.
+
+    Parameters
+    ----------
+    table
+        Square, ``(n_perts, n_perts)``; cosine similarities or correlations, from -1 to 1.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax = _axes(ax, width=2.8 + 0.2 * len(table), height=1.8 + 0.2 * len(table))
+    image = ax.imshow(table, cmap="PuOr_r", vmin=-1, vmax=1)
+    place = np.arange(len(table))
+    ax.set_xticks(place, table.columns, rotation=90, fontsize=8)
+    ax.set_yticks(place, table.index, fontsize=8)
+    ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.7)
     return ax

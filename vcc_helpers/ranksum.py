@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.stats import false_discovery_control, mannwhitneyu
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
 EXACT_LIMIT = 8
@@ -62,7 +62,8 @@ def rank_sum(
     Parameters
     ----------
     matrix
-        Shape ``(n_cells, n_genes)``, dense, CSR or CSC; any scale, since only ranks count.
+        Shape ``(n_cells, n_genes)``, dense, CSR or CSC; any scale and number type, since only
+        ranks count.
     labels
         Group of each cell, shape ``(n_cells,)``, str.
     control
@@ -77,6 +78,11 @@ def rank_sum(
     RankSum
         Groups (control left out), U and two-sided p.
 
+    Raises
+    ------
+    ValueError
+        No cell is labelled `control`, or every cell is.
+
     Notes
     -----
     Two-sided, with continuity and tie correction, normal approximation; exact for a gene without
@@ -89,8 +95,12 @@ def rank_sum(
 
     labels = pd.Index(labels).astype(str)
     groups = pd.Index(sorted(set(labels) - {control}), dtype=object)
-    # Columns are read one at a time, and illico knows scipy's matrix classes only.
-    matrix = sparse.csc_matrix(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
+    if control not in labels or groups.empty:
+        raise ValueError(
+            f"a test needs cells labelled {control!r} and others; there are {len(labels)} cells "
+            f"of {len(groups)} other groups"
+        )
+    matrix = _columns(matrix)
     # "g" keeps labels that look like numbers from being read as numbers.
     obs = pd.DataFrame(
         {"group": ("g" + labels).to_numpy()}, index=np.arange(len(labels)).astype(str)
@@ -112,6 +122,21 @@ def rank_sum(
     p_value[statistic == (size[groups].to_numpy() * size[control] / 2)[:, None]] = 1.0
     _replace_by_exact(p_value, matrix, labels, groups, control)
     return RankSum(groups, statistic, p_value)
+
+
+def _columns(matrix) -> sparse.csc_matrix | np.ndarray:
+    """Bring the matrix to what illico reads: float32 or float64, each zero left out of a CSC.
+
+    It takes every stored entry for a value above zero, so stored zeros would be ranked apart.
+    """
+    matrix = sparse.csc_matrix(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float64)
+    if sparse.issparse(matrix) and not (matrix.has_canonical_format and matrix.data.all()):
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    return matrix
 
 
 def _replace_by_exact(p_value, matrix, labels, groups, control) -> None:

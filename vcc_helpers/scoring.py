@@ -24,7 +24,15 @@ import numpy as np
 import pandas as pd
 
 from . import metrics
-from .cells import CONTROL, PERTURBATION_KEY, check_same, labels_of, open_cells, problems
+from .cells import (
+    CONTROL,
+    PERTURBATION_KEY,
+    check_cells,
+    check_same,
+    labels_of,
+    open_cells,
+    problems,
+)
 from .de import DETable, de_of_lognorm
 from .effects import control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
 from .emit import replicate
@@ -113,7 +121,7 @@ class ScoreCard:
         """
         try:
             card = json.loads(Path(path).read_text(encoding="utf-8"))
-            table = pd.DataFrame.from_dict(card["per_perturbation"], orient="index")
+            table = pd.DataFrame.from_dict(card["per_perturbation"], orient="index").astype(float)
             return cls(card["preset"], table.rename_axis("target_gene"), card["settings"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -253,9 +261,10 @@ def digest(
     """
     rules, labels = get_preset(preset), labels_of(cells, perturbation_key)
     blocks = list(lognorm_blocks(cells, name=name))
-    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    bulk, matrix = pseudobulk_of_blocks(blocks, labels, cells.var), stack_blocks(blocks)
+    del blocks  # the same values once more
     de = de_of_lognorm(
-        stack_blocks(blocks),
+        matrix,
         labels,
         cells.var_names,
         control=control,
@@ -363,6 +372,11 @@ def official_baseline(
         Shape ``(sum of n_cells + n_controls, n_genes)``, lognorm: identical cells for all
         targets, then the controls of `cells`.
 
+    Raises
+    ------
+    ValueError
+        Labels, gene names or values are unusable; every problem is listed.
+
     Notes
     -----
     The mean is over the groups' means, the control's row counted in as one group, as
@@ -371,6 +385,7 @@ def official_baseline(
     Taught in: notebooks/08_first_submission.
     """
     cells = open_cells(cells)
+    check_cells(cells, perturbation_key=perturbation_key, control=control)
     labels = labels_of(cells, perturbation_key)
     blocks = list(lognorm_blocks(cells))
     bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
@@ -479,14 +494,46 @@ def write_whole(path: str | Path, text: str) -> None:
     text
         What to write, as UTF-8.
 
+    Raises
+    ------
+    OSError
+        The folder does not exist or cannot be written to, or `path` is a folder.
+
     Notes
     -----
     Taught in: notebooks/08_first_submission.
     """
     path = Path(path)
+    check_writable(path)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         part.write_text(text, encoding="utf-8")
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise unless a file can be written there; worth knowing before a long computation.
+
+    Parameters
+    ----------
+    path
+        File that is to be written.
+
+    Raises
+    ------
+    OSError
+        The folder does not exist or cannot be written to, or `path` is a folder.
+
+    Notes
+    -----
+    Taught in: notebooks/08_first_submission.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}; make it")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"cannot write {path}: no permission to write in {path.parent}")

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 CONTROL = "non-targeting"
 SPLIT_NAMES = ("train", "validation", "test")
@@ -184,6 +184,10 @@ def make_h1_like(
 
     Notes
     -----
+    With ``effect_scale=1`` and 400 cells a target, the first context's mean baseline has an MAE
+    of about .03 and 4 % of the genes are differentially expressed in the median target, as in
+    H1; with the default 30 cells sampling noise more than doubles that MAE.
+
     Cells are in random order, as in the real files: rows of one target do not stand together.
     The first context is the same whatever other contexts are asked for.
 
@@ -207,24 +211,20 @@ def make_h1_like(
 
     rng = np.random.default_rng(seed)
     biology = _draw_biology(n_genes, n_train + n_validation + n_test, rng)
+    coverage = np.full(len(names), COVERAGE)
+    coverage[0] = 1.0
     cells, truth = {}, {}
-    for name in tqdm(names, desc="simulated contexts", disable=not progress):
-        is_first = not cells
+    for name, share in zip(tqdm(names, disable=not progress), coverage, strict=True):
         log_basal = biology.log_basal
-        if not is_first:
+        if cells:
             log_basal = log_basal + rng.normal(0, CONTEXT_LOG_SD, n_genes)
-        n_cells = _draw_group_sizes(
-            biology.targets.size, cells_per_target, 1.0 if is_first else COVERAGE, rng
-        )
+        n_cells = _draw_group_sizes(biology.targets.size, cells_per_target, share, rng)
         changes, residual = _draw_log_fold_changes(biology, log_basal, effect_scale, rng)
         fractions = _fractions(log_basal, changes)
-        group = rng.permutation(np.repeat(np.arange(len(fractions)), [*n_cells, n_controls]))
-        batch, depth = _draw_depth(group.size, n_batches, n_genes, rng)
-        counts = _draw_counts(fractions, group, depth, rng)
-        cells[name] = _as_cells(counts, group, batch, biology, name)
+        group_sizes = np.append(n_cells, n_controls)
+        cells[name] = _draw_cells(name, fractions, group_sizes, n_batches, biology, rng)
         truth[name] = _as_truth(_noise_free_effects(fractions), n_cells, residual, biology)
-        for data in (cells[name], truth[name]):
-            data.uns.update(simulated=True, context=name, note=_note(seed, name))
+        _label_as_simulated(cells[name], truth[name], seed=seed, context=name)
     split = _split(biology.genes[biology.targets], (n_train, n_validation, n_test))
     return World(contexts=cells, split=split, truth=truth, seed=int(seed))
 
@@ -270,8 +270,10 @@ def _check_contexts(contexts: Sequence[str]) -> list[str]:
     return list(contexts)
 
 
-def _note(seed: int, context: str) -> str:
-    return f"SIMULATED by make_h1_like(seed={seed}, ...), context {context}; not real cells"
+def _label_as_simulated(*parts: AnnData, seed: int, context: str) -> None:
+    note = f"SIMULATED by make_h1_like(seed={seed}, ...), context {context}; not real cells"
+    for part in parts:
+        part.uns.update(simulated=True, context=context, note=note)
 
 
 def _gene_names(n_genes: int) -> np.ndarray:
@@ -417,6 +419,30 @@ def _draw_counts(
     return sparse.vstack(blocks, format="csr")
 
 
+def _draw_cells(
+    context: str,
+    fractions: np.ndarray,
+    group_sizes: np.ndarray,
+    n_batches: int,
+    biology: _Biology,
+    rng: np.random.Generator,
+) -> AnnData:
+    """Draw the cells of one context, in random order, with the columns of the real files."""
+    labels = np.append(biology.genes[biology.targets], CONTROL)
+    group = rng.permutation(np.repeat(np.arange(labels.size), group_sizes))
+    batch, depth = _draw_depth(group.size, n_batches, biology.genes.size, rng)
+    counts = _draw_counts(fractions, group, depth, rng)
+    batch_names = [f"sim_{number:02d}" for number in range(1, n_batches + 1)]
+    obs = pd.DataFrame(
+        {
+            "target_gene": pd.Categorical(labels[group]),
+            "batch": pd.Categorical.from_codes(batch, categories=batch_names),
+        },
+        index=[f"{context}_{number:06d}" for number in range(1, group.size + 1)],
+    )
+    return AnnData(counts, obs=obs, var=_gene_table(biology))
+
+
 def _noise_free_effects(fractions: np.ndarray) -> np.ndarray:
     """Effects that infinitely many cells would show, (n_targets, n_genes), float64, lognorm."""
     smallest = np.log(fractions.min())
@@ -457,22 +483,6 @@ def _expected_lognorm(mean_counts: np.ndarray) -> np.ndarray:
         missing = -np.expm1(-np.log1p(chance) / DISPERSION)
         total += weight * step * (missing * np.exp(-t)).sum(axis=0)
     return total
-
-
-def _as_cells(
-    counts: sparse.csr_matrix, group: np.ndarray, batch: np.ndarray, biology: _Biology, name: str
-) -> AnnData:
-    """Wrap counts as an AnnData with the columns of the real files."""
-    labels = np.append(biology.genes[biology.targets], CONTROL)
-    batch_names = [f"sim_{number:02d}" for number in range(1, batch.max() + 2)]
-    obs = pd.DataFrame(
-        {
-            "target_gene": pd.Categorical(labels[group]),
-            "batch": pd.Categorical.from_codes(batch, categories=batch_names),
-        },
-        index=[f"{name}_{number:06d}" for number in range(group.size)],
-    )
-    return AnnData(counts, obs=obs, var=_gene_table(biology))
 
 
 def _as_truth(

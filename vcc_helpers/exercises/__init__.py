@@ -12,7 +12,7 @@ Not attempted yet: replace the dots with your answer, then run the cell again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
@@ -160,8 +160,10 @@ def _kind(value: object) -> str:
         return "a number"
     if isinstance(value, str):
         return "a string"
-    if isinstance(value, Iterable):
+    if isinstance(value, Iterable) and not isinstance(value, Mapping):
         array = np.asarray(list(value) if isinstance(value, set | frozenset) else value)
+        if array.ndim == 0:  # something that NumPy cannot take apart, such as a generator
+            return f"a {type(value).__name__}"
         return "names" if array.dtype.kind in "OUST" or array.dtype.name == "str" else "an array"
     return f"a {type(value).__name__}"
 

@@ -1,0 +1,96 @@
+# The Virtual Cell Challenge, hands on: every command of the project. `make` lists them.
+PYTHON ?= python3
+VENV   ?= .venv
+TOC    := book/_toc.yml
+HTML   := _build/html
+# Processes for pytest; the numerical libraries get the cores that are left.
+JOBS   ?= 2
+
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+# For what notebooks start as commands; found in the shell, as the folder's path may hold spaces.
+WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
+STAMP  := $(VENV)/.installed
+LOCK   := requirements.lock
+
+# A coverage or path setting of the caller must not leak into the environment.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test test-fast lint fix lab lock clean distclean check-python
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP)  ## create .venv with the locked packages and this package (editable)
+
+$(STAMP): pyproject.toml $(LOCK)
+	@$(MAKE) --no-print-directory check-python
+	@echo "==> Setting up $(VENV) (the first time takes a minute or two)"
+	@test -x "$(PY)" || $(PYTHON) -m venv "$(VENV)"
+	@"$(PY)" -m pip install --quiet "uv>=0.8"
+	@echo "==> Installing the packages of $(LOCK)"
+	@"$(BIN)/uv" pip sync --quiet --python "$(PY)" --allow-empty-requirements $(LOCK)
+	@"$(BIN)/uv" pip install --quiet --python "$(PY)" --no-deps --editable .
+	@# Matplotlib tells on standard error when it lists the fonts for the first time: do that now.
+	@"$(PY)" -c "import matplotlib.font_manager" 2>/dev/null
+	@touch "$@"
+	@echo "==> Environment ready: $(VENV) ($$("$(PY)" --version))"
+
+check-python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	  echo "error: '$(PYTHON)' was not found. Install Python 3.11, 3.12 or 3.13," >&2; \
+	  echo "       or name one: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "error: this project needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is" >&2; \
+	  echo "       $$($(PYTHON) --version 2>&1). Name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: '$(PYTHON)' cannot create environments: its venv module is missing." >&2; \
+	  echo "       On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+book: $(STAMP)  ## execute every notebook and build the book
+	@echo "==> Building the book: every notebook is executed, which takes a few minutes"
+	@rm -rf _build
+	@$(WITH_PATH) "$(BIN)/jupyter-book" build . --toc $(TOC) -W --keep-going
+	@echo
+	@echo "==> The book is ready. Open in a browser:"
+	@echo "    $(CURDIR)/$(HTML)/index.html"
+	@"$(PY)" -c 'import pathlib, sys; print("    " + pathlib.Path(sys.argv[1]).resolve().as_uri())' $(HTML)/index.html
+
+test: lint  ## lint, unit tests and doctests, every notebook, the book itself
+	@echo "==> Unit tests and doctests"
+	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
+	@echo "==> Notebooks"
+	@"$(BIN)/pytest" --nbmake notebooks -n $(JOBS) --nbmake-timeout=300 -p no:doctest -o addopts="-ra -p no:fast_array_utils -p no:zarr"
+	@echo "==> The book, from a clean copy"
+	@"$(BIN)/pytest" -m slow
+
+test-fast: $(STAMP)  ## only the unit tests and doctests
+	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
+
+lint: $(STAMP)  ## ruff, and the rules of the notebooks
+	@echo "==> Lint"
+	@"$(BIN)/ruff" check .
+	@"$(PY)" scripts/notebook_tools.py check
+
+fix: $(STAMP)  ## repair what can be repaired: ruff fixes, first cells, outputs
+	@"$(BIN)/ruff" check --fix .
+	@"$(PY)" scripts/notebook_tools.py fix
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	@$(WITH_PATH) "$(BIN)/jupyter-lab" notebooks
+
+lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+	@{ sed -n '/^#/p' $(LOCK); \
+	   "$(BIN)/uv" pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 \
+	     --extra book --extra test --extra oracle --upgrade pyproject.toml; } > $(LOCK).new
+	@mv $(LOCK).new $(LOCK)
+
+clean:  ## remove what was built
+	@rm -rf _build .pytest_cache .ruff_cache dist
+	@find . -path "./$(VENV)" -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
+
+distclean: clean  ## remove the environment too
+	@rm -rf "$(VENV)"

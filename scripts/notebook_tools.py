@@ -1,0 +1,330 @@
+"""Keep the notebooks to their rules: check them, repair what can be repaired, read exercises.
+
+    python scripts/notebook_tools.py check [NOTEBOOK ...]     exit 1 and one line a violation
+    python scripts/notebook_tools.py fix [NOTEBOOK ...]       first cell, outputs, ids, kernel
+    python scripts/notebook_tools.py solve NOTEBOOK OUT       write it with every exercise solved
+
+This file is the only place that holds the first Colab cell; `fix` writes it into the notebooks.
+An exercise is a stub cell followed by its folded solution:
+
+    answer = ...                      <details>
+    check("03-1", answer)             <summary>Solution 03-1</summary>
+
+                                      (a fenced python block that assigns `answer`)
+
+                                      </details>
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from set_repository import read_repository  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[1]
+
+FIRST_CELL = """\
+# On Colab: install what is missing, keep what is there. Anywhere else: nothing.
+import sys
+
+if "google.colab" in sys.modules:
+    from importlib.metadata import version
+
+    keep = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
+    with open("constraints.txt", "w") as file:
+        file.writelines(f"{{name}}=={{version(name)}}\\n" for name in keep)
+    %pip install -q -c constraints.txt anndata scanpy illico
+    %pip install -q --no-deps git+https://github.com/{repository}"""
+FIRST_CELL_ID = "colab-setup"
+FIRST_CELL_TAGS = ["hide-input"]
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+
+MAX_LINES = 12
+MIN_EXERCISES = 2
+MIN_ALT = 20
+TITLE_VERBS = {
+    "Adapt", "Build", "Compute", "Fit", "Load", "Make", "Measure", "Predict", "Score", "Simulate",
+    "Submit", "Turn", "Write",
+}  # fmt: skip
+SECTIONS = ("Key takeaways", "Further reading")
+OPENING = ("do", "learn", "need", "time", "memory", "data")
+
+NAME = re.compile(r"(\d\d)_[a-z0-9_]+\.ipynb")
+DRAWS = re.compile(r"\bplot\.\w+\(|\bplt\.(?!rcParams|style|close)\w+|\.(?:plot|hist|imshow)\(")
+STUB = re.compile(r'answer = \.\.\.\ncheck\("(\d\d-\d+)", answer\)')
+# Between the tags anything plain may stand beside the code; the blank lines make Markdown of it.
+SOLUTION = re.compile(
+    r"<details>\n<summary>Solution (\d\d-\d+)</summary>\n\n(.*?)\n\n</details>", re.DOTALL
+)
+SOLUTION_CODE = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1", re.DOTALL | re.MULTILINE)
+NOT_PLAIN = {
+    "a MyST directive": re.compile(r"^\s*(?:`{3,}|~{3,}|:{3,})\{[^}]+\}", re.MULTILINE),
+    "a MyST role": re.compile(r"(?<!`)\{[a-zA-Z][\w:+.-]*\}`[^`]+`"),
+    "a MyST label": re.compile(r"^\([\w-]+\)=\s*$", re.MULTILINE),
+    "a MyST comment or block break": re.compile(r"^(?:%\s|\+\+\+)", re.MULTILINE),
+    "a GitHub alert": re.compile(r"^>\s*\[!\w+\]", re.MULTILINE),
+}
+
+
+def first_cell(repository: str) -> str:
+    """The text of the first code cell of every notebook."""
+    return FIRST_CELL.format(repository=repository)
+
+
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook exactly as it stands in the file: nothing converted, nothing repaired."""
+    return nbformat.reader.reads(path.read_text(encoding="utf-8"))
+
+
+def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def exercises(notebook: nbformat.NotebookNode) -> list[str]:
+    """Ids of the exercises, in order: the code cells that are exactly a stub."""
+    found = [STUB.fullmatch(cell.source.strip()) for cell in code_cells(notebook)]
+    return [match.group(1) for match in found if match]
+
+
+def solutions(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    """The code of every folded solution, by exercise id."""
+    markdown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    found = {}
+    for exercise_id, body in SOLUTION.findall("\n\n".join(markdown)):
+        blocks = SOLUTION_CODE.findall(body)
+        if len(blocks) == 1:
+            found[exercise_id] = blocks[0]
+    return found
+
+
+def solution_of(notebook: nbformat.NotebookNode, exercise_id: str) -> str:
+    """The code of one exercise's folded solution."""
+    found = solutions(notebook)
+    if exercise_id not in found:
+        raise KeyError(f"no solution of exercise {exercise_id}; there are {sorted(found)}")
+    return found[exercise_id]
+
+
+def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """A copy in which each stub is its solution, then the check of the answer."""
+    result = copy.deepcopy(notebook)
+    for cell in code_cells(result):
+        if match := STUB.fullmatch(cell.source.strip()):
+            code = solution_of(notebook, match.group(1))
+            cell.source = f'{code}\ncheck("{match.group(1)}", answer)'
+    return result
+
+
+# --- The rules. Each yields what is wrong, in words that say how to mend it. ---------------------
+
+
+def rule_format(notebook, _path, _repository):
+    if notebook.nbformat != 4 or notebook.nbformat_minor < 5:
+        yield f"format is {notebook.nbformat}.{notebook.nbformat_minor}, not 4.5 (run fix)"
+    if notebook.metadata.get("kernelspec", {}).get("name") != "python3":
+        yield "the kernel is not python3 (run fix)"
+    if "allow_errors" in str(notebook.metadata):
+        yield "allow_errors in the notebook's metadata: a failing cell would pass unseen"
+
+
+def rule_ids(notebook, _path, _repository):
+    seen = set()
+    for number, cell in enumerate(notebook.cells):
+        if cell.get("id") is None:
+            yield f"cell {number} has no id (run fix)"
+        elif cell.id in seen:
+            yield f"cell {number}: the id {cell.id!r} is used twice (run fix)"
+        seen.add(cell.get("id"))
+
+
+def rule_stripped(notebook, _path, _repository):
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and (cell.outputs or cell.execution_count is not None):
+            yield f"cell {number} holds an output or a run number (run fix)"
+        tags = cell.metadata.get("tags", [])
+        if "raises-exception" in tags or "skip-execution" in tags:
+            yield f"cell {number}: the tags {tags} would hide a failure"
+
+
+def rule_name(_notebook, path, _repository):
+    if not NAME.fullmatch(path.name):
+        yield "the file's name is not like 03_mean_baseline.ipynb"
+
+
+def rule_first_cell(notebook, _path, repository):
+    cells = code_cells(notebook)
+    if not cells or cells[0].source != first_cell(repository):
+        yield "the first code cell is not the canonical Colab cell (run fix)"
+    elif cells[0].metadata.get("tags") != FIRST_CELL_TAGS:
+        yield f"the first code cell's tags are not {FIRST_CELL_TAGS} (run fix)"
+    if sum("google.colab" in cell.source for cell in cells) > 1:
+        yield "a second cell deals with Colab"
+
+
+def rule_length(notebook, _path, _repository):
+    for number, cell in enumerate(notebook.cells):
+        lines = len(cell.source.strip().splitlines())
+        if cell.cell_type == "code" and lines > MAX_LINES:
+            yield f"cell {number} has {lines} lines of code, more than {MAX_LINES}"
+        if not cell.source.strip():
+            yield f"cell {number} is empty"
+
+
+def rule_plain_markdown(notebook, _path, _repository):
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "markdown":
+            continue
+        for what, pattern in NOT_PLAIN.items():
+            text = cell.source if "directive" in what else FENCE.sub("", cell.source)
+            if match := pattern.search(text):
+                shown = match.group(0).strip()
+                yield f"cell {number} uses {what}, which Colab shows raw: {shown!r}"
+
+
+def rule_skeleton(notebook, _path, _repository):
+    opening = notebook.cells[0] if notebook.cells else None
+    title = re.match(r"# (?:\d+\. )?(\w+) ", opening.source) if opening else None
+    if opening is None or opening.cell_type != "markdown" or not title:
+        yield "the first cell is not Markdown that begins with '# Title'"
+        return
+    if title.group(1) not in TITLE_VERBS:
+        yield f"the title begins with {title.group(1)!r}, not with one of {sorted(TITLE_VERBS)}"
+    markdown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    before_code = []
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            break
+        before_code.append(cell.source.lower())
+    missing = [word for word in OPENING if not re.search(rf"\b{word}\b", " ".join(before_code))]
+    if missing:
+        yield f"before the first code cell nothing is said of: {', '.join(missing)}"
+    headings = re.findall(r"^## (.+?)\s*$", "\n".join(markdown), re.MULTILINE)
+    for section in SECTIONS:
+        if section not in headings:
+            yield f"the section '## {section}' is missing"
+    if len(re.findall(r"^# ", "\n".join(FENCE.sub("", text) for text in markdown), re.M)) != 1:
+        yield "there must be exactly one first-level heading: the title"
+
+
+def rule_exercises(notebook, path, _repository):
+    found, solved_ids = exercises(notebook), solutions(notebook)
+    chapter = path.name[:2]
+    if len(found) < MIN_EXERCISES:
+        yield f"{len(found)} exercise stubs, fewer than {MIN_EXERCISES}"
+    expected = [f"{chapter}-{number}" for number in range(1, len(found) + 1)]
+    if found != expected:
+        yield f"the exercises are {found}, not {expected}"
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code" or not re.search(r"\bcheck\(", cell.source):
+            continue
+        match = STUB.fullmatch(cell.source.strip())
+        if not match:
+            yield f"cell {number} calls check() but is not exactly the two lines of a stub"
+            continue
+        following = "".join(cell.source for cell in notebook.cells[number + 1 : number + 2])
+        if f"<summary>Solution {match.group(1)}</summary>" not in following:
+            yield f"cell {number} is not followed by the folded solution of {match.group(1)}"
+    for missing in sorted(set(found) - set(solved_ids)):
+        yield f"exercise {missing} has no folded solution of the agreed form"
+    for extra in sorted(set(solved_ids) - set(found)):
+        yield f"solution {extra} belongs to no exercise"
+    for exercise_id, code in solved_ids.items():
+        try:
+            compile(code, f"solution {exercise_id}", "exec")
+        except SyntaxError as error:
+            yield f"solution {exercise_id} is not valid Python: {error.msg}"
+        if not re.search(r"^answer\b[^=\n]*=", code, re.MULTILINE):
+            yield f"solution {exercise_id} does not assign `answer`"
+        if len(code.splitlines()) > MAX_LINES:
+            yield f"solution {exercise_id} is longer than {MAX_LINES} lines"
+
+
+def rule_alt_text(notebook, _path, _repository):
+    for number, cell in enumerate(notebook.cells):
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        if cell.cell_type == "code" and DRAWS.search(cell.source) and len(alt) < MIN_ALT:
+            yield f"cell {number} draws a figure but has no alt text (metadata mystnb.image.alt)"
+
+
+def rule_errors_hidden(notebook, _path, _repository):
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and re.search(r"filterwarnings|simplefilter", cell.source):
+            yield f"cell {number} hides warnings"
+
+
+RULES = [value for name, value in list(globals().items()) if name.startswith("rule_")]
+
+
+def check(path: Path, *, repository: str | None = None) -> list[str]:
+    """Every violation of the rules in one notebook, one a line; an empty list is a good one."""
+    repository = repository or read_repository(ROOT)
+    notebook = read(path)
+    for error in nbformat.validator.iter_validate(notebook, relax_add_props=True):
+        return [f"{path.name}: not a valid notebook: {error.message.splitlines()[0]}"]
+    return [
+        f"{path.name}: {problem}" for rule in RULES for problem in rule(notebook, path, repository)
+    ]
+
+
+def fix(path: Path, *, repository: str | None = None) -> bool:
+    """Write the canonical first cell, strip outputs, name the kernel, give ids; say if changed."""
+    repository = repository or read_repository(ROOT)
+    before = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(before, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.source.strip()]
+    place = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
+    if place < len(cells) and "google.colab" in cells[place].source:
+        del cells[place]
+    setup = nbformat.v4.new_code_cell(first_cell(repository), id=FIRST_CELL_ID)
+    setup.metadata.tags = list(FIRST_CELL_TAGS)
+    cells.insert(place, setup)
+    seen = set()
+    for number, cell in enumerate(cells):
+        if cell.get("id") is None or cell.id in seen:
+            cell.id = f"{path.stem[:2]}-cell-{number}"
+        seen.add(cell.id)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    result = nbformat.v4.new_notebook(cells=cells)
+    result.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    result.nbformat_minor = 5
+    nbformat.validate(result)
+    after = nbformat.writes(result, indent=1, ensure_ascii=False).rstrip("\n") + "\n"
+    if after != before:
+        path.write_text(after, encoding="utf-8")
+    return after != before
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["check", "fix", "solve"])
+    parser.add_argument("paths", nargs="*", type=Path)
+    options = parser.parse_args(arguments)
+    if options.action == "solve":
+        if len(options.paths) != 2:
+            parser.error("solve needs a notebook and the file to write")
+        nbformat.write(solved(read(options.paths[0])), options.paths[1])
+        return 0
+    paths = options.paths or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    if options.action == "fix":
+        changed = [path for path in paths if fix(path)]
+        print("\n".join(f"rewritten: {path.name}" for path in changed) or "nothing to repair")
+        return 0
+    problems = [problem for path in paths for problem in check(path)]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(f"{len(paths)} notebooks checked, {len(problems)} violations")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

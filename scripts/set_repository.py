@@ -1,0 +1,130 @@
+"""Point every badge, link and install line at one GitHub repository.
+
+    python scripts/set_repository.py OWNER/NAME
+
+The present name is read from `[project.urls] Repository` in pyproject.toml, its one source.
+Only the standard library is used: a publishing workflow calls it before anything is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SKIPPED_FOLDERS = {
+    ".git", ".venv", "_build", "node_modules", "__pycache__", ".pytest_cache", ".ruff_cache",
+}  # fmt: skip
+# GitHub's own rules: an owner is letters, digits and single inner hyphens, at most 39 of them.
+OWNER = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}")
+REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
+# What stands before OWNER/NAME in an address (GitHub itself, Colab, Binder), and after it.
+PREFIX = r"((?:\bgithub\.com[/:]|\bgithubusercontent\.com/|/github/|/gh/))"
+END = r"(?![A-Za-z0-9_-])"
+
+
+def parse_repository(name: str) -> tuple[str, str]:
+    """Split OWNER/NAME; a name that GitHub would refuse raises ValueError."""
+    owner, slash, repository = name.partition("/")
+    if not slash or "/" in repository:
+        raise ValueError(f"{name!r} is not a repository: expected OWNER/NAME, such as ada/vcc-book")
+    if not OWNER.fullmatch(owner) or len(owner) > 39:
+        raise ValueError(
+            f"{owner!r} is not an owner: letters, digits and single inner hyphens, at most 39"
+        )
+    if not REPOSITORY.fullmatch(repository) or repository in {".", ".."}:
+        raise ValueError(f"{repository!r} is not a repository name: letters, digits, '.', '_', '-'")
+    if repository.endswith(".git"):
+        raise ValueError(f"{repository!r}: leave the ending .git out")
+    return owner, repository
+
+
+def read_repository(root: Path) -> str:
+    """The present OWNER/NAME, from pyproject.toml."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project["urls"]["Repository"]
+    if not address.startswith("https://github.com/"):
+        raise ValueError(f"pyproject.toml: Repository is {address!r}, not a github.com address")
+    name = address.removeprefix("https://github.com/")
+    parse_repository(name)
+    return name
+
+
+def text_files(root: Path) -> list[Path]:
+    """The files under version control; without git, every file outside the built folders."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=root, capture_output=True, check=False,
+    )  # fmt: skip
+    if listed.returncode == 0 and listed.stdout:
+        paths = [root / name for name in listed.stdout.decode().split("\0") if name]
+    else:
+        paths = [
+            path for path in root.rglob("*")
+            if not SKIPPED_FOLDERS.intersection(path.relative_to(root).parts)
+        ]  # fmt: skip
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
+
+
+def read_text(path: Path) -> str | None:
+    """The text of a file, line ends untouched; None for a binary one."""
+    data = path.read_bytes()
+    try:
+        return None if b"\0" in data else data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def rewrite(text: str, old: str, new: str) -> tuple[str, int]:
+    """Replace the repository in its addresses and in that of its published pages.
+
+    Only addresses are touched: a repository named `and/or` must not change the prose.
+    """
+    (old_owner, old_name), (new_owner, new_name) = parse_repository(old), parse_repository(new)
+    pages = re.compile(
+        r"(?<![\w-])" + re.escape(f"{old_owner}.github.io/{old_name}") + END, re.IGNORECASE
+    )
+    text, first = pages.subn(f"{new_owner.lower()}.github.io/{new_name}", text)
+    address = re.compile(PREFIX + re.escape(old) + END)
+    text, second = address.subn(lambda match: match.group(1) + new, text)
+    return text, first + second
+
+
+def set_repository(root: Path, new: str) -> dict[str, int]:
+    """Rewrite all files below `root`; the number of places changed in each file."""
+    parse_repository(new)
+    old = read_repository(root)
+    changed = {}
+    for path in text_files(root) if new != old else []:
+        text = read_text(path)
+        if text is None:
+            continue
+        after, places = rewrite(text, old, new)
+        if after != text:
+            path.write_bytes(after.encode("utf-8"))
+            changed[path.relative_to(root).as_posix()] = places
+    return changed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("repository", metavar="OWNER/NAME")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the project's folder")
+    options = parser.parse_args(arguments)
+    try:
+        changed = set_repository(options.root, options.repository)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, places in changed.items():
+        print(f"{name}: {places} place{'s' if places > 1 else ''}")
+    print(f"{len(changed)} files changed; the repository is {options.repository}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What all tests share: seeded toy cells in every storage, and the order of the tests."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+
+CONTROL, KEY = "non-targeting", "target_gene"
+STORAGES = [
+    "dense",
+    "csr",
+    "csc",
+    "csr_array",
+    "unsorted",
+    "explicit zeros",
+    "fortran",
+    "view",
+    "sparse view",
+    "backed dense",
+    "backed csr",
+    "backed csc",
+    "backed view",
+]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Run what is slow last: a quick failure should not wait for it."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def make_cells(seed=0, *, n_cells=(30, 20, 12, 9, 60), n_genes=24, dtype="float32", shuffle=True):
+    """Counts of targets G0, G1, G2, "no gene" and controls; each target has an effect."""
+    rng = np.random.default_rng(seed)
+    names = ["G0", "G1", "G2", "no gene", CONTROL]
+    effect = np.exp(rng.normal(0, 0.8, (5, n_genes)))
+    effect[-1] = 1
+    effect[np.arange(3), np.arange(3)] = 0.1
+    labels = np.repeat(names, n_cells)
+    basal = rng.gamma(1.0, 3.0, n_genes)
+    basal[:3] = 6
+    depth = rng.lognormal(0, 0.3, (len(labels), 1))
+    counts = rng.poisson(basal * np.repeat(effect, n_cells, axis=0) * depth)
+    counts[:, -1] = 0  # a gene that nobody expresses
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
+    var = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
+    cells = anndata.AnnData(counts.astype(dtype), obs=obs, var=var)
+    return cells[rng.permutation(cells.n_obs)].copy() if shuffle else cells
+
+
+def stored(cells, storage, folder):
+    """Return the same cells in another storage; `cells` must be dense and in memory."""
+    kind = storage.split()[-1]
+    if storage.startswith("backed"):
+        path = folder / f"{kind}.h5ad"
+        if kind == "view":
+            anndata.concat([cells[:7], cells], index_unique="-", merge="same").write_h5ad(path)
+            return anndata.read_h5ad(path, backed="r")[7:]
+        stored(cells, kind, folder).write_h5ad(path)
+        return anndata.read_h5ad(path, backed="r")
+    if kind == "view":
+        more = anndata.concat([cells[:7], cells], index_unique="-", merge="same")
+        more.X = sparse.csr_matrix(more.X) if storage.startswith("sparse") else more.X
+        return more[7:]
+    return anndata.AnnData(_matrix(cells.X, kind), obs=cells.obs.copy(), var=cells.var.copy())
+
+
+def _matrix(dense, kind):
+    if kind in ("dense", "fortran"):
+        return dense.copy(order="F" if kind == "fortran" else "C")
+    if kind == "csr_array":
+        return sparse.csr_array(dense)
+    if kind == "unsorted":
+        matrix = sparse.csr_matrix(dense)
+        for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+            matrix.indices[start:stop] = matrix.indices[start:stop][::-1].copy()
+            matrix.data[start:stop] = matrix.data[start:stop][::-1].copy()
+        matrix.has_sorted_indices = False
+        return matrix
+    if kind == "zeros":  # every place has an entry, zeros too
+        rows, columns = np.indices(dense.shape)
+        entries = (dense.ravel(), columns.ravel(), np.arange(len(dense) + 1) * dense.shape[1])
+        matrix = sparse.csr_matrix(entries, shape=dense.shape)
+        assert matrix.nnz == rows.size
+        return matrix
+    return sparse.csr_matrix(dense).asformat(kind)
+
+
+def dense_of(matrix):
+    return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
+
+
+@pytest.fixture
+def cells():
+    return make_cells()
+
+
+@pytest.fixture(params=STORAGES)
+def any_storage(request, tmp_path):
+    """The cells of fixture `cells` in one of many storages."""
+    found = stored(make_cells(), request.param, tmp_path)
+    yield found
+    if found.isbacked:
+        found.file.close()
+
+
+@pytest.fixture
+def bulk(cells):
+    from vcc_helpers import pseudobulk
+
+    return pseudobulk(cells)
+
+
+@pytest.fixture
+def snapshot():
+    """Return a function that fixes all of an AnnData's content for comparison."""
+
+    def take(cells):
+        x = cells.X
+        parts = [x.data.copy(), x.indices.copy(), x.indptr.copy()] if sparse.issparse(x) else []
+        return {
+            "type": type(x),
+            "dtype": x.dtype,
+            "parts": parts or [np.array(x)],
+            "obs": cells.obs.copy(),
+            "var": cells.var.copy(),
+            "view": cells.is_view,
+        }
+
+    def same(cells, before):
+        now = take(cells)
+        for key in ("type", "dtype", "view"):
+            assert now[key] == before[key], key
+        for a, b in zip(now["parts"], before["parts"], strict=True):
+            np.testing.assert_array_equal(a, b)
+        pd.testing.assert_frame_equal(now["obs"], before["obs"])
+        pd.testing.assert_frame_equal(now["var"], before["var"])
+
+    return take, same

@@ -1,0 +1,224 @@
+"""The book as a reader gets it: built from a clean copy, every page whole, no failure hidden."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+import set_repository
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
+BIN = Path(sys.executable).parent
+
+pytestmark = pytest.mark.slow
+
+
+def build(root):
+    """Build the book in `root` as `make book` does; its own interpreter comes first."""
+    environment = dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    command = [str(BIN / "jupyter-book"), "build", ".", "--toc", "book/_toc.yml", "-W"]
+    return subprocess.run(
+        [*command, "--keep-going"], cwd=root, env=environment, check=False,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500,
+    )  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What a page links to, shows and can be linked at."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.images, self.ids, self.sources = [], [], set(), []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if "id" in attributes:
+            self.ids.add(attributes["id"])
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        if tag == "img":
+            self.images.append(attributes)
+        if tag in {"img", "script", "iframe"} and attributes.get("src"):
+            self.sources.append(attributes["src"])
+        if tag == "link" and attributes.get("href") and attributes.get("rel") != "canonical":
+            self.sources.append(attributes["href"])
+
+
+def inside(address):
+    parts = urlsplit(address)
+    return not parts.scheme and not parts.netloc
+
+
+def broken(site):
+    """Relative links, images, scripts and anchors of a built site that lead nowhere."""
+    pages = {
+        path.resolve(): Page(path)
+        for path in site.rglob("*.html")
+        if "_static" not in path.relative_to(site).parts          # templates of the theme
+    }
+    found = []
+    for path, page in pages.items():
+        for address in filter(inside, page.links + page.sources):
+            parts = urlsplit(address)
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if target.is_dir():
+                target /= "index.html"
+            if not target.is_file():
+                found.append(f"{path.name}: {address}")
+            elif parts.fragment and target in pages:
+                if unquote(parts.fragment) not in pages[target].ids:
+                    found.append(f"{path.name}: no anchor {address}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """The folder of the built book."""
+    root = tmp_path_factory.mktemp("a clean copy") / "book"
+    for path in set_repository.text_files(ROOT):
+        target = root / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    done = build(root)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return root / "_build" / "html"
+
+
+def article(book, page):
+    text = (book / f"{page}.html").read_text(encoding="utf-8")
+    return text[text.index("<article") : text.index("</article>")]
+
+
+def test_the_index_leads_to_the_landing_page(book):
+    text = (book / "index.html").read_text(encoding="utf-8")
+    assert "book/index.html" in text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_is_there_with_a_title(book, page):
+    assert re.search(r"<h1>.+</h1>", article(book, page), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_every_notebook_shows_outputs_and_a_figure(book, page):
+    text = article(book, page)
+    assert text.count("cell_output") >= 3
+    assert "<img" in text
+    assert "Traceback" not in text
+
+
+def test_no_page_has_broken_links_or_missing_images(book):
+    assert broken(book) == []
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it(book):
+    hashes = re.compile(r"[./_\w]*[0-9a-f]{32,}\.\w+")
+    poor = [
+        (page, image.get("alt"))
+        for page in PAGES
+        for image in Page(book / f"{page}.html").images
+        if "_images/" in image["src"]                  # not the logos of the theme
+        and (len(image.get("alt") or "") < 20 or hashes.fullmatch(image["alt"]))
+    ]
+    assert poor == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_markup_is_left_raw(book, page):
+    prose = re.sub(r"<(pre|script|code)\b.*?</\1>", "", article(book, page), flags=re.DOTALL)
+    words = re.sub(r"<[^>]+>", "", prose)
+    assert not re.search(r"\{[a-z:]+\}`|:::|```|\(OWNER|</?details", words)
+
+
+def test_formulas_need_no_network(book):
+    assert (book / "_static" / "mathjax" / "tex-chtml.js").is_file()
+    assert list((book / "_static" / "mathjax").rglob("*.woff"))
+    text = (book / "book" / "challenge.html").read_text(encoding="utf-8")
+    assert re.search(r'<script[^>]+src="\.\./_static/mathjax/tex-chtml\.js', text)
+
+
+def test_notebook_pages_can_be_opened_in_colab(book):
+    repository = set_repository.read_repository(ROOT)
+    for page in NOTEBOOKS:
+        text = (book / f"{page}.html").read_text(encoding="utf-8")
+        assert f"research.google.com/github/{repository}/blob/main/{page}.ipynb" in text
+
+
+def test_the_reference_documents_the_public_functions(book):
+    ids = Page(book / "book" / "api.html").ids
+    for name in [
+        "effects.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
+        "de.de_table", "cells.open_cells", "exercises.check",
+    ]:  # fmt: skip
+        assert f"vcc_helpers.{name}" in ids
+
+
+def test_the_status_page_lists_every_notebook_as_run(book):
+    text = article(book, "book/status")
+    rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if "notebooks/" in row]
+    assert len(rows) == len(NOTEBOOKS)
+    assert all("✅" in row for row in rows)
+
+
+# --- the settings must not hide a failure: a toy book with the same settings ----------------------
+
+
+def toy_book(root, cells):
+    (root / "book").mkdir(parents=True)
+    for name in ["_ext", "_static", "references.bib"]:
+        source = ROOT / "book" / name
+        copy = shutil.copytree if source.is_dir() else shutil.copy2
+        copy(source, root / "book" / name)
+    shutil.copy2(ROOT / "_config.yml", root / "_config.yml")
+    (root / "book" / "_toc.yml").write_text(
+        "format: jb-book\nroot: book/index\nchapters:\n  - file: notebooks/01_toy\n"
+    )
+    (root / "book" / "index.md").write_text("# Toy\n\nText.\n")
+    notebook = new_notebook(cells=[new_markdown_cell("# Build a toy"), *cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    (root / "notebooks").mkdir()
+    nbformat.write(notebook, root / "notebooks" / "01_toy.ipynb")
+    return build(root)
+
+
+def test_a_good_toy_builds(tmp_path):
+    done = toy_book(tmp_path, [new_code_cell("print(6 * 7)")])
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "42" in article(tmp_path / "_build" / "html", "notebooks/01_toy")
+    assert broken(tmp_path / "_build" / "html") == []
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        new_code_cell("1 / 0"),
+        new_code_cell("import warnings\nwarnings.warn('careful')"),
+        new_markdown_cell("[nowhere](02_missing.ipynb)"),
+        new_markdown_cell("![nothing](missing.png)"),
+    ],
+    ids=["error", "warning", "broken link", "missing image"],
+)
+def test_a_bad_toy_fails(cell, tmp_path):
+    assert toy_book(tmp_path, [cell]).returncode != 0
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "a.html").write_text(
+        '<h1 id="x">A</h1><a href="b.html">b</a><a href="#y">y</a><img src="c.png">'
+        '<a href="#x">x</a><a href="https://example.org/z">z</a><a href="mailto:a@b">m</a>'
+    )
+    assert sorted(broken(tmp_path)) == [
+        "a.html: b.html", "a.html: c.png", "a.html: no anchor #y",
+    ]  # fmt: skip

@@ -1,0 +1,209 @@
+"""Log-normalising equals scanpy's, averages equal a plain loop, in every storage."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONTROL, KEY, dense_of, make_cells, stored
+
+from vcc_helpers import datasets, effect_strength, effects, knockdown, lognorm, pseudobulk
+
+
+def with_scanpy(cells):
+    sc = pytest.importorskip("scanpy", reason="scanpy comes with the book extra")
+    cells = cells.copy()
+    sc.pp.normalize_total(cells)
+    sc.pp.log1p(cells)
+    return dense_of(cells.X)
+
+
+@pytest.mark.filterwarnings("ignore")  # scanpy's own
+@pytest.mark.parametrize("storage", ["dense", "csr", "csc"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int64"])
+def test_lognorm_is_scanpys_to_the_last_bit(dtype, storage, tmp_path):
+    cells = make_cells(dtype=dtype)
+    cells.X[3] = 0  # an empty cell
+    found = lognorm(stored(cells, storage, tmp_path))
+    expected = with_scanpy(stored(cells, storage, tmp_path))
+    assert found.dtype == (np.float64 if dtype == "float64" else np.float32) == expected.dtype
+    np.testing.assert_array_equal(dense_of(found), expected)
+    assert (storage == "dense") == isinstance(found, np.ndarray)
+    assert not dense_of(found)[3].any()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lognorm_is_scanpys_on_real_cells():
+    sample = datasets.load_h1_sample()
+    np.testing.assert_array_equal(lognorm(sample).toarray(), with_scanpy(sample))
+
+
+def test_lognorm_by_hand():
+    cells = anndata.AnnData(np.array([[1.0, 1.0], [3.0, 1.0], [0.0, 0.0], [0.0, 8.0]]))
+    # library sizes 2, 4 and 8, the empty cell left out: median 4
+    expected = np.log1p([[2, 2], [3, 1], [0, 0], [0, 4]])
+    np.testing.assert_allclose(lognorm(cells), expected, rtol=1e-15)
+    np.testing.assert_allclose(lognorm(cells, target_sum=8)[1], np.log1p([6, 2]), rtol=1e-15)
+
+
+def test_log_values_come_back_unchanged(any_storage):
+    logged = anndata.AnnData(lognorm(any_storage))
+    np.testing.assert_array_equal(dense_of(lognorm(logged)), dense_of(logged.X))
+    again = lognorm(logged)
+    (again.data if hasattr(again, "indptr") else again)[:] = -1
+    assert dense_of(logged.X).min() == 0  # a result of its own, not the caller's matrix
+
+
+def test_cells_without_any_count():
+    empty = anndata.AnnData(np.zeros((3, 2), dtype=np.float32))
+    np.testing.assert_array_equal(lognorm(empty), empty.X)
+
+
+def naive_pseudobulk(values, labels):
+    rows = {}
+    for name in sorted(set(labels)):
+        group = values[np.asarray(labels) == name].astype(np.float64)
+        spread = group.var(axis=0, ddof=1) if len(group) > 1 else np.full(group.shape[1], np.nan)
+        rows[name] = (group.mean(axis=0), spread, len(group))
+    return rows
+
+
+def test_pseudobulk_equals_a_plain_loop(any_storage):
+    bulk = pseudobulk(any_storage)
+    expected = naive_pseudobulk(lognorm(make_cells()), make_cells().obs[KEY])
+    assert bulk.obs_names.tolist() == list(expected)
+    for i, (mean, variance, size) in enumerate(expected.values()):
+        np.testing.assert_allclose(bulk.X[i], mean, rtol=1e-6)
+        np.testing.assert_allclose(bulk.layers["variance"][i], variance, rtol=1e-5, atol=1e-9)
+        assert bulk.obs["n_cells"].iloc[i] == size
+    assert bulk.X.dtype == bulk.layers["variance"].dtype == np.float32
+    pd.testing.assert_frame_equal(bulk.var, make_cells().var)
+
+
+def test_pseudobulk_is_the_same_bit_for_bit_in_every_storage(any_storage):
+    one, other = pseudobulk(make_cells()), pseudobulk(any_storage)
+    np.testing.assert_array_equal(one.X, other.X)
+    np.testing.assert_array_equal(one.layers["variance"], other.layers["variance"])
+
+
+def test_the_order_of_rows_does_not_matter():
+    cells = make_cells(shuffle=False)
+    shuffled = cells[np.random.default_rng(1).permutation(cells.n_obs)]
+    np.testing.assert_allclose(pseudobulk(cells).X, pseudobulk(shuffled).X, rtol=1e-6)
+
+
+def test_pseudobulk_across_blocks():
+    """More cells than one block holds."""
+    cells = make_cells(n_cells=(3000, 10, 10, 10, 3000))
+    expected = naive_pseudobulk(lognorm(cells), cells.obs[KEY])
+    np.testing.assert_allclose(
+        pseudobulk(cells).X, [mean for mean, *_ in expected.values()], rtol=1e-6
+    )
+
+
+def test_float64_stays_float64():
+    bulk = pseudobulk(make_cells(dtype="float64"))
+    assert bulk.X.dtype == np.float64
+    assert effects(bulk).X.dtype == np.float64
+
+
+def test_pseudobulk_from_a_path(cells, tmp_path):
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    np.testing.assert_array_equal(pseudobulk(tmp_path / "x.h5ad").X, pseudobulk(cells).X)
+
+
+def test_a_group_of_one_cell_has_no_variance():
+    bulk = pseudobulk(make_cells(n_cells=(1, 5, 5, 5, 9)))
+    assert np.isnan(bulk["G0"].layers["variance"]).all()
+    assert np.isfinite(bulk["G1"].layers["variance"]).all()
+    table = effect_strength(bulk)
+    assert table.loc["G0", ["noise", "norm_denoised"]].isna().all()
+    assert table.loc["G1"].notna().all() and np.isfinite(table.loc["G0", "norm"])
+
+
+def test_labels_that_no_cell_bears_make_no_row(cells):
+    cells.obs[KEY] = pd.Categorical(cells.obs[KEY], categories=[*set(cells.obs[KEY]), "nobody"])
+    assert "nobody" not in pseudobulk(cells).obs_names
+
+
+@pytest.mark.parametrize("function", [lognorm, pseudobulk])
+def test_the_callers_cells_are_never_changed(function, any_storage, snapshot):
+    take, same = snapshot
+    if any_storage.isbacked:
+        pytest.skip("opened read only")
+    before = take(any_storage)
+    function(any_storage)
+    same(any_storage, before)
+
+
+@pytest.mark.parametrize("function", [effects, effect_strength, knockdown])
+def test_the_callers_pseudobulk_is_never_changed(function, bulk, snapshot):
+    take, same = snapshot
+    before = take(bulk)
+    result = function(bulk)
+    if function is effects:
+        result.X[:] = 99
+        result.var["new"], result.obs["new"] = 1, 1
+    same(bulk, before)
+
+
+def test_effects_and_norms_by_hand(bulk):
+    delta = effects(bulk)
+    assert delta.obs_names.tolist() == ["G0", "G1", "G2", "no gene"]
+    base = bulk[CONTROL].X[0]
+    table = effect_strength(bulk)
+    for name in delta.obs_names:
+        expected = bulk[name].X[0] - base
+        np.testing.assert_array_equal(delta[name].X[0], expected)
+        assert table.loc[name, "norm"] == pytest.approx(np.linalg.norm(expected), rel=1e-6)
+        share = [
+            bulk[n].layers["variance"].sum() / bulk.obs.loc[n, "n_cells"] for n in (name, CONTROL)
+        ]
+        assert table.loc[name, "noise"] == pytest.approx(np.sqrt(sum(share)), rel=1e-5)
+        denoised = np.sqrt(max(table.loc[name, "norm"] ** 2 - sum(share), 0))
+        assert table.loc[name, "norm_denoised"] == pytest.approx(denoised, rel=1e-4)
+    assert table.index.name == "target_gene"
+
+
+def test_the_noise_is_what_sampling_alone_gives():
+    """200 perturbations without any effect: the mean squared norm is the squared noise.
+
+    A squared norm over 50 genes varies by about 20 %, so the mean of 200 by 1.4 %; the shared
+    controls add 1 %. The tolerance is 6 %, more than three standard deviations.
+    """
+    rng = np.random.default_rng(0)
+    values = rng.gamma(2.0, 0.5, (200 * 20 + 2000, 50))
+    labels = [*np.repeat([f"P{i}" for i in range(200)], 20), *[CONTROL] * 2000]
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
+    table = effect_strength(pseudobulk(anndata.AnnData(values, obs=obs)))
+    assert (table["norm"] ** 2).mean() == pytest.approx((table["noise"] ** 2).mean(), rel=0.06)
+    assert table["norm_denoised"].mean() < table["norm"].mean() / 2
+
+
+def test_knockdown_by_hand(bulk):
+    left = knockdown(bulk)
+    for name in ("G0", "G1", "G2"):
+        ratio = np.expm1(bulk[name, name].X[0, 0]) / np.expm1(bulk[CONTROL, name].X[0, 0])
+        assert left[name] == pytest.approx(ratio, rel=1e-6)
+        assert left[name] < 0.5
+    assert np.isnan(left["no gene"])
+
+
+def test_knockdown_of_a_gene_silent_in_the_control():
+    var = pd.DataFrame(index=["A", "B"])
+    bulk = anndata.AnnData(np.array([[0.0, 1.0], [1.0, 2.0]]), var=var)
+    bulk.obs_names = [CONTROL, "A"]
+    assert np.isnan(knockdown(bulk)["A"])
+
+
+@pytest.mark.parametrize("function", [effects, effect_strength, knockdown])
+def test_a_missing_control_is_named(function, bulk):
+    with pytest.raises(KeyError, match="no control row 'ctrl'; its rows are 'G0'"):
+        function(bulk, control="ctrl")
+
+
+def test_a_missing_column_or_label_is_named(cells):
+    with pytest.raises(KeyError, match="no column 'gene'; it has 'target_gene'"):
+        pseudobulk(cells, perturbation_key="gene")
+    cells.obs[KEY] = [None, *cells.obs[KEY][1:]]
+    with pytest.raises(ValueError, match="1 of 131 cells have no label"):
+        pseudobulk(cells)

@@ -1,0 +1,359 @@
+"""The rules of the notebooks, kept by every notebook; and the rules themselves, on bad toys."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import notebook_tools as tools
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+
+
+def toc_files():
+    chapters = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+    return [TOC["root"], *chapters]
+
+
+# --- the real notebooks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_the_rules(path):
+    assert tools.check(path) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_fix_has_nothing_left_to_do(path, tmp_path):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    assert not tools.fix(copy)
+
+
+def test_notebooks_are_numbered_without_gaps():
+    assert [path.name[:2] for path in NOTEBOOKS] == [
+        f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)
+    ]
+
+
+def test_every_page_is_in_the_toc_once_and_exists():
+    listed = toc_files()
+    assert len(listed) == len(set(listed))
+    pages = [f"book/{path.stem}" for path in (ROOT / "book").glob("*.md")]
+    notebooks = [f"notebooks/{path.stem}" for path in NOTEBOOKS]
+    assert sorted(listed) == sorted(pages + notebooks)
+    assert [name for name in listed if name.startswith("notebooks/")] == notebooks
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/index.md"])
+def test_every_notebook_can_be_opened_in_colab_from(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    repository = tools.read_repository(ROOT)
+    for path in NOTEBOOKS:
+        address = f"colab.research.google.com/github/{repository}/blob/main/notebooks/{path.name}"
+        assert address in text, path.name
+
+
+def test_the_reference_lists_every_module():
+    text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    package = ROOT / "vcc_helpers"
+    names = {path.stem for path in package.glob("*.py")}
+    names |= {path.parent.name for path in package.glob("*/__init__.py")}
+    missing = [n for n in names if not n.startswith("_") and f"vcc_helpers.{n}\n" not in text]
+    assert not missing
+
+
+# --- the first cell ------------------------------------------------------------------------------
+
+
+def test_the_first_cell_is_short_and_names_the_repository_once():
+    cell = tools.first_cell("ada/book")
+    assert len(cell.splitlines()) <= tools.MAX_LINES
+    assert cell.count("git+https" + "://github.com/ada/book") == 1
+    assert cell.count("https") == 1
+
+
+def run_first_cell(tmp_path, before):
+    """Run the cell as a plain Python file; `%pip` becomes a recorded call."""
+    cell = tools.first_cell("ada/book").replace("%pip install", "pip_calls.append('''")
+    cell = "\n".join(f"{line}''')" if "pip_calls" in line else line for line in cell.splitlines())
+    script = f"pip_calls = []\n{before}\n{cell}\nprint('\\n'.join(pip_calls))"
+    return subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_the_first_cell_does_nothing_elsewhere(tmp_path):
+    assert run_first_cell(tmp_path, "").strip() == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_cell_on_colab_pins_what_is_installed(tmp_path):
+    from importlib.metadata import version
+
+    before = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')"
+    calls = run_first_cell(tmp_path, before).strip().splitlines()
+    pins = dict(
+        line.split("==") for line in (tmp_path / "constraints.txt").read_text().splitlines()
+    )
+    names = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
+    assert pins == {name: version(name) for name in names}
+    assert "-c constraints.txt" in calls[0]
+    assert "--no-deps" in calls[1] and "git+https" in calls[1]
+
+
+# --- the rules, on toys --------------------------------------------------------------------------
+
+REPOSITORY = "ada/book"
+SOLUTION = """<details>
+<summary>Solution 03-{n}</summary>
+
+Plain words.
+
+```python
+numbers = [1, 2]
+answer = sum(numbers)
+```
+
+</details>"""
+
+
+def good():
+    """A notebook that keeps every rule."""
+    intro = """# Build a toy
+
+What you will do, learn and need. Time, memory and data: little."""
+    cells = [
+        new_markdown_cell(intro),
+        new_code_cell(tools.first_cell(REPOSITORY), metadata={"tags": ["hide-input"]}),
+        new_code_cell("from vcc_helpers.exercises import check"),
+        new_code_cell(
+            "plot.line([1, 2])",
+            metadata={"mystnb": {"image": {"alt": "A line that rises from one to two."}}},
+        ),
+    ]
+    for n in (1, 2):
+        cells.append(new_markdown_cell(f"## Exercise {n}\n\nWhat is one and two?"))
+        cells.append(new_code_cell(f'answer = ...\ncheck("03-{n}", answer)'))
+        cells.append(new_markdown_cell(SOLUTION.format(n=n)))
+    cells.append(new_markdown_cell("## Key takeaways\n\n- One.\n\n## Further reading\n\n- Two."))
+    return new_notebook(cells=cells, metadata={"kernelspec": dict(tools.KERNEL)})
+
+
+def violations(notebook, tmp_path, name="03_toy.ipynb"):
+    path = tmp_path / name
+    nbformat.write(notebook, path)
+    return tools.check(path, repository=REPOSITORY)
+
+
+def test_a_good_notebook_has_no_violations(tmp_path):
+    assert violations(good(), tmp_path) == []
+
+
+def set_source(number, source):
+    def change(notebook):
+        notebook.cells[number].source = source
+
+    return change
+
+
+def append(*cells):
+    def change(notebook):
+        notebook.cells.extend(cells)
+
+    return change
+
+
+def set_metadata(**metadata):
+    def change(notebook):
+        notebook.metadata.update(metadata)
+
+    return change
+
+
+def with_output(notebook):
+    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="hello")]
+
+
+def with_number(notebook):
+    notebook.cells[2].execution_count = 3
+
+
+def with_tag(notebook):
+    notebook.cells[2].metadata["tags"] = ["raises-exception"]
+
+
+def without_alt(notebook):
+    notebook.cells[3].metadata = {}
+
+
+def short_alt(notebook):
+    notebook.cells[3].metadata["mystnb"]["image"]["alt"] = "plot"
+
+
+def without_tag(notebook):
+    notebook.cells[1].metadata = {}
+
+
+def other_order(notebook):
+    notebook.cells[1], notebook.cells[2] = notebook.cells[2], notebook.cells[1]
+
+
+def one_exercise(notebook):
+    del notebook.cells[7:10]
+
+
+def solution_far_away(notebook):
+    notebook.cells.insert(6, new_markdown_cell("In between."))
+
+
+def older_format(notebook):
+    notebook.nbformat_minor = 4
+    for cell in notebook.cells:
+        cell.pop("id", None)
+
+
+BAD = [
+    ("kernel", set_metadata(kernelspec={"name": "julia", "display_name": "J"}), "kernel"),
+    ("allow_errors", set_metadata(execution={"allow_errors": True}), "allow_errors"),
+    ("older format", older_format, "4.5"),
+    ("output", with_output, "output"),
+    ("run number", with_number, "output"),
+    ("hidden failure", with_tag, "hide a failure"),
+    ("first cell changed", set_source(1, "import sys"), "canonical"),
+    ("first cell later", other_order, "canonical"),
+    ("first cell shown", without_tag, "tags"),
+    ("two Colab cells", append(new_code_cell("'google.colab'")), "second cell"),
+    ("long cell", append(new_code_cell("x = 1\n" * 13)), "13 lines"),
+    ("empty cell", append(new_markdown_cell(" ")), "empty"),
+    ("directive", append(new_markdown_cell("```{note}\nx\n```")), "directive"),
+    ("colon directive", append(new_markdown_cell(":::{note}\nx\n:::")), "directive"),
+    ("role", append(new_markdown_cell("See {cite}`x`.")), "role"),
+    ("label", append(new_markdown_cell("(my-label)=\ntext")), "label"),
+    ("block break", append(new_markdown_cell("a\n\n+++\n\nb")), "block break"),
+    ("alert", append(new_markdown_cell("> [!NOTE]\n> x")), "alert"),
+    ("no title", set_source(0, "do learn need time memory data"), "# Title"),
+    ("title without verb", set_source(0, "# A toy\n\ndo learn need time memory data"), "'A'"),
+    ("no costs", set_source(0, "# Build a toy\n\ndo learn need data"), "time, memory"),
+    ("second title", append(new_markdown_cell("# Build another")), "first-level"),
+    ("no takeaways", set_source(-1, "## Further reading\n\nx"), "Key takeaways"),
+    ("no reading", set_source(-1, "## Key takeaways\n\nx"), "Further reading"),
+    ("one exercise", one_exercise, "1 exercise stubs"),
+    ("wrong id", set_source(5, 'answer = ...\ncheck("04-1", answer)'), "04-1"),
+    ("stub answered", set_source(5, 'answer = 3\ncheck("03-1", answer)'), "two lines"),
+    ("stub with more", set_source(5, 'x = 1\nanswer = ...\ncheck("03-1", answer)'), "two lines"),
+    ("no solution", set_source(6, "Think."), "no folded solution"),
+    ("solution far", solution_far_away, "not followed"),
+    ("solution without fence", set_source(6, SOLUTION.format(n=1).replace("`", "")), "no folded"),
+    (
+        "solution without blank line",
+        set_source(6, SOLUTION.format(n=1).replace("summary>\n\n", "summary>\n")),
+        "no folded",
+    ),
+    ("solution broken", set_source(6, SOLUTION.format(n=1).replace("sum(", "sum((")), "valid"),
+    (
+        "solution assigns nothing",
+        set_source(6, SOLUTION.format(n=1).replace("answer =", "result =")),
+        "does not assign",
+    ),
+    (
+        "solution too long",
+        set_source(6, SOLUTION.format(n=1).replace("numbers", "x = 1\n" * 12 + "numbers", 1)),
+        "longer",
+    ),
+    ("stray solution", append(new_markdown_cell(SOLUTION.format(n=9))), "belongs to no"),
+    ("figure without alt", without_alt, "alt text"),
+    ("figure with poor alt", short_alt, "alt text"),
+    ("bare axes", append(new_code_cell("ax.plot([1, 2])")), "alt text"),
+    ("bare pyplot", append(new_code_cell("plt.subplots()")), "alt text"),
+    ("hidden warnings", append(new_code_cell("warnings.simplefilter('ignore')")), "warnings"),
+]
+
+
+@pytest.mark.parametrize(("change", "word"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
+def test_a_bad_notebook_is_found(change, word, tmp_path):
+    notebook = good()
+    change(notebook)
+    found = violations(notebook, tmp_path)
+    assert any(word in problem for problem in found), found
+
+
+def test_a_double_id_is_found(tmp_path):
+    path = tmp_path / "03_toy.ipynb"
+    notebook = good()
+    notebook.cells[3].id = notebook.cells[2].id
+    path.write_text(nbformat.v4.writes(notebook), encoding="utf-8")
+    assert any("id" in problem for problem in tools.check(path, repository=REPOSITORY))
+
+
+def test_a_bad_name_is_found(tmp_path):
+    assert any("name" in problem for problem in violations(good(), tmp_path, "03 Toy.ipynb"))
+
+
+def test_every_rule_is_tested():
+    tested = set()
+    for _, change, _ in BAD:
+        notebook = good()
+        change(notebook)
+        for rule in tools.RULES:
+            if list(rule(notebook, Path("03_toy.ipynb"), REPOSITORY)):
+                tested.add(rule.__name__)
+    assert {rule.__name__ for rule in tools.RULES} - tested == {"rule_name", "rule_ids"} - tested
+
+
+def test_plain_things_are_let_pass(tmp_path):
+    notebook = good()
+    text = "`{curly}`, $x_{i}$, $$y$$, a set {1, 2}, `%pip`\n\n```python\n# not a title\n```"
+    notebook.cells.append(new_markdown_cell(text))
+    notebook.cells.append(new_code_cell("import matplotlib.pyplot as plt\nplt.rcParams['a'] = 1"))
+    assert violations(notebook, tmp_path) == []
+
+
+# --- fix and solve -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        with_output, with_number, without_tag, older_format,
+        set_source(1, "import sys\n'google.colab' in sys.modules"),
+        set_metadata(kernelspec={"name": "julia", "display_name": "J"}),
+        set_metadata(execution={"allow_errors": True}),
+        append(new_markdown_cell(" ")),
+        lambda notebook: notebook.cells.pop(1),
+    ],
+)  # fmt: skip
+def test_fix_repairs_and_then_rests(change, tmp_path):
+    path = tmp_path / "03_toy.ipynb"
+    notebook = good()
+    change(notebook)
+    nbformat.write(notebook, path)
+    assert tools.fix(path, repository=REPOSITORY)
+    assert tools.check(path, repository=REPOSITORY) == []
+    assert not tools.fix(path, repository=REPOSITORY)
+
+
+def test_solutions_are_read_and_put_in():
+    notebook = good()
+    assert tools.exercises(notebook) == ["03-1", "03-2"]
+    assert tools.solution_of(notebook, "03-2") == "numbers = [1, 2]\nanswer = sum(numbers)"
+    with pytest.raises(KeyError, match="03-7"):
+        tools.solution_of(notebook, "03-7")
+    sources = [cell.source for cell in tools.solved(notebook).cells]
+    assert 'numbers = [1, 2]\nanswer = sum(numbers)\ncheck("03-1", answer)' in sources
+    assert not any("answer = ..." in source for source in sources)
+    assert notebook == good() or tools.exercises(notebook) == ["03-1", "03-2"]
+
+
+def test_the_command_line_tells_and_fails(tmp_path, capsys):
+    path = tmp_path / "03_toy.ipynb"
+    nbformat.write(new_notebook(), path)
+    assert tools.main(["check", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert "03_toy.ipynb: the kernel is not python3" in captured.err
+    assert "1 notebooks checked" in captured.out
