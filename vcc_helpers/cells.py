@@ -101,10 +101,14 @@ def _open_file(path: Path) -> anndata.AnnData:
         cells = anndata.read_h5ad(path, backed="r")
         _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     except Exception as error:
-        raise ValueError(
-            f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
-        ) from error
+        raise _unreadable(path, error) from error
     return cells
+
+
+def _unreadable(path: Path | str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
+    )
 
 
 def problems(
@@ -327,6 +331,13 @@ def row_blocks(
 
     Taught in: notebooks/02_from_counts_to_effects.
     """
+    try:
+        yield from _row_blocks(cells, block_rows)
+    except (OSError, KeyError) as error:  # HDF5's words for a damaged part of a file
+        raise _unreadable(cells.filename, error) from error
+
+
+def _row_blocks(cells: anndata.AnnData, block_rows: int | None):
     matrix = _row_sliceable(cells)
     block_rows = block_rows or min(4096, max(1, 2**24 // max(cells.n_vars, 1)))
     for start in range(0, cells.n_obs, block_rows):

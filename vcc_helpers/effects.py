@@ -61,7 +61,8 @@ def lognorm(cells: anndata.AnnData, *, target_sum: float | None = None):
     -----
     .. math:: y_{cg} = \log\left(1 + x_{cg} \frac{s}{\sum_h x_{ch}}\right)
 
-    Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``.
+    Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``; with one exception:
+    scanpy 1.11 counts empty cells in the median of a sparse file, though not of a dense one.
 
     Taught in: notebooks/02_from_counts_to_effects.
     """

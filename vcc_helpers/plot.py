@@ -253,7 +253,8 @@ def ranking(distance: pd.DataFrame, *, n_shown: int = 12, ax: Axes | None = None
     ax.set_yticks(np.arange(len(rows)), rows.index)
     ax.invert_yaxis()
     ax.set(xlabel="L1 distance from the predicted effect", ylabel="prediction for")
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    below = -0.5 / (0.5 + 0.32 * len(rows))  # half an inch, whatever the number of rows
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, below), ncols=2)
     return ax
 
 

@@ -32,9 +32,16 @@ def _means() -> tuple[pd.DataFrame, pd.DataFrame]:
     return pseudobulk(pred).to_df(), pseudobulk(real).to_df()
 
 
-def _difference(target: str = "MED12") -> pd.Series:
+def _difference(share: float, target: str = "MED12") -> pd.Series:
+    """Errors of the prediction that adds a share of the measured effect to the controls."""
     pred, real = _means()
-    return pred.loc[CONTROL] - real.loc[target]
+    effect = pred.loc[target] - pred.loc[CONTROL]
+    return pred.loc[CONTROL] + share * effect - real.loc[target]
+
+
+def _control_gap() -> pd.Series:
+    pred, real = _means()
+    return real.loc[CONTROL] - pred.loc[CONTROL]
 
 
 def _rank(target: str, *, own_gene: bool) -> int:
@@ -57,36 +64,42 @@ def _uncut_shares() -> list[float]:
 
 EXERCISES = {
     "07-1": Exercise(
-        solution=lambda: _difference().abs().mean(),
-        right="The largest of the five: MED12 is the target that changes most.",
+        solution=lambda: _difference(0.5).abs().mean(),
+        right="Less than the full effect's error, and less than no change at all. Where the data "
+        "are noisy, a shrunken effect is the better guess of the mean.",
         hints=(
             Hint(
-                lambda: _difference().mean(),
+                lambda: _difference(1.0).abs().mean(),
+                "That is with the full effect, as the split-half predicts it. Take half of it.",
+            ),
+            Hint(
+                lambda: _difference(0.0).abs().mean(),
+                "That is no change: the control mean alone. Add half of the effect.",
+            ),
+            Hint(
+                lambda: (0.5 * _means()[0] - _means()[1]).loc["MED12"].abs().mean(),
+                "You halved the mean expression. The effect is the difference to the controls; "
+                "halve only that.",
+            ),
+            Hint(
+                lambda: _difference(0.5).mean(),
                 "You averaged signed differences, so genes that are too high cancel genes that "
                 "are too low. Take absolute values first.",
             ),
             Hint(
-                lambda: -_difference().mean(),
+                lambda: -_difference(0.5).mean(),
                 "You averaged signed differences, so genes that are too high cancel genes that "
                 "are too low. Take absolute values first.",
             ),
             Hint(
-                lambda: np.sqrt((_difference() ** 2).mean()),
+                lambda: np.sqrt((_difference(0.5) ** 2).mean()),
                 "That is the root mean square error. It weighs large errors more; MAE takes plain "
                 "absolute values.",
             ),
             Hint(
-                lambda: (_means()[1].loc[CONTROL] - _means()[1].loc["MED12"]).abs().mean(),
-                "You took the controls of the truth. A prediction is made without the truth: use "
-                "the row of pred_mean.",
-            ),
-            Hint(
-                lambda: (_means()[0] - _means()[1]).loc["MED12"].abs().mean(),
-                "That is the MAE of the split-half. The prediction here is the row non-targeting.",
-            ),
-            Hint(
-                lambda: _difference().abs().sum(),
-                "That is the sum over genes, an L1 distance. MAE is the mean.",
+                lambda: (_difference(0.5) + _control_gap()).abs().mean(),
+                "You added the effect to the controls of the truth. A prediction is made without "
+                "the truth: use the row of pred_mean.",
             ),
         ),
     ),

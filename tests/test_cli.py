@@ -1,0 +1,156 @@
+"""The vcc command: outputs, exit status, and nothing left behind after a failure."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import make_cells
+
+from vcc_helpers import ScoreCard, score, scoring
+from vcc_helpers.cli import main
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    for seed, name in enumerate(("real", "pred")):
+        make_cells(seed).write_h5ad(folder / f"{name}.h5ad")
+    real = make_cells(0)
+    score(scoring.official_baseline(real), real).to_json(folder / "baseline.json")
+    return [str(folder / name) for name in ("pred.h5ad", "real.h5ad", "baseline.json")]
+
+
+@pytest.fixture(scope="module")
+def card(files):
+    return score(files[0], files[1])
+
+
+def test_json_and_csv(files, card, tmp_path, capsys):
+    json_path, csv_path = tmp_path / "card.json", tmp_path / "table.csv"
+    arguments = ["score", *files[:2], "--json", str(json_path), "--csv", str(csv_path)]
+    assert main([*arguments, "--threads", "1"]) == 0
+    written = json.loads(json_path.read_text())
+    assert list(written) == [
+        "preset",
+        "n_perturbations",
+        "summary",
+        "per_perturbation",
+        "settings",
+    ]
+    assert written == card.to_dict()
+    assert written["n_perturbations"] == 4 and written["preset"] == "vcc2025"
+    table = pd.read_csv(csv_path, index_col="target_gene")
+    pd.testing.assert_frame_equal(table, card.per_perturbation, check_index_type=False)
+    out, err = capsys.readouterr()
+    assert repr(card) in out and "chance  pds 0.6250" in out and err == ""
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_baseline_and_ceiling(files, card, capsys):
+    assert main(["score", *files[:2], "--baseline", files[2], "--ceiling"]) == 0
+    out = capsys.readouterr().out
+    overall = card.overall(ScoreCard.from_json(files[2]))
+    assert overall > 0 and f"overall {overall:.2f} of 100" in out
+    ceiling = scoring.split_half_ceiling(make_cells(0)).summary
+    assert f"ceiling des {ceiling['des']:.4f}  pds {ceiling['pds']:.4f}" in out
+
+
+def test_its_own_json_serves_as_a_baseline(files, tmp_path, capsys):
+    path = str(tmp_path / "card.json")
+    assert main(["score", *files[:2], "--json", path]) == 0
+    assert main(["score", *files[:2], "--baseline", path]) == 0
+    assert "overall 0.00 of 100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--help"], ["score", "--help"]])
+def test_help(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "score predicted cells against real ones" in out.lower()
+    if words[0] == "score":
+        options = "preset perturbation-key control baseline ceiling json csv threads".split()
+        assert all(f"--{name}" in out for name in options)
+        assert "vcc score prediction.h5ad truth.h5ad --baseline baseline.json" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "required"),
+        (["skore"], "skore"),
+        (["score"], "PRED"),
+        (["score", "a.h5ad"], "REAL"),
+        (["score", "a.h5ad", "b.h5ad", "--preset", "vcc1999"], "vcc1999"),
+        (["score", "a.h5ad", "b.h5ad", "--threads", "0"], "1 or more, got '0'"),
+        (["score", "a.h5ad", "b.h5ad", "--threads", "two"], "1 or more, got 'two'"),
+        (["score", "a.h5ad", "b.h5ad", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_two(words, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+@pytest.mark.parametrize("place", ["nowhere/out", "."])
+def test_an_unwritable_output_is_known_before_the_scoring(
+    option, place, files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(scoring, "score", lambda *_, **__: pytest.fail("scored first"))
+    good = tmp_path / "good.out"
+    other = {"--json": "--csv", "--csv": "--json"}[option]
+    arguments = [option, str(tmp_path / place), other, str(good)]
+    assert main(["score", *files[:2], *arguments]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("vcc: cannot write ") and len(err.splitlines()) == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "No such file"),
+        ("nonsense", "is not a score card"),
+        (
+            '{"preset": "vcc2025", "per_perturbation": {"A": {"des": 1}}, "settings": {}}',
+            "score both against the same truth",
+        ),
+    ],
+)
+def test_an_unusable_baseline(text, said, files, tmp_path, capsys):
+    base, out = tmp_path / "base.json", tmp_path / "out.json"
+    if text is not None:
+        base.write_text(text)
+    assert main(["score", *files[:2], "--baseline", str(base), "--json", str(out)]) == 1
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1 and err.startswith("vcc: ")
+    assert not out.exists()
+
+
+def test_a_baseline_without_a_metric(files, card, tmp_path, capsys):
+    part = ScoreCard(card.preset, card.per_perturbation[["des", "mae"]], {})
+    part.to_json(tmp_path / "base.json")
+    assert main(["score", *files[:2], "--baseline", str(tmp_path / "base.json")]) == 1
+    assert "pds missing" in capsys.readouterr().err
+
+
+def test_the_installed_command(files, tmp_path):
+    """As a process of its own: warnings of libraries keep to the form of messages, too."""
+    cells = make_cells(1)
+    cells.obs_names = ["same"] * cells.n_obs
+    with pytest.warns(UserWarning, match="Observation names"):
+        cells.copy()
+    cells.write_h5ad(tmp_path / "pred.h5ad")
+    done = subprocess.run(
+        [sys.executable, "-m", "vcc_helpers.cli", "score", tmp_path / "pred.h5ad", files[1]],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and done.stdout.startswith("ScoreCard vcc2025")
+    assert all(line.startswith("vcc: warning: ") for line in done.stderr.splitlines())

@@ -1,0 +1,107 @@
+"""The differential expression table: fold changes, their clip, and the threshold."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONTROL, KEY, make_cells
+
+from vcc_helpers import DETable, de_table, lognorm
+from vcc_helpers.de import log2_fold_change
+from vcc_helpers.ranksum import benjamini_hochberg, rank_sum
+
+
+def test_the_clip_fills_in_where_a_mean_is_zero():
+    target = np.log1p([[0, 0, 3, 3, 80], [0, 2, 0, 3, 1]])
+    control = np.log1p([0, 0, 1, 3, 1])
+    found = log2_fold_change(target, control)
+    clip = np.log2(20)
+    expected = [[0, 0, np.log2(3), 0, np.log2(80)], [0, clip, -clip, 0, 0]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+    assert found.dtype == np.float32
+
+
+def test_another_clip():
+    found = log2_fold_change(np.array([[1.0, 0.0]]), np.array([0.0, 1.0]), clip=8)
+    np.testing.assert_allclose(found, [[3, -3]])
+
+
+def test_large_fold_changes_are_not_clipped():
+    found = log2_fold_change(np.log1p([[1000.0]]), np.log1p([1.0]))
+    np.testing.assert_allclose(found, [[np.log2(1000)]], rtol=1e-6)
+
+
+def table(fdr, threshold=0.05):
+    shape = (1, len(fdr))
+    return DETable(
+        perturbations=pd.Index(["A"]),
+        genes=pd.Index([f"G{i}" for i in range(len(fdr))]),
+        p_value=np.zeros(shape),
+        fdr=np.array([fdr], dtype=np.float32),
+        log2_fold_change=np.zeros(shape, dtype=np.float32),
+        threshold=threshold,
+    )
+
+
+def test_significant_means_below_the_threshold_not_at_it():
+    just_below = np.nextafter(np.float32(0.05), np.float32(0))
+    assert table([just_below, 0.05, 0.0500001]).significant.tolist() == [[True, False, False]]
+    assert table([0.05], threshold=0.1).significant.all()
+
+
+def test_the_table_is_made_of_its_parts(cells):
+    found = de_table(cells, threads=1)
+    values, labels = lognorm(cells), pd.Index(cells.obs[KEY])
+    test = rank_sum(values, labels, control=CONTROL, threads=1)
+    assert found.perturbations.tolist() == ["G0", "G1", "G2", "no gene"]
+    pd.testing.assert_index_equal(found.genes, cells.var_names)
+    np.testing.assert_array_equal(found.p_value, test.p_value)
+    np.testing.assert_array_equal(found.fdr, benjamini_hochberg(test.p_value).astype(np.float32))
+    base = np.expm1(values[labels == CONTROL].mean(axis=0, dtype=np.float64))
+    for i, name in enumerate(found.perturbations):
+        ratio = np.expm1(values[labels == name].mean(axis=0, dtype=np.float64))[:-1] / base[:-1]
+        ratio[ratio == 0] = 1 / 20
+        np.testing.assert_allclose(
+            found.log2_fold_change[i, :-1], np.log2(ratio), rtol=1e-4, atol=1e-5
+        )
+    assert (found.log2_fold_change[:, -1] == 0).all() and (found.p_value[:, -1] == 1).all()
+    assert found.significant[0, 0]  # the silenced gene itself
+
+
+def test_every_storage_gives_the_same_bits(any_storage):
+    one, other = de_table(make_cells(), threads=1), de_table(any_storage, threads=1)
+    for name in ("p_value", "fdr", "log2_fold_change"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+def test_the_callers_cells_are_never_changed(any_storage, snapshot):
+    take, same = snapshot
+    if any_storage.isbacked:
+        pytest.skip("opened read only")
+    before = take(any_storage)
+    de_table(any_storage, threads=1)
+    same(any_storage, before)
+
+
+def test_to_frame_is_the_long_form(cells):
+    found = de_table(cells, threads=1)
+    frame = found.to_frame()
+    assert list(frame) == ["target_gene", "gene", "p_value", "fdr", "log2_fold_change"] + [
+        "significant"
+    ]
+    assert len(frame) == found.p_value.size
+    row = frame[(frame["target_gene"] == "G2") & (frame["gene"] == "G5")].iloc[0]
+    assert row["p_value"] == found.p_value[2, 5]
+    assert row["significant"] == found.significant[2, 5]
+
+
+def test_cells_that_cannot_be_used_are_refused(cells):
+    with pytest.raises(ValueError, match="no control cells"):
+        de_table(cells, control="ctrl")
+    with pytest.raises(ValueError, match="only control cells"):
+        de_table(cells[cells.obs[KEY] == CONTROL])
+
+
+def test_log_values_are_taken_as_they_are(cells):
+    logged = anndata.AnnData(lognorm(cells), obs=cells.obs, var=cells.var)
+    np.testing.assert_array_equal(de_table(cells).p_value, de_table(logged).p_value)

@@ -1,0 +1,167 @@
+"""Every metric on examples that were worked out by hand, and what must not change it."""
+
+import numpy as np
+import pytest
+
+from vcc_helpers import metrics
+
+NOWHERE = np.array([-1, -1, -1])
+
+
+def random_pair(seed=0, n_perts=7, n_genes=30):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(2, n_perts, n_genes))
+
+
+def test_mae_by_hand():
+    real = np.array([[0.0, 1.0, 2.0], [1.0, 1.0, 1.0]])
+    pred = np.array([[0.0, 0.0, 4.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_allclose(metrics.mae(pred, real), [1.0, 0.0])
+    np.testing.assert_array_equal(metrics.mae(pred, real), metrics.mae(real, pred))
+    assert metrics.mae(pred.astype(np.float32), real.astype(np.float32)).dtype == np.float64
+
+
+def test_pds_by_hand():
+    real = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]])
+    pred = np.array([[9.0, 0.0], [10.0, 0.0], [9.0, 1.0]])
+    # row 0: nearest is 1, then itself, then 2 -> rank 1; row 1: itself -> 0; row 2: 1, 0, 2 -> 2
+    np.testing.assert_allclose(metrics.pds(pred, real, NOWHERE), [1 - 1 / 3, 1, 1 - 2 / 3])
+
+
+def test_pds_leaves_out_the_own_gene_of_the_row_that_is_ranked_only():
+    real = np.array([[-5.0, 1.0, 0.0], [0.0, -5.0, 1.0]])
+    pred = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    # row 0 with gene 0: to itself 5, to row 1 0 + 6 + 1 = 7; without: 0 and 7
+    np.testing.assert_allclose(metrics.pds(pred, real, np.array([0, 1])), [1, 1])
+    assert metrics.pds(pred - [[9, 0, 0], [0, 0, 0]], real, np.array([0, 1]))[0] == 1
+    far = np.array([[99.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    # own gene 0 ignored, row 0 is as near to row 1 in the rest as to itself or nearer
+    assert (
+        metrics.pds(far, real, np.array([0, 1]))[0]
+        == metrics.pds(far * [0, 1, 1], real, np.array([0, 1]))[0]
+    )
+
+
+def test_equal_distances_keep_the_order_of_the_rows():
+    real, pred = np.zeros((3, 4)), np.ones((3, 4))
+    np.testing.assert_allclose(metrics.pds(pred, real, NOWHERE), [1, 2 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_pds_ends(n):
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(n, 5))
+    nowhere = np.full(n, -1)
+    np.testing.assert_array_equal(metrics.pds(real, real, nowhere), np.ones(n))
+    worst = metrics.pds(-1000 * np.eye(n, 5)[:, :5], np.eye(n, 5) * 1000, nowhere)
+    assert worst.min() >= 1 / n - 1e-12
+
+
+def test_pds_does_not_write_into_its_arguments():
+    pred, real = random_pair()
+    before = pred.copy(), real.copy()
+    metrics.pds(pred, real, np.arange(7))
+    np.testing.assert_array_equal(pred, before[0])
+    np.testing.assert_array_equal(real, before[1])
+
+
+def test_the_order_of_the_perturbations_does_not_matter():
+    pred, real = random_pair()
+    order, own = np.random.default_rng(1).permutation(7), np.array([3, 4, -1, 0, 9, 2, -1])
+    expected = metrics.pds(pred, real, own)[order]
+    np.testing.assert_array_equal(metrics.pds(pred[order], real[order], own[order]), expected)
+    np.testing.assert_array_equal(
+        metrics.mae(pred[order], real[order]), metrics.mae(pred, real)[order]
+    )
+    pred_hit, real_hit = pred > 0, real > 0
+    np.testing.assert_array_equal(
+        metrics.des(pred_hit[order], pred[order], real_hit[order]),
+        metrics.des(pred_hit, pred, real_hit)[order],
+    )
+
+
+def test_a_gene_that_is_the_same_everywhere_changes_no_rank():
+    pred, real = random_pair()
+    own = np.arange(7)
+    more = [np.column_stack([x, np.full(7, v)]) for x, v in ((pred, 2.0), (real, 5.0))]
+    np.testing.assert_array_equal(metrics.pds(*more, own), metrics.pds(pred, real, own))
+    scaled_by = 30 / 31
+    flat = [np.column_stack([x, np.ones(7)]) for x in (pred, real)]
+    np.testing.assert_allclose(metrics.mae(*flat), metrics.mae(pred, real) * scaled_by)
+
+
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_chance_of_pds_by_simulation(n):
+    """1,000 blind predictions; the mean of their PDS has a standard error of 0.29 / sqrt(1000)."""
+    rng = np.random.default_rng(n)
+    scores = [
+        metrics.pds(rng.normal(size=(n, 3)), rng.normal(size=(n, 3)), np.full(n, -1)).mean()
+        for _ in range(1000)
+    ]
+    assert np.mean(scores) == pytest.approx(metrics.pds_chance(n), abs=0.03)
+    assert metrics.pds_chance(n) == (n + 1) / (2 * n)
+
+
+def rows(*lists):
+    return np.array(lists)
+
+
+def test_des_by_hand():
+    real = rows([1, 1, 1, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 1, 0, 0, 0]).astype(bool)
+    pred = rows([1, 0, 1, 0, 0], [1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]).astype(bool)
+    lfc = rows([9, 9, 9, 9, 9], [1, -7, 2, 3, 4], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1.0])
+    # two of three found; only the largest of five counts, and it is wrong; no truth; no call
+    np.testing.assert_allclose(metrics.des(pred, lfc, real), [2 / 3, 0, 0, 0])
+
+
+def test_des_cuts_by_size_whatever_the_sign():
+    real, pred = rows([1, 1, 0, 0]).astype(bool), np.ones((1, 4), dtype=bool)
+    assert metrics.des(pred, rows([-5.0, 4.0, 3.0, 0.0]), real) == 1
+    assert metrics.des(pred, rows([-5.0, 1.0, 3.0, 4.0]), real) == 0.5
+
+
+def test_equal_fold_changes_keep_the_order_of_the_genes():
+    real, called = rows([0, 0, 1, 1]).astype(bool), np.ones((1, 4), dtype=bool)
+    assert metrics.des(called, np.ones((1, 4)), real) == 0
+    assert metrics.des(called, np.ones((1, 4)), real[:, ::-1]) == 1
+
+
+def test_few_calls_cannot_score_more_than_they_find():
+    real, pred = np.ones((1, 10), dtype=bool), np.eye(1, 10, dtype=bool)
+    assert metrics.des(pred, np.ones((1, 10)), real) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("value", "baseline", "best", "share"),
+    [
+        (0.6, 0.2, 1, 0.5),
+        (0.1, 0.2, 1, 0.0),
+        (1.0, 0.2, 1, 1.0),
+        (0.02, 0.04, 0, 0.5),
+        (1.0, 0.04, 0, 0.0),
+        (0.0, 0.04, 0, 1.0),
+        (0.0, 0.0, 0, 0.0),  # 0 / 0
+        (0.5, 0.0, 0, 0.0),
+        (1.0, 1.0, 1, 0.0),  # 0 / 0
+        (0.5, 1.0, 1, 0.0),
+        (np.nan, 0.5, 1, 0.0),
+        (0.5, np.nan, 0, 0.0),
+    ],
+)
+def test_scaled(value, baseline, best, share):
+    assert metrics.scaled(value, baseline, best) == pytest.approx(share, abs=1e-12)
+
+
+def test_overall_by_hand():
+    baseline = {"des": 0.1, "pds": 0.5, "mae": 0.04}
+    assert metrics.overall(baseline, baseline) == 0
+    assert metrics.overall({"des": 1, "pds": 1, "mae": 0}, baseline) == pytest.approx(100)
+    mine = {"des": 0.19, "pds": 0.75, "mae": 9.0}  # 0.1, 0.5 and 0
+    assert metrics.overall(mine, baseline) == pytest.approx(20)
+    assert metrics.overall(mine | {"des": np.nan}, baseline) == pytest.approx(50 / 3)
+
+
+def test_overall_names_what_is_missing():
+    whole = {"des": 0.1, "pds": 0.5, "mae": 0.04}
+    with pytest.raises(KeyError, match="pds missing"):
+        metrics.overall(whole, {"des": 0.1, "mae": 0.04})
