@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup bench book test test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ lint: $(STAMP)  ## ruff, and the rules of the notebooks
 fix: $(STAMP)  ## repair what can be repaired: ruff fixes, first cells, outputs
 	@"$(BIN)/ruff" check --fix .
 	@"$(PY)" scripts/notebook_tools.py fix
+
+bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
+	@"$(PY)" benchmarks/parity.py
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@$(WITH_PATH) "$(BIN)/jupyter-lab" notebooks

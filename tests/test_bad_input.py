@@ -280,6 +280,7 @@ def test_python_says_it_of_cells_in_memory(bad, good):
     assert_said(str(caught.value), case)
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
 @pytest.mark.parametrize("bad", CASES, indirect=True)
 def test_the_command_says_it_and_leaves_nothing(bad, good, tmp_path, capsys):
     case, path = bad

@@ -120,9 +120,9 @@ def test_the_mean_is_the_mean(bulk):
 
 def test_knn_by_hand(bulk):
     """Cosine: direction counts, length does not."""
-    directions = pd.DataFrame([[1.0, 0.0], [0.0, 1.0], [9.0, 1.0]], index=["G0", "G1", "query"])
+    directions = pd.DataFrame([[1.0, 9.0], [0.0, 1.0], [1.0, 0.0]], index=["query", "G1", "G0"])
     model = models.knn_baseline(directions, 1).fit(bulk[["G0", "G1", CONTROL]])
-    expected = effects(bulk)["G0"].X[0]
+    expected = effects(bulk)["G1"].X[0]
     np.testing.assert_allclose(effect_of(model.predict(["query"]))[0], expected, atol=1e-6)
 
 

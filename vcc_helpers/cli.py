@@ -45,13 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+        warnings.showwarning = _show_warning
         try:
             options.run(options)
         except (ValueError, KeyError, OSError) as error:
             _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
             return UNACCEPTABLE
     return DONE
+
+
+def _show_warning(message: Warning, category: type[Warning], *_, **__) -> None:
+    if not issubclass(category, DeprecationWarning | FutureWarning):  # those are for developers
+        _say(f"warning: {message}")
 
 
 def _say(text: object) -> None:

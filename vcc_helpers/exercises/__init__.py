@@ -161,7 +161,10 @@ def _kind(value: object) -> str:
     if isinstance(value, str):
         return "a string"
     if isinstance(value, Iterable) and not isinstance(value, Mapping):
-        array = np.asarray(list(value) if isinstance(value, set | frozenset) else value)
+        try:
+            array = np.asarray(list(value) if isinstance(value, set | frozenset) else value)
+        except ValueError:
+            return "a list of unequal parts"
         if array.ndim == 0:  # something that NumPy cannot take apart, such as a generator
             return f"a {type(value).__name__}"
         return "names" if array.dtype.kind in "OUST" or array.dtype.name == "str" else "an array"

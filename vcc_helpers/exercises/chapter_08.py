@@ -95,9 +95,9 @@ def _mended(*, by_position: bool = False) -> ScoreCard:
 EXERCISES = {
     "08-1": Exercise(
         solution=lambda: _stretched(3).overall(_baseline()),
-        right="MAE is nearly twice the baseline's, and the overall score has hardly moved: PDS "
-        "gains, and the share for MAE cannot fall below 0. That is why many entries of 2025 gave "
-        "MAE up.",
+        right="MAE is far above the baseline's, and the overall score has lost a few points only: "
+        "PDS gains, and the share for MAE cannot fall below 0. Many entries of 2025 gave MAE up "
+        "for that reason.",
         hints=(
             Hint(
                 lambda: _stretched(1).overall(_baseline()),
