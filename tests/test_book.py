@@ -66,7 +66,7 @@ def broken(site):
     pages = {
         path.resolve(): Page(path)
         for path in site.rglob("*.html")
-        if "_static" not in path.relative_to(site).parts          # templates of the theme
+        if "_static" not in path.relative_to(site).parts  # templates of the theme
     }
     found = []
     for path, page in pages.items():
@@ -129,7 +129,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it(book):
         (page, image.get("alt"))
         for page in PAGES
         for image in Page(book / f"{page}.html").images
-        if "_images/" in image["src"]                  # not the logos of the theme
+        if "_images/" in image["src"]  # not the logos of the theme
         and (len(image.get("alt") or "") < 20 or hashes.fullmatch(image["alt"]))
     ]
     assert poor == []

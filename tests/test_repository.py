@@ -318,7 +318,7 @@ def test_versions_and_licence_agree():
 @pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=str)
 def test_workflows_parse_and_call_make(path):
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert True in workflow or "on" in workflow          # YAML 1.1 reads `on` as true
+    assert True in workflow or "on" in workflow  # YAML 1.1 reads `on` as true
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     assert all("runs-on" in job for job in workflow["jobs"].values())
     assert all(("uses" in step) != ("run" in step) for step in steps)

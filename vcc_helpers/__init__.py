@@ -9,14 +9,12 @@
 from importlib import import_module
 
 from . import (
-    adapt,
     cells,
     datasets,
     emit,
     exercises,
     features,
     metrics,
-    models,
     presets,
     ranksum,
     scoring,
@@ -56,8 +54,15 @@ __all__ = [
 ]
 
 
+# scikit-learn and matplotlib take seconds to import, and scoring needs neither
+_LAZY = ("adapt", "models", "plot")
+
+
 def __getattr__(name: str):
-    # matplotlib takes a second to import and not everybody plots
-    if name == "plot":
-        return import_module(".plot", __name__)
+    if name in _LAZY:
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

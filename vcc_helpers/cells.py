@@ -160,7 +160,7 @@ def _label_problems(cells: anndata.AnnData, key: str, control: str, name: str) -
     if key not in cells.obs:
         return [
             f"{name}: obs has no column {key!r}; it has {some_of(cells.obs.columns)}; "
-            "name the right one with perturbation_key="
+            "rename the right one, or name it with perturbation_key="
         ]
     found = []
     labels, missing = cells.obs[key], _unlabelled(cells, key)
@@ -293,7 +293,7 @@ def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) 
     if perturbation_key not in cells.obs:
         raise KeyError(
             f"obs has no column {perturbation_key!r}; it has {some_of(cells.obs.columns)}; "
-            "name the right one with perturbation_key="
+            "rename the right one, or name it with perturbation_key="
         )
     if (missing := _unlabelled(cells, perturbation_key)).any():
         raise ValueError(

@@ -68,8 +68,8 @@ def replicate(
 
     Notes
     -----
-    The means are exact, and no cell differs from another: the rank-sum test then calls almost
-    every gene significant, which is not what real cells do.
+    The means are exact, and no cell differs from another: the rank-sum test then calls far more
+    genes significant than real cells give, since a mean rarely is the controls' median.
 
     Taught in: notebooks/08_first_submission.
     """

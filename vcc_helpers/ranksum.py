@@ -24,7 +24,6 @@ import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from scipy.stats import false_discovery_control, mannwhitneyu
 from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
@@ -141,6 +140,8 @@ def _columns(matrix) -> sparse.csc_matrix | np.ndarray:
 
 def _replace_by_exact(p_value, matrix, labels, groups, control) -> None:
     """Overwrite in place the p-values of untied genes in groups of 8 cells or fewer."""
+    from scipy.stats import mannwhitneyu
+
     is_control = np.asarray(labels == control)
     for row, group in enumerate(groups):
         is_group = np.asarray(labels == group)
@@ -192,4 +193,6 @@ def benjamini_hochberg(p_value: np.ndarray) -> np.ndarray:
 
     Taught in: notebooks/07_metrics_by_hand.
     """
+    from scipy.stats import false_discovery_control  # a second that imports need not pay
+
     return false_discovery_control(p_value.ravel(), method="bh").reshape(p_value.shape)
