@@ -284,8 +284,9 @@ class BilinearRegressor(_EffectRegressor):
 
     .. math::
 
-        Y \approx P W G^\top + b, \qquad
-        W = (P^\top P + \lambda I)^{-1} P^\top (Y - b)\, G\, (G^\top G + \lambda I)^{-1}
+        Y \approx P W G^{\mathsf{T}} + b, \qquad
+        W = (P^{\mathsf{T}} P + \lambda I)^{-1} P^{\mathsf{T}} (Y - b)\, G\,
+        (G^{\mathsf{T}} G + \lambda I)^{-1}
 
     Source: Ahlmann-Eltze, Huber and Anders, Nature Methods 2025, written here with
     perturbations as rows.
