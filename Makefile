@@ -63,7 +63,7 @@ test: lint  ## lint, unit tests and doctests, every notebook, the book itself
 	@echo "==> Unit tests and doctests"
 	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
 	@echo "==> Notebooks"
-	@"$(BIN)/pytest" --nbmake notebooks -n $(JOBS) --nbmake-timeout=300 -p no:doctest -o addopts="-ra -p no:fast_array_utils -p no:zarr"
+	@"$(BIN)/pytest" --nbmake notebooks -n $(JOBS) --nbmake-timeout=300 -o addopts="-ra -p no:fast_array_utils -p no:zarr"
 	@echo "==> The book, from a clean copy"
 	@"$(BIN)/pytest" -m slow
 
