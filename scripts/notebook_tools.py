@@ -156,7 +156,7 @@ def rule_stripped(notebook, _path, _repository):
 
 def rule_name(_notebook, path, _repository):
     if not NAME.fullmatch(path.name):
-        yield "the file's name is not like 03_mean_baseline.ipynb"
+        yield "the file's name is not like 04_mean_baseline.ipynb"
 
 
 def rule_first_cell(notebook, _path, repository):

@@ -1,6 +1,6 @@
 """Few-shot adapters: carry effects from contexts that were measured into a new one.
 
-Taught in: notebooks/06_few_shot_adaptation.
+Taught in: notebooks/07_few_shot_adaptation.
 Needs: cells.py, effects.py, features.py, models.py.
 
 >>> import vcc_helpers as vcc
@@ -58,7 +58,7 @@ class ContextGain(BaseEstimator):
     missing from some sources is predicted from the others, their weights scaled up by
     C / (number present). A support target that some source lacks teaches nothing about the gains.
 
-    Taught in: notebooks/06_few_shot_adaptation.
+    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def __init__(

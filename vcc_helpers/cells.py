@@ -138,7 +138,7 @@ def problems(
 
     Notes
     -----
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     found = []
     if 0 in cells.shape:
@@ -206,7 +206,7 @@ def check_cells(
 
     Notes
     -----
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     found = problems(cells, perturbation_key=perturbation_key, control=control, name=name)
     if found:
@@ -236,7 +236,7 @@ def check_same(
 
     Notes
     -----
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     found = _set_problems("genes", pred.var_names, real.var_names)
     if not found and not np.array_equal(pred.var_names, real.var_names):
@@ -439,7 +439,7 @@ def some_of(names: Iterable, limit: int = 5) -> str:
 
     Notes
     -----
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     names = list(names)
     shown = ", ".join(repr(str(name)) for name in names[:limit])

@@ -1,6 +1,6 @@
 """The ``vcc`` command: thin over the functions of the package.
 
-Taught in: notebooks/08_first_submission.
+Taught in: notebooks/09_first_submission.
 Needs: scoring.py and what it needs.
 
 >>> main(["score", "missing.h5ad", "also_missing.h5ad"])

@@ -1,6 +1,6 @@
 """Differential expression: which genes does each perturbation change, and how much?
 
-Taught in: notebooks/07_metrics_by_hand.
+Taught in: notebooks/08_metrics_by_hand.
 Needs: cells.py, effects.py, ranksum.py.
 
 >>> from vcc_helpers.datasets import load_h1_sample
@@ -118,7 +118,7 @@ def de_table(
     -----
     The rules are those of pdex 0.1.27 as cell-eval 0.6.6 calls it.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
@@ -166,7 +166,7 @@ def de_of_lognorm(
 
     Notes
     -----
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     columns = matrix.tocsc() if sparse.issparse(matrix) else matrix
     test = rank_sum(columns, labels, control=control, threads=threads, progress=progress)
@@ -224,7 +224,7 @@ def log2_fold_change(
     the logarithm follows the official table's: that is float32 unless the data are float64 or
     some mean of the file is 0. The last digit matters, since DES cuts a list that it sorts.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     target, base = np.expm1(target_mean), np.expm1(control_mean)
     silent = (target == 0) | (base == 0)

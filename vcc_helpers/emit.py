@@ -1,6 +1,6 @@
 """From predicted means back to cells: the challenge scores cells, models predict means.
 
-Taught in: notebooks/08_first_submission.
+Taught in: notebooks/09_first_submission.
 Needs: cells.py, effects.py.
 
 >>> import vcc_helpers as vcc
@@ -71,7 +71,7 @@ def replicate(
     The means are exact, and no cell differs from another: the rank-sum test then calls far more
     genes significant than real cells give, since a mean rarely is the controls' median.
 
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
 
     def repeat(mean: np.ndarray, size: int, _) -> np.ndarray:
@@ -132,7 +132,7 @@ def resample_and_shift(
     a gene that goes down, and is 0 in many cells, falls less than predicted. Up-shifted zeros
     are all equal.
 
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)

@@ -3,7 +3,7 @@
 A feature table has one row a target. A model can only predict targets that have a row, so each
 table can say which of the asked targets it covers.
 
-Taught in: notebooks/04_linear_baseline and notebooks/05_knn_baseline.
+Taught in: notebooks/05_linear_baseline and notebooks/06_knn_baseline.
 Needs no sibling module.
 
 >>> import anndata, numpy, pandas
@@ -45,7 +45,7 @@ def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.Data
 
     Notes
     -----
-    Taught in: notebooks/05_knn_baseline.
+    Taught in: notebooks/06_knn_baseline.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -75,7 +75,7 @@ def coverage(tables: Mapping[str, pd.DataFrame], targets: Iterable[str]) -> pd.D
 
     Notes
     -----
-    Taught in: notebooks/05_knn_baseline.
+    Taught in: notebooks/06_knn_baseline.
     """
     asked = pd.Index(pd.unique(pd.Index(targets)))
     rows = {
@@ -106,7 +106,7 @@ class GeneLoadings:
     Genes are the observations of this principal component analysis, as in Ahlmann-Eltze, Huber
     and Anders 2025: two genes are close when the training perturbations move them alike.
 
-    Taught in: notebooks/04_linear_baseline.
+    Taught in: notebooks/05_linear_baseline.
     """
 
     n_components: int = 10
@@ -145,7 +145,7 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
 
     Notes
     -----
-    Taught in: notebooks/04_linear_baseline.
+    Taught in: notebooks/05_linear_baseline.
     """
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)

@@ -3,7 +3,7 @@ r"""The metrics of the Virtual Cell Challenge as pure functions on arrays.
 Nothing here knows files, AnnData or presets: copy this file into any project. Rows are
 perturbations, columns are genes, and row i of every argument is the same perturbation.
 
-Taught in: notebooks/07_metrics_by_hand.
+Taught in: notebooks/08_metrics_by_hand.
 Needs no sibling module; NumPy and SciPy only.
 
 >>> import numpy as np
@@ -45,7 +45,7 @@ def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
 
     All genes count, the silenced one included. Source: cell-eval 0.6.6, ``mae``.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     return np.abs(pred_mean - real_mean).mean(axis=1).astype(np.float64)
 
@@ -77,7 +77,7 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
     Of equal distances the earlier row wins. Source: cell-eval 0.6.6,
     ``discrimination_score_l1``, whose sort leaves the order of ties open.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     n_perts = len(real_effect)
     real = np.array(real_effect, dtype=np.float64)
@@ -112,7 +112,7 @@ def pds_chance(n_perts: int) -> float:
     -----
     The rank is then any of 0 to N - 1 with equal chance.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     return (n_perts + 1) / (2 * n_perts)
 
@@ -146,7 +146,7 @@ def des(
     change. Equal fold changes keep the order of the genes. Source: cell-eval 0.6.6,
     ``overlap_at_N``; above 20 significant genes its sort leaves the order of ties open.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     score = np.zeros(len(real_significant))
     for row, truth in enumerate(real_significant):
@@ -178,7 +178,7 @@ def scaled(value: float, baseline: float, best: float) -> float:
     ``1 - value / baseline`` for errors (best 0), ``(value - baseline) / (1 - baseline)`` for
     scores (best 1). Source: cell-eval 0.6.6, ``score``.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     value, baseline = np.float64(value), np.float64(baseline)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,7 +210,7 @@ def overall(summary: Mapping[str, float], baseline: Mapping[str, float]) -> floa
     Since :func:`scaled` stops at 0, an error forty times the baseline's costs no more than one
     of the baseline's size. Source: cell-eval 0.6.6, ``score``.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     missing = [name for name in BEST if name not in summary or name not in baseline]
     if missing:

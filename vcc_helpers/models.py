@@ -3,7 +3,7 @@
 Every model learns from a pseudobulk and predicts one, so any two can be compared and any
 regressor of scikit-learn can be put in.
 
-Taught in: notebooks/03_mean_baseline, 04_linear_baseline and 05_knn_baseline.
+Taught in: notebooks/04_mean_baseline, 05_linear_baseline and 06_knn_baseline.
 Needs: cells.py, effects.py, features.py.
 
 >>> import vcc_helpers as vcc
@@ -56,7 +56,7 @@ class EffectModel(BaseEstimator):
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ def target_index(targets: Iterable[str]) -> pd.Index:
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     if isinstance(targets, str):
         raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
@@ -214,7 +214,7 @@ def bulk_of_effects(
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
     obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
@@ -236,7 +236,7 @@ class NoChange(_EffectRegressor):
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> NoChange:
@@ -291,7 +291,7 @@ class BilinearRegressor(_EffectRegressor):
     Source: Ahlmann-Eltze, Huber and Anders, Nature Methods 2025, written here with
     perturbations as rows.
 
-    Taught in: notebooks/04_linear_baseline.
+    Taught in: notebooks/05_linear_baseline.
     """
 
     def __init__(self, n_components: int = 10, *, ridge: float = 0.1):
@@ -336,7 +336,7 @@ def no_change() -> EffectModel:
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     return EffectModel(NoChange())
 
@@ -349,7 +349,7 @@ def mean_baseline() -> EffectModel:
     The contest's official baseline differs a little: it counts the control in as one more
     perturbation. That one is :func:`vcc_helpers.scoring.official_baseline`.
 
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     return EffectModel(DummyRegressor())
 
@@ -364,7 +364,7 @@ def linear_baseline(n_components: int = 10, *, ridge: float = 0.1) -> EffectMode
 
     Notes
     -----
-    Taught in: notebooks/04_linear_baseline.
+    Taught in: notebooks/05_linear_baseline.
     """
     return EffectModel(BilinearRegressor(n_components, ridge=ridge), GeneLoadings(n_components))
 
@@ -382,7 +382,7 @@ def knn_baseline(features: pd.DataFrame, n_neighbors: int = 5) -> EffectModel:
 
     Notes
     -----
-    Taught in: notebooks/05_knn_baseline.
+    Taught in: notebooks/06_knn_baseline.
     """
     return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
 
@@ -422,7 +422,7 @@ def cross_predict(
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     targets = bulk.obs_names[bulk.obs_names != control]
     predicted = {control: control_row(bulk, control)}

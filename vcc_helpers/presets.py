@@ -1,6 +1,6 @@
 """The rules of a season, each season one frozen record.
 
-Taught in: notebooks/07_metrics_by_hand.
+Taught in: notebooks/08_metrics_by_hand.
 Needs no sibling module.
 
 >>> VCC2025.metrics
@@ -65,7 +65,7 @@ def get_preset(preset: str | Preset) -> Preset:
 
     Notes
     -----
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     if isinstance(preset, Preset):
         return preset

@@ -4,7 +4,7 @@ The test itself is illico's, a library that does nothing else and is exact; this
 what the challenge's rules add: exact p-values for tiny groups, and p = 1 where there is no
 answer.
 
-Taught in: notebooks/07_metrics_by_hand.
+Taught in: notebooks/08_metrics_by_hand.
 Needs no sibling module.
 
 >>> import numpy
@@ -88,7 +88,7 @@ def rank_sum(
     ties when either group has 8 cells or fewer: the defaults of ``scipy.stats.mannwhitneyu``.
     A gene with the same value in all cells has p = 1.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     from illico import asymptotic_wilcoxon  # compiled code; half a second that imports need not pay
 
@@ -191,7 +191,7 @@ def benjamini_hochberg(p_value: np.ndarray) -> np.ndarray:
     Benjamini and Hochberg 1995. Pooling matters: with vcc2025 all perturbations and genes of a
     file are one family, so a strong perturbation makes a weak one's genes easier to call.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     from scipy.stats import false_discovery_control  # a second that imports need not pay
 

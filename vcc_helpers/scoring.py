@@ -1,6 +1,6 @@
 """Score a prediction as the leaderboard does, with baseline, chance and ceiling beside it.
 
-Taught in: notebooks/07_metrics_by_hand and notebooks/08_first_submission.
+Taught in: notebooks/08_metrics_by_hand and notebooks/09_first_submission.
 Needs: cells.py, effects.py, ranksum.py, de.py, emit.py, metrics.py, presets.py.
 
 >>> import vcc_helpers as vcc
@@ -202,7 +202,7 @@ def score(
     -----
     With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27.
 
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     rules, pred, real = get_preset(preset), open_cells(pred), open_cells(real)
     _check_pair(pred, real, perturbation_key, control)
@@ -258,7 +258,7 @@ def digest(
 
     Notes
     -----
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     rules, labels = get_preset(preset), labels_of(cells, perturbation_key)
     blocks = list(lognorm_blocks(cells, name=name))
@@ -294,7 +294,7 @@ def compare(pred: Digest, real: Digest, *, control: str = CONTROL) -> pd.DataFra
 
     Notes
     -----
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     table = compare_pseudobulk(pred.bulk, real.bulk, control=control)
     des = metrics.des(pred.de.significant, pred.de.log2_fold_change, real.de.significant)
@@ -329,7 +329,7 @@ def compare_pseudobulk(
 
     Notes
     -----
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     if not np.array_equal(pred.var_names, real.var_names):
         raise ValueError("pred and real must have the same genes in the same order")
@@ -383,7 +383,7 @@ def official_baseline(
     The mean is over the groups' means, the control's row counted in as one group, as
     ``cell-eval baseline`` does it.
 
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
@@ -436,7 +436,7 @@ def split_half(
     Scoring one half against the other shows what a repeat of the experiment, with half of the
     cells, would score: a ceiling for honest predictions, though not a hard limit.
 
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     rng = np.random.default_rng(seed)
     groups = pd.Series(np.arange(cells.n_obs)).groupby(labels_of(cells, perturbation_key))
@@ -477,7 +477,7 @@ def split_half_ceiling(
 
     Notes
     -----
-    Taught in: notebooks/07_metrics_by_hand.
+    Taught in: notebooks/08_metrics_by_hand.
     """
     first, second = split_half(cells, seed=seed, perturbation_key=perturbation_key)
     return score(
@@ -502,7 +502,7 @@ def write_whole(path: str | Path, text: str) -> None:
 
     Notes
     -----
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     path = Path(path)
     check_writable(path)
@@ -529,7 +529,7 @@ def check_writable(path: str | Path) -> None:
 
     Notes
     -----
-    Taught in: notebooks/08_first_submission.
+    Taught in: notebooks/09_first_submission.
     """
     path = Path(path)
     if not path.parent.is_dir():

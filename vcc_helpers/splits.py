@@ -1,6 +1,6 @@
 """Which targets a model may learn from, and which it is asked about.
 
-Taught in: notebooks/06_few_shot_adaptation.
+Taught in: notebooks/07_few_shot_adaptation.
 Needs no sibling module.
 
 >>> few_shot_split(["A", "B", "C", "D"], n_support=1, seed=0)
@@ -55,7 +55,7 @@ def few_shot_split(targets: Iterable[str], *, n_support: int, seed: int = 0) -> 
 
     Notes
     -----
-    Taught in: notebooks/06_few_shot_adaptation.
+    Taught in: notebooks/07_few_shot_adaptation.
     """
     names = sorted(set(targets))
     if not 0 <= n_support < len(names):

@@ -77,7 +77,7 @@ def load_hipsc_screen() -> anndata.AnnData:
     Source: Ishikawa et al., Communications Biology 6:1290, 2023; the tables come with
     renge 0.0.5, which holds log1p of the counts. Licence: MIT, copyright 2022 masastat.
 
-    Taught in: notebooks/03_mean_baseline.
+    Taught in: notebooks/04_mean_baseline.
 
     Examples
     --------

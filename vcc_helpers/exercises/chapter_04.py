@@ -1,142 +1,116 @@
-"""Exercises of notebooks/04_linear_baseline: loadings, W by hand, features from day 2.
+"""Exercises of notebooks/04_mean_baseline: noise, the mean against no change, chance.
 
-Needs: datasets, effects, features, models, scoring; exercises/__init__.py.
+Needs: datasets, effects, metrics, models, scoring; exercises/__init__.py.
 
 >>> from vcc_helpers import check
->>> check("04-1", "NANOG").status
-'wrong'
+>>> check("04-3", 12 / 23).status
+'right'
 """
 
 from functools import cache
 
 import anndata
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
+import pandas as pd
 
-from vcc_helpers import models, scoring
+from vcc_helpers import metrics, models, scoring
 from vcc_helpers.datasets import load_hipsc_screen
 from vcc_helpers.effects import effects, pseudobulk
-from vcc_helpers.features import GeneLoadings, source_effects
 
 from . import Exercise, Hint
 
 
 @cache
-def _bulk(day: int) -> anndata.AnnData:
+def _bulk() -> anndata.AnnData:
     screen = load_hipsc_screen()
-    return pseudobulk(screen[screen.obs["day"] == day])
+    return pseudobulk(screen[screen.obs["day"] == 5])
 
 
-def _without(target: str) -> anndata.AnnData:
-    bulk = _bulk(5)
-    return effects(bulk[bulk.obs_names != target])
+def _effect() -> anndata.AnnData:
+    return effects(_bulk())
 
 
-def _most_alike(how: str, n_components: int = 10) -> str:
-    train = _without("NANOG")
-    table = GeneLoadings(n_components)(train)
-    own = table.loc["NANOG"]
-    if how == "product":
-        alike = table @ own
-    elif how == "raw":
-        alike = train.to_df().corr()["NANOG"]
-    else:
-        alike = (table @ own) / np.linalg.norm(table, axis=1)
-    return alike.drop("NANOG").idxmax()
+def _n_cells(target: str) -> int:
+    return _bulk().obs["n_cells"][target]
 
 
-def _norm_of_w(
-    n_components: int = 5,
-    ridge: float = 1.0,
-    *,
-    held_out: str = "POU5F1",
-    centre: bool = True,
-    right_ridge: bool = True,
-) -> float:
-    train = _without(held_out)
-    y = train.X.astype(np.float64)
-    table = GeneLoadings(n_components)(train)
-    g, p = table.to_numpy(), table.loc[train.obs_names].to_numpy()
-    y = y - y.mean(axis=0) if centre else y
-    eye = ridge * np.eye(n_components)
-    left = np.linalg.solve(p.T @ p + eye, p.T @ y) @ g
-    return np.linalg.norm(np.linalg.solve(g.T @ g + eye, left.T) if right_ridge else left)
+def _floor(target: str) -> float:
+    row = _bulk()[target]
+    error = np.sqrt(row.layers["variance"] / _n_cells(target))
+    return np.sqrt(2 / np.pi) * error.mean()
 
 
 @cache
-def _pds_from(day: int) -> float:
-    table = source_effects({"source": effects(_bulk(day))})
-    regressor = make_pipeline(PCA(10), models.BilinearRegressor(10, ridge=0.1))
-    bulk = _bulk(5)
-    model = models.EffectModel(regressor, table)
-    pred = models.cross_predict(model, bulk, n_splits=bulk.n_obs - 1)
-    return scoring.compare_pseudobulk(pred, bulk)["pds"].mean()
+def _mae(name: str) -> pd.Series:
+    targets = _effect().obs_names
+    if name == "mean, target seen":
+        pred = models.mean_baseline().fit(_bulk()).predict(targets)
+    else:
+        model = {"mean": models.mean_baseline, "no change": models.no_change}[name]()
+        pred = models.cross_predict(model, _bulk(), n_splits=len(targets))
+    return scoring.compare_pseudobulk(pred, _bulk())["mae"]
+
+
+def _n_won(name: str) -> int:
+    return int((_mae(name) < _mae("no change")).sum())
+
+
+def _pds_of_nothing(*, leave_out: bool) -> float:
+    delta = _effect()
+    own = delta.var_names.get_indexer(delta.obs_names) if leave_out else np.full(delta.n_obs, -1)
+    return metrics.pds(np.zeros(delta.shape), delta.X, own).mean()
 
 
 EXERCISES = {
     "04-1": Exercise(
-        solution=lambda: _most_alike("cosine"),
-        right="With more components the picture is finer than on the plane of the figure.",
+        solution=lambda: _floor("MYC") * np.sqrt(_n_cells("MYC") / _n_cells("ID1")),
+        right="Ten times the cells, a third of the noise. That is why the last bit of precision "
+        "is so expensive.",
         hints=(
             Hint(
-                lambda: "NANOG",
-                "Every gene is most like itself. Leave NANOG out.",
+                lambda: _floor("MYC") * _n_cells("MYC") / _n_cells("ID1"),
+                "You let the noise fall in proportion to the number of cells. It falls with the "
+                "square root.",
             ),
             Hint(
-                lambda: _most_alike("cosine", n_components=2),
-                "That is the nearest direction in the first two components. Use all ten.",
+                lambda: _floor("MYC") * np.sqrt(_n_cells("ID1") / _n_cells("MYC")),
+                "That is larger than it is now. More cells make a mean more exact.",
             ),
             Hint(
-                lambda: _most_alike("product"),
-                "You took products without dividing by the lengths, so genes that move a lot win. "
-                "Divide each row by its length first.",
-            ),
-            Hint(
-                lambda: _most_alike("raw"),
-                "That is the highest correlation of the measured effects. Compare the loadings.",
+                lambda: _floor("ID1"),
+                "That is the floor of ID1. Its genes vary differently between cells; keep the "
+                "variance of MYC and change the number of cells only.",
             ),
         ),
     ),
     "04-2": Exercise(
-        solution=_norm_of_w,
-        right="You have just solved the whole model by hand.",
+        solution=lambda: _n_won("mean"),
+        right="Fewer than half! It wins on average, because where it wins it wins by more.",
         hints=(
             Hint(
-                lambda: _norm_of_w(held_out="nothing"),
-                "POU5F1 was still among the training targets, so the model has seen the answer. "
-                "Drop its row before anything is computed.",
+                lambda: len(_mae("mean")) - _n_won("mean"),
+                "That is how often no change is the better one. Lower MAE is better.",
             ),
             Hint(
-                lambda: _norm_of_w(held_out="NANOG"),
-                "You still hold out NANOG. The question is for POU5F1.",
-            ),
-            Hint(
-                lambda: _norm_of_w(centre=False),
-                "You did not take off the mean b. The regression is on Y - b.",
-            ),
-            Hint(
-                lambda: _norm_of_w(right_ridge=False),
-                "The last factor is missing: solve with the matrix of G on the right, too.",
-            ),
-            Hint(
-                lambda: _norm_of_w(ridge=0.1),
-                "That is for a penalty of 0.1. The question is for 1.",
-            ),
-            Hint(
-                lambda: _norm_of_w(10),
-                "That is for 10 components. The question is for 5.",
+                lambda: _n_won("mean, target seen"),
+                "That is the mean with the target in it, which has seen the answer. Use the "
+                "held-out predictions, as in `cards`.",
             ),
         ),
     ),
     "04-3": Exercise(
-        solution=lambda: _pds_from(2),
-        right="Hardly better than guessing. On day 2 there are fewer cells, and the effects have "
-        "had less time to unfold; both may count.",
+        solution=lambda: _pds_of_nothing(leave_out=False),
+        right="Chance, to the last digit. What no change scored above it came from leaving out "
+        "the target's own gene.",
         hints=(
             Hint(
-                lambda: _pds_from(4),
-                "That is the score with the features of day 4. Build the table from bulks[2].",
+                lambda: _pds_of_nothing(leave_out=True),
+                "That is the score with each target's own gene left out. Fill own_gene with -1.",
+            ),
+            Hint(
+                lambda: 0.5,
+                "Nearly. The best rank counts 1 and the worst 1/N, so the middle lies a little "
+                "above one half. Compute it.",
             ),
         ),
     ),

@@ -1,23 +1,23 @@
-"""Exercises of notebooks/05_knn_baseline: neighbours, leakage, features.
+"""Exercises of notebooks/05_linear_baseline: loadings, W by hand, features from day 2.
 
 Needs: datasets, effects, features, models, scoring; exercises/__init__.py.
 
 >>> from vcc_helpers import check
->>> check("05-2", 1.0).status
-'right'
+>>> check("05-1", "NANOG").status
+'wrong'
 """
 
 from functools import cache
 
 import anndata
-import pandas as pd
-from sklearn.metrics.pairwise import cosine_similarity
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 
+from vcc_helpers import models, scoring
 from vcc_helpers.datasets import load_hipsc_screen
 from vcc_helpers.effects import effects, pseudobulk
-from vcc_helpers.features import source_effects
-from vcc_helpers.models import cross_predict, knn_baseline
-from vcc_helpers.scoring import compare_pseudobulk
+from vcc_helpers.features import GeneLoadings, source_effects
 
 from . import Exercise, Hint
 
@@ -28,85 +28,115 @@ def _bulk(day: int) -> anndata.AnnData:
     return pseudobulk(screen[screen.obs["day"] == day])
 
 
-@cache
-def _features(*days: int) -> pd.DataFrame:
-    return source_effects({f"day {day}": effects(_bulk(day)) for day in days})
-
-
-def _neighbours(target: str, *days: int) -> pd.Series:
-    table = _features(*days)
-    similar = cosine_similarity(table, table.loc[[target]]).ravel()
-    return pd.Series(similar, table.index).sort_values(ascending=False)
-
-
-@cache
-def _leave_one_out(k: int, *days: int) -> pd.Series:
+def _without(target: str) -> anndata.AnnData:
     bulk = _bulk(5)
-    pred = cross_predict(knn_baseline(_features(*days), k), bulk, n_splits=bulk.n_obs - 1)
-    return compare_pseudobulk(pred, bulk).mean()
+    return effects(bulk[bulk.obs_names != target])
+
+
+def _most_alike(how: str, n_components: int = 10) -> str:
+    train = _without("NANOG")
+    table = GeneLoadings(n_components)(train)
+    own = table.loc["NANOG"]
+    if how == "product":
+        alike = table @ own
+    elif how == "raw":
+        alike = train.to_df().corr()["NANOG"]
+    else:
+        alike = (table @ own) / np.linalg.norm(table, axis=1)
+    return alike.drop("NANOG").idxmax()
+
+
+def _norm_of_w(
+    n_components: int = 5,
+    ridge: float = 1.0,
+    *,
+    held_out: str = "POU5F1",
+    centre: bool = True,
+    right_ridge: bool = True,
+) -> float:
+    train = _without(held_out)
+    y = train.X.astype(np.float64)
+    table = GeneLoadings(n_components)(train)
+    g, p = table.to_numpy(), table.loc[train.obs_names].to_numpy()
+    y = y - y.mean(axis=0) if centre else y
+    eye = ridge * np.eye(n_components)
+    left = np.linalg.solve(p.T @ p + eye, p.T @ y) @ g
+    return np.linalg.norm(np.linalg.solve(g.T @ g + eye, left.T) if right_ridge else left)
 
 
 @cache
-def _in_sample(k: int) -> pd.Series:
+def _pds_from(day: int) -> float:
+    table = source_effects({"source": effects(_bulk(day))})
+    regressor = make_pipeline(PCA(10), models.BilinearRegressor(10, ridge=0.1))
     bulk = _bulk(5)
-    pred = knn_baseline(_features(2, 3, 4), k).fit(bulk).predict(effects(bulk).obs_names)
-    return compare_pseudobulk(pred, bulk).mean()
+    model = models.EffectModel(regressor, table)
+    pred = models.cross_predict(model, bulk, n_splits=bulk.n_obs - 1)
+    return scoring.compare_pseudobulk(pred, bulk)["pds"].mean()
 
 
 EXERCISES = {
     "05-1": Exercise(
-        solution=lambda: _neighbours("PRDM14", 2, 3, 4).index[1],
-        right="In mouse stem cells, Prdm14 works through Mtgr1, a protein of the ETO family "
-        "(Nady et al. 2015). RUNX1T1 is of that family too. Whether it does the same in these "
-        "cells, a similarity alone cannot say.",
+        solution=lambda: _most_alike("cosine"),
+        right="With more components the picture is finer than on the plane of the figure.",
         hints=(
             Hint(
-                lambda: "PRDM14",
-                "Every target is most similar to itself. Drop it before you look for the maximum.",
+                lambda: "NANOG",
+                "Every gene is most like itself. Leave NANOG out.",
             ),
             Hint(
-                lambda: _neighbours("PRDM14", 2, 3, 4).index[-1],
-                "That is the least similar target. A cosine similarity is large for near "
-                "neighbours; a distance would be small.",
+                lambda: _most_alike("cosine", n_components=2),
+                "That is the nearest direction in the first two components. Use all ten.",
             ),
             Hint(
-                lambda: _neighbours("PRDM14", 2, 3, 4).index[2],
-                "That is the second neighbour. One target is nearer still.",
+                lambda: _most_alike("product"),
+                "You took products without dividing by the lengths, so genes that move a lot win. "
+                "Divide each row by its length first.",
+            ),
+            Hint(
+                lambda: _most_alike("raw"),
+                "That is the highest correlation of the measured effects. Compare the loadings.",
             ),
         ),
     ),
     "05-2": Exercise(
-        solution=lambda: _in_sample(1)["pds"],
-        right="A perfect score from a model that knows nothing new. When a result looks too good, "
-        "look for the answer among the inputs.",
+        solution=_norm_of_w,
+        right="You have just solved the whole model by hand.",
         hints=(
             Hint(
-                lambda: _leave_one_out(1, 2, 3, 4)["pds"],
-                "That is the honest leave-one-out value. Here the model is fitted on all 23 and "
-                "asked about the same 23.",
+                lambda: _norm_of_w(held_out="nothing"),
+                "POU5F1 was still among the training targets, so the model has seen the answer. "
+                "Drop its row before anything is computed.",
             ),
             Hint(
-                lambda: _in_sample(5)["pds"],
-                "That is with five neighbours, the default. Ask for n_neighbors=1.",
+                lambda: _norm_of_w(held_out="NANOG"),
+                "You still hold out NANOG. The question is for POU5F1.",
+            ),
+            Hint(
+                lambda: _norm_of_w(centre=False),
+                "You did not take off the mean b. The regression is on Y - b.",
+            ),
+            Hint(
+                lambda: _norm_of_w(right_ridge=False),
+                "The last factor is missing: solve with the matrix of G on the right, too.",
+            ),
+            Hint(
+                lambda: _norm_of_w(ridge=0.1),
+                "That is for a penalty of 0.1. The question is for 1.",
+            ),
+            Hint(
+                lambda: _norm_of_w(10),
+                "That is for 10 components. The question is for 5.",
             ),
         ),
     ),
     "05-3": Exercise(
-        solution=lambda: _leave_one_out(3, 4)["mae"],
-        right="Worse than with three days: three noisy portraits of a target beat one, even though "
-        "day 4 is the nearest in time.",
+        solution=lambda: _pds_from(2),
+        right="Hardly better than guessing. On day 2 there are fewer cells, and the effects have "
+        "had less time to unfold; both may count.",
         hints=(
             Hint(
-                lambda: _leave_one_out(3, 2, 3, 4)["mae"],
-                "That is with all three days. Select day 4 from the feature table first.",
-            ),
-            Hint(
-                lambda: _leave_one_out(3, 4)["pds"],
-                "That is the mean PDS. The question is about MAE.",
-            ),
-            Hint(
-                lambda: _leave_one_out(5, 4)["mae"],
-                "That is with five neighbours. Ask for three.",
+                lambda: _pds_from(4),
+                "That is the score with the features of day 4. Build the table from bulks[2].",
             ),
         ),
     ),

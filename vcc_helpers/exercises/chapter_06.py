@@ -1,26 +1,25 @@
-"""Exercises of notebooks/06_few_shot_adaptation: zero-shot, gains, least squares.
+"""Exercises of notebooks/06_knn_baseline: neighbours, leakage, features.
 
-Needs: datasets, effects, adapt, scoring; exercises/__init__.py.
+Needs: datasets, effects, features, models, scoring; exercises/__init__.py.
 
 >>> from vcc_helpers import check
->>> check("06-3", ...).status
-'not attempted'
+>>> check("06-2", 1.0).status
+'right'
 """
 
-from collections.abc import Iterable
 from functools import cache
 
 import anndata
 import pandas as pd
+from sklearn.metrics.pairwise import cosine_similarity
 
-from vcc_helpers.adapt import ContextGain
 from vcc_helpers.datasets import load_hipsc_screen
 from vcc_helpers.effects import effects, pseudobulk
+from vcc_helpers.features import source_effects
+from vcc_helpers.models import cross_predict, knn_baseline
 from vcc_helpers.scoring import compare_pseudobulk
 
 from . import Exercise, Hint
-
-CONTROL = "non-targeting"
 
 
 @cache
@@ -29,94 +28,85 @@ def _bulk(day: int) -> anndata.AnnData:
     return pseudobulk(screen[screen.obs["day"] == day])
 
 
-def _targets() -> list[str]:
-    return effects(_bulk(5)).obs_names.tolist()
+@cache
+def _features(*days: int) -> pd.DataFrame:
+    return source_effects({f"day {day}": effects(_bulk(day)) for day in days})
 
 
-def _fit(support: Iterable[str], days=(2, 3, 4), *, shrinkage: float = 1.0) -> ContextGain:
-    sources = {f"day {day}": effects(_bulk(day)) for day in days}
-    return ContextGain(sources, shrinkage=shrinkage).fit(_bulk(5)[[CONTROL, *support]])
+def _neighbours(target: str, *days: int) -> pd.Series:
+    table = _features(*days)
+    similar = cosine_similarity(table, table.loc[[target]]).ravel()
+    return pd.Series(similar, table.index).sort_values(ascending=False)
 
 
 @cache
-def _zero_shot(*days: int) -> pd.Series:
-    return compare_pseudobulk(_fit([], days).predict(_targets()), _bulk(5)).mean()
+def _leave_one_out(k: int, *days: int) -> pd.Series:
+    bulk = _bulk(5)
+    pred = cross_predict(knn_baseline(_features(*days), k), bulk, n_splits=bulk.n_obs - 1)
+    return compare_pseudobulk(pred, bulk).mean()
 
 
-def _gain4(support: Iterable[str], **kw) -> float:
-    return float(_fit(support, **kw).gain_["day 4"])
-
-
-def _without_pou5f1() -> list[str]:
-    return [target for target in _targets() if target != "POU5F1"]
-
-
-def _slope() -> float:
-    x, y = effects(_bulk(4)).X, effects(_bulk(5)).X
-    return float((x * y).sum() / (x**2).sum())
-
-
-def _slope_the_other_way() -> float:
-    x, y = effects(_bulk(4)).X, effects(_bulk(5)).X
-    return float((x * y).sum() / (y**2).sum())
+@cache
+def _in_sample(k: int) -> pd.Series:
+    bulk = _bulk(5)
+    pred = knn_baseline(_features(2, 3, 4), k).fit(bulk).predict(effects(bulk).obs_names)
+    return compare_pseudobulk(pred, bulk).mean()
 
 
 EXERCISES = {
     "06-1": Exercise(
-        solution=lambda: _zero_shot(3, 4)["mae"],
-        right="Lower than the mean of three days. Leaving out a noisy, distant source is a form of "
-        "adaptation that needs no example of day 5, only the knowledge that day 4 comes after 3.",
+        solution=lambda: _neighbours("PRDM14", 2, 3, 4).index[1],
+        right="In mouse stem cells, Prdm14 works through Mtgr1, a protein of the ETO family "
+        "(Nady et al. 2015). RUNX1T1 is of that family too. Whether it does the same in these "
+        "cells, a similarity alone cannot say.",
         hints=(
             Hint(
-                lambda: _zero_shot(2, 3, 4)["mae"],
-                "That is the mean of all three days. Pass a dictionary without day 2.",
+                lambda: "PRDM14",
+                "Every target is most similar to itself. Drop it before you look for the maximum.",
             ),
             Hint(
-                lambda: _zero_shot(3, 4)["pds"],
-                "That is the mean PDS. The question is about MAE.",
+                lambda: _neighbours("PRDM14", 2, 3, 4).index[-1],
+                "That is the least similar target. A cosine similarity is large for near "
+                "neighbours; a distance would be small.",
             ),
             Hint(
-                lambda: _zero_shot(4)["mae"],
-                "That is day 4 alone. Keep day 3 as well.",
+                lambda: _neighbours("PRDM14", 2, 3, 4).index[2],
+                "That is the second neighbour. One target is nearer still.",
             ),
         ),
     ),
     "06-2": Exercise(
-        solution=lambda: _gain4(_without_pou5f1()),
-        right="One target of 23 raised the gain of day 4 by more than a quarter. Squared errors "
-        "listen to the loudest target; look for it before you believe a fitted number.",
+        solution=lambda: _in_sample(1)["pds"],
+        right="A perfect score from a model that knows nothing new. When a result looks too good, "
+        "look for the answer among the inputs.",
         hints=(
             Hint(
-                lambda: _gain4(_targets()),
-                "That is with POU5F1 in the support set. Leave it out.",
+                lambda: _leave_one_out(1, 2, 3, 4)["pds"],
+                "That is the honest leave-one-out value. Here the model is fitted on all 23 and "
+                "asked about the same 23.",
             ),
             Hint(
-                lambda: _gain4(["POU5F1"]),
-                "That is with POU5F1 alone. Leave it out, and keep the other 22.",
-            ),
-            Hint(
-                lambda: _gain4(_without_pou5f1(), shrinkage=0.0),
-                "That is without shrinkage. Use the default.",
+                lambda: _in_sample(5)["pds"],
+                "That is with five neighbours, the default. Ask for n_neighbors=1.",
             ),
         ),
     ),
     "06-3": Exercise(
-        solution=_slope,
-        right="Below 1, though day 5's effects are no smaller than day 4's. Noise in the predictor "
-        "pulls a fitted slope towards 0: part of what day 4 shows is not there to be repeated.",
+        solution=lambda: _leave_one_out(3, 4)["mae"],
+        right="Worse than with three days: three noisy portraits of a target beat one, even though "
+        "day 4 is the nearest in time.",
         hints=(
             Hint(
-                lambda: _gain4(_targets(), days=(4,), shrinkage=1.0),
-                "That is shrunk a little towards 1. Use shrinkage=0, or the formula.",
+                lambda: _leave_one_out(3, 2, 3, 4)["mae"],
+                "That is with all three days. Select day 4 from the feature table first.",
             ),
             Hint(
-                _slope_the_other_way,
-                "That predicts day 4 from day 5. Divide by the squares of day 4.",
+                lambda: _leave_one_out(3, 4)["pds"],
+                "That is the mean PDS. The question is about MAE.",
             ),
             Hint(
-                lambda: _gain4(_targets(), shrinkage=0.0),
-                "That is day 4's gain beside days 2 and 3. Give the model day 4 as its only "
-                "source.",
+                lambda: _leave_one_out(5, 4)["mae"],
+                "That is with five neighbours. Ask for three.",
             ),
         ),
     ),

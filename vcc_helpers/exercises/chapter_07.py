@@ -1,175 +1,122 @@
-"""Exercises of notebooks/07_metrics_by_hand: MAE, PDS, false discovery rate, overall score.
+"""Exercises of notebooks/07_few_shot_adaptation: zero-shot, gains, least squares.
 
-Needs: datasets, effects, metrics, ranksum, scoring; exercises/__init__.py.
+Needs: datasets, effects, adapt, scoring; exercises/__init__.py.
 
 >>> from vcc_helpers import check
->>> check("07-3", 6).status
-'right'
+>>> check("07-3", ...).status
+'not attempted'
 """
 
+from collections.abc import Iterable
 from functools import cache
 
-import numpy as np
+import anndata
 import pandas as pd
 
-from vcc_helpers.datasets import load_h1_sample
-from vcc_helpers.effects import pseudobulk
-from vcc_helpers.metrics import overall
-from vcc_helpers.ranksum import benjamini_hochberg
-from vcc_helpers.scoring import split_half
+from vcc_helpers.adapt import ContextGain
+from vcc_helpers.datasets import load_hipsc_screen
+from vcc_helpers.effects import effects, pseudobulk
+from vcc_helpers.scoring import compare_pseudobulk
 
 from . import Exercise, Hint
 
 CONTROL = "non-targeting"
-P_VALUES = np.array([0.001, 0.008, 0.016, 0.019, 0.024, 0.028, 0.041, 0.20, 0.45, 0.90])
-WINNER = {"des": 0.349, "pds": 0.872, "mae": 1.03}
-BASELINE = {"des": 0.095, "pds": 0.508, "mae": 0.026}
 
 
 @cache
-def _means() -> tuple[pd.DataFrame, pd.DataFrame]:
-    pred, real = split_half(load_h1_sample(), seed=0)
-    return pseudobulk(pred).to_df(), pseudobulk(real).to_df()
+def _bulk(day: int) -> anndata.AnnData:
+    screen = load_hipsc_screen()
+    return pseudobulk(screen[screen.obs["day"] == day])
 
 
-def _difference(share: float, target: str = "MED12") -> pd.Series:
-    """Errors of the prediction that adds a share of the measured effect to the controls."""
-    pred, real = _means()
-    effect = pred.loc[target] - pred.loc[CONTROL]
-    return pred.loc[CONTROL] + share * effect - real.loc[target]
+def _targets() -> list[str]:
+    return effects(_bulk(5)).obs_names.tolist()
 
 
-def _control_gap() -> pd.Series:
-    pred, real = _means()
-    return real.loc[CONTROL] - pred.loc[CONTROL]
+def _fit(support: Iterable[str], days=(2, 3, 4), *, shrinkage: float = 1.0) -> ContextGain:
+    sources = {f"day {day}": effects(_bulk(day)) for day in days}
+    return ContextGain(sources, shrinkage=shrinkage).fit(_bulk(5)[[CONTROL, *support]])
 
 
-def _rank(target: str, *, own_gene: bool) -> int:
-    pred, real = (mean.drop(CONTROL) - mean.loc[CONTROL] for mean in _means())
-    difference = (real - pred.loc[target]).abs()
-    if not own_gene:
-        difference = difference.drop(columns=target)
-    distance = difference.sum(axis=1)
-    return int((distance < distance[target]).sum())
+@cache
+def _zero_shot(*days: int) -> pd.Series:
+    return compare_pseudobulk(_fit([], days).predict(_targets()), _bulk(5)).mean()
 
 
-def _line() -> np.ndarray:
-    return 0.05 * np.arange(1, len(P_VALUES) + 1) / len(P_VALUES)
+def _gain4(support: Iterable[str], **kw) -> float:
+    return float(_fit(support, **kw).gain_["day 4"])
 
 
-def _uncut_shares() -> list[float]:
-    gains = [(WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds")]
-    return [*gains, 1 - WINNER["mae"] / BASELINE["mae"]]
+def _without_pou5f1() -> list[str]:
+    return [target for target in _targets() if target != "POU5F1"]
+
+
+def _slope() -> float:
+    x, y = effects(_bulk(4)).X, effects(_bulk(5)).X
+    return float((x * y).sum() / (x**2).sum())
+
+
+def _slope_the_other_way() -> float:
+    x, y = effects(_bulk(4)).X, effects(_bulk(5)).X
+    return float((x * y).sum() / (y**2).sum())
 
 
 EXERCISES = {
     "07-1": Exercise(
-        solution=lambda: _difference(0.5).abs().mean(),
-        right="Less than the full effect's error, and less than no change at all. Where the data "
-        "are noisy, a shrunken effect is the better guess of the mean.",
+        solution=lambda: _zero_shot(3, 4)["mae"],
+        right="Lower than the mean of three days. Leaving out a noisy, distant source is a form of "
+        "adaptation that needs no example of day 5, only the knowledge that day 4 comes after 3.",
         hints=(
             Hint(
-                lambda: _difference(1.0).abs().mean(),
-                "That is with the full effect, as the split-half predicts it. Take half of it.",
+                lambda: _zero_shot(2, 3, 4)["mae"],
+                "That is the mean of all three days. Pass a dictionary without day 2.",
             ),
             Hint(
-                lambda: _difference(0.0).abs().mean(),
-                "That is no change: the control mean alone. Add half of the effect.",
+                lambda: _zero_shot(3, 4)["pds"],
+                "That is the mean PDS. The question is about MAE.",
             ),
             Hint(
-                lambda: (0.5 * _means()[0] - _means()[1]).loc["MED12"].abs().mean(),
-                "You halved the mean expression. The effect is the difference to the controls; "
-                "halve only that.",
-            ),
-            Hint(
-                lambda: _difference(0.5).mean(),
-                "You averaged signed differences, so genes that are too high cancel genes that "
-                "are too low. Take absolute values first.",
-            ),
-            Hint(
-                lambda: -_difference(0.5).mean(),
-                "You averaged signed differences, so genes that are too high cancel genes that "
-                "are too low. Take absolute values first.",
-            ),
-            Hint(
-                lambda: np.sqrt((_difference(0.5) ** 2).mean()),
-                "That is the root mean square error. It weighs large errors more; MAE takes plain "
-                "absolute values.",
-            ),
-            Hint(
-                lambda: (_difference(0.5) + _control_gap()).abs().mean(),
-                "You added the effect to the controls of the truth. A prediction is made without "
-                "the truth: use the row of pred_mean.",
+                lambda: _zero_shot(4)["mae"],
+                "That is day 4 alone. Keep day 3 as well.",
             ),
         ),
     ),
     "07-2": Exercise(
-        solution=lambda: 1 - _rank("TMSB4X", own_gene=True) / 5,
-        right="The silenced gene alone decides the race. It says that the knock-down worked, and "
-        "nothing about the cell's answer, so the rule leaves it out.",
+        solution=lambda: _gain4(_without_pou5f1()),
+        right="One target of 23 raised the gain of day 4 by more than a quarter. Squared errors "
+        "listen to the loudest target; look for it before you believe a fitted number.",
         hints=(
             Hint(
-                lambda: 1 - _rank("TMSB4X", own_gene=False) / 5,
-                "That is the official value, without the own gene. Pass without_own_gene=False.",
+                lambda: _gain4(_targets()),
+                "That is with POU5F1 in the support set. Leave it out.",
             ),
             Hint(
-                lambda: _rank("TMSB4X", own_gene=True),
-                "That is the rank, counted from 0. The score is 1 - rank / N.",
+                lambda: _gain4(["POU5F1"]),
+                "That is with POU5F1 alone. Leave it out, and keep the other 22.",
             ),
             Hint(
-                lambda: 1 - (_rank("TMSB4X", own_gene=True) + 1) / 5,
-                "You counted the rank from 1. It is the number of real effects that are nearer "
-                "than the right one, so the best rank is 0.",
+                lambda: _gain4(_without_pou5f1(), shrinkage=0.0),
+                "That is without shrinkage. Use the default.",
             ),
         ),
     ),
     "07-3": Exercise(
-        solution=lambda: int((benjamini_hochberg(P_VALUES) < 0.05).sum()),
-        right="The third, 0.016, lies above its own line of 0.015. It is called all the same, "
-        "because the sixth, 0.028, lies below 0.030.",
+        solution=_slope,
+        right="Below 1, though day 5's effects are no smaller than day 4's. Noise in the predictor "
+        "pulls a fitted slope towards 0: part of what day 4 shows is not there to be repeated.",
         hints=(
             Hint(
-                lambda: int((P_VALUES < 0.05).sum()),
-                "That is the number of p-values below 0.05, without any correction.",
+                lambda: _gain4(_targets(), days=(4,), shrinkage=1.0),
+                "That is shrunk a little towards 1. Use shrinkage=0, or the formula.",
             ),
             Hint(
-                lambda: int((P_VALUES < 0.05 / len(P_VALUES)).sum()),
-                "That is Bonferroni's correction: every p-value against 0.05 / 10. The line of "
-                "Benjamini and Hochberg rises with the rank.",
+                _slope_the_other_way,
+                "That predicts day 4 from day 5. Divide by the squares of day 4.",
             ),
             Hint(
-                lambda: int(np.argmin(P_VALUES <= _line())),
-                "You stopped at the first p-value above its line. Look for the last one below "
-                "its line: all before it are called as well.",
-            ),
-            Hint(
-                lambda: int((P_VALUES <= _line()).sum()),
-                "You counted the p-values below their own lines. One that lies above is called "
-                "too, when a later one is below.",
-            ),
-        ),
-    ),
-    "07-4": Exercise(
-        solution=lambda: overall(WINNER, BASELINE),
-        right="As announced. A third of the score was given away, and could not be lost twice.",
-        tolerance=5e-3,
-        hints=(
-            Hint(
-                lambda: 100 * np.mean(_uncut_shares()),
-                "You let the share for MAE go below 0. It is cut there, and only there does this "
-                "entry win anything.",
-            ),
-            Hint(
-                lambda: overall(WINNER, BASELINE) / 100,
-                "Right, but on a scale from 0 to 1. The leaderboard goes to 100.",
-            ),
-            Hint(
-                lambda: 100 * np.mean(_uncut_shares()[:2]),
-                "You left MAE out of the mean. It counts with a share of 0.",
-            ),
-            Hint(
-                lambda: 100 * (WINNER["des"] + WINNER["pds"]) / 3,
-                "You averaged the scores themselves. Place each between the baseline and 1 first.",
+                lambda: _gain4(_targets(), shrinkage=0.0),
+                "That is day 4's gain beside days 2 and 3. Give the model day 4 as its only "
+                "source.",
             ),
         ),
     ),

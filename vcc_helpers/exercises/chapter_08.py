@@ -1,155 +1,175 @@
-"""Exercises of notebooks/08_first_submission: effect size, file size, a broken file.
+"""Exercises of notebooks/08_metrics_by_hand: MAE, PDS, false discovery rate, overall score.
 
-Needs: adapt, datasets, effects, emit, scoring, splits; exercises/__init__.py.
+Needs: datasets, effects, metrics, ranksum, scoring; exercises/__init__.py.
 
 >>> from vcc_helpers import check
->>> check("08-2", 1618).status
+>>> check("08-3", 6).status
 'right'
 """
 
 from functools import cache
-from typing import NamedTuple
 
-import anndata
 import numpy as np
 import pandas as pd
 
-from vcc_helpers.adapt import ContextGain
-from vcc_helpers.datasets import load_hipsc_screen
-from vcc_helpers.effects import effects, lognorm, pseudobulk
-from vcc_helpers.emit import replicate, resample_and_shift
-from vcc_helpers.scoring import ScoreCard, official_baseline, score
-from vcc_helpers.splits import few_shot_split
+from vcc_helpers.datasets import load_h1_sample
+from vcc_helpers.effects import pseudobulk
+from vcc_helpers.metrics import overall
+from vcc_helpers.ranksum import benjamini_hochberg
+from vcc_helpers.scoring import split_half
 
 from . import Exercise, Hint
 
 CONTROL = "non-targeting"
-LIMIT, N_CONTROLS, N_TARGETS = 200_000, 38_176, 100
-
-
-class _Task(NamedTuple):
-    known: anndata.AnnData
-    real: anndata.AnnData
-    controls: anndata.AnnData
-    n_cells: pd.Series
-    query: list[str]
-
-
-def _day(day: int) -> anndata.AnnData:
-    screen = load_hipsc_screen()
-    return screen[screen.obs["day"] == day]
+P_VALUES = np.array([0.001, 0.008, 0.016, 0.019, 0.024, 0.028, 0.041, 0.20, 0.45, 0.90])
+WINNER = {"des": 0.349, "pds": 0.872, "mae": 1.03}
+BASELINE = {"des": 0.095, "pds": 0.508, "mae": 0.026}
 
 
 @cache
-def _source(day: int) -> anndata.AnnData:
-    return effects(pseudobulk(_day(day)))
+def _means() -> tuple[pd.DataFrame, pd.DataFrame]:
+    pred, real = split_half(load_h1_sample(), seed=0)
+    return pseudobulk(pred).to_df(), pseudobulk(real).to_df()
 
 
-def _part(names: list[str]) -> anndata.AnnData:
-    cells = _day(5)
-    return cells[cells.obs["target_gene"].isin([CONTROL, *names])].copy()
+def _difference(share: float, target: str = "MED12") -> pd.Series:
+    """Errors of the prediction that adds a share of the measured effect to the controls."""
+    pred, real = _means()
+    effect = pred.loc[target] - pred.loc[CONTROL]
+    return pred.loc[CONTROL] + share * effect - real.loc[target]
 
 
-@cache
-def _task() -> _Task:
-    support, query = few_shot_split(_source(4).obs_names, n_support=10, seed=0)
-    known, real = _part(support), _part(query)
-    controls = known.copy()
-    controls.X = lognorm(known)
-    controls = controls[controls.obs["target_gene"] == CONTROL]
-    n_cells = real.obs["target_gene"].astype(str).value_counts()[query]
-    return _Task(known, real, controls, n_cells, query)
+def _control_gap() -> pd.Series:
+    pred, real = _means()
+    return real.loc[CONTROL] - pred.loc[CONTROL]
 
 
-@cache
-def _predicted() -> anndata.AnnData:
-    sources = {f"day {day}": _source(day) for day in (2, 3, 4)}
-    return ContextGain(sources).fit(pseudobulk(_task().known)).predict(_task().query)
+def _rank(target: str, *, own_gene: bool) -> int:
+    pred, real = (mean.drop(CONTROL) - mean.loc[CONTROL] for mean in _means())
+    difference = (real - pred.loc[target]).abs()
+    if not own_gene:
+        difference = difference.drop(columns=target)
+    distance = difference.sum(axis=1)
+    return int((distance < distance[target]).sum())
 
 
-@cache
-def _baseline() -> ScoreCard:
-    task = _task()
-    return score(official_baseline(task.known, n_cells=task.n_cells), task.real)
+def _line() -> np.ndarray:
+    return 0.05 * np.arange(1, len(P_VALUES) + 1) / len(P_VALUES)
 
 
-@cache
-def _stretched(factor: float, *, emitter=replicate, of_means: bool = False) -> ScoreCard:
-    task, pred = _task(), _predicted().copy()
-    base = np.zeros((1, pred.n_vars)) if of_means else pred[CONTROL].X.copy()
-    pred.X = np.maximum(base + factor * (pred.X - base), 0).astype(np.float32)
-    return score(emitter(pred, controls=task.controls, n_cells=task.n_cells), task.real)
-
-
-@cache
-def _mended(*, by_position: bool = False) -> ScoreCard:
-    task = _task()
-    model = ContextGain({"day 4": _source(4)}).fit(pseudobulk(task.known)[[CONTROL]])
-    cells = replicate(model.predict(task.query), controls=task.controls, n_cells=50)
-    if by_position:
-        cells = cells[:, ::-1].copy()
-        cells.var_names = task.real.var_names
-    return score(cells, task.real)
+def _uncut_shares() -> list[float]:
+    gains = [(WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds")]
+    return [*gains, 1 - WINNER["mae"] / BASELINE["mae"]]
 
 
 EXERCISES = {
     "08-1": Exercise(
-        solution=lambda: _stretched(3).overall(_baseline()),
-        right="MAE is far above the baseline's, and the overall score has lost a few points only: "
-        "PDS gains, and the share for MAE cannot fall below 0. Many entries of 2025 gave MAE up "
-        "for that reason.",
+        solution=lambda: _difference(0.5).abs().mean(),
+        right="Less than the full effect's error, and less than no change at all. Where the data "
+        "are noisy, a shrunken effect is the better guess of the mean.",
         hints=(
             Hint(
-                lambda: _stretched(1).overall(_baseline()),
-                "That is the score of the effects as they were predicted. Triple them.",
+                lambda: _difference(1.0).abs().mean(),
+                "That is with the full effect, as the split-half predicts it. Take half of it.",
             ),
             Hint(
-                lambda: _stretched(3, of_means=True).overall(_baseline()),
-                "You tripled the mean expression. Triple the difference to the control row, and "
-                "add the control row again.",
+                lambda: _difference(0.0).abs().mean(),
+                "That is no change: the control mean alone. Add half of the effect.",
             ),
             Hint(
-                lambda: _stretched(3, emitter=resample_and_shift).overall(_baseline()),
-                "That is with emit.resample_and_shift. Use emit.replicate.",
+                lambda: (0.5 * _means()[0] - _means()[1]).loc["MED12"].abs().mean(),
+                "You halved the mean expression. The effect is the difference to the controls; "
+                "halve only that.",
             ),
             Hint(
-                lambda: _stretched(3).summary["pds"],
-                "That is the mean PDS. The question is for card.overall(baseline_card).",
+                lambda: _difference(0.5).mean(),
+                "You averaged signed differences, so genes that are too high cancel genes that "
+                "are too low. Take absolute values first.",
+            ),
+            Hint(
+                lambda: -_difference(0.5).mean(),
+                "You averaged signed differences, so genes that are too high cancel genes that "
+                "are too low. Take absolute values first.",
+            ),
+            Hint(
+                lambda: np.sqrt((_difference(0.5) ** 2).mean()),
+                "That is the root mean square error. It weighs large errors more; MAE takes plain "
+                "absolute values.",
+            ),
+            Hint(
+                lambda: (_difference(0.5) + _control_gap()).abs().mean(),
+                "You added the effect to the controls of the truth. A prediction is made without "
+                "the truth: use the row of pred_mean.",
             ),
         ),
     ),
     "08-2": Exercise(
-        solution=lambda: (LIMIT - N_CONTROLS) // N_TARGETS,
-        right="More than the median of 1,045 cells that a training target has.",
-        tolerance=1e-6,
+        solution=lambda: 1 - _rank("TMSB4X", own_gene=True) / 5,
+        right="The silenced gene alone decides the race. It says that the knock-down worked, and "
+        "nothing about the cell's answer, so the rule leaves it out.",
         hints=(
-            Hint(lambda: LIMIT // N_TARGETS, "The controls are cells of the file, too."),
             Hint(
-                lambda: (LIMIT - N_CONTROLS) / N_TARGETS,
-                "There are no parts of cells: round down.",
+                lambda: 1 - _rank("TMSB4X", own_gene=False) / 5,
+                "That is the official value, without the own gene. Pass without_own_gene=False.",
             ),
             Hint(
-                lambda: (LIMIT - N_CONTROLS) // N_TARGETS + 1,
-                "Rounded up, the file has more cells than allowed. Round down.",
+                lambda: _rank("TMSB4X", own_gene=True),
+                "That is the rank, counted from 0. The score is 1 - rank / N.",
             ),
             Hint(
-                lambda: (LIMIT - N_CONTROLS) // (N_TARGETS + 1),
-                "The controls are taken off already; share the rest among 100 targets, not 101.",
+                lambda: 1 - (_rank("TMSB4X", own_gene=True) + 1) / 5,
+                "You counted the rank from 1. It is the number of real effects that are nearer "
+                "than the right one, so the best rank is 0.",
             ),
         ),
     ),
     "08-3": Exercise(
-        solution=lambda: _mended().summary["pds"],
-        right="Well above chance: the file was sound, only its labels were not.",
+        solution=lambda: int((benjamini_hochberg(P_VALUES) < 0.05).sum()),
+        right="The third, 0.016, lies above its own line of 0.015. It is called all the same, "
+        "because the sixth, 0.028, lies below 0.030.",
         hints=(
             Hint(
-                lambda: _mended(by_position=True).summary["pds"],
-                "You gave the columns new names instead of a new order, so every value now "
-                "belongs to a wrong gene. No check can see that. Use broken[:, truth.var_names].",
+                lambda: int((P_VALUES < 0.05).sum()),
+                "That is the number of p-values below 0.05, without any correction.",
             ),
             Hint(
-                lambda: _mended().summary["des"],
-                "That is the mean DES. The question is for PDS.",
+                lambda: int((P_VALUES < 0.05 / len(P_VALUES)).sum()),
+                "That is Bonferroni's correction: every p-value against 0.05 / 10. The line of "
+                "Benjamini and Hochberg rises with the rank.",
+            ),
+            Hint(
+                lambda: int(np.argmin(P_VALUES <= _line())),
+                "You stopped at the first p-value above its line. Look for the last one below "
+                "its line: all before it are called as well.",
+            ),
+            Hint(
+                lambda: int((P_VALUES <= _line()).sum()),
+                "You counted the p-values below their own lines. One that lies above is called "
+                "too, when a later one is below.",
+            ),
+        ),
+    ),
+    "08-4": Exercise(
+        solution=lambda: overall(WINNER, BASELINE),
+        right="As announced. A third of the score was given away, and could not be lost twice.",
+        tolerance=5e-3,
+        hints=(
+            Hint(
+                lambda: 100 * np.mean(_uncut_shares()),
+                "You let the share for MAE go below 0. It is cut there, and only there does this "
+                "entry win anything.",
+            ),
+            Hint(
+                lambda: overall(WINNER, BASELINE) / 100,
+                "Right, but on a scale from 0 to 1. The leaderboard goes to 100.",
+            ),
+            Hint(
+                lambda: 100 * np.mean(_uncut_shares()[:2]),
+                "You left MAE out of the mean. It counts with a share of 0.",
+            ),
+            Hint(
+                lambda: 100 * (WINNER["des"] + WINNER["pds"]) / 3,
+                "You averaged the scores themselves. Place each between the baseline and 1 first.",
             ),
         ),
     ),
