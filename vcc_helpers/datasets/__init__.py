@@ -14,6 +14,7 @@ Taught in: notebooks/01_load_the_h1_data.
 """
 
 from ._bundled import load_h1_sample, load_hipsc_screen
-from ._simulate import World, make_h1_like
+from ._simulate import make_h1_like
+from ._world import World
 
 __all__ = ["World", "load_h1_sample", "load_hipsc_screen", "make_h1_like"]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +25,8 @@ from anndata import AnnData
 from scipy import sparse
 from tqdm import tqdm
 
-CONTROL = "non-targeting"
-SPLIT_NAMES = ("train", "validation", "test")
+from ..cells import CONTROL
+from ._world import SPLIT_NAMES, World
 
 # Counts per cell of the real H1 screen: median 53,912 over 18,080 genes.
 DEPTH_PER_GENE = 53_912 / 18_080
@@ -73,48 +72,6 @@ MIN_CELLS = 12
 # Share of the first context's targets that each other context has measured. Assumed.
 COVERAGE = 0.9
 CELLS_PER_BLOCK = 512
-
-
-@dataclass(frozen=True, repr=False, eq=False)
-class World:
-    """Simulated cells of several contexts, their split, and the effects they were drawn from.
-
-    Attributes
-    ----------
-    contexts : dict[str, AnnData]
-        One AnnData a context, (n_cells, n_genes): X CSR, float32, integer counts;
-        obs ``target_gene`` and ``batch``, categories; var ``is_target``, bool.
-        The first context holds every target, each other one most of them.
-    split : dict[str, list[str]]
-        Target names under ``train``, ``validation`` and ``test``, sorted; no name is in two.
-    truth : dict[str, AnnData]
-        One AnnData a context, (n_perts, n_genes): X float32, the effect in lognorm space that
-        infinitely many cells would show, for the targets of that context, sorted by name;
-        obs ``n_cells`` and ``residual``, the share of own-gene expression left, 0 to 1.
-    seed : int
-        The seed that draws this world again.
-
-    Notes
-    -----
-    Everything in it is simulated, and each AnnData says so: ``uns["simulated"]`` is true and
-    ``uns["note"]`` tells how it was made.
-
-    Taught in: notebooks/02_from_counts_to_effects.
-    """
-
-    contexts: dict[str, AnnData]
-    split: dict[str, list[str]]
-    truth: dict[str, AnnData]
-    seed: int
-
-    def __repr__(self) -> str:
-        """Say that it is simulated, and its sizes."""
-        sizes = ", ".join(f"{len(names)} {part}" for part, names in self.split.items())
-        lines = [f"World, SIMULATED (no real cells), seed {self.seed}; targets: {sizes}"]
-        for name, cells in self.contexts.items():
-            size = f"{cells.n_obs:,} cells x {cells.n_vars:,} genes"
-            lines.append(f"  {name}: {size}, {self.truth[name].n_obs} targets")
-        return "\n".join(lines)
 
 
 class _Biology(NamedTuple):

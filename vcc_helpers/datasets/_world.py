@@ -1,0 +1,130 @@
+"""A world: the cells of a challenge, in one shape whether simulated or read from official files.
+
+Chapters ask a world for the cells of a part, and do not need to know where they come from.
+
+Taught in: notebooks/01_load_the_h1_data.
+Needs: ../cells.py.
+
+>>> from vcc_helpers.datasets import make_h1_like
+>>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1",), n_controls=50)
+>>> sorted(set(world.cells("validation").obs["target_gene"])) == sorted(
+...     ["non-targeting", *world.split["validation"]]
+... )
+True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+from anndata import AnnData
+
+from ..cells import CONTROL, PERTURBATION_KEY, some_of
+
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class World:
+    """Cells of several contexts, and the split of their targets.
+
+    Attributes
+    ----------
+    contexts : dict[str, AnnData]
+        One AnnData a context, ``(n_cells, n_genes)``: X counts, obs ``target_gene`` and ``batch``.
+        The first is the context to predict in. Simulated: in memory, and the first holds every
+        target. From files: open on disk, and the first is the training file.
+    split : dict[str, list[str]]
+        Target names under ``train``, ``validation`` and ``test``, sorted; no name is in two.
+    truth : dict[str, AnnData]
+        Simulated worlds only, else empty. One AnnData a context, ``(n_perts, n_genes)``: X
+        float32, the effect in lognorm space that infinitely many cells would show, for the
+        targets of that context, sorted by name; obs ``n_cells`` and ``residual``, the share of
+        own-gene expression left, 0 to 1.
+    seed : int or None
+        The seed that draws this world again; None when it was read from files.
+    files : dict[str, AnnData]
+        From files only, else empty: the file of each part that is there, open on disk.
+
+    Notes
+    -----
+    What is simulated says so: ``uns["simulated"]`` of each AnnData is true, ``uns["note"]``
+    tells how it was made, and the printed world begins with the word.
+
+    Taught in: notebooks/01_load_the_h1_data.
+    """
+
+    contexts: dict[str, AnnData]
+    split: dict[str, list[str]]
+    truth: Mapping[str, AnnData] = field(default_factory=dict)
+    seed: int | None = None
+    files: Mapping[str, AnnData] = field(default_factory=dict)
+
+    @property
+    def home(self) -> str:
+        """Name of the context to predict in, the first."""
+        return next(iter(self.contexts))
+
+    @property
+    def simulated(self) -> bool:
+        """Whether these are no real cells."""
+        return bool(self.contexts[self.home].uns.get("simulated", False))
+
+    def cells(self, part: str) -> AnnData:
+        """Return the cells of one part of the split, with the controls, in the home context.
+
+        Parameters
+        ----------
+        part
+            ``"train"``, ``"validation"`` or ``"test"``.
+
+        Returns
+        -------
+        AnnData
+            Shape ``(n_cells, n_genes)``, counts: the part's targets and non-targeting cells. A
+            view of the world's cells, or the part's file, open on disk.
+
+        Raises
+        ------
+        KeyError
+            There is no such part.
+        FileNotFoundError
+            The world was read from a folder that lacks the part's file.
+
+        Notes
+        -----
+        Taught in: notebooks/01_load_the_h1_data.
+        """
+        if part not in SPLIT_NAMES:
+            raise KeyError(f"no part {part!r}; a split has {some_of(SPLIT_NAMES)}")
+        if part in self.files:
+            return self.files[part]
+        if self.files:
+            raise FileNotFoundError(
+                f"the {part} cells are not in the folder of this world; get them with "
+                f"vcc_helpers.datasets.fetch_h1({part!r}, folder=...)"
+            )
+        home = self.contexts[self.home]
+        return home[home.obs[PERTURBATION_KEY].isin([CONTROL, *self.split[part]]).to_numpy()]
+
+    def __repr__(self) -> str:
+        """Say whether it is simulated, and its sizes."""
+        sizes = ", ".join(f"{len(names)} {part}" for part, names in self.split.items())
+        kind = "SIMULATED (no real cells)" if self.simulated else "real cells"
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        lines = [f"World, {kind}{seed}; targets: {sizes}"]
+        shown = (
+            self.contexts
+            if not self.files
+            else {
+                **{f"{self.home}, {part}": cells for part, cells in self.files.items()},
+                **{name: cells for name, cells in self.contexts.items() if name != self.home},
+            }
+        )
+        for name, cells in shown.items():
+            targets = pd.unique(cells.obs[PERTURBATION_KEY])
+            size = f"{cells.n_obs:,} cells x {cells.n_vars:,} genes"
+            lines.append(f"  {name}: {size}, {len(targets) - (CONTROL in targets)} targets")
+        return "\n".join(lines)
