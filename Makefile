@@ -8,6 +8,10 @@ JOBS   ?= 2
 
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
+# A notebook that needs more memory fails; on the official files it may need more.
+MEMORY ?= 2GB
+NBMAKE  = "$(BIN)/pytest" --nbmake notebooks -p notebook_memory \
+          -o addopts="-ra -p no:fast_array_utils -p no:zarr"
 # For what notebooks start as commands; found in the shell, as the folder's path may hold spaces.
 WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
 STAMP  := $(VENV)/.installed
@@ -19,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench book test test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup bench book test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -62,10 +66,14 @@ book: $(STAMP)  ## execute every notebook and build the book
 test: lint  ## lint, unit tests and doctests, every notebook, the book itself
 	@echo "==> Unit tests and doctests"
 	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
-	@echo "==> Notebooks"
-	@"$(BIN)/pytest" --nbmake notebooks -n $(JOBS) --nbmake-timeout=300 -o addopts="-ra -p no:fast_array_utils -p no:zarr"
+	@echo "==> Notebooks, each within $(MEMORY)"
+	@$(NBMAKE) -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
 	@echo "==> The book, from a clean copy"
 	@"$(BIN)/pytest" -m slow
+
+notebooks: $(STAMP)  ## run the notebooks on the files in the folder VCC_DATA, within 8 GB each
+	@test -n "$$VCC_DATA" || { echo "error: set VCC_DATA to a folder with the official files" >&2; exit 1; }
+	@$(NBMAKE) --nbmake-timeout=3600 --notebook-memory 8GB --notebook-memory-json benchmarks/results/notebooks_official.json
 
 test-fast: $(STAMP)  ## only the unit tests and doctests
 	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"

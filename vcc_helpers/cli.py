@@ -1,7 +1,7 @@
 """The ``vcc`` command: thin over the functions of the package.
 
 Taught in: notebooks/09_first_submission.
-Needs: scoring.py and what it needs.
+Needs: scoring.py, sorting.py, datasets/ and what they need.
 
 >>> main(["score", "missing.h5ad", "also_missing.h5ad"])
 1
@@ -17,15 +17,39 @@ from collections.abc import Sequence
 from .cells import CONTROL, PERTURBATION_KEY
 from .presets import PRESETS
 
-DONE, UNACCEPTABLE = 0, 1
+DONE, UNACCEPTABLE, INTERRUPTED = 0, 1, 130
 
-EXAMPLES = """examples:
+SCORE_EXAMPLES = """examples:
   vcc score prediction.h5ad truth.h5ad
   vcc score prediction.h5ad truth.h5ad --json card.json --csv table.csv
   vcc score prediction.h5ad truth.h5ad --baseline baseline.json --ceiling
 
 A baseline file is the card of the official mean baseline against the same truth:
 write that baseline with vcc_helpers.scoring.official_baseline, score it with --json.
+"""
+SORT_EXAMPLES = """examples:
+  vcc sort adata_Training.h5ad training_sorted.h5ad
+  vcc sort screen.h5ad sorted.h5ad --perturbation-key gene --memory 2GB
+
+The sorted file holds the same cells and exactly the same counts, in the smallest integer type,
+compressed. Interrupted? The same command again goes on where it stopped.
+"""
+PSEUDOBULK_EXAMPLES = """examples:
+  vcc pseudobulk training_sorted.h5ad bulk.h5ad
+  vcc pseudobulk adata_Training.h5ad by_batch.h5ad --perturbation-key batch
+"""
+FETCH_EXAMPLES = """examples:
+  vcc fetch sample
+  vcc fetch train --folder h1
+
+The official files hold 15.5, 6.9 and 12.0 GB. Interrupted? The same command again goes on where
+it stopped. export VCC_DATA=h1 then turns the book's notebooks to the files in that folder.
+"""
+SIMULATE_EXAMPLES = """examples:
+  vcc simulate small.h5ad
+  vcc simulate adata_Training.h5ad --size h1
+
+Everything in these files is SIMULATED, and the files say so.
 """
 
 
@@ -40,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done; 1 the data is not acceptable, one line a problem on standard error; a wrong
-        command line exits with 2.
+        0 done; 1 the data is not acceptable, one line a problem on standard error; 130 stopped
+        with Ctrl-C; a wrong command line exits with 2.
     """
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
@@ -51,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (ValueError, KeyError, OSError) as error:
             _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
             return UNACCEPTABLE
+        except KeyboardInterrupt:
+            _say("stopped; no output was changed")
+            return INTERRUPTED
     return DONE
 
 
@@ -66,27 +93,45 @@ def _say(text: object) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="vcc", description="Score predictions of the Virtual Cell Challenge."
+        prog="vcc",
+        description="Score predictions of the Virtual Cell Challenge, and handle its files.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    score = commands.add_parser(
-        "score",
-        help="score predicted cells against real ones",
-        description="Score predicted cells against real ones, as the leaderboard does.",
-        epilog=EXAMPLES,
+    for add in (_add_score, _add_sort, _add_pseudobulk, _add_fetch, _add_simulate):
+        add(commands)
+    return parser
+
+
+def _add(commands, name: str, run, help_text: str, examples: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}.",
+        epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    score.add_argument("pred", metavar="PRED", help="predicted cells, an .h5ad with controls")
-    score.add_argument("real", metavar="REAL", help="real cells, an .h5ad with controls")
-    score.add_argument(
-        "--preset", default="vcc2025", choices=sorted(PRESETS), help="the rules (%(default)s)"
-    )
-    score.add_argument(
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_key(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--perturbation-key",
         default=PERTURBATION_KEY,
         metavar="COLUMN",
         help="column of obs that names the perturbation (%(default)s)",
     )
+
+
+def _add_score(commands) -> None:
+    about = "score predicted cells against real ones, as the leaderboard does"
+    score = _add(commands, "score", _score, about, SCORE_EXAMPLES)
+    score.add_argument("pred", metavar="PRED", help="predicted cells, an .h5ad with controls")
+    score.add_argument("real", metavar="REAL", help="real cells, an .h5ad with controls")
+    score.add_argument(
+        "--preset", default="vcc2025", choices=sorted(PRESETS), help="the rules (%(default)s)"
+    )
+    _add_key(score)
     score.add_argument(
         "--control", default=CONTROL, metavar="LABEL", help="label of control cells (%(default)s)"
     )
@@ -97,8 +142,57 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--json", metavar="OUT.json", help="write the card to a file")
     score.add_argument("--csv", metavar="OUT.csv", help="write one row a perturbation to a file")
     score.add_argument("--threads", type=_positive, metavar="N", help="threads (all cores)")
-    score.set_defaults(run=_score)
-    return parser
+
+
+def _add_sort(commands) -> None:
+    about = "write the cells grouped by perturbation, counts kept exactly"
+    sort = _add(commands, "sort", _sort, about, SORT_EXAMPLES)
+    sort.add_argument("source", metavar="IN.h5ad", help="cells in any order")
+    sort.add_argument("out", metavar="OUT.h5ad", help="file to write")
+    _add_key(sort)
+    sort.add_argument(
+        "--memory", default="4GB", metavar="SIZE", help="memory to stay within (%(default)s)"
+    )
+
+
+def _add_pseudobulk(commands) -> None:
+    about = "write mean and variance of the log-normalised cells of each perturbation"
+    bulk = _add(commands, "pseudobulk", _pseudobulk, about, PSEUDOBULK_EXAMPLES)
+    bulk.add_argument("source", metavar="IN.h5ad", help="counts or log-normalised cells")
+    bulk.add_argument("out", metavar="OUT.h5ad", help="file to write")
+    _add_key(bulk)
+
+
+def _add_fetch(commands) -> None:
+    about = "download official files: resumed when cut, checked when complete"
+    fetch = _add(commands, "fetch", _fetch, about, FETCH_EXAMPLES)
+    fetch.add_argument(
+        "what",
+        choices=("sample", "train", "validation", "test"),
+        help="a part of the challenge's data; sample: 600 real cells that come with the package",
+    )
+    fetch.add_argument("--folder", metavar="DIR", help="where to (VCC_DATA, else data/h1)")
+
+
+def _add_simulate(commands) -> None:
+    about = "write simulated cells in the official format"
+    simulate = _add(commands, "simulate", _simulate, about, SIMULATE_EXAMPLES)
+    simulate.add_argument("out", metavar="OUT.h5ad", help="file to write")
+    simulate.add_argument(
+        "--size",
+        default="small",
+        choices=("small", "h1"),
+        help="small: seconds; h1: 221,273 cells x 18,080 genes, 15.5 GB (%(default)s)",
+    )
+    simulate.add_argument(
+        "--seed", type=_whole, default=0, metavar="N", help="which world (%(default)s)"
+    )
+
+
+def _whole(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of 0 or more, got {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:
@@ -108,12 +202,12 @@ def _positive(text: str) -> int:
 
 
 def _score(options: argparse.Namespace) -> None:
-    from . import scoring
+    from . import files, scoring
     from .metrics import pds_chance
 
     # first what can fail at once: it should not cost the wait for a score
     for path in filter(None, (options.json, options.csv)):
-        scoring.check_writable(path)
+        files.check_writable(path)
     baseline = scoring.ScoreCard.from_json(options.baseline) if options.baseline else None
     rules = {
         "preset": options.preset,
@@ -121,8 +215,7 @@ def _score(options: argparse.Namespace) -> None:
         "control": options.control,
         "threads": options.threads,
     }
-    show_progress = sys.stderr.isatty()
-    card = scoring.score(options.pred, options.real, **rules, progress=show_progress)
+    card = scoring.score(options.pred, options.real, **rules, progress=_watched())
     lines = [repr(card), f"  chance  pds {pds_chance(len(card.per_perturbation)):.4f}"]
     if options.ceiling:
         real = scoring.open_cells(options.real).to_memory()
@@ -133,8 +226,59 @@ def _score(options: argparse.Namespace) -> None:
     if options.json:
         card.to_json(options.json)
     if options.csv:
-        scoring.write_whole(options.csv, card.per_perturbation.to_csv())
+        files.write_whole(options.csv, card.per_perturbation.to_csv())
     print("\n".join(lines))
+
+
+def _sort(options: argparse.Namespace) -> None:
+    from .sorting import sort_cells
+
+    path = sort_cells(
+        options.source,
+        options.out,
+        perturbation_key=options.perturbation_key,
+        memory=options.memory,
+        progress=_watched(),
+    )
+    print(f"{path}  {_size(path)}")
+
+
+def _pseudobulk(options: argparse.Namespace) -> None:
+    from . import effects, files
+
+    files.check_writable(options.out)
+    key = options.perturbation_key
+    bulk = effects.pseudobulk(
+        options.source, perturbation_key=key, progress=_watched(), name=options.source
+    )
+    with files.replacing(options.out) as part:
+        bulk.write_h5ad(part)
+    print(f"{options.out}  {bulk.n_obs} groups x {bulk.n_vars} genes")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from . import datasets
+
+    path = datasets.fetch_h1(options.what, folder=options.folder, progress=_watched())
+    print(f"{path}  {_size(path)}")
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from . import datasets
+
+    path = datasets.write_h1_like(
+        options.out, size=options.size, seed=options.seed, progress=_watched()
+    )
+    print(f"{path}  {_size(path)}  SIMULATED")
+
+
+def _watched() -> bool:
+    """Whether somebody looks at the progress bars."""
+    return sys.stderr.isatty()
+
+
+def _size(path) -> str:
+    return f"{path.stat().st_size / 1e6:,.1f} MB"
 
 
 if __name__ == "__main__":

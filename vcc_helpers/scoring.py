@@ -1,7 +1,7 @@
 """Score a prediction as the leaderboard does, with baseline, chance and ceiling beside it.
 
 Taught in: notebooks/08_metrics_by_hand and notebooks/09_first_submission.
-Needs: cells.py, effects.py, ranksum.py, de.py, emit.py, metrics.py, presets.py.
+Needs: files.py, cells.py, effects.py, ranksum.py, de.py, emit.py, metrics.py, presets.py.
 
 >>> import vcc_helpers as vcc
 >>> cells = vcc.datasets.load_h1_sample()
@@ -12,7 +12,6 @@ Needs: cells.py, effects.py, ranksum.py, de.py, emit.py, metrics.py, presets.py.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum
@@ -36,6 +35,7 @@ from .cells import (
 from .de import DETable, de_of_lognorm
 from .effects import control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
 from .emit import replicate
+from .files import write_whole
 from .presets import Preset, get_preset
 
 
@@ -483,58 +483,3 @@ def split_half_ceiling(
     return score(
         first, second, preset, perturbation_key=perturbation_key, control=control, threads=threads
     )
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all: an interruption leaves the old one as it was.
-
-    Parameters
-    ----------
-    path
-        File to write; one that exists is replaced.
-    text
-        What to write, as UTF-8.
-
-    Raises
-    ------
-    OSError
-        The folder does not exist or cannot be written to, or `path` is a folder.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
-    """
-    path = Path(path)
-    check_writable(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def check_writable(path: str | Path) -> None:
-    """Raise unless a file can be written there; worth knowing before a long computation.
-
-    Parameters
-    ----------
-    path
-        File that is to be written.
-
-    Raises
-    ------
-    OSError
-        The folder does not exist or cannot be written to, or `path` is a folder.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
-    """
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}; make it")
-    if path.is_dir():
-        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK):
-        raise PermissionError(f"cannot write {path}: no permission to write in {path.parent}")

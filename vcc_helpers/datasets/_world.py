@@ -72,6 +72,27 @@ class World:
         """Whether these are no real cells."""
         return bool(self.contexts[self.home].uns.get("simulated", False))
 
+    @property
+    def sources(self) -> list[str]:
+        """Names of the other contexts."""
+        return [name for name in self.contexts if name != self.home]
+
+    def titled(self, finding: str) -> str:
+        """Return a figure's title: the finding where it was found, else only the kind of cells.
+
+        Parameters
+        ----------
+        finding
+            What the figure shows on the simulated world that the book draws by default.
+
+        Notes
+        -----
+        Taught in: notebooks/01_load_the_h1_data.
+        """
+        if self.files:
+            return "Simulated, from files" if self.simulated else "Real H1 cells"
+        return f"Simulated: {finding}"
+
     def cells(self, part: str) -> AnnData:
         """Return the cells of one part of the split, with the controls, in the home context.
 
