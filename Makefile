@@ -23,10 +23,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench book test notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup bench calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP)  ## create .venv with the locked packages and this package (editable)
 
@@ -89,6 +89,12 @@ fix: $(STAMP)  ## repair what can be repaired: ruff fixes, first cells, outputs
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py
+
+calibration: $(STAMP)  ## hold a simulated screen of full size against the real figures (16 GB of disk, minutes)
+	@mkdir -p _build
+	@"$(BIN)/vcc" simulate _build/h1_like.h5ad --size h1
+	@"$(PY)" benchmarks/calibration.py --file _build/h1_like.h5ad --write
+	@rm -f _build/h1_like.h5ad
 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@$(WITH_PATH) "$(BIN)/jupyter-lab" notebooks

@@ -4,13 +4,15 @@ import subprocess
 import sys
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, dense_of, make_cells
+from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
 
 from vcc_helpers import cells as c
+from vcc_helpers import storage
 
 
 def whole(cells, **kw):
@@ -40,6 +42,101 @@ def test_repeated_entries_are_summed_and_the_caller_keeps_his():
     twice = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 3]), shape=(1, 2)))
     np.testing.assert_array_equal(next(c.row_blocks(twice))[1].data, [3, 4])
     assert twice.X.nnz == 3
+
+
+@pytest.mark.parametrize("value", [2**24, 2**24 + 1])
+def test_an_integer_that_float32_cannot_hold_is_refused(value):
+    cells = make_cells(dtype="int64")
+    cells.X[3, 5] = value
+    if value == 2**24:
+        assert next(c.row_blocks(cells))[1][3, 5] == value
+    else:
+        with pytest.raises(ValueError, match=f"{cells.obs_names[3]}.*'G5'.*16777217 is above"):
+            list(c.row_blocks(cells, block_rows=2))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "float64"])
+@pytest.mark.parametrize("kind", ["backed dense", "backed csr", "backed csc", "backed view"])
+def test_files_of_other_types(kind, dtype, tmp_path):
+    cells = make_cells(dtype=dtype)
+    found = stored(cells, kind, tmp_path)
+    np.testing.assert_array_equal(whole(found), cells.X)
+    assert c.inspect_values(found).library_size.tolist() == cells.X.sum(axis=1).tolist()
+
+
+@pytest.mark.parametrize("pack", [{}, {"compression": "gzip"}, {"compression": "lzf"}])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_files_packed_in_any_way(pack, shuffle, tmp_path):
+    cells = stored(make_cells(), "csr", tmp_path)
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    with h5py.File(tmp_path / "x.h5ad", "a") as file:
+        for name in ("data", "indices"):
+            values = file["X"][name][:]
+            del file["X"][name]
+            chunks = (37,) if pack or shuffle else None
+            file["X"].create_dataset(name, data=values, chunks=chunks, shuffle=shuffle, **pack)
+    found = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
+    np.testing.assert_array_equal(whole(found, block_rows=9), make_cells().X)
+
+
+def test_csc_files_of_many_slabs_and_stretches(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "BLOCK_VALUES", 150)
+    found = stored(make_cells(), "backed csc", tmp_path)
+    for block_rows in (None, 1, 5, 1000):
+        np.testing.assert_array_equal(whole(found, block_rows=block_rows), make_cells().X)
+
+
+def test_the_copy_of_a_csc_file_is_removed(tmp_path):
+    found = stored(make_cells(), "backed csc", tmp_path)
+    blocks = storage.stored_blocks(found, block_rows=5, scratch=tmp_path)
+    next(blocks)
+    assert list(tmp_path.glob("rows_of_csc_*"))
+    blocks.close()
+    assert not list(tmp_path.glob("rows_of_csc_*"))
+
+
+@pytest.mark.parametrize("kind", ["csr", "dense"])
+def test_a_view_of_a_file_in_any_order(kind, tmp_path):
+    cells = make_cells()
+    stored(cells, kind, tmp_path).write_h5ad(tmp_path / "x.h5ad")
+    rows = np.random.default_rng(0).permutation(cells.n_obs)[:50]
+    view = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")[rows, [3, 1, 7]]
+    expected = cells.X[rows][:, [3, 1, 7]]
+    np.testing.assert_array_equal(whole(view, block_rows=7), expected)
+    np.testing.assert_array_equal(dense_of(c.read_rows(view, np.arange(3, 9))), expected[3:9])
+
+
+@pytest.mark.parametrize("rows", [[0], [130], [0, 1, 2, 50, 51, 130], range(131), [5, 100]])
+def test_read_rows(rows, any_storage):
+    found = dense_of(c.read_rows(any_storage, np.array(rows)))
+    np.testing.assert_array_equal(found, make_cells().X[np.array(rows)])
+
+
+def test_a_file_of_parts_whose_sums_are_whole_is_counts(tmp_path):
+    """Only the sum of repeated entries tells the scale, on disk as in memory."""
+    indices, data = np.array([0, 0, 1, 1], dtype=np.int32), np.array([0.5, 0.5, -1, 3], "f4")
+    parts = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 4]), shape=(1, 2)))
+    parts.write_h5ad(tmp_path / "x.h5ad")
+    found = c.inspect_values(c.open_cells(tmp_path / "x.h5ad"))
+    assert found.scale == c.inspect_values(parts).scale == "counts"
+    assert found.library_size.tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("4GB", 4 * 10**9), ("4 gb", 4 * 10**9), ("500MB", 5 * 10**8), ("1.5GiB", 3 * 2**29),
+        ("64KiB", 2**16), (" 12 ", 12), ("12B", 12), (1e9, 10**9), (2**30, 2**30), ("7kB", 7000),
+    ],
+)  # fmt: skip
+def test_parse_memory(text, expected):
+    assert c.parse_memory(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "GB", "4 apples", "-1GB", "0", 0, -5, "4GBB", None, "nan"])
+def test_parse_memory_refuses(text):
+    with pytest.raises(ValueError, match="number of bytes or a text like '4GB'"):
+        c.parse_memory(text)
 
 
 def test_inspect_values_on_every_storage(any_storage):

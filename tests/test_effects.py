@@ -5,8 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
+from scipy import sparse
 
 from vcc_helpers import datasets, effect_strength, effects, knockdown, lognorm, pseudobulk
+from vcc_helpers.effects import SMALL_COUNTS, lognorm_blocks
+from vcc_helpers.sorting import sort_cells
 
 
 def with_scanpy(cells):
@@ -108,6 +111,70 @@ def test_pseudobulk_across_blocks():
     np.testing.assert_allclose(
         pseudobulk(cells).X, [mean for mean, *_ in expected.values()], rtol=1e-6
     )
+
+
+def sums_by_product(blocks, labels):
+    """The textbook way: a matrix of memberships times the cells, a block at a time."""
+    codes, groups = pd.factorize(labels, sort=True)
+    total = square = 0
+    for start, block in blocks:
+        rows = codes[start : start + block.shape[0]]
+        one = (np.ones(len(rows)), (rows, np.arange(len(rows))))
+        member = sparse.csr_matrix(one, shape=(len(groups), len(rows)))
+        values = block.astype(np.float64)
+        total = total + dense_of(member @ values)
+        square = square + dense_of(member @ values.multiply(values))
+    n = np.bincount(codes)[:, None]
+    return total / n, np.maximum(square - n * (total / n) ** 2, 0) / (n - 1)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_sums_of_groups_equal_a_matrix_product_to_the_bit(shuffle):
+    cells = make_cells(n_cells=(3000, 10, 10, 10, 3000), shuffle=shuffle)
+    cells.X = sparse.csr_matrix(cells.X)
+    bulk = pseudobulk(cells)
+    mean, variance = sums_by_product(lognorm_blocks(cells), cells.obs[KEY])
+    np.testing.assert_array_equal(bulk.X, mean.astype(np.float32))
+    np.testing.assert_array_equal(bulk.layers["variance"], variance.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_counts_and_large_ones_are_scaled_alike(dtype):
+    """Small counts are looked up in a table; no bit may tell."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 3, (100, 50)) * rng.integers(0, 2000, (100, 50))
+    counts[::3, 0] = rng.integers(SMALL_COUNTS - 2, SMALL_COUNTS + 2, 34)
+    counts = counts.astype(dtype)
+    counts[4, 3] = 2.0005  # still counts, by the official rule
+    size = counts.sum(axis=1, keepdims=True, dtype=dtype)
+    expected = np.log1p(counts / (size / np.median(size).astype(dtype)))
+    found = lognorm(anndata.AnnData(sparse.csr_matrix(counts)))
+    np.testing.assert_array_equal(found.toarray(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int64"])
+@pytest.mark.parametrize("kind", ["dense", "csr", "backed csr", "backed csc", "backed dense"])
+def test_pseudobulk_of_integers_is_that_of_float32(kind, dtype, tmp_path):
+    one = pseudobulk(make_cells())
+    other = pseudobulk(stored(make_cells(dtype=dtype), kind, tmp_path))
+    np.testing.assert_array_equal(one.X, other.X)
+    assert other.X.dtype == np.float32
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_pseudobulk_of_a_sorted_file(shuffle, tmp_path):
+    cells = make_cells(n_cells=(3000, 10, 10, 10, 3000), shuffle=shuffle)
+    one, other = pseudobulk(cells), pseudobulk(sort_cells(cells, tmp_path / "sorted.h5ad"))
+    assert one.obs_names.equals(other.obs_names)
+    np.testing.assert_allclose(one.X, other.X, rtol=1e-6)
+    np.testing.assert_allclose(one.layers["variance"], other.layers["variance"], rtol=1e-5)
+
+
+def test_the_progress_bar_shows_both_passes(cells, capsys):
+    pseudobulk(cells, progress=True)
+    shown = capsys.readouterr().err
+    for words in ("inspect: 100%", "average: 100%"):
+        assert words in shown
 
 
 def test_float64_stays_float64():

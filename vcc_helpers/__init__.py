@@ -16,14 +16,18 @@ from . import (
     features,
     metrics,
     presets,
+    qc,
     ranksum,
     scoring,
+    sorting,
     splits,
 )
 from .de import DETable, de_table
 from .effects import effect_strength, effects, knockdown, lognorm, pseudobulk
 from .exercises import check
+from .qc import qc_table, sample_cells
 from .scoring import ScoreCard, score
+from .sorting import sort_cells
 
 __version__ = "0.1.0"
 
@@ -47,9 +51,14 @@ __all__ = [
     "plot",
     "presets",
     "pseudobulk",
+    "qc",
+    "qc_table",
     "ranksum",
+    "sample_cells",
     "score",
     "scoring",
+    "sort_cells",
+    "sorting",
     "splits",
 ]
 

@@ -5,7 +5,7 @@ of an ``.h5ad`` file. This module is the one place that knows how such a thing c
 and how it is stored: dense, CSR or CSC; in memory, a view, or on disk.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs no sibling module.
+Needs: storage.py.
 
 >>> import anndata, numpy, pandas
 >>> obs = pandas.DataFrame({"target_gene": ["non-targeting", "SOX2"]}, index=["c1", "c2"])
@@ -16,7 +16,8 @@ Needs no sibling module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,16 @@ import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from tqdm import tqdm
+
+from .storage import (
+    is_csr_file,
+    stored_blocks,
+    stored_matrix,
+    stored_rows,
+    unreadable,
+    value_stretches,
+)
 
 PERTURBATION_KEY = "target_gene"
 CONTROL = "non-targeting"
@@ -33,6 +44,10 @@ CONTROL = "non-targeting"
 FRACTION_TOLERANCE = 1e-3
 #: log1p values of single cells stay below this (the official rule, cell-eval 0.6.6).
 LOGNORM_LIMIT = 15.0
+#: Integers up to this are exact in float32.
+EXACT_IN_FLOAT32 = 2**24
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
 class ValueSummary(NamedTuple):
@@ -84,7 +99,7 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
         raise TypeError(
             f"expected an AnnData or the path of an .h5ad file, got {type(source).__name__}"
         )
-    if cells.X is None:
+    if stored_matrix(cells) is None:
         raise ValueError("the AnnData has no matrix X; put the expression values there")
     return cells
 
@@ -101,14 +116,8 @@ def _open_file(path: Path) -> anndata.AnnData:
         cells = anndata.read_h5ad(path, backed="r")
         _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return cells
-
-
-def _unreadable(path: Path | str, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
-    )
 
 
 def problems(
@@ -325,43 +334,63 @@ def row_blocks(
         stored, repeated entries of a sparse matrix summed. Not a copy where none is needed: do
         not write into it.
 
+    Raises
+    ------
+    ValueError
+        The file is damaged, or an integer is above 2**24, where float32 is no longer exact.
+
     Notes
     -----
-    CSC is turned into CSR as a whole first, since its rows are scattered over the file.
-
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    try:
-        yield from _row_blocks(cells, block_rows)
-    except (OSError, KeyError) as error:  # HDF5's words for a damaged part of a file
-        raise _unreadable(cells.filename, error) from error
+    for start, block in stored_blocks(cells, block_rows=block_rows):
+        yield start, _floating(block, range(start, cells.n_obs), cells)
 
 
-def _row_blocks(cells: anndata.AnnData, block_rows: int | None):
-    matrix = _row_sliceable(cells)
-    block_rows = block_rows or min(4096, max(1, 2**24 // max(cells.n_vars, 1)))
-    for start in range(0, cells.n_obs, block_rows):
-        block = matrix[start : start + block_rows]
-        block = _one_entry_a_place(block) if sparse.issparse(block) else np.asarray(block)
-        yield start, block if np.issubdtype(block.dtype, np.floating) else block.astype(np.float32)
+def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
+    """Read only some rows of the matrix, which must fit the memory.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        Shape ``(n, n_genes)``, values as :func:`row_blocks` has them.
+
+    Raises
+    ------
+    ValueError
+        As :func:`row_blocks`.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    blocks = [_floating(block, part, cells) for part, block in stored_rows(cells, rows)]
+    return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
 
 
-def _one_entry_a_place(block) -> sparse.csr_matrix:
-    block = sparse.csr_matrix(block)
-    if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
-        block = block.copy()
-        block.sum_duplicates()
-    return block
+def _floating(block, rows: Sequence[int], cells: anndata.AnnData):
+    values = block.data if sparse.issparse(block) else block
+    integer = not np.issubdtype(block.dtype, np.floating)
+    if integer and block.dtype.itemsize > 2 and (large := values > EXACT_IN_FLOAT32).any():
+        row, column = _first_place(block, large)
+        raise ValueError(
+            f"cell {cells.obs_names[rows[row]]!r}, gene {cells.var_names[column]!r}: the integer "
+            f"{values[large][0]} is above {EXACT_IN_FLOAT32:,}, where float32 is no longer exact; "
+            "store X as float64"
+        )
+    return _in_float(block)
 
 
-def _row_sliceable(cells: anndata.AnnData):
-    matrix = cells.X
-    if getattr(matrix, "format", None) != "csc":
-        return matrix
-    return (matrix if sparse.issparse(matrix) else matrix.to_memory()).tocsr()
-
-
-def inspect_values(cells: anndata.AnnData, *, name: str = "cells") -> ValueSummary:
+def inspect_values(
+    cells: anndata.AnnData, *, name: str = "cells", progress: bool = False
+) -> ValueSummary:
     """Read every value once: are these counts or log-normalised values, and are they sound?
 
     Parameters
@@ -370,6 +399,8 @@ def inspect_values(cells: anndata.AnnData, *, name: str = "cells") -> ValueSumma
         Shape ``(n_cells, n_genes)``.
     name
         What the messages call this file.
+    progress
+        Show a progress bar.
 
     Returns
     -------
@@ -387,10 +418,49 @@ def inspect_values(cells: anndata.AnnData, *, name: str = "cells") -> ValueSumma
     The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part
     above 1e-3. It also refuses negative integers and NaN, which that version lets through.
 
+    Of a CSR file whose values are whole, only these are read, not the gene numbers.
+
     Taught in: notebooks/02_from_counts_to_effects.
     """
     if 0 in cells.shape:
         raise ValueError(_empty_message(cells, name))
+    with tqdm(total=cells.n_obs, unit=" cells", desc="inspect", disable=not progress) as bar:
+        return _inspect_whole(cells, bar) or _inspect_any(cells, name, bar)
+
+
+def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
+    """Inspect a CSR file of whole numbers; None for all else, where more must be looked at.
+
+    Repeated entries need no care: sums of whole numbers that are not negative are so too.
+    """
+    if not is_csr_file(cells):
+        return None
+    library_size = np.zeros(cells.n_obs)
+    for start, values, indptr in value_stretches(cells):
+        if not _all_whole(values):
+            bar.reset()
+            return None
+        if len(filled := np.flatnonzero(np.diff(indptr))):
+            sums = np.add.reduceat(_in_float(values), indptr[filled])
+            library_size[start + filled] = sums
+        bar.update(len(indptr) - 1)
+    return ValueSummary("counts", library_size)
+
+
+def _all_whole(values: np.ndarray, piece: int = 2**16) -> bool:
+    """Whether all are whole, finite, not negative and exact in float32; `piece` fits the cache."""
+    if values.size and not (values.min() >= 0 and values.max() <= EXACT_IN_FLOAT32):
+        return False
+    parts = (values[i : i + piece] for i in range(0, len(values), piece))
+    exact = not np.issubdtype(values.dtype, np.floating)
+    return exact or all((np.floor(part) == part).all() for part in parts)
+
+
+def _in_float(values):
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float32)
+
+
+def _inspect_any(cells: anndata.AnnData, name: str, bar: tqdm) -> ValueSummary:
     fractional, largest, library_size = False, 0.0, np.empty(cells.n_obs)
     for start, block in row_blocks(cells):
         values = block.data if sparse.issparse(block) else block
@@ -399,6 +469,7 @@ def inspect_values(cells: anndata.AnnData, *, name: str = "cells") -> ValueSumma
         largest = max(largest, float(values.max(initial=0.0)))
         rows = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
         library_size[start : start + len(rows)] = rows
+        bar.update(len(rows))
     if fractional and largest >= LOGNORM_LIMIT:
         raise ValueError(
             f"{name}: values have fractions, so they cannot be counts, but reach {largest:.6g}, "
@@ -445,3 +516,31 @@ def some_of(names: Iterable, limit: int = 5) -> str:
     shown = ", ".join(repr(str(name)) for name in names[:limit])
     more = len(names) - limit
     return (shown or "nothing") + (f" and {more} more" if more > 0 else "")
+
+
+def parse_memory(memory: int | float | str) -> int:
+    """Return an amount of memory in bytes.
+
+    Parameters
+    ----------
+    memory
+        Bytes, or text such as ``"4GB"``, ``"500 MB"`` or ``"1.5 GiB"``; upper or lower case.
+
+    Raises
+    ------
+    ValueError
+        It is not such a text, or not positive.
+
+    Notes
+    -----
+    GB is 10**9 bytes, GiB is 2**30.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-z]*)\s*", str(memory).lower())
+    unit = _UNITS.get(match[2] if match[2] != "b" else "") if match else None
+    if unit is None or float(match[1]) * unit < 1:
+        raise ValueError(
+            f"memory must be a number of bytes or a text like '4GB' or '500MB', got {memory!r}"
+        )
+    return int(float(match[1]) * unit)

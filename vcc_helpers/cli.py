@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 
 from .cells import CONTROL, PERTURBATION_KEY
+from .datasets._fetch import OFFICIAL
 from .presets import PRESETS
 
 DONE, UNACCEPTABLE, INTERRUPTED = 0, 1, 130
@@ -168,8 +169,10 @@ def _add_fetch(commands) -> None:
     fetch = _add(commands, "fetch", _fetch, about, FETCH_EXAMPLES)
     fetch.add_argument(
         "what",
-        choices=("sample", "train", "validation", "test"),
-        help="a part of the challenge's data; sample: 600 real cells that come with the package",
+        choices=("sample", *OFFICIAL),
+        metavar="WHAT",
+        help="train, validation, test: the cells; sample: 600 real cells that come with the "
+        f"package; or {', '.join(name for name in OFFICIAL if '_' in name)}",
     )
     fetch.add_argument("--folder", metavar="DIR", help="where to (VCC_DATA, else data/h1)")
 

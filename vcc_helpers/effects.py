@@ -4,7 +4,7 @@ The pseudobulk (one mean and one variance per perturbation) is what the rest of 
 trades in: models learn from one and predict one, metrics compare two.
 
 Taught in: notebooks/02_from_counts_to_effects.
-Needs: cells.py.
+Needs: cells.py, storage.py.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> bulk = pseudobulk(load_h1_sample())
@@ -15,6 +15,7 @@ Needs: cells.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import anndata
@@ -32,6 +33,11 @@ from .cells import (
     row_blocks,
     some_of,
 )
+
+#: Counts below this are looked up in a table.
+SMALL_COUNTS = 128
+#: Rows whose entries fit the processor's cache.
+ROWS_IN_CACHE = 32
 
 
 def lognorm(cells: anndata.AnnData, *, target_sum: float | None = None):
@@ -93,7 +99,11 @@ def stack_blocks(
 
 
 def lognorm_blocks(
-    cells: anndata.AnnData, *, target_sum: float | None = None, name: str = "cells"
+    cells: anndata.AnnData,
+    *,
+    target_sum: float | None = None,
+    name: str = "cells",
+    progress: bool = False,
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
     """Yield :func:`lognorm` of `cells` a block of rows at a time.
 
@@ -105,6 +115,8 @@ def lognorm_blocks(
         As for :func:`lognorm`; ignored for values that are log-normalised already.
     name
         What error messages call this file.
+    progress
+        Show a progress bar while the scale is found.
 
     Yields
     ------
@@ -117,7 +129,7 @@ def lognorm_blocks(
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    summary = inspect_values(cells, name=name)
+    summary = inspect_values(cells, name=name, progress=progress)
     if summary.scale == "lognorm":
         yield from row_blocks(cells)
         return
@@ -136,8 +148,24 @@ def lognorm_blocks(
 def _log1p_of_ratio(block, factor: np.ndarray):
     if not sparse.issparse(block):
         return np.log1p(block / factor[:, None])
-    values = np.log1p(block.data / np.repeat(factor, np.diff(block.indptr)))
+    values = np.empty_like(block.data)
+    for start in range(0, len(factor), ROWS_IN_CACHE):
+        rows = slice(start, start + ROWS_IN_CACHE)
+        n_entries = np.diff(block.indptr[start : start + ROWS_IN_CACHE + 1])
+        part = slice(block.indptr[start], block.indptr[start] + n_entries.sum())
+        _log1p_of_counts(block.data[part], n_entries, factor[rows], out=values[part])
     return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+
+
+def _log1p_of_counts(counts, n_entries, factor, *, out: np.ndarray) -> None:
+    """Look small counts up, one table a cell: five times as fast as to compute each anew."""
+    real = counts.dtype.type
+    table = np.log1p(np.arange(SMALL_COUNTS, dtype=real) / factor[:, None])
+    column = np.minimum(counts, SMALL_COUNTS - 1).astype(np.int32)
+    other = np.flatnonzero(column.astype(real) != counts)
+    row = np.repeat(np.arange(len(factor), dtype=np.int32), n_entries)
+    np.take(table.ravel(), row * SMALL_COUNTS + column, out=out, mode="clip")
+    out[other] = np.log1p(counts[other] / factor[row[other]])
 
 
 def pseudobulk(
@@ -160,7 +188,7 @@ def pseudobulk(
     target_sum
         As for :func:`lognorm`.
     progress
-        Show a progress bar.
+        Show a progress bar for each pass.
     name
         What error messages call this file.
 
@@ -190,7 +218,7 @@ def pseudobulk(
     """
     cells = open_cells(cells)
     labels = labels_of(cells, perturbation_key)
-    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name)
+    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name, progress=progress)
     return pseudobulk_of_blocks(blocks, labels, cells.var, progress=progress)
 
 
@@ -225,15 +253,10 @@ def pseudobulk_of_blocks(
     """
     codes, groups = pd.factorize(labels, sort=True)
     total, square = np.zeros((2, len(groups), len(var)))
-    with tqdm(total=len(labels), unit=" cells", disable=not progress) as bar:
+    with tqdm(total=len(labels), unit=" cells", desc="average", disable=not progress) as bar:
         for start, block in blocks:
-            rows = codes[start : start + block.shape[0]]
-            one = (np.ones(len(rows)), (rows, np.arange(len(rows))))
-            member = sparse.csr_matrix(one, shape=(len(groups), len(rows)))
-            values = block.astype(np.float64)
-            total += _dense(member @ values)
-            square += _dense(member @ (values.power(2) if sparse.issparse(values) else values**2))
-            bar.update(len(rows))
+            _add_groups(block, codes[start : start + block.shape[0]], total, square)
+            bar.update(block.shape[0])
     n_cells = np.bincount(codes, minlength=len(groups))[:, None]
     mean = total / n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -246,8 +269,32 @@ def pseudobulk_of_blocks(
     )
 
 
-def _dense(matrix: sparse.spmatrix | np.ndarray) -> np.ndarray:
-    return matrix.toarray() if sparse.issparse(matrix) else matrix
+def _add_groups(block, codes: np.ndarray, total: np.ndarray, square: np.ndarray) -> None:
+    """Add each group's sums over cells, and of squares, to its row; rows keep their order."""
+    if (np.diff(codes) < 0).any():
+        order = np.argsort(codes, kind="stable")
+        block, codes = block[order], codes[order]
+    starts = np.flatnonzero(np.diff(codes, prepend=-1))
+    sums = _sparse_sums if sparse.issparse(block) else _dense_sums
+    for start, stop in pairwise([*starts, len(codes)]):
+        for into, added in zip((total, square), sums(block, start, stop), strict=True):
+            into[codes[start]] += added
+
+
+def _dense_sums(block: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
+    rows = np.array(block[start:stop], dtype=np.float64, order="C")  # so cells are added in order
+    yield rows.sum(axis=0)
+    yield np.square(rows, out=rows).sum(axis=0)
+
+
+def _sparse_sums(block: sparse.csr_matrix, start: int, stop: int) -> Iterator[np.ndarray]:
+    low, high = block.indptr[start], block.indptr[stop]
+    values = block.data[low:high].astype(np.float64)
+    entries = (values, block.indices[low:high], block.indptr[start : stop + 1] - low)
+    by_gene = sparse.csc_matrix(entries, shape=(block.shape[1], stop - start))
+    yield by_gene @ np.ones(stop - start)
+    np.square(values, out=by_gene.data)
+    yield by_gene @ np.ones(stop - start)
 
 
 def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData:

@@ -1,9 +1,12 @@
-"""Cells to work with: two small real data sets, and a simulated world.
+"""Cells to work with: real ones that come with the package, official files, simulated worlds.
 
 - :func:`load_h1_sample`: 600 real H1 cells of the Virtual Cell Challenge, bundled.
 - :func:`load_hipsc_screen`: a real hiPSC knock-out screen on four days, bundled.
-- :func:`make_h1_like`: simulated cells of several contexts, for what the real files are too
-  small to show.
+- :func:`open_world`: the challenge's cells; simulated, or the official files of a folder.
+- :func:`fetch_h1`: the official files themselves; :func:`catalog`: which other screens there are.
+- :func:`read_screen`, :func:`read_contexts`: other people's files in our words.
+- :func:`make_h1_like`, :func:`write_h1_like`, :func:`write_challenge`: simulated cells, in memory
+  or in files of the official format.
 
 Taught in: notebooks/01_load_the_h1_data.
 
@@ -14,7 +17,25 @@ Taught in: notebooks/01_load_the_h1_data.
 """
 
 from ._bundled import load_h1_sample, load_hipsc_screen
-from ._simulate import make_h1_like
+from ._catalog import catalog
+from ._fetch import fetch_h1
+from ._layouts import read_contexts, read_screen
+from ._open import open_world
+from ._recipe import Size
+from ._simulate import make_h1_like, write_challenge, write_h1_like
 from ._world import World
 
-__all__ = ["World", "load_h1_sample", "load_hipsc_screen", "make_h1_like"]
+__all__ = [
+    "Size",
+    "World",
+    "catalog",
+    "fetch_h1",
+    "load_h1_sample",
+    "load_hipsc_screen",
+    "make_h1_like",
+    "open_world",
+    "read_contexts",
+    "read_screen",
+    "write_challenge",
+    "write_h1_like",
+]

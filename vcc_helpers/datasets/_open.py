@@ -1,7 +1,7 @@
 """One switch between practice and the real thing: the environment variable ``VCC_DATA``.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: _world.py, _simulate.py, _layouts.py.
+Needs: _world.py, _fetch.py, _simulate.py, _layouts.py.
 
 >>> open_world("simulated", sources=False).home
 'H1'
@@ -15,23 +15,15 @@ from pathlib import Path
 import pandas as pd
 
 from ..cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, some_of
+from ._fetch import OFFICIAL
 from ._layouts import read_contexts
 from ._simulate import make_h1_like
 from ._world import SPLIT_NAMES, World
 
 SIMULATED = "simulated"
-#: The official files of the parts of the split, as the challenge names them.
-FILE_NAMES = {
-    "train": "adata_Training.h5ad",
-    "validation": "adata_Validation.h5ad",
-    "test": "adata_Test.h5ad",
-}
-#: The released tables of their targets and numbers of cells.
-COUNTS_NAMES = {
-    "train": "pert_counts_Training.csv",
-    "validation": "pert_counts_Validation.csv",
-    "test": "pert_counts_Test.csv",
-}
+#: The official files of the parts of the split, and the released tables of their targets.
+FILE_NAMES = {part: OFFICIAL[part].name for part in SPLIT_NAMES}
+COUNTS_NAMES = {part: OFFICIAL[f"{part}_counts"].name for part in SPLIT_NAMES}
 #: Folder beside them that holds the cells of other contexts, one file each.
 CONTEXTS_FOLDER = "contexts"
 HOME = "H1"
@@ -48,8 +40,8 @@ def open_world(
         ``"simulated"``, or a folder with the official files: ``adata_Training.h5ad``, which is
         needed, and ``adata_Validation.h5ad`` and ``adata_Test.h5ad`` as far as they are there;
         the tables ``pert_counts_*.csv`` name the targets of a missing one. A folder ``contexts``
-        beside them holds one file for each other context. By default what the environment
-        variable ``VCC_DATA`` says; where it is not set, simulated.
+        beside them holds one file for each other context; H1 itself is left out there. By default
+        what the environment variable ``VCC_DATA`` says; where it is not set, simulated.
     sources
         Whether the other contexts are needed. Without them a simulated world is drawn sooner,
         and a folder needs none.
@@ -121,7 +113,9 @@ def _read_sources(folder: Path) -> dict:
             "this needs; put one .h5ad or .h5 file a context there (the book's page on data sets "
             "says which exist), or open the world with sources=False"
         )
-    return read_contexts(folder / CONTEXTS_FOLDER)
+    found = read_contexts(folder / CONTEXTS_FOLDER)
+    found.pop(HOME, None)  # the support set holds the training cells once more
+    return found
 
 
 def _check_genes(cells, reference, where: str) -> None:

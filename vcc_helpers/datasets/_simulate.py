@@ -1,12 +1,11 @@
-"""A simulated world of knock-downs: several cell contexts, three hundred targets, no real gene.
+"""Simulated worlds: in memory, or streamed to files in the official format.
 
-The bundled real files are too small to show a 150/50/100 split or several cell lines.
-This module draws such data step by step in plain NumPy: basal expression, gene programmes,
-knock-down effects, cells.
-Every number that shapes it is a named constant below, beside the real figure it follows.
-All genes are called ``SIM...``: nothing here is a measurement.
+The bundled real files are too small to show a 150/50/100 split, several cell lines or a file
+larger than memory. What is drawn here is tuned to figures of the real H1 screen (_recipe.py);
+all genes are called ``SIM...``: nothing here is a measurement.
 
-Taught in: notebooks/02_from_counts_to_effects.
+Taught in: notebooks/01_load_the_h1_data.
+Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../files.py.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.contexts["H1"].n_vars, len(world.split["train"])
@@ -16,87 +15,47 @@ Taught in: notebooks/02_from_counts_to_effects.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Sequence
-from typing import NamedTuple
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from tqdm import tqdm
 
-from ..cells import CONTROL
+from ..cells import CONTROL, PERTURBATION_KEY
+from ..files import replacing
+from . import _cache
+from ._cells import draw_counts, draw_roster, expected_effects
+from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe
 from ._world import SPLIT_NAMES, World
 
-# Counts per cell of the real H1 screen: median 53,912 over 18,080 genes.
-DEPTH_PER_GENE = 53_912 / 18_080
-# Log-normal spread of depth: 5 % of H1 cells lie below 29,431 and 5 % above 93,741 counts.
-DEPTH_LOG_SD = 0.34
-BATCH_LOG_SD = 0.10
-# Mean counts of H1's genes in control cells at these cumulative shares: a third is all but off,
-# a few dominate.
-BASAL_SHARE = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1)
-BASAL_COUNTS = (1e-5, 5e-4, 0.0076, 0.06, 0.28, 0.76, 1.6, 2.7, 4.6, 8.4, 13, 30, 87, 430)
-# How far a gene's log expression in another context lies from the first. Assumed.
-CONTEXT_LOG_SD = 0.8
-# Negative binomial overdispersion: the median of 6,986 H1 genes is .17.
-DISPERSION = 0.15
-
-# Size of an effect, as L2 norm over 18,080 genes: median 4.2, quartiles 2.7 and 7.5 once the
-# sampling noise is taken off. Part of the spread belongs to the target, part to the context.
-EFFECT_NORM = 4.2
-EFFECT_GENES = 18_080
-TARGET_SIZE_LOG_SD = 0.60
-CONTEXT_SIZE_LOG_SD = 0.45
-# Shares of an effect's squared norm. The first two are the same in every context, so their sum
-# is about the cosine of one target's noise-free effects in two contexts. Real lines show .12 to
-# .145 with noise on both sides; so do these, where the noise-free cosine is about .3.
-COMMON_SHARE = 0.03
-SHARED_SHARE = 0.26
-REWIRED_SHARE = 0.43
-OWN_SHARE = 0.28
-N_PROGRAMMES = 40
-# How far the programmes a target moves are given by the programmes its own gene belongs to.
-MEMBERSHIP_SHARE = 0.3
-# A factor of e^3 = 20 is as good as off, and keeps a rare draw from taking the whole library.
-MAX_LOG_FOLD_CHANGE = 3.0
-
-# Own-gene expression left: median 5 %; 11 of the 300 real targets keep more than 40 %.
-RESIDUAL_MEDIAN = 0.05
-RESIDUAL_LOG_SD = 0.5
-POOR_KNOCKDOWN_SHARE = 0.04
-POOR_RESIDUAL = (0.4, 0.9)
-# Cells per target, quartiles 590 / 1,045 / 1,742 in the real screen.
-GROUP_LOG_SD = 0.8
-MIN_CELLS = 12
-# Share of the first context's targets that each other context has measured. Assumed.
-COVERAGE = 0.9
-CELLS_PER_BLOCK = 512
-
-
-class _Biology(NamedTuple):
-    """What all contexts share."""
-
-    genes: np.ndarray  # (n_genes,), object, names
-    log_basal: np.ndarray  # (n_genes,), float64, log of the mean count in the first context
-    targets: np.ndarray  # (n_targets,), int, which gene each target is
-    programmes: np.ndarray  # (N_PROGRAMMES, n_genes), float64, rows of norm 1
-    common: np.ndarray  # (n_genes,), float64, the response all knock-downs share
-    common_gain: np.ndarray  # (n_targets,), float64, about 1: how much of it a target shows
-    scores: np.ndarray  # (n_targets, N_PROGRAMMES), float64, what a target does in any context
-    log_size: np.ndarray  # (n_targets,), float64, 0 for a target of median effect
+SIZES = {
+    "small": Size(),
+    "panel": Size(18_080, (150, 50, 100), 30, 2000, 48, 2.0),
+    "h1": Size(18_080, (150, 50, 100), 1045, 38_176, 48, 1.0, (183_097, 60_751, 132_670)),
+}
+CONTEXTS = ("H1", "K562", "RPE1", "HepG2")
+OFFICIAL_PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
+BLOCK_VALUES = 2**20
 
 
 def make_h1_like(
     *,
     seed: int = 0,
-    n_genes: int = 1500,
-    n_targets: tuple[int, int, int] = (150, 50, 100),
-    contexts: Sequence[str] = ("H1", "K562", "RPE1", "HepG2"),
-    cells_per_target: int = 30,
-    n_controls: int = 1000,
-    n_batches: int = 6,
-    effect_scale: float = 2.0,
+    n_genes: int = SIZES["small"].n_genes,
+    n_targets: tuple[int, int, int] = SIZES["small"].n_targets,
+    contexts: Sequence[str] = CONTEXTS,
+    cells_per_target: int = SIZES["small"].cells_per_target,
+    n_controls: int = SIZES["small"].n_controls,
+    n_batches: int = SIZES["small"].n_batches,
+    effect_scale: float = SIZES["small"].effect_scale,
+    cache: bool = True,
     progress: bool = False,
 ) -> World:
     """Draw a simulated world that resembles the H1 screen in its figures, not in its genes.
@@ -104,8 +63,7 @@ def make_h1_like(
     Parameters
     ----------
     seed
-        Seed of the one generator that draws everything. The same seed and the same NumPy give
-        the same world, bit for bit.
+        The same seed and the same NumPy give the same world, bit for bit.
     n_genes
         Number of genes. Depth and effect sizes scale with it, so that counts per gene and
         effect per gene stay those of the real 18,080 genes.
@@ -116,22 +74,27 @@ def make_h1_like(
         in ten, a different one each time. The names are labels: nothing is taken from the cell
         lines called so.
     cells_per_target
-        Median number of cells a target, at least 12. The numbers are log-normal, cut at 12.
+        Median number of cells a target, at least 12; the others are spread as in the real screen.
     n_controls
         Number of non-targeting cells in each context.
     n_batches
-        Number of batches. They differ in depth only.
+        Number of batches. They differ in depth and a little in expression.
     effect_scale
         Factor on the size of every effect. 1 gives the sizes measured in H1. The default of 2
         makes up for a part of the cells that a small world lacks: with 30 cells a target, where
         H1 has 1,045, effects of their real size drown in sampling noise.
+    cache
+        Keep the world on disk and read it from there the next time: in the folder named by the
+        environment variable ``VCC_CACHE``, else in the user's cache folder. A stored world is used
+        only if its checksums are right and its code, NumPy and sizes are today's.
     progress
-        Show a progress bar, one step a context.
+        Show a progress bar, one step a block of cells.
 
     Returns
     -------
     World
-        Its contexts, split and noise-free effects.
+        Its contexts, split and noise-free effects. Each context: X CSR, float32, integer counts;
+        obs ``target_gene``, ``guide_id`` and ``batch``, categories; var ``is_target``, bool.
 
     Raises
     ------
@@ -141,14 +104,10 @@ def make_h1_like(
 
     Notes
     -----
-    With ``effect_scale=1`` and 400 cells a target, the first context's mean baseline has an MAE
-    of about .03 and 4 % of the genes are differentially expressed in the median target, as in
-    H1; with the default 30 cells sampling noise more than doubles that MAE.
+    What the simulation is tuned to, and what it cannot stand for, is shown in the book's chapter
+    on calibration. Cells are in random order, as in the real files.
 
-    Cells are in random order, as in the real files: rows of one target do not stand together.
-    The first context is the same whatever other contexts are asked for.
-
-    Taught in: notebooks/02_from_counts_to_effects.
+    Taught in: notebooks/01_load_the_h1_data.
 
     Examples
     --------
@@ -158,32 +117,265 @@ def make_h1_like(
     >>> bool(world.contexts["H1"].uns["simulated"])
     True
     """
+    size = Size(n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale)
     names = _check_contexts(contexts)
-    n_train, n_validation, n_test = _check_targets(n_targets, n_genes)
+    size = _check_size(size)
     _check_whole("seed", seed, at_least=0)
-    _check_whole("cells_per_target", cells_per_target, at_least=MIN_CELLS)
-    _check_whole("n_controls", n_controls, at_least=MIN_CELLS)
-    _check_whole("n_batches", n_batches, at_least=1)
-    _check_scale(effect_scale)
+    wanted = {"seed": int(seed), "contexts": names, "size": asdict(size)}
+    if cache and (found := _cache.load(wanted)) is not None:
+        return found
+    world = _draw_world(size, names, int(seed), progress)
+    if cache:
+        _cache.store(wanted, world)
+    return world
 
-    rng = np.random.default_rng(seed)
-    biology = _draw_biology(n_genes, n_train + n_validation + n_test, rng)
-    coverage = np.full(len(names), COVERAGE)
-    coverage[0] = 1.0
-    cells, truth = {}, {}
-    for name, share in zip(tqdm(names, disable=not progress), coverage, strict=True):
-        log_basal = biology.log_basal
-        if cells:
-            log_basal = log_basal + rng.normal(0, CONTEXT_LOG_SD, n_genes)
-        n_cells = _draw_group_sizes(biology.targets.size, cells_per_target, share, rng)
-        changes, residual = _draw_log_fold_changes(biology, log_basal, effect_scale, rng)
-        fractions = _fractions(log_basal, changes)
-        group_sizes = np.append(n_cells, n_controls)
-        cells[name] = _draw_cells(name, fractions, group_sizes, n_batches, biology, rng)
-        truth[name] = _as_truth(_noise_free_effects(fractions), n_cells, residual, biology)
-        _label_as_simulated(cells[name], truth[name], seed=seed, context=name)
-    split = _split(biology.genes[biology.targets], (n_train, n_validation, n_test))
-    return World(contexts=cells, split=split, truth=truth, seed=int(seed))
+
+def _draw_world(size: Size, names: list[str], seed: int, progress: bool) -> World:
+    recipe = draw_recipe(size, tuple(names), seed=seed)
+    rosters = {name: draw_roster(recipe, name) for name in names}
+    contexts, truth = {}, {}
+    with tqdm(total=sum(map(len, rosters.values())), unit=" cells", disable=not progress) as bar:
+        for name, roster in rosters.items():
+            order = _shuffled(recipe, name, roster.index)
+            blocks = [counts for _, counts in _blocks(recipe, name, roster, order, bar)]
+            cells = AnnData(
+                sparse.vstack(blocks, format="csr"),
+                obs=_labels(recipe, name, roster.loc[order]),
+                var=_gene_table(recipe),
+            )
+            contexts[name], truth[name] = cells, _truth(recipe, name)
+            for part in (cells, truth[name]):
+                part.uns.update(_marks(recipe, name))
+    return World(contexts=contexts, split=_split(recipe), truth=truth, seed=seed)
+
+
+def write_h1_like(
+    path: str | Path,
+    *,
+    size: str | Size = "h1",
+    part: str = "train",
+    context: str = "H1",
+    seed: int = 0,
+    progress: bool = False,
+) -> Path:
+    """Write simulated cells in the official format, a block at a time.
+
+    Parameters
+    ----------
+    path
+        The ``.h5ad`` file to write; one that exists is replaced at the end, in one step.
+    size
+        ``"small"`` (the default world), ``"panel"`` (all 18,080 genes, few cells), ``"h1"`` (the
+        real numbers of cells: 221,273 for the training part, 15.5 GB), or a
+        :class:`~vcc_helpers.datasets.Size`.
+    part
+        ``"train"``, ``"validation"``, ``"test"``, or ``"all"`` targets. The same controls are in
+        each, as in the official files.
+    context
+        Name of the context: ``"H1"``, or another cell line.
+    seed
+        The same seed gives the same cells as :func:`make_h1_like` draws.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        The file. X: CSR, float32, not compressed; obs ``target_gene``, ``guide_id``, ``batch``.
+
+    Raises
+    ------
+    ValueError
+        The size or part is unknown.
+    OSError
+        The file cannot be written, or there is no room for it.
+
+    Notes
+    -----
+    Memory is that of the recipe and of two blocks, below 1 GB, whatever the number of cells.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    size, names = _size_of(size), (context,) if context == "H1" else ("H1", context)
+    _check_whole("seed", seed, at_least=0)
+    recipe = draw_recipe(size, names, seed=int(seed))
+    _write_part(Path(path), recipe, context, part, progress)
+    return Path(path)
+
+
+def write_challenge(
+    folder: str | Path,
+    *,
+    size: str | Size = "panel",
+    contexts: Sequence[str] = CONTEXTS,
+    seed: int = 0,
+    progress: bool = False,
+) -> Path:
+    """Write a whole simulated challenge: a folder that ``VCC_DATA`` can name.
+
+    Parameters
+    ----------
+    folder
+        Where to: a new or an empty folder.
+    size, seed, progress
+        As for :func:`write_h1_like`.
+    contexts
+        The context to predict in, and the others.
+
+    Returns
+    -------
+    Path
+        The folder, with ``adata_Training.h5ad``, ``adata_Validation.h5ad``, ``adata_Test.h5ad``,
+        ``pert_counts_*.csv``, ``gene_names.csv`` and ``contexts/<name>.h5ad``.
+
+    Raises
+    ------
+    FileExistsError
+        The folder is there and not empty.
+
+    Notes
+    -----
+    Taught in: notebooks/01_load_the_h1_data.
+    """
+    folder, names, size = Path(folder), _check_contexts(contexts), _size_of(size)
+    _check_whole("seed", seed, at_least=0)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; name a new folder, so that no two mix")
+    recipe = draw_recipe(size, tuple(names), seed=int(seed))
+    (folder / "contexts").mkdir(parents=True, exist_ok=True)
+    pd.Series(recipe.genes).to_csv(folder / "gene_names.csv", index=False, header=False)
+    for part, official in OFFICIAL_PARTS.items():
+        depth = _write_part(folder / f"adata_{official}.h5ad", recipe, names[0], part, progress)
+        _count_table(depth).to_csv(folder / f"pert_counts_{official}.csv", index=False)
+    for name in names[1:]:
+        _write_part(folder / "contexts" / f"{name}.h5ad", recipe, name, "all", progress)
+    return folder
+
+
+def _count_table(depth: pd.Series) -> pd.DataFrame:
+    """List cells and median depth of each target, as the released tables do."""
+    table = depth.groupby(level=0).agg(["size", "median"]).drop(CONTROL)
+    table = table.sort_values("size", ascending=False, kind="stable").reset_index()
+    return table.set_axis(["target_gene", "n_cells", "median_umi_per_cell"], axis=1)
+
+
+def _write_part(path: Path, recipe: Recipe, context: str, part: str, progress: bool) -> pd.Series:
+    """Write one file; return each cell's depth, index target_gene."""
+    roster = draw_roster(recipe, context)
+    order = _shuffled(recipe, context, _cells_of(recipe, roster, part))
+    obs = _labels(recipe, context, roster.loc[order])
+    empty = sparse.csr_matrix((len(order), recipe.size.n_genes), dtype=np.float32)
+    frame = AnnData(empty, obs=obs, var=_gene_table(recipe), uns=_marks(recipe, context))
+    with (
+        replacing(path) as unfinished,
+        tqdm(total=len(order), unit=" cells", disable=not progress) as bar,
+    ):
+        frame.write_h5ad(unfinished)
+        with h5py.File(unfinished, "r+") as file:
+            depth = _stream(file["X"], _blocks(recipe, context, roster, order, bar))
+    return pd.Series(depth, index=obs[PERTURBATION_KEY].astype(str))
+
+
+def _stream(matrix: h5py.Group, blocks: Iterator[tuple[int, sparse.csr_matrix]]) -> np.ndarray:
+    """Append blocks of rows to the empty matrix of a standard file; return the cells' depths."""
+    n_cells = matrix["indptr"].shape[0] - 1
+    for name, dtype in (("data", np.float32), ("indices", np.int32)):
+        del matrix[name]
+        matrix.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(2**18,))
+    del matrix["indptr"]
+    indptr, depth = np.zeros(n_cells + 1, dtype=np.int64), np.zeros(n_cells)
+    for start, counts in blocks:
+        stop, filled = start + counts.shape[0], indptr[start]
+        for name in ("data", "indices"):
+            matrix[name].resize((filled + counts.nnz,))
+            matrix[name][filled:] = getattr(counts, name)
+        indptr[start + 1 : stop + 1] = filled + counts.indptr[1:].astype(np.int64)
+        depth[start:stop] = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+    matrix.create_dataset("indptr", data=indptr)
+    return depth
+
+
+def _blocks(
+    recipe: Recipe, context: str, roster: pd.DataFrame, order: np.ndarray, bar: tqdm
+) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    """Draw the cells in this order, a block on each core; yield first row and counts."""
+    rows = max(1, BLOCK_VALUES // recipe.size.n_genes)
+    starts = range(0, len(order), rows)
+    n_threads = min(os.cpu_count() or 1, 8)
+
+    def draw(start: int) -> sparse.csr_matrix:
+        return draw_counts(recipe, context, roster, order[start : start + rows])
+
+    with ThreadPoolExecutor(n_threads) as pool:
+        waiting = [(start, pool.submit(draw, start)) for start in starts[:n_threads]]
+        for later in [*starts[n_threads:], *[None] * len(waiting)]:
+            start, future = waiting.pop(0)
+            counts = future.result()
+            if later is not None:  # no more blocks in the air than threads
+                waiting.append((later, pool.submit(draw, later)))
+            yield start, counts
+            bar.update(counts.shape[0])
+
+
+def _cells_of(recipe: Recipe, roster: pd.DataFrame, part: str) -> np.ndarray:
+    if part == "all":
+        return roster.index.to_numpy()
+    if part not in SPLIT_NAMES:
+        raise ValueError(f"no part {part!r}; expected one of {', '.join(SPLIT_NAMES)}, or 'all'")
+    in_part = np.append(recipe.part_of_target == SPLIT_NAMES.index(part), True)
+    return roster.index[in_part[roster["group"]]].to_numpy()
+
+
+def _shuffled(recipe: Recipe, context: str, cells: np.ndarray) -> np.ndarray:
+    rng = np.random.default_rng([recipe.seed, 4, recipe.contexts[context].key])
+    return rng.permutation(np.asarray(cells))
+
+
+def _labels(recipe: Recipe, context: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Make the columns of the real files: target, guide and batch of each cell."""
+    labels = recipe.labels
+    group = rows["group"].to_numpy()
+    target = labels[group]
+    is_control = group == len(recipe.targets)
+    suffix = np.where(is_control, "_", "_P").astype(object)
+    guide = target + suffix + (rows["guide"].to_numpy() + 1).astype(str).astype(object)
+    batches = [f"sim_{number:02d}" for number in range(1, recipe.size.n_batches + 1)]
+    return pd.DataFrame(
+        {
+            "target_gene": pd.Categorical(target),
+            "guide_id": pd.Categorical(guide),
+            "batch": pd.Categorical.from_codes(rows["batch"], categories=batches),
+        },
+        index=[f"{context}_{number:06d}" for number in rows.index],
+    )
+
+
+def _gene_table(recipe: Recipe) -> pd.DataFrame:
+    is_target = np.isin(np.arange(recipe.genes.size), recipe.targets)
+    return pd.DataFrame({"is_target": is_target}, index=recipe.genes)
+
+
+def _marks(recipe: Recipe, context: str) -> dict:
+    note = f"SIMULATED by vcc_helpers, seed {recipe.seed}, context {context}; not real cells"
+    return {"simulated": True, "context": context, "note": note}
+
+
+def _truth(recipe: Recipe, context: str) -> AnnData:
+    """Noise-free effects of the context's targets as an AnnData, rows sorted by name."""
+    here, names = recipe.contexts[context], recipe.labels[:-1]
+    rows = np.argsort(names, kind="stable")
+    rows = rows[here.n_cells[rows] > 0]
+    obs = pd.DataFrame(
+        {"n_cells": here.n_cells[rows], "residual": here.residual[rows]},
+        index=pd.Index(names[rows], name="target_gene"),
+    )
+    return AnnData(expected_effects(recipe, context)[rows], obs=obs, var=_gene_table(recipe))
+
+
+def _split(recipe: Recipe) -> dict[str, list[str]]:
+    """Cut the targets, which are in random order, into the three parts."""
+    parts = np.split(recipe.labels[:-1], np.cumsum(recipe.size.n_targets)[:-1])
+    return {key: sorted(part.tolist()) for key, part in zip(SPLIT_NAMES, parts, strict=True)}
 
 
 def _check_whole(name: str, value: int, *, at_least: int) -> None:
@@ -192,14 +384,33 @@ def _check_whole(name: str, value: int, *, at_least: int) -> None:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
 
 
-def _check_scale(effect_scale: float) -> None:
-    is_number = isinstance(effect_scale, numbers.Real) and not isinstance(effect_scale, bool)
-    if not is_number or not 0 < effect_scale < np.inf:
-        raise ValueError(f"effect_scale must be a positive number, got {effect_scale!r}")
+def _size_of(size: str | Size) -> Size:
+    return _check_size(SIZES.get(size, size) if isinstance(size, str) else size)
 
 
-def _check_targets(n_targets: tuple[int, int, int], n_genes: int) -> tuple[int, int, int]:
-    _check_whole("n_genes", n_genes, at_least=1)
+def _check_size(size: Size) -> Size:
+    if not isinstance(size, Size):
+        raise ValueError(f"no size {size!r}; expected one of {', '.join(SIZES)}, or a Size")
+    _check_whole("n_genes", size.n_genes, at_least=1)
+    _check_targets(size.n_targets, size.n_genes)
+    _check_whole("cells_per_target", size.cells_per_target, at_least=MIN_CELLS)
+    _check_whole("n_controls", size.n_controls, at_least=MIN_CELLS)
+    _check_whole("n_batches", size.n_batches, at_least=1)
+    scale = size.effect_scale
+    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+    if not is_number or not 0 < scale < np.inf:
+        raise ValueError(f"effect_scale must be a positive number, got {scale!r}")
+    for number, cells in zip(size.n_targets, size.cells_of_parts or (), strict=False):
+        if cells < 5 * number * size.cells_per_target // 6:
+            raise ValueError(
+                f"cells_of_parts asks for {cells} cells of {number} targets, too few for a median "
+                f"of {size.cells_per_target} a target"
+            )
+    n_genes, n_targets, *rest = astuple(size)
+    return Size(int(n_genes), tuple(int(n) for n in n_targets), *rest)
+
+
+def _check_targets(n_targets: tuple[int, int, int], n_genes: int) -> None:
     if not isinstance(n_targets, Sequence) or len(n_targets) != len(SPLIT_NAMES):
         raise ValueError(
             "n_targets must be three numbers (train, validation, test), such as (150, 50, 100); "
@@ -212,7 +423,6 @@ def _check_targets(n_targets: tuple[int, int, int], n_genes: int) -> tuple[int, 
             f"n_targets {tuple(n_targets)} make {sum(n_targets)} targets, but n_genes is "
             f"{n_genes} and each target is one of the genes; ask for fewer targets or more genes"
         )
-    return tuple(n_targets)
 
 
 def _check_contexts(contexts: Sequence[str]) -> list[str]:
@@ -225,243 +435,3 @@ def _check_contexts(contexts: Sequence[str]) -> list[str]:
     if repeated:
         raise ValueError(f"each context can be named only once, but {repeated} are repeated")
     return list(contexts)
-
-
-def _label_as_simulated(*parts: AnnData, seed: int, context: str) -> None:
-    note = f"SIMULATED by make_h1_like(seed={seed}, ...), context {context}; not real cells"
-    for part in parts:
-        part.uns.update(simulated=True, context=context, note=note)
-
-
-def _gene_names(n_genes: int) -> np.ndarray:
-    """Name the genes SIM0001, SIM0002, ...: with these zeros no gene symbol looks like it."""
-    width = max(4, len(str(n_genes)))
-    return np.array([f"SIM{number:0{width}d}" for number in range(1, n_genes + 1)], dtype=object)
-
-
-def _unit_rows(matrix: np.ndarray) -> np.ndarray:
-    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-
-
-def _draw_scores(n_targets: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw scores on programmes of which a few are large: Laplace values squared, sign kept."""
-    values = rng.laplace(size=(n_targets, N_PROGRAMMES))
-    return _unit_rows(values * np.abs(values))
-
-
-def _draw_biology(n_genes: int, n_targets: int, rng: np.random.Generator) -> _Biology:
-    """Draw all that does not depend on the context: expression, targets, programmes."""
-    # Evenly spaced shares in random order: the distribution is the same for every seed.
-    shares = (rng.permutation(n_genes) + 0.5) / n_genes
-    log_basal = np.interp(shares, BASAL_SHARE, np.log(BASAL_COUNTS))
-    # A gene that is off cannot be knocked down: targets come from the higher half.
-    expressed = np.argsort(-log_basal, kind="stable")[: max(n_targets, n_genes // 2)]
-    targets = rng.choice(expressed, n_targets, replace=False)
-    programmes = _unit_rows(rng.laplace(size=(N_PROGRAMMES, n_genes)))
-    membership = _unit_rows(programmes[:, targets].T)
-    other = _draw_scores(n_targets, rng)
-    return _Biology(
-        genes=_gene_names(n_genes),
-        log_basal=log_basal,
-        targets=targets,
-        programmes=programmes,
-        common=rng.laplace(size=n_genes),
-        common_gain=rng.normal(1, 1, n_targets),
-        scores=np.sqrt(MEMBERSHIP_SHARE) * membership + np.sqrt(1 - MEMBERSHIP_SHARE) * other,
-        log_size=rng.normal(0, TARGET_SIZE_LOG_SD, n_targets),
-    )
-
-
-def _draw_group_sizes(
-    n_targets: int, median: int, coverage: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Draw the number of cells of each target, (n_targets,), int; 0 where not covered."""
-    sizes = np.rint(median * np.exp(rng.normal(0, GROUP_LOG_SD, n_targets))).astype(int)
-    sizes = np.maximum(sizes, MIN_CELLS)
-    n_missing = n_targets - round(coverage * n_targets)
-    sizes[rng.choice(n_targets, n_missing, replace=False)] = 0
-    return sizes
-
-
-def _draw_log_fold_changes(
-    biology: _Biology, log_basal: np.ndarray, effect_scale: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw what each knock-down does in one context.
-
-    Parameters
-    ----------
-    biology
-        What all contexts share.
-    log_basal
-        (n_genes,), float64, log of the mean count in this context.
-    effect_scale
-        Factor on every change but a target's own.
-    rng
-        The generator to draw from.
-
-    Returns
-    -------
-    changes : numpy.ndarray
-        (n_targets, n_genes), float64, natural-log fold change of the mean count.
-    residual : numpy.ndarray
-        (n_targets,), float64, own-gene expression left, 0 to 1.
-
-    Notes
-    -----
-    A change is the sum of four parts: the response common to all knock-downs, the target's
-    programmes shared by all contexts, its programmes in this context alone, and a part of its
-    own. Each is scaled to its share of the squared norm in lognorm space, where a log fold
-    change shows with the slope of log(1 + m) at the gene's mean count m, which is m / (1 + m).
-    """
-    n_targets = biology.targets.size
-    slope = 1 / (1 + np.exp(-log_basal))
-    shared = biology.scores @ biology.programmes
-    rewired = _draw_scores(n_targets, rng) @ biology.programmes
-    own = rng.laplace(size=(n_targets, log_basal.size))
-    changes = np.outer(
-        np.sqrt(COMMON_SHARE) * biology.common_gain,
-        biology.common / np.linalg.norm(biology.common * slope),
-    )
-    for share, part in ((SHARED_SHARE, shared), (REWIRED_SHARE, rewired), (OWN_SHARE, own)):
-        changes += np.sqrt(share) * part / np.linalg.norm(part * slope, axis=1, keepdims=True)
-    log_size = biology.log_size + rng.normal(0, CONTEXT_SIZE_LOG_SD, n_targets)
-    norm = effect_scale * EFFECT_NORM * np.sqrt(log_basal.size / EFFECT_GENES) * np.exp(log_size)
-    changes = np.clip(changes * norm[:, None], -MAX_LOG_FOLD_CHANGE, MAX_LOG_FOLD_CHANGE)
-    residual = _draw_residual(n_targets, rng)
-    changes[np.arange(n_targets), biology.targets] = np.log(residual)
-    return changes, residual
-
-
-def _draw_residual(n_targets: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw the share of own-gene expression left, (n_targets,): about 5 %, a few poor ones."""
-    residual = RESIDUAL_MEDIAN * np.exp(rng.normal(0, RESIDUAL_LOG_SD, n_targets))
-    poor = rng.random(n_targets) < POOR_KNOCKDOWN_SHARE
-    return np.where(poor, rng.uniform(*POOR_RESIDUAL, n_targets), residual)
-
-
-def _fractions(log_basal: np.ndarray, changes: np.ndarray) -> np.ndarray:
-    """Share of each gene in a cell's counts, (n_targets + 1, n_genes); the last row is control.
-
-    Rows sum to 1: a cell that makes more of one gene has fewer counts left for the others.
-    """
-    control = np.zeros_like(changes[:1])
-    expression = np.exp(log_basal + np.concatenate([changes, control]))
-    return expression / expression.sum(axis=1, keepdims=True)
-
-
-def _draw_depth(
-    n_cells: int, n_batches: int, n_genes: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draw each cell's batch, int from 0, and depth, the expected number of its counts."""
-    batch = rng.integers(n_batches, size=n_cells)
-    batch_shift = rng.normal(0, BATCH_LOG_SD, n_batches)
-    log_depth = batch_shift[batch] + rng.normal(0, DEPTH_LOG_SD, n_cells)
-    return batch, DEPTH_PER_GENE * n_genes * np.exp(log_depth)
-
-
-def _draw_counts(
-    fractions: np.ndarray, group: np.ndarray, depth: np.ndarray, rng: np.random.Generator
-) -> sparse.csr_matrix:
-    """Draw negative binomial counts, (n_cells, n_genes), CSR, float32, a block at a time.
-
-    A Poisson draw whose mean is multiplied by a gamma variable of mean 1 and variance
-    ``DISPERSION`` is negative binomial, with variance ``mean + DISPERSION * mean ** 2``.
-    """
-    blocks = []
-    for start in range(0, group.size, CELLS_PER_BLOCK):
-        rows = slice(start, start + CELLS_PER_BLOCK)
-        mean = depth[rows, None] * fractions[group[rows]]
-        mean *= DISPERSION * rng.standard_gamma(1 / DISPERSION, mean.shape, dtype=np.float32)
-        blocks.append(sparse.csr_matrix(rng.poisson(mean).astype(np.float32)))
-    return sparse.vstack(blocks, format="csr")
-
-
-def _draw_cells(
-    context: str,
-    fractions: np.ndarray,
-    group_sizes: np.ndarray,
-    n_batches: int,
-    biology: _Biology,
-    rng: np.random.Generator,
-) -> AnnData:
-    """Draw the cells of one context, in random order, with the columns of the real files."""
-    labels = np.append(biology.genes[biology.targets], CONTROL)
-    group = rng.permutation(np.repeat(np.arange(labels.size), group_sizes))
-    batch, depth = _draw_depth(group.size, n_batches, biology.genes.size, rng)
-    counts = _draw_counts(fractions, group, depth, rng)
-    batch_names = [f"sim_{number:02d}" for number in range(1, n_batches + 1)]
-    obs = pd.DataFrame(
-        {
-            "target_gene": pd.Categorical(labels[group]),
-            "batch": pd.Categorical.from_codes(batch, categories=batch_names),
-        },
-        index=[f"{context}_{number:06d}" for number in range(1, group.size + 1)],
-    )
-    return AnnData(counts, obs=obs, var=_gene_table(biology))
-
-
-def _noise_free_effects(fractions: np.ndarray) -> np.ndarray:
-    """Effects that infinitely many cells would show, (n_targets, n_genes), float64, lognorm."""
-    smallest = np.log(fractions.min())
-    # Expected lognorm depends on a gene's fraction alone, and smoothly: a table will do.
-    log_grid = np.linspace(smallest, np.log(fractions.max()), 1000)
-    table = _expected_lognorm(np.exp(log_grid) * DEPTH_PER_GENE * fractions.shape[1])
-    means = np.interp(np.log(fractions), log_grid, table)
-    return means[:-1] - means[-1]
-
-
-def _expected_lognorm(mean_counts: np.ndarray) -> np.ndarray:
-    r"""Mean of log(1 + count / s) over cells, s being a cell's depth in units of the median.
-
-    Parameters
-    ----------
-    mean_counts
-        (n,), float64, mean counts of a gene in a cell of median depth.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n,), float64, lognorm.
-
-    Notes
-    -----
-    For x >= 0, :math:`\log(1 + x) = \int_0^\infty (1 - e^{-tx}) e^{-t} / t \, dt`, so the mean
-    of the logarithm needs only the mean of :math:`e^{-tx}`. For a negative binomial count of
-    mean m and dispersion d that is :math:`(1 + d m (1 - e^{-t}))^{-1/d}`. The integral runs over
-    log t by the trapezoidal rule, depth over the nodes of Gauss and Hermite.
-    """
-    log_t, step = np.linspace(-25, 5, 301, retstep=True)
-    t = np.exp(log_t)[:, None]
-    nodes, weights = np.polynomial.hermite_e.hermegauss(7)
-    total = np.zeros(mean_counts.size)
-    spread = np.hypot(DEPTH_LOG_SD, BATCH_LOG_SD)
-    for depth, weight in zip(np.exp(spread * nodes), weights / weights.sum(), strict=True):
-        chance = DISPERSION * depth * mean_counts * -np.expm1(-t / depth)
-        missing = -np.expm1(-np.log1p(chance) / DISPERSION)
-        total += weight * step * (missing * np.exp(-t)).sum(axis=0)
-    return total
-
-
-def _as_truth(
-    effects: np.ndarray, n_cells: np.ndarray, residual: np.ndarray, biology: _Biology
-) -> AnnData:
-    """Wrap the effects of the covered targets as an AnnData, rows sorted by name."""
-    names = biology.genes[biology.targets]
-    rows = np.argsort(names, kind="stable")
-    rows = rows[n_cells[rows] > 0]
-    obs = pd.DataFrame(
-        {"n_cells": n_cells[rows], "residual": residual[rows]},
-        index=pd.Index(names[rows], name="target_gene"),
-    )
-    return AnnData(effects[rows].astype(np.float32), obs=obs, var=_gene_table(biology))
-
-
-def _gene_table(biology: _Biology) -> pd.DataFrame:
-    is_target = np.isin(np.arange(biology.genes.size), biology.targets)
-    return pd.DataFrame({"is_target": is_target}, index=biology.genes)
-
-
-def _split(names: np.ndarray, n_targets: tuple[int, int, int]) -> dict[str, list[str]]:
-    """Cut the targets, which are in random order, into the three parts."""
-    parts = np.split(names, np.cumsum(n_targets)[:-1])
-    return {key: sorted(part.tolist()) for key, part in zip(SPLIT_NAMES, parts, strict=True)}

@@ -33,7 +33,8 @@ class World:
     Attributes
     ----------
     contexts : dict[str, AnnData]
-        One AnnData a context, ``(n_cells, n_genes)``: X counts, obs ``target_gene`` and ``batch``.
+        One AnnData a context, ``(n_cells, n_genes)``: X counts (of other lines, what their files
+        hold: often log-normalised values), obs ``target_gene`` and ``batch``.
         The first is the context to predict in. Simulated: in memory, and the first holds every
         target. From files: open on disk, and the first is the training file.
     split : dict[str, list[str]]

@@ -1,0 +1,443 @@
+"""The same screen comes back the same from every layout, and what is wrong is named."""
+
+import gzip
+import io
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_cells
+from scipy import io as scipy_io
+from scipy import sparse
+
+from vcc_helpers import datasets, pseudobulk
+from vcc_helpers.datasets import _layouts
+from vcc_helpers.datasets._layouts import read_contexts, read_screen
+
+CONTROL = "non-targeting"
+RENGE = Path(__file__).resolve().parents[2] / (
+    "shared/data/other/renge_hipsc_crisprko_14945x103_log1p.h5ad"
+)
+
+
+@pytest.fixture
+def cells():
+    """Counts with gene identifiers, batches and lines: what the layouts below all hold."""
+    cells = make_cells(0)
+    cells.obs_names = [f"ACGT{i}-1" for i in range(cells.n_obs)]
+    cells.obs["lane"] = np.arange(cells.n_obs) % 3
+    cells.obs["line"] = "K562"
+    cells.var["gene_id"] = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
+    return cells
+
+
+def with_h5ad(cells, folder):
+    cells.write_h5ad(folder / "screen.h5ad")
+    return folder / "screen.h5ad", {}
+
+
+def labels_file(cells, folder, name="labels.csv"):
+    table = cells.obs.rename_axis("barcode")
+    table.to_csv(folder / name, sep="\t" if ".tsv" in name else ",")
+    return folder / name
+
+
+def features_of(cells):
+    """The genes, and one guide: Cell Ranger writes both as features."""
+    ids = [*cells.var["gene_id"], "guide_1"]
+    names = [*cells.var_names, "guide_1"]
+    kinds = ["Gene Expression"] * cells.n_vars + ["CRISPR Guide Capture"]
+    matrix = sparse.csc_matrix(np.c_[cells.X, np.full(cells.n_obs, 7)].T)
+    return ids, names, kinds, matrix
+
+
+def with_10x_h5(cells, folder):
+    ids, names, kinds, matrix = features_of(cells)
+    with h5py.File(folder / "matrix.h5", "w") as file:
+        group = file.create_group("matrix")
+        for name in ("data", "indices", "indptr"):
+            group[name] = getattr(matrix, name)
+        group["shape"] = matrix.shape
+        group["barcodes"] = np.array(cells.obs_names, dtype="S")
+        for name, values in {"id": ids, "name": names, "feature_type": kinds}.items():
+            group[f"features/{name}"] = np.array(values, dtype="S")
+    return folder / "matrix.h5", {"labels": labels_file(cells, folder)}
+
+
+def write_gz(path, text):
+    with gzip.open(path, "wt") as file:
+        file.write(text)
+
+
+def with_mtx_gz(cells, folder):
+    ids, names, kinds, matrix = features_of(cells)
+    (sample := folder / "filtered").mkdir()
+    buffer = io.BytesIO()
+    scipy_io.mmwrite(buffer, matrix.astype(int))
+    with gzip.open(sample / "GSM1_matrix.mtx.gz", "wb") as file:
+        file.write(buffer.getvalue())
+    rows = ("\t".join(row) for row in zip(ids, names, kinds, strict=True))
+    write_gz(sample / "GSM1_features.tsv.gz", "\n".join(rows) + "\n")
+    write_gz(sample / "GSM1_barcodes.tsv.gz", "\n".join(cells.obs_names) + "\n")
+    return sample, {"labels": labels_file(cells, folder, "labels.tsv.gz")}
+
+
+def with_old_mtx(cells, folder):
+    (sample := folder / "old").mkdir()
+    scipy_io.mmwrite(sample / "matrix.mtx", sparse.csc_matrix(cells.X.T).astype(int))
+    rows = ("\t".join(row) for row in zip(cells.var["gene_id"], cells.var_names, strict=True))
+    (sample / "genes.tsv").write_text("\n".join(rows) + "\n")
+    (sample / "barcodes.tsv").write_text("\n".join(cells.obs_names) + "\n")
+    return sample, {"labels": cells.obs}
+
+
+LAYOUTS = [with_h5ad, with_10x_h5, with_mtx_gz, with_old_mtx]
+
+
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_every_layout_gives_the_same_cells(cells, tmp_path, write):
+    path, options = write(cells, tmp_path)
+    screen = read_screen(path, batch_key="lane", context_key="line", **options)
+    assert sparse.issparse(screen.X) and screen.X.format == "csr" and screen.X.dtype == np.float32
+    np.testing.assert_array_equal(screen.X.toarray(), cells.X)
+    assert screen.X.data.min() >= 1 and screen.X.has_sorted_indices
+    assert list(screen.obs)[:3] == ["target_gene", "batch", "context"]
+    assert (screen.obs["target_gene"].astype(str) == cells.obs["target_gene"].to_numpy()).all()
+    assert all(isinstance(screen.obs[c].dtype, pd.CategoricalDtype) for c in screen.obs.iloc[:, :3])
+    assert screen.obs["batch"].astype(str).tolist() == cells.obs["lane"].astype(str).tolist()
+    assert set(screen.obs["context"]) == {"K562"}
+    assert list(screen.var_names) == list(cells.var_names)
+    assert list(screen.var["gene_id"]) == list(cells.var["gene_id"])
+    assert list(screen.obs_names) == list(cells.obs_names)
+    pd.testing.assert_frame_equal(pseudobulk(screen).to_df(), pseudobulk(cells).to_df())
+    screen.write_h5ad(tmp_path / "again.h5ad")
+
+
+def test_the_source_is_left_alone(cells, tmp_path):
+    cells.obs_names = [str(i) for i in range(cells.n_obs)]
+    path, _ = with_10x_h5(cells, tmp_path)
+    table = cells.obs.set_axis(range(cells.n_obs))  # barcodes that are numbers
+    before, bytes_before = table.copy(), path.read_bytes()
+    read_screen(path, labels=table, batch_key="lane")
+    assert path.read_bytes() == bytes_before
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_labels_that_are_numbers_are_labels_too(cells, tmp_path):
+    numbers = {CONTROL: 0, "G0": 1, "G1": 2, "G2": 3, "no gene": 4}
+    cells.obs["guide"] = cells.obs["target_gene"].map(numbers).astype(int)
+    path, _ = with_h5ad(cells, tmp_path)
+    names = {str(number): name for name, number in numbers.items()}
+    screen = read_screen(path, perturbation_key="guide", label_map=names)
+    assert (screen.obs["target_gene"].astype(str) == cells.obs["target_gene"].to_numpy()).all()
+    screen = read_screen(path, perturbation_key="guide", control="0")
+    assert (screen.obs["target_gene"] == CONTROL).sum() == 60
+
+
+def test_log1p_counts_of_a_real_screen_come_back_exactly():
+    if not RENGE.exists():
+        pytest.skip(f"the reference file {RENGE.name} is not beside this repository")
+    screen = read_screen(RENGE, values="log1p", context_key="day")
+    bundled = datasets.load_hipsc_screen()
+    assert (screen.X != bundled.X).nnz == 0
+    assert screen.obs["target_gene"].tolist() == bundled.obs["target_gene"].tolist()
+    assert screen.obs["context"].astype(int).tolist() == bundled.obs["day"].tolist()
+    with pytest.raises(ValueError, match=r"whole numbers; .* values='log1p'"):
+        read_screen(RENGE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_log1p_of_counts_of_every_size_come_back(cells, tmp_path, dtype):
+    counts = np.arange(cells.X.size).reshape(cells.shape) * 37.0
+    cells.X = np.log1p(counts).astype(dtype)
+    path, _ = with_h5ad(cells, tmp_path)
+    np.testing.assert_array_equal(read_screen(path, values="log1p").X.toarray(), counts)
+
+
+def test_scaled_values_are_no_log1p_of_counts(cells, tmp_path):
+    cells.X = np.log1p(cells.X / cells.X.sum(axis=1, keepdims=True) * 1e4)
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match="not log1p of counts.*cannot be had back"):
+        read_screen(path, values="log1p")
+
+
+def test_counts_may_be_in_a_layer(cells, tmp_path):
+    counts = cells.X.copy()
+    cells.layers["raw"], cells.X = counts, np.log1p(counts)
+    path, _ = with_h5ad(cells, tmp_path)
+    np.testing.assert_array_equal(read_screen(path, layer="raw").X.toarray(), counts)
+    with pytest.raises(KeyError, match="no layer 'counts'; the file has 'raw'"):
+        read_screen(path, layer="counts")
+    with pytest.raises(ValueError, match="whole numbers; the first that is not is .*layer="):
+        read_screen(path)
+
+
+# Labels
+
+
+@pytest.mark.parametrize("name", ["NT", "control", "Non_Targeting", "neg_ctrl"])
+def test_usual_names_of_controls_are_known(cells, tmp_path, name):
+    cells.obs["guide"] = cells.obs["target_gene"].replace({CONTROL: name})
+    path, _ = with_h5ad(cells, tmp_path)
+    screen = read_screen(path, perturbation_key="guide")
+    assert (screen.obs["target_gene"] == CONTROL).sum() == 60
+    assert (screen.obs["guide"] == name).sum() == 60
+
+
+def test_controls_may_have_any_names(cells, tmp_path):
+    cells.obs["target_gene"] = cells.obs["target_gene"].replace({CONTROL: "safe", "G0": "empty"})
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match="no label is a usual name of controls: there are 'G1'"):
+        read_screen(path)
+    with pytest.raises(ValueError, match="no label is 'Safe'"):
+        read_screen(path, control="Safe")
+    screen = read_screen(path, control=["safe", "empty"])
+    assert (screen.obs["target_gene"] == CONTROL).sum() == 90
+    assert "G0" not in set(screen.obs["target_gene"])
+
+
+def test_two_usual_names_at_once_are_a_question(cells, tmp_path):
+    cells.obs["target_gene"] = cells.obs["target_gene"].replace({"G0": "control"})
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match="'control', 'non-targeting' may all be control labels"):
+        read_screen(path)
+    screen = read_screen(path, control=CONTROL)
+    assert (screen.obs["target_gene"] == "control").sum() == 30
+
+
+@pytest.mark.parametrize("kind", ["function", "table"])
+def test_labels_are_mapped_to_genes(cells, tmp_path, kind):
+    cells.obs["guide"] = cells.obs["target_gene"].astype(str) + "_P1|x"
+    path, _ = with_h5ad(cells, tmp_path)
+    table = {label: label.split("_")[0] for label in cells.obs["guide"].unique()}
+    label_map = table if kind == "table" else (lambda label: label.split("_")[0])
+    screen = read_screen(path, perturbation_key="guide", label_map=label_map)
+    assert (screen.obs["target_gene"].astype(str) == cells.obs["target_gene"].to_numpy()).all()
+    part = {f"{CONTROL}_P1|x": CONTROL, "G0_P1|x": None}
+    screen = read_screen(path, perturbation_key="guide", label_map=part, unlabelled="drop")
+    assert set(screen.obs["target_gene"]) == {CONTROL, "G1_P1|x", "G2_P1|x", "no gene_P1|x"}
+    assert screen.n_obs == cells.n_obs - 30
+
+
+@pytest.mark.parametrize("hole", ["absent", "empty", "NaN"])
+def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
+    path, _ = with_old_mtx(cells, tmp_path)
+    table = cells.obs[["target_gene"]].astype(object)
+    first = cells.obs_names[:4]
+    if hole == "absent":
+        table = table.drop(first)
+    else:
+        table.loc[first, "target_gene"] = "" if hole == "empty" else np.nan
+    with pytest.raises(ValueError, match="4 of 131 cells have no label .* 'ACGT0-1'.*'drop'"):
+        read_screen(path, labels=table)
+    screen = read_screen(path, labels=table, unlabelled="drop")
+    assert list(screen.obs_names) == list(cells.obs_names[4:])
+    np.testing.assert_array_equal(screen.X.toarray(), cells.X[4:])
+
+
+def test_a_missing_column_is_answered_with_those_there(cells, tmp_path):
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(KeyError, match="no column 'guide' .* 'target_gene', 'lane', 'line'"):
+        read_screen(path, perturbation_key="guide")
+    with pytest.raises(KeyError, match="no column 'day' of the cells"):
+        read_screen(path, context_key="day")
+
+
+def test_barcodes_that_do_not_match_are_shown(cells, tmp_path):
+    path, _ = with_10x_h5(cells, tmp_path)
+    table = cells.obs.set_axis(cells.obs_names.str.removesuffix("-1"))
+    with pytest.raises(ValueError, match="table has 'ACGT0', 'ACGT1' and .* matrix 'ACGT0-1'"):
+        read_screen(path, labels=table)
+    with pytest.raises(ValueError, match="more than one row for 'ACGT0-1'"):
+        read_screen(path, labels=pd.concat([cells.obs, cells.obs[:1]]))
+    with pytest.raises(FileNotFoundError, match="no such table of labels: .*nowhere"):
+        read_screen(path, labels=tmp_path / "nowhere.csv")
+
+
+# Genes
+
+
+def test_gene_symbols_may_be_a_column(cells, tmp_path):
+    cells.var["symbol"] = cells.var_names.to_series().where(cells.var_names != "G3", None)
+    cells.var_names = cells.var["gene_id"].to_numpy()
+    cells.var = cells.var[["symbol"]]
+    path, _ = with_h5ad(cells, tmp_path)
+    screen = read_screen(path, gene_symbols="symbol")
+    names = [f"G{i}" for i in range(cells.n_vars)]
+    names[3] = "ENSG00000000003"  # a gene without a symbol keeps its identifier
+    assert list(screen.var_names) == names
+    assert list(screen.var["gene_id"]) == list(cells.var_names)
+    with pytest.raises(KeyError, match="no column 'name' of the genes; there are 'symbol'"):
+        read_screen(path, gene_symbols="name")
+
+
+@pytest.mark.parametrize("write", LAYOUTS)
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_repeated_symbols_are_told_or_renamed(cells, tmp_path, write):
+    cells.var_names = ["G0", "G1", "G2", *["TBCE"] * 3, *cells.var_names[6:]]
+    path, options = write(cells, tmp_path)
+    with pytest.raises(ValueError, match="1 gene symbols occur more than once: 'TBCE'; .*rename"):
+        read_screen(path, **options)
+    screen = read_screen(path, duplicates="rename", **options)
+    assert list(screen.var_names[3:6]) == ["TBCE", "TBCE-1", "TBCE-2"]
+    assert list(screen.var["gene_id"]) == list(cells.var["gene_id"])
+
+
+# Files that are none of the layouts
+
+
+def test_what_is_no_screen_says_what_it_is(cells, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file or folder: .*nowhere"):
+        read_screen(tmp_path / "nowhere")
+    (tmp_path / "text.h5ad").write_text("no")
+    with pytest.raises(ValueError, match="text.h5ad is not an HDF5 file; expected an .h5ad"):
+        read_screen(tmp_path / "text.h5ad")
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["GRCh38/data"] = [1]
+    with pytest.raises(ValueError, match="neither an .h5ad .* holds 'GRCh38'"):
+        read_screen(tmp_path / "old.h5")
+
+
+def test_a_folder_that_lacks_a_part_or_has_it_twice(cells, tmp_path):
+    path, options = with_old_mtx(cells, tmp_path)
+    (path / "other_genes.tsv").write_text("")
+    with pytest.raises(ValueError, match="more than one features.tsv: 'genes.tsv', 'other_genes"):
+        read_screen(path, **options)
+    (path / "other_genes.tsv").unlink()
+    lines = (path / "barcodes.tsv").read_text().splitlines(keepends=True)
+    (path / "barcodes.tsv").write_text("".join(lines[:-1]))
+    with pytest.raises(ValueError, match="24 genes and 131 cells, but 24 genes and 130 barcodes"):
+        read_screen(path, **options)
+    (path / "barcodes.tsv").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no barcodes.tsv\[.gz\]; it has 'genes.tsv'"):
+        read_screen(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(np.nan, "whole numbers|NaN"), (-1.0, "negative"), (0.5, "0.5 in cell 'ACGT0-1', gene 'G2'")],
+)
+def test_values_that_are_no_counts_are_placed(cells, tmp_path, value, message):
+    cells.X[0, 2] = value
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        read_screen(path)
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "duplicates", "values"])
+def test_choices_are_checked_before_anything_is_read(name):
+    with pytest.raises(ValueError, match=f"{name} must be one of .* got 'maybe'"):
+        read_screen("nowhere", **{name: "maybe"})
+
+
+# Contexts
+
+
+@pytest.fixture
+def support(tmp_path):
+    """Small files in the layout of the challenge's support set: log1p values, their obs columns."""
+    for seed, name in enumerate(["competition_train", "k562", "k562_gwps", "hepg2"]):
+        cells = make_cells(seed)
+        cells.X = np.log1p(cells.X)
+        cells.obs["batch_var"] = [f"{name}_{i % 2}" for i in range(cells.n_obs)]
+        cells.obs["cell_type"] = name
+        if name == "hepg2":
+            cells.obs = cells.obs.rename(columns={"target_gene": "gene", "batch_var": "gem_group"})
+        cells.write_h5ad(tmp_path / f"{name}.h5")
+    make_cells(9)[:, :5].copy().write_h5ad(tmp_path / "competition_val_template.h5ad")
+    (tmp_path / "starter.toml").write_text("[datasets]\n")
+    (tmp_path / "gene_names.csv").write_text("G0\n")
+    return tmp_path
+
+
+def test_the_support_set_becomes_contexts(support):
+    contexts = read_contexts(support)
+    assert list(contexts) == ["H1", "HepG2", "K562", "K562_gwps"]
+    for seed, name in enumerate(["H1", "K562", "K562_gwps", "HepG2"]):
+        cells = contexts[name]
+        assert cells.isbacked and cells.shape == (131, 24)
+        assert list(cells.obs)[:2] == ["target_gene", "batch"]
+        assert (cells.obs["target_gene"] == CONTROL).sum() == 60
+        logged = make_cells(seed)
+        logged.X = np.log1p(logged.X)
+        np.testing.assert_array_equal(pseudobulk(cells).X, pseudobulk(logged).X)
+
+
+def test_any_files_are_contexts_called_after_them(tmp_path):
+    for name, label in (("beta", CONTROL), ("alpha", "NT")):
+        cells = make_cells(0)
+        cells.obs["target_gene"] = cells.obs["target_gene"].replace({CONTROL: label})
+        cells.write_h5ad(tmp_path / f"{name}.h5ad")
+    contexts = read_contexts(str(tmp_path))
+    assert list(contexts) == ["alpha", "beta"]
+    for cells in contexts.values():
+        assert list(cells.obs) == ["target_gene"] and CONTROL in set(cells.obs["target_gene"])
+
+
+def test_opening_contexts_changes_no_file(support):
+    before = {path: path.read_bytes() for path in support.iterdir()}
+    read_contexts(support)
+    assert {path: path.read_bytes() for path in support.iterdir()} == before
+
+
+def test_what_is_wrong_with_a_folder_of_contexts(support, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder: .*nowhere"):
+        read_contexts(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("")
+    with pytest.raises(FileNotFoundError, match="no .h5ad or .h5 file; it has 'notes.txt'"):
+        read_contexts(tmp_path / "empty")
+    make_cells(0).write_h5ad(support / "k562.h5ad")
+    with pytest.raises(ValueError, match="two files .* are the context 'K562'"):
+        read_contexts(support)
+    (support / "k562.h5ad").unlink()
+    with pytest.raises(KeyError, match="competition_train.h5: there is no column 'guide'"):
+        read_contexts(support, perturbation_key="guide")
+    (support / "k562.h5").write_text("cut")
+    with pytest.raises(ValueError, match="k562.h5 is not an HDF5 file"):
+        read_contexts(support)
+    unlabelled = make_cells(0)
+    del unlabelled.obs["target_gene"]
+    unlabelled.write_h5ad(support / "k562.h5")
+    with pytest.raises(KeyError, match="k562.h5: there is no column 'target_gene'"):
+        read_contexts(support)
+
+
+def test_contexts_are_anndata_objects(support):
+    assert all(isinstance(cells, anndata.AnnData) for cells in read_contexts(support).values())
+
+
+def test_a_file_of_many_blocks_is_read_without_holding_it_dense(tmp_path, monkeypatch):
+    """Many blocks of rows, of which one in three is left out; then the block's size is known."""
+    cells = make_cells(0, n_cells=(300, 200, 120, 90, 600))
+    cells.obs["kept"] = cells.obs["target_gene"].where(np.arange(cells.n_obs) % 3 > 0)
+    cells.write_h5ad(tmp_path / "dense.h5ad")
+    sizes, blocks = [], _layouts.row_blocks
+
+    def small_blocks(source):
+        for start, block in blocks(source, block_rows=100):
+            sizes.append(block.shape[0])
+            yield start, block
+
+    monkeypatch.setattr(_layouts, "row_blocks", small_blocks)
+    screen = read_screen(
+        tmp_path / "dense.h5ad", perturbation_key="kept", unlabelled="drop", control=CONTROL
+    )
+    expected = cells[cells.obs["kept"].notna()]
+    assert len(sizes) == 14 and max(sizes) == 100
+    np.testing.assert_array_equal(screen.X.toarray(), expected.X)
+    assert list(screen.obs_names) == list(expected.obs_names)
+    bad = cells.copy()
+    bad.X[1234, 5] = 0.5
+    bad.write_h5ad(tmp_path / "bad.h5ad")
+    with pytest.raises(ValueError, match=f"0.5 in cell '{bad.obs_names[1234]}', gene 'G5'"):
+        read_screen(tmp_path / "bad.h5ad")
+
+
+def test_a_screen_can_be_written_over_the_file_it_came_from(cells, tmp_path):
+    path, _ = with_h5ad(cells, tmp_path)
+    read_screen(path).write_h5ad(path)
+    np.testing.assert_array_equal(read_screen(path).X.toarray(), cells.X)

@@ -1,0 +1,504 @@
+"""Other people's cells, in our words: ``target_gene``, ``non-targeting``, counts, gene symbols.
+
+:func:`read_screen` reads a screen into memory, from an ``.h5ad`` file or from what 10x Genomics'
+Cell Ranger writes. :func:`read_contexts` opens a folder of files, one a cell context, on disk.
+
+Taught in: notebooks/10_bring_your_own_screen.
+Needs: ../cells.py.
+
+>>> from vcc_helpers.datasets import load_hipsc_screen
+>>> import tempfile
+>>> screen = load_hipsc_screen()[:50].copy()
+>>> screen.obs = screen.obs.rename(columns={"target_gene": "knocked_out"})
+>>> screen.write_h5ad(path := Path(tempfile.mkdtemp()) / "screen.h5ad")
+>>> list(read_screen(path, perturbation_key="knocked_out", batch_key="day").obs)
+['target_gene', 'batch', 'knocked_out', 'day']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from scipy import io, sparse
+
+from ..cells import CONTROL, PERTURBATION_KEY, inspect_values, open_cells, row_blocks, some_of
+
+#: What others call control cells, in small letters.
+CONTROL_NAMES = (
+    CONTROL,
+    "non_targeting",
+    "nontargeting",
+    "non targeting",
+    "nt",
+    "ntc",
+    "control",
+    "ctrl",
+    "neg_ctrl",
+    "negctrl",
+    "negative_control",
+)
+#: Columns of obs that the support set and the common screens use for the same thing.
+PERTURBATION_KEYS = (PERTURBATION_KEY, "gene", "perturbation")
+BATCH_KEYS = ("batch", "batch_var", "gem_group", "gemgroup")
+#: Files of the challenge's support set, and the context whose cells each holds.
+CONTEXT_NAMES = {
+    "competition_train": "H1",
+    "hepg2": "HepG2",
+    "jurkat": "Jurkat",
+    "k562": "K562",
+    "k562_gwps": "K562_gwps",
+    "rpe1": "RPE1",
+}
+#: In the support set, but with no measured perturbations in it.
+TEMPLATE = "competition_val_template"
+GENE_EXPRESSION = "Gene Expression"
+
+
+def read_screen(
+    path: str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str | Iterable[str] | None = None,
+    label_map: Mapping[str, str] | Callable[[str], str] | None = None,
+    labels: str | Path | pd.DataFrame | None = None,
+    unlabelled: str = "error",
+    batch_key: str | None = None,
+    context_key: str | None = None,
+    gene_symbols: str | None = None,
+    duplicates: str = "error",
+    layer: str | None = None,
+    values: str = "counts",
+) -> anndata.AnnData:
+    """Read a perturbation screen into memory, with the names that this package uses.
+
+    Parameters
+    ----------
+    path
+        An ``.h5ad`` file; a Cell Ranger ``.h5`` file (version 3 or later); or a folder with
+        ``matrix.mtx``, ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each perhaps
+        compressed (``.gz``) and with a common beginning of its name.
+    perturbation_key
+        Column that names each cell's perturbation.
+    control
+        The label or labels of control cells in that column. By default the one label among them
+        that is a usual name of controls, such as ``"NT"`` or ``"control"``.
+    label_map
+        Turns labels into names of target genes: a function, or a table in which labels that stay
+        as they are need not stand. Used before `control` is looked for. None as a result
+        leaves the cell unlabelled.
+    labels
+        Table of the cells, for layouts that have none: the first column (in a DataFrame the index)
+        holds the barcodes; the others are added to ``obs``, or take the place of columns of the
+        same name. A DataFrame, or the path of a ``.csv`` or ``.tsv`` file.
+    unlabelled
+        What to do with cells without a label: ``"error"`` or ``"drop"``.
+    batch_key, context_key
+        Columns to be called ``batch`` and ``context``.
+    gene_symbols
+        Column of ``var`` that holds gene symbols, where they are not the index. By default the
+        index of an ``.h5ad``, and the names of the 10x layouts.
+    duplicates
+        What to do with symbols that occur twice: ``"error"``, or ``"rename"``, which adds ``-1``,
+        ``-2``, ... to all but the first.
+    layer
+        Layer of an ``.h5ad`` that holds the counts, where ``X`` does not.
+    values
+        ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(n_cells, n_genes)``. X: CSR, float32, raw counts. obs: ``target_gene``, category,
+        controls being ``non-targeting``; ``batch`` and ``context``, categories, if named; then
+        the file's own columns of other names. var: index unique gene symbols; ``gene_id`` where
+        the file has it. uns as in the file; embeddings and other layers are left behind.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file, the folder or one of its parts is not there.
+    KeyError
+        A column or layer is not there; the message lists those that are.
+    ValueError
+        The layout is not one of the three; barcodes do not match; a cell has no label; no
+        label, or more than one, may be the control's; symbols are repeated; values are not counts.
+
+    Notes
+    -----
+    Values that were scaled before the logarithm cannot be turned back into counts: look for the
+    raw matrix (a layer, or another file of the same publication). An ``.h5ad`` is read a few
+    rows at a time, so that a dense matrix takes only the room of its counts that are not zero, at
+    most twice.
+
+    Layouts: anndata's and Cell Ranger's own documentation.
+
+    Taught in: notebooks/10_bring_your_own_screen.
+    """
+    _check_choice("unlabelled", unlabelled, ("error", "drop"))
+    _check_choice("duplicates", duplicates, ("error", "rename"))
+    _check_choice("values", values, ("counts", "log1p"))
+    raw = _open_any(Path(path), layer)
+    obs = raw.obs
+    if labels is not None:
+        table = _labels_for(obs.index, labels)
+        obs = obs.drop(columns=table.columns, errors="ignore").join(table)
+    names = {"batch": batch_key, "context": context_key}
+    obs = _our_obs(obs, perturbation_key, control, label_map, names, unlabelled)
+    keep = obs[PERTURBATION_KEY].notna().to_numpy()
+    var = _our_var(raw.var, gene_symbols, duplicates)
+    counts = _our_counts(raw, keep, values, str(path))
+    if raw.isbacked:
+        raw.file.close()
+    cells = anndata.AnnData(counts, obs=obs[keep], var=var, uns=raw.uns)
+    inspect_values(cells, name=str(path))
+    return cells
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+
+
+# The three layouts
+
+
+def _open_any(path: Path, layer: str | None) -> anndata.AnnData:
+    """Open any layout: obs and var as they are in the file, X perhaps still on disk."""
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}")
+    if path.is_dir():
+        return _read_mtx(path)
+    if not h5py.is_hdf5(path):
+        raise ValueError(
+            f"{path} is not an HDF5 file; expected an .h5ad, a Cell Ranger .h5, or a folder with "
+            "matrix.mtx, features.tsv and barcodes.tsv"
+        )
+    with h5py.File(path) as file:
+        groups = set(file)
+    if "matrix" in groups:
+        return _read_10x_h5(path)
+    if not {"X", "obs", "var"} <= groups:
+        raise ValueError(
+            f"{path} is neither an .h5ad (X, obs, var) nor a Cell Ranger 3 .h5 (matrix): it holds "
+            f"{some_of(sorted(groups))}"
+        )
+    cells = open_cells(path)
+    return cells if layer is None else _with_layer(cells, layer)
+
+
+def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
+    if layer not in cells.layers:
+        there = some_of(name for name in cells.layers if name)  # X is a layer without a name
+        raise KeyError(f"there is no layer {layer!r}; the file has {there}")
+    with_counts = anndata.AnnData(cells.layers[layer], obs=cells.obs, var=cells.var, uns=cells.uns)
+    cells.file.close()
+    return with_counts
+
+
+def _read_10x_h5(path: Path) -> anndata.AnnData:
+    with h5py.File(path) as file:
+        group = file["matrix"]
+        parts = (group[name][:] for name in ("data", "indices", "indptr"))
+        n_genes, n_cells = group["shape"][:]
+        # Cell Ranger stores genes x cells by columns: the same numbers are cells x genes by rows
+        matrix = sparse.csr_matrix(tuple(parts), shape=(n_cells, n_genes))
+        features = {
+            name: group["features"][name].asstr()[:] for name in ("id", "name", "feature_type")
+        }
+        barcodes = group["barcodes"].asstr()[:]
+    return _from_10x(matrix, barcodes, pd.DataFrame(features))
+
+
+def _read_mtx(folder: Path) -> anndata.AnnData:
+    matrix = sparse.csr_matrix(io.mmread(_one_file(folder, ("matrix.mtx",)), spmatrix=False).T)
+    features = _read_lines(_one_file(folder, ("features.tsv", "genes.tsv")))
+    barcodes = _read_lines(_one_file(folder, ("barcodes.tsv",)))[0]
+    if matrix.shape != (len(barcodes), len(features)):
+        raise ValueError(
+            f"{folder}: the matrix has {matrix.shape[1]} genes and {matrix.shape[0]} cells, but "
+            f"{len(features)} genes and {len(barcodes)} barcodes are named; the files do not "
+            "belong together"
+        )
+    features = features.reindex(columns=range(3)).astype(object)
+    features.columns = ["id", "name", "feature_type"]
+    features["name"] = features["name"].fillna(features["id"])
+    return _from_10x(matrix, barcodes, features.fillna({"feature_type": GENE_EXPRESSION}))
+
+
+def _one_file(folder: Path, names: tuple[str, ...]) -> Path:
+    endings = tuple(name + end for name in names for end in ("", ".gz"))
+    found = sorted(path for path in folder.iterdir() if path.name.endswith(endings))
+    if not found:
+        there = some_of(sorted(path.name for path in folder.iterdir()))
+        raise FileNotFoundError(f"{folder} has no {' or '.join(names)}[.gz]; it has {there}")
+    if len(found) > 1:
+        raise ValueError(
+            f"{folder} has more than one {names[0]}: {some_of(path.name for path in found)}; "
+            "put each sample in a folder of its own"
+        )
+    return found[0]
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    return pd.read_csv(
+        path, sep="\t", header=None, dtype=str, keep_default_na=False, na_values=[""]
+    )
+
+
+def _from_10x(matrix, barcodes, features: pd.DataFrame) -> anndata.AnnData:
+    """Keep the genes: guides and antibodies are features of a 10x matrix, too."""
+    genes = (features["feature_type"] == GENE_EXPRESSION).to_numpy()
+    if not genes.any():
+        kinds = some_of(features["feature_type"].unique())
+        raise ValueError(f"the matrix has no {GENE_EXPRESSION!r} features, only {kinds}")
+    var = pd.DataFrame({"gene_id": features.loc[genes, "id"].to_numpy(dtype=object)})
+    var.index = pd.Index(features.loc[genes, "name"].to_numpy(dtype=object))
+    obs = pd.DataFrame(index=pd.Index(np.asarray(barcodes, dtype=object)))
+    return anndata.AnnData(matrix[:, np.flatnonzero(genes)], obs=obs, var=var)
+
+
+# Cells
+
+
+def _labels_for(barcodes: pd.Index, labels: str | Path | pd.DataFrame) -> pd.DataFrame:
+    table = labels if isinstance(labels, pd.DataFrame) else _read_labels(Path(labels))
+    table = table.set_axis(table.index.astype(str))
+    if (twice := table.index.duplicated()).any():
+        raise ValueError(
+            f"the table of labels has more than one row for {some_of(table.index[twice].unique())};"
+            " expected one row a cell: leave out cells with several guides, or join their labels"
+        )
+    if not table.index.isin(barcodes).any():
+        raise ValueError(
+            f"no barcode of the table of labels is in the matrix: the table has "
+            f"{some_of(table.index, 2)}, the matrix {some_of(barcodes, 2)}; make them alike (an "
+            "ending such as '-1' is often missing in one)"
+        )
+    return table
+
+
+def _read_labels(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        raise FileNotFoundError(f"no such table of labels: {path}")
+    tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
+    return pd.read_csv(path, sep="\t" if tabs else ",", index_col=0, dtype={0: str})
+
+
+def _our_obs(
+    obs: pd.DataFrame,
+    perturbation_key: str,
+    control: str | Iterable[str] | None,
+    label_map: Mapping | Callable | None,
+    names: Mapping[str, str | None],
+    unlabelled: str,
+) -> pd.DataFrame:
+    """Put our columns before the file's own; a cell that is to be dropped has no target gene."""
+    ours = {PERTURBATION_KEY: _targets(_column(obs, perturbation_key), control, label_map)}
+    if unlabelled == "error" and (missing := ours[PERTURBATION_KEY].isna()).any():
+        raise ValueError(
+            f"{missing.sum()} of {len(obs)} cells have no label in {perturbation_key!r}, the first "
+            f"is {obs.index[missing][0]!r}; label them, or leave them out with unlabelled='drop'"
+        )
+    for name, key in names.items():
+        if key is not None:
+            ours[name] = _column(obs, key).astype(str).astype("category")
+    rest = obs.drop(columns=list(ours), errors="ignore")
+    return pd.concat([pd.DataFrame(ours, index=obs.index), rest], axis=1)
+
+
+def _column(obs: pd.DataFrame, key: str) -> pd.Series:
+    if key not in obs:
+        raise KeyError(
+            f"there is no column {key!r} of the cells; there are {some_of(obs.columns, 20)}; name "
+            "the right one with perturbation_key=, batch_key= or context_key=, or bring a table "
+            "of the cells with labels="
+        )
+    return obs[key]
+
+
+def _targets(column: pd.Series, control, label_map: Mapping | Callable | None) -> pd.Series:
+    """Return the target gene of each cell as a category; missing where there is no label."""
+    labels = column.astype(object)
+    table = {label: _mapped(str(label).strip(), label_map) for label in labels.dropna().unique()}
+    controls = _controls_among([name for name in table.values() if name], control)
+    table = {label: CONTROL if name in controls else name for label, name in table.items()}
+    return labels.map(table.get).astype("category")
+
+
+def _mapped(label: str, label_map: Mapping | Callable | None) -> str | None:
+    if isinstance(label_map, Mapping):
+        label = label_map.get(label, label)
+    elif label_map is not None:
+        label = label_map(label)
+    return label if isinstance(label, str) and label else None
+
+
+def _controls_among(names: list[str], control: str | Iterable[str] | None) -> set[str]:
+    if control is not None:
+        wanted = {control} if isinstance(control, str) else set(control)
+        found = wanted & set(names)
+    else:
+        found = {name for name in names if name.lower() in CONTROL_NAMES}
+    if not found:
+        said = "a usual name of controls" if control is None else some_of(sorted(wanted))
+        raise ValueError(
+            f"no label is {said}: there are {some_of(sorted(set(names)), 20)}; name the control's "
+            "with control="
+        )
+    if control is None and len(found) > 1:
+        raise ValueError(
+            f"{some_of(sorted(found))} may all be control labels; they can mean different things "
+            "(guides without a target, or no guide): choose with control="
+        )
+    return found
+
+
+# Genes and values
+
+
+def _our_var(var: pd.DataFrame, gene_symbols: str | None, duplicates: str) -> pd.DataFrame:
+    var = var.copy()
+    if gene_symbols is not None:
+        if gene_symbols not in var:
+            raise KeyError(
+                f"there is no column {gene_symbols!r} of the genes; there are "
+                f"{some_of(var.columns, 20)}; name the right one with gene_symbols="
+            )
+        symbols = var[gene_symbols].astype(object)
+        symbols = symbols.where(symbols.notna() & (symbols != ""), var.index.to_series())
+        if "gene_id" not in var:
+            var["gene_id"] = var.index.to_numpy(dtype=object)
+        var.index = pd.Index(symbols.astype(str).to_numpy(dtype=object))
+    if not var.index.is_unique and duplicates == "error":
+        twice = var.index[var.index.duplicated()].unique()
+        raise ValueError(
+            f"{len(twice)} gene symbols occur more than once: {some_of(twice)}; name a better "
+            "column with gene_symbols=, or accept new names with duplicates='rename'"
+        )
+    var.index = anndata.utils.make_index_unique(var.index)
+    return var
+
+
+def _our_counts(
+    cells: anndata.AnnData, keep: np.ndarray, values: str, name: str
+) -> sparse.csr_matrix:
+    """Read the cells to keep a few rows at a time: a dense file never is in memory as such."""
+    blocks = []
+    for start, block in row_blocks(cells):
+        block = sparse.csr_matrix(block).astype(np.float64)
+        if values == "log1p":
+            block.data = np.expm1(block.data)
+        # float32 logarithms of large counts come back with a relative error of about 1e-6
+        whole = np.rint(block.data)
+        off = np.abs(block.data - whole) > 1e-3 + 5e-6 * np.abs(whole)
+        if off.any():
+            entry = int(np.flatnonzero(off)[0])
+            raise ValueError(_not_counts(cells, start, block, entry, values, name))
+        block.data = whole.astype(np.float32)
+        block.eliminate_zeros()
+        blocks.append(block[keep[start : start + block.shape[0]]])
+    return sparse.vstack(blocks, format="csr")
+
+
+def _not_counts(
+    cells, start: int, block: sparse.csr_matrix, entry: int, values: str, name: str
+) -> str:
+    cell = cells.obs_names[start + int(np.searchsorted(block.indptr, entry, side="right")) - 1]
+    gene = cells.var_names[block.indices[entry]]
+    place = f"{block.data[entry]:.6g} in cell {cell!r}, gene {gene!r}"
+    if values == "log1p":
+        return (
+            f"{name}: not log1p of counts: turned back, the first that is no whole number is "
+            f"{place}; counts that were scaled before the logarithm cannot be had back"
+        )
+    return (
+        f"{name}: values must be raw counts, whole numbers; the first that is not is {place}; "
+        "name the layer with counts (layer=), or say values='log1p' if these are log1p of counts"
+    )
+
+
+# Contexts
+
+
+def read_contexts(
+    folder: str | Path,
+    *,
+    perturbation_key: str | None = None,
+    control: str | Iterable[str] | None = None,
+) -> dict[str, anndata.AnnData]:
+    """Open a folder that holds the cells of several contexts, one file each, on disk.
+
+    Parameters
+    ----------
+    folder
+        Every ``.h5ad`` file, and every ``.h5`` file with an AnnData inside, is a context. The
+        files of the challenge's support set give the contexts ``H1``, ``HepG2``, ``Jurkat``,
+        ``K562``, ``K562_gwps`` and ``RPE1``; any other is called after its file.
+    perturbation_key
+        Column of obs that names each cell's perturbation; by default the first of
+        ``target_gene``, ``gene`` and ``perturbation`` that is there.
+    control
+        As for :func:`read_screen`.
+
+    Returns
+    -------
+    dict[str, AnnData]
+        One AnnData a context, sorted by name, H1 first: what ``World.contexts`` holds. Each
+        is open on disk, ``(n_cells, n_genes)``, values as stored; obs ``target_gene``,
+        ``non-targeting`` being the controls, ``batch`` as far as the file has one, and the
+        file's own columns.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder, or no such file in it.
+    KeyError
+        A file has no column that names perturbations.
+    ValueError
+        A file is not an AnnData, two files are the same context, or a label is missing.
+
+    Notes
+    -----
+    The support set accompanies the State tutorial of the challenge: 8.7 GB as a zip archive
+    (``fetch_h1("support_set")``), about 49 GB unpacked. Its matrices hold 18,080 genes; those of
+    the other lines are log1p of normalised values, not counts. ``k562_gwps`` is a part of the
+    genome-wide screen. ``competition_train.h5`` is the H1 training set once more, as log1p of its
+    counts; ``competition_val_template.h5ad``, which holds no measured perturbations, is left out.
+
+    Source: Adduri et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
+    wukonglin/virtual-cell-challenge-2026.
+
+    Taught in: notebooks/10_bring_your_own_screen.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".h5ad", ".h5")]
+    contexts = {}
+    for path in files:
+        if path.stem == TEMPLATE:
+            continue
+        name = CONTEXT_NAMES.get(path.stem, path.stem)
+        if name in contexts:
+            raise ValueError(f"two files in {folder} are the context {name!r}; leave one of them")
+        contexts[name] = _open_context(path, perturbation_key, control)
+    if not contexts:
+        there = some_of(path.name for path in sorted(folder.iterdir()))
+        raise FileNotFoundError(f"{folder} has no .h5ad or .h5 file; it has {there}")
+    return dict(sorted(contexts.items(), key=lambda item: (item[0] != "H1", item[0])))
+
+
+def _open_context(path: Path, key: str | None, control) -> anndata.AnnData:
+    cells = open_cells(path)
+    key = key or next((k for k in PERTURBATION_KEYS if k in cells.obs), PERTURBATION_KEY)
+    batch = next((k for k in BATCH_KEYS if k in cells.obs), None)
+    try:
+        cells.obs = _our_obs(cells.obs, key, control, None, {"batch": batch}, "error")
+    except (KeyError, ValueError) as error:
+        raise type(error)(f"{path.name}: {error.args[0]}") from error
+    return cells

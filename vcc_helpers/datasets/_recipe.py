@@ -1,0 +1,501 @@
+r"""The recipe of a simulated world: everything but the cells, drawn once from a seed.
+
+Basal expression, cell states, gene programmes, knock-downs and their effects, batches, guides,
+numbers of cells. Every number that shapes it is a named constant below, beside the real figure
+it follows; the calibration page of the book holds the result against those figures.
+
+How a count comes about, for gene g in cell c of group p, batch b and depth :math:`d_c`:
+
+.. math::
+
+    \log \mu_{cg} = \beta_g + \Delta_{pg} + \gamma_{bg} + \textstyle\sum_k z_{ck} L_{kg}
+        + \varepsilon_{cg}, \qquad
+    x_{cg} \sim \mathrm{Poisson}\Bigl(d_c \, \mu_{cg} \Big/ \sum_h \mu_{ch}\Bigr)
+
+with z and :math:`\varepsilon` normal. A Poisson count around a log-normal rate has, like a
+negative binomial, a variance of mean + dispersion times mean squared.
+
+Real figures are those of the training set of the Virtual Cell Challenge 2025 (150 targets,
+18,080 genes) unless said otherwise; "screen" is the hiPSC screen bundled with the package.
+
+Taught in: book/calibration.
+Needs: ../cells.py.
+
+>>> recipe = draw_recipe(Size(n_genes=60, n_targets=(4, 2, 3), n_controls=50), ("H1", "K562"))
+>>> recipe.contexts["K562"].changes.shape
+(9, 60)
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..cells import CONTROL
+
+# Mean counts of H1's genes in control cells at these cumulative shares.
+BASAL_SHARE = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+BASAL_SHARE += (0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9998, 1)
+BASAL_COUNTS = (1e-5, 7.9e-5, 4.7e-4, 0.0021, 0.0076, 0.023, 0.060, 0.133, 0.275, 0.475, 0.756)
+BASAL_COUNTS += (1.109, 1.555, 2.069, 2.714, 3.546, 4.583, 6.02, 8.43, 13.41, 21.67, 29.58, 40.3)
+BASAL_COUNTS += (87.1, 148.0, 427.0)
+# How far a gene's log expression in another context lies from the first. Assumed.
+CONTEXT_LOG_SD = 0.8
+
+# Counts per cell: median 53,912; p05 29,431 and p95 93,741; no cell below 19,981.
+DEPTH_PER_GENE = 53_912 / 18_080
+DEPTH_LOG_SD = 0.33
+DEPTH_FLOOR = 20_000 / 53_912
+# Medians of the 48 batches lie 9 % apart, mostly between three groups of 16: 47, 58, 56 thousand.
+BATCH_GROUP_DEPTH = (0.86, 1.07, 1.02)
+BATCH_LOG_SD = 0.045
+# Batches' mean profiles correlate with the whole at .9975 in the median, .9921 at least; groups
+# of batches differ by about .018 lognorm in the 1,000 genes of the real sample. How a batch's
+# shift is spread over genes is assumed.
+BATCH_GENE_LOG_SD = 0.08
+BATCH_SIZE_LOG_SD = 0.35
+BATCH_GROUP_GENE_LOG_SD = 0.02
+
+# Variance of a gene's log rate between cells, at mean count m: FLOOR + SLOPE / m, at most MOST.
+# Fitted so that the lognorm variance and the zeros of control cells are the real ones at every
+# mean; the spread between genes of one mean is assumed.
+RATE_VARIANCE_FLOOR = 0.024
+RATE_VARIANCE_SLOPE = 0.10
+RATE_VARIANCE_MOST = 1.1
+RATE_VARIANCE_LOG_SD = 0.4
+# Cell states carry a part of it: in the real sample, 14 % of the lognorm variance of highly
+# expressed genes lies in ten components beyond what shuffled genes show.
+N_STATES = 8
+STATE_VARIANCE = 0.03
+STATE_SHARE_MOST = 0.7
+
+# Size of an effect on all genes but the silenced one, L2 norm in lognorm over 18,080 genes,
+# sampling noise taken off, at these cumulative shares of 100 real targets.
+SIZE_SHARE = (0, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1)
+SIZE = (0.38, 0.77, 1.06, 1.96, 3.69, 7.38, 13.7, 16.6, 24.4)
+SIZE_GENES = 18_080
+# How far a target's rank in size is its own, and how far the context's. Assumed.
+SIZE_SHARED = 0.7
+# Shares of an effect's squared norm. The first two, and the silenced gene itself, are the same in
+# every context. With the noise of 150 cells a target, the cosine of an effect in another line and
+# in H1 is .12 to .145 in real data, own gene included; what it is without noise is not known.
+COMMON_SHARE = 0.06
+SHARED_SHARE = 0.06
+REWIRED_SHARE = 0.58
+OWN_SHARE = 0.30
+# Weak effects lie in fewer genes, most of them the target's own; and targets differ in that.
+OWN_SHARE_LOG_SD = 1.0
+OWN_SHARE_RANK = 0.7
+COMMON_GAIN_SD = 0.9
+# Programmes: how many, how unequal, how sparse (0: Laplace; larger: fewer genes carry it).
+N_PROGRAMMES = 36
+PROGRAMME_LOG_SD = 1.0
+PROGRAMME_TAIL = 1.1
+OWN_TAIL = 2.2
+COMMON_TAIL = 0.5
+SCORE_TAIL = 1.0
+# How far the programmes a target moves are those its own gene varies with in control cells. In
+# the screen, the covariance with a gene in control cells correlates with minus the gene's effect
+# by .06 on average over 23 targets: next to nothing.
+MEMBERSHIP_SHARE = 0.1
+# Targets of one complex do nearly the same: the closest real pair has a correlation of .98.
+TWIN_SHARE = 0.007
+TWIN_NOISE = 0.08
+# A factor of e^3 = 20 is as good as off, and keeps a rare draw from taking the whole library.
+MAX_LOG_FOLD_CHANGE = 3.0
+
+# Own-gene expression left: quartiles .043, .049, .063; 11 of the 300 real targets keep more than
+# .4. It says next to nothing about the size of the effect (rank correlation .14), here nothing.
+RESIDUAL_SHARE = (0, 0.05, 0.25, 0.5, 0.75, 0.9, 0.96, 0.963, 1)
+RESIDUAL = (0.008, 0.035, 0.043, 0.049, 0.063, 0.107, 0.18, 0.4, 0.95)
+GUIDE_LOG_SD = 0.25
+# 189 guide constructs for 150 targets; 31 non-targeting.
+TWO_GUIDES_SHARE = 0.26
+N_CONTROL_GUIDES = 31
+# Targets are expressed genes: mean counts 3.0, 5.7, 10.6 at the quartiles.
+TARGET_FROM_SHARE = 0.60
+
+# Cells per target at these cumulative shares, in units of the median of 1,045.
+CELLS_SHARE = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+CELLS = (33 / 1045, 171 / 1045, 590 / 1045, 1, 1742 / 1045, 2643 / 1045, 4760 / 1045)
+# Strong effects cost cells: the rank correlation of cells and denoised norm is -.40.
+CELLS_SIZE_CORRELATION = -0.42
+MIN_CELLS = 12
+# Share of the first context's targets that each other context has measured. Assumed.
+COVERAGE = 0.9
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a world is.
+
+    Attributes
+    ----------
+    n_genes
+        Number of genes. Depth and effect sizes scale with it, so that counts per gene and effect
+        per gene stay those of the real 18,080 genes.
+    n_targets
+        Number of train, validation and test targets.
+    cells_per_target
+        Median number of cells a target.
+    n_controls
+        Number of non-targeting cells in each context.
+    n_batches
+        Number of batches.
+    effect_scale
+        Factor on the size of every effect; 1 gives the sizes measured in H1.
+    cells_of_parts
+        Exact numbers of perturbed cells of the three parts in the first context, or none.
+    """
+
+    n_genes: int = 1500
+    n_targets: tuple[int, int, int] = (150, 50, 100)
+    cells_per_target: int = 30
+    n_controls: int = 1000
+    n_batches: int = 6
+    effect_scale: float = 2.0
+    cells_of_parts: tuple[int, int, int] | None = None
+
+
+class Context(NamedTuple):
+    """What is particular to one context.
+
+    Attributes
+    ----------
+    log_basal
+        ``(n_genes,)``, float64: log of a gene's mean count in a control cell of median depth.
+    changes
+        ``(n_targets, n_genes)``, float32: natural log fold change of the rate.
+    residual
+        ``(n_targets,)``, float64: own-gene expression left, 0 to 1.
+    n_cells
+        ``(n_targets,)``, int: cells of each target, 0 where the context has not measured it.
+    batch_depth
+        ``(n_batches,)``, float64: median depth, in units of the whole median.
+    batch_shift
+        ``(n_batches, n_genes)``, float32: what a batch adds to log rates.
+    key
+        Number that the generators of this context's cells are seeded with.
+    """
+
+    log_basal: np.ndarray
+    changes: np.ndarray
+    residual: np.ndarray
+    n_cells: np.ndarray
+    batch_depth: np.ndarray
+    batch_shift: np.ndarray
+    key: int
+
+
+class Recipe(NamedTuple):
+    """All that cells are drawn from.
+
+    Attributes
+    ----------
+    seed, size
+        What the recipe was drawn with.
+    genes
+        ``(n_genes,)``, names.
+    targets
+        ``(n_targets,)``, int: which gene each target is; train first, then validation, then test.
+    n_guides
+        ``(n_targets,)``, int, 1 or 2.
+    guide_factor
+        ``(n_targets, 2)``, float64: what a guide leaves, relative to the target's residual.
+    states
+        ``(N_STATES, n_genes)``, float32: what one unit of a cell state adds to log rates.
+    rate_variance
+        ``(n_genes,)``, float64: variance of the log rate between cells beyond the states.
+    contexts
+        By name, the first being the one to predict in.
+    """
+
+    seed: int
+    size: Size
+    genes: np.ndarray
+    targets: np.ndarray
+    n_guides: np.ndarray
+    guide_factor: np.ndarray
+    states: np.ndarray
+    rate_variance: np.ndarray
+    contexts: dict[str, Context]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Names of the targets, ``(n_targets,)``, and after them the control label."""
+        return np.append(self.genes[self.targets], CONTROL)
+
+    @property
+    def part_of_target(self) -> np.ndarray:
+        """Number of each target's part of the split, ``(n_targets,)``."""
+        return np.repeat(np.arange(3), self.size.n_targets)
+
+
+class _Biology(NamedTuple):
+    """What all contexts share of the effects; every pattern is in units of lognorm."""
+
+    log_basal: np.ndarray  # (n_genes,)
+    targets: np.ndarray  # (n_targets,)
+    programmes: np.ndarray  # (N_PROGRAMMES, n_genes), rows of norm 1
+    membership: np.ndarray  # (N_STATES, n_genes), mean square 1: how states move genes
+    common: np.ndarray  # (n_genes,), norm 1
+    common_gain: np.ndarray  # (n_targets,), about 1
+    shared: np.ndarray  # (n_targets, n_genes), rows of norm 1
+    rank: np.ndarray  # (n_targets,), normal scores of the size of the effect
+    twins: np.ndarray  # (n_pairs, 2), positions of targets
+
+
+def draw_recipe(size: Size, contexts: tuple[str, ...] = ("H1",), *, seed: int = 0) -> Recipe:
+    """Draw all that does not depend on the single cell.
+
+    Parameters
+    ----------
+    size
+        How large the world is.
+    contexts
+        Names of the contexts. What is drawn for one does not depend on which others are named.
+    seed
+        The same seed and the same NumPy give the same recipe, bit for bit.
+
+    Returns
+    -------
+    Recipe
+        Shapes as its attributes say.
+
+    Notes
+    -----
+    Taught in: book/calibration.
+    """
+    rng = np.random.default_rng([seed, 0])
+    biology = _draw_biology(size, rng)
+    n_targets = len(biology.targets)
+    states, rate_variance = _draw_states(biology, rng)
+    two = rng.random(n_targets) < TWO_GUIDES_SHARE
+    drawn = {
+        name: _draw_context(name, first=not i, size=size, biology=biology, seed=seed)
+        for i, name in enumerate(contexts)
+    }
+    return Recipe(
+        seed=seed,
+        size=size,
+        genes=gene_names(size.n_genes),
+        targets=biology.targets,
+        n_guides=1 + two,
+        guide_factor=_draw_guides(two, rng),
+        states=states,
+        rate_variance=rate_variance,
+        contexts=drawn,
+    )
+
+
+def _draw_guides(two: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How much each guide leaves, ``(n_targets, 2)``; a target's guides have a mean of 1."""
+    factor = np.exp(rng.normal(0, GUIDE_LOG_SD, (len(two), 2)))
+    return np.where(two[:, None], factor / factor.mean(axis=1, keepdims=True), 1.0)
+
+
+def gene_names(n_genes: int) -> np.ndarray:
+    """Name the genes SIM0001, SIM0002, ...: with these zeros no gene symbol looks like it."""
+    width = max(4, len(str(n_genes)))
+    return np.array([f"SIM{number:0{width}d}" for number in range(1, n_genes + 1)], dtype=object)
+
+
+def slope(log_basal: np.ndarray) -> np.ndarray:
+    """How lognorm follows the log rate: d log(1 + m) / d log m = m / (1 + m)."""
+    return 1 / (1 + np.exp(-log_basal))
+
+
+def _unit_rows(matrix: np.ndarray) -> np.ndarray:
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def _heavy(rng: np.random.Generator, shape: tuple[int, ...], tail: float) -> np.ndarray:
+    """Draw values of which a few are large: Laplace values times a power of their size."""
+    values = rng.laplace(size=shape)
+    return values * np.abs(values) ** tail
+
+
+def _draw_biology(size: Size, rng: np.random.Generator) -> _Biology:
+    n_genes, n_targets = size.n_genes, sum(size.n_targets)
+    # Evenly spaced shares in random order: the distribution is the same for every seed.
+    shares = (rng.permutation(n_genes) + 0.5) / n_genes
+    log_basal = np.interp(shares, BASAL_SHARE, np.log(BASAL_COUNTS))
+    # Silencing needs a gene that is on.
+    n_candidates = max(n_targets, round((1 - TARGET_FROM_SHARE) * n_genes))
+    expressed = np.argsort(-log_basal, kind="stable")[:n_candidates]
+    targets = rng.choice(expressed, n_targets, replace=False)
+    # In lognorm units an effect's variance goes with the slope: so it does in the real effects.
+    weight = np.sqrt(slope(log_basal))
+    programmes = _unit_rows(_heavy(rng, (N_PROGRAMMES, n_genes), PROGRAMME_TAIL) * weight)
+    common = _unit_rows(_heavy(rng, (1, n_genes), COMMON_TAIL) * weight)[0]
+    activity = np.exp(rng.normal(0, PROGRAMME_LOG_SD, N_PROGRAMMES))
+    membership = _membership(programmes[:N_STATES] / weight)
+    other = _draw_scores(n_targets, activity, rng)
+    other *= np.sqrt(1 - MEMBERSHIP_SHARE)
+    # silencing a gene lowers what it varies with
+    other[:, :N_STATES] -= np.sqrt(MEMBERSHIP_SHARE) * _unit_rows(membership[:, targets].T)
+    return _Biology(
+        log_basal=log_basal,
+        targets=targets,
+        programmes=programmes,
+        membership=membership,
+        common=common,
+        common_gain=rng.normal(1, COMMON_GAIN_SD, n_targets),
+        shared=_unit_rows(other @ programmes),
+        rank=rng.normal(size=n_targets),
+        twins=rng.permutation(n_targets)[: 2 * round(TWIN_SHARE * n_targets)].reshape(-1, 2),
+    )
+
+
+def _membership(patterns: np.ndarray) -> np.ndarray:
+    """How far a gene goes along with each programme: the programme's sign, and milder values."""
+    mild = np.sign(patterns) * np.sqrt(np.abs(patterns))
+    return mild / np.sqrt(np.mean(mild**2, axis=1, keepdims=True))
+
+
+def _draw_scores(n_targets: int, activity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return _unit_rows(_heavy(rng, (n_targets, len(activity)), SCORE_TAIL) * activity)
+
+
+def _draw_states(biology: _Biology, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Cell states move the genes of the first programmes; the rest of the variance is a gene's own.
+
+    Returns
+    -------
+    states : numpy.ndarray
+        ``(N_STATES, n_genes)``, float32.
+    rate_variance : numpy.ndarray
+        ``(n_genes,)``, float64, at least a tenth of the whole.
+    """
+    mean = np.exp(biology.log_basal)
+    whole = np.minimum(RATE_VARIANCE_FLOOR + RATE_VARIANCE_SLOPE / mean, RATE_VARIANCE_MOST)
+    whole = whole * np.exp(rng.normal(0, RATE_VARIANCE_LOG_SD, mean.size))
+    states = biology.membership * np.sqrt(STATE_VARIANCE / N_STATES)
+    # no gene is ruled by the states alone
+    too_much = np.sqrt(np.maximum((states**2).sum(axis=0) / (STATE_SHARE_MOST * whole), 1))
+    states = states / too_much
+    return states.astype(np.float32), whole - (states**2).sum(axis=0)
+
+
+def _draw_context(
+    name: str, *, first: bool, size: Size, biology: _Biology, seed: int
+) -> Context:
+    key = zlib.crc32(name.encode())
+    rng = np.random.default_rng([seed, 1, key])
+    n_targets = len(biology.targets)
+    log_basal = biology.log_basal
+    if not first:
+        log_basal = log_basal + rng.normal(0, CONTEXT_LOG_SD, log_basal.size)
+    noise = rng.normal(size=n_targets)
+    rank = np.sqrt(SIZE_SHARED) * biology.rank + np.sqrt(1 - SIZE_SHARED) * noise
+    residual = np.concatenate([_draw_residual(number, rng) for number in size.n_targets])
+    changes = _draw_changes(biology, log_basal, rank, size, rng)
+    changes[np.arange(n_targets), biology.targets] = np.log(residual)
+    n_cells = _draw_n_cells(size, rank, rng, exact=first)
+    if not first:
+        n_missing = n_targets - round(COVERAGE * n_targets)
+        n_cells[rng.choice(n_targets, n_missing, replace=False)] = 0
+    depth, shift = _draw_batches(size.n_batches, log_basal.size, rng)
+    return Context(log_basal, changes, residual, n_cells, depth, shift, key)
+
+
+def _sizes(rank: np.ndarray) -> np.ndarray:
+    """Real sizes for normal scores: the largest score gets the largest size, and so on."""
+    shares = np.empty(len(rank))
+    shares[np.argsort(rank, kind="stable")] = (np.arange(len(rank)) + 0.5) / len(rank)
+    return np.exp(np.interp(shares, SIZE_SHARE, np.log(SIZE)))
+
+
+def _draw_residual(n_targets: int, rng: np.random.Generator) -> np.ndarray:
+    """Own-gene expression left, ``(n_targets,)``: evenly spaced shares, so a few are poor."""
+    shares = (rng.permutation(n_targets) + 0.5) / n_targets
+    return np.exp(np.interp(shares, RESIDUAL_SHARE, np.log(RESIDUAL)))
+
+
+def _draw_changes(
+    biology: _Biology,
+    log_basal: np.ndarray,
+    rank: np.ndarray,
+    size: Size,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Draw what each knock-down does in one context, ``(n_targets, n_genes)``, float32, log fold.
+
+    The sum of four parts in lognorm units: the response common to all knock-downs, the target's
+    programmes shared by all contexts, its programmes in this context alone, and a part of its own.
+    """
+    n_targets, n_genes = biology.shared.shape
+    activity = np.exp(rng.normal(0, PROGRAMME_LOG_SD, N_PROGRAMMES))
+    rewired = _unit_rows(_draw_scores(n_targets, activity, rng) @ biology.programmes)
+    weight = np.sqrt(slope(log_basal))
+    own = _unit_rows(_heavy(rng, (n_targets, n_genes), OWN_TAIL) * weight)
+    parts = (biology.common_gain[:, None] * biology.common, biology.shared, rewired, own)
+    effect = sum(
+        np.sqrt(share)[:, None] * part
+        for share, part in zip(_draw_shares(rank, rng).T, parts, strict=True)
+    )
+    norm = size.effect_scale * np.sqrt(n_genes / SIZE_GENES) * _sizes(rank)
+    effect *= norm[:, None]
+    for one, other in biology.twins:
+        copy = effect[one] * norm[other] / norm[one]
+        noise = _unit_rows(_heavy(rng, (1, n_genes), 0) * weight)[0] * np.linalg.norm(copy)
+        effect[other] = copy + TWIN_NOISE * noise
+    log_fold = effect / slope(log_basal)
+    return np.clip(log_fold, -MAX_LOG_FOLD_CHANGE, MAX_LOG_FOLD_CHANGE).astype(np.float32)
+
+
+def _draw_shares(rank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Shares of the four parts in each target's squared norm, ``(n_targets, 4)``, rows of sum 1."""
+    shares = np.tile([COMMON_SHARE, SHARED_SHARE, REWIRED_SHARE, OWN_SHARE], (len(rank), 1))
+    shares[:, 3] *= np.exp(OWN_SHARE_LOG_SD * rng.normal(size=len(rank)) - OWN_SHARE_RANK * rank)
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def _draw_n_cells(
+    size: Size, rank: np.ndarray, rng: np.random.Generator, *, exact: bool
+) -> np.ndarray:
+    """Cells of each target, ``(n_targets,)``, int: fewer where the effect is strong."""
+    parts = np.repeat(np.arange(3), size.n_targets)
+    rho = CELLS_SIZE_CORRELATION
+    z = rho * rank + np.sqrt(1 - rho**2) * rng.normal(size=len(rank))
+    n_cells = np.empty(len(z), dtype=int)
+    for part, number in enumerate(size.n_targets):
+        here = np.flatnonzero(parts == part)
+        shares = np.empty(number)
+        # both ends included: the smallest and the largest group are those of the real screen
+        ends = (0, 1) if number > 1 else (0.5, 0.5)
+        shares[np.argsort(z[here], kind="stable")] = np.linspace(*ends, number)
+        median = np.exp(np.interp(shares, CELLS_SHARE, np.log(CELLS)))
+        drawn = np.maximum(np.rint(size.cells_per_target * median).astype(int), MIN_CELLS)
+        if exact and size.cells_of_parts:
+            drawn = _with_sum(drawn, size.cells_of_parts[part])
+        n_cells[here] = drawn
+    return n_cells
+
+
+def _with_sum(numbers: np.ndarray, total: int) -> np.ndarray:
+    """Change the numbers between the smallest and the largest a little, to add up to `total`."""
+    inner = np.flatnonzero((numbers > numbers.min()) & (numbers < numbers.max()))
+    fixed = numbers.sum() - numbers[inner].sum()
+    scaled = numbers[inner] * (total - fixed) / numbers[inner].sum()
+    changed = numbers.copy()
+    changed[inner] = np.floor(scaled).astype(int)
+    short = total - changed.sum()
+    changed[inner[np.argsort(-(scaled % 1), kind="stable")[:short]]] += 1
+    return changed
+
+
+def _draw_batches(
+    n_batches: int, n_genes: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Batches come in three groups: median depth of each, and what it adds to log rates."""
+    group = np.arange(n_batches) * 3 // n_batches
+    n_groups = len(BATCH_GROUP_DEPTH)
+    depth = np.asarray(BATCH_GROUP_DEPTH)[group] * np.exp(rng.normal(0, BATCH_LOG_SD, n_batches))
+    shift = rng.normal(0, BATCH_GROUP_GENE_LOG_SD, (n_groups, n_genes))[group]
+    sizes = BATCH_GENE_LOG_SD * np.exp(rng.normal(0, BATCH_SIZE_LOG_SD, n_batches))
+    shift = shift + sizes[:, None] * rng.normal(size=(n_batches, n_genes))
+    return depth / np.median(depth), (shift - shift.mean(axis=0)).astype(np.float32)

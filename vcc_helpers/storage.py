@@ -1,0 +1,471 @@
+"""How a matrix lies on disk, and how to walk over its rows with little memory and no waiting.
+
+An ``.h5ad`` holds its matrix dense, or compressed by rows (CSR) or by columns (CSC). Whatever it
+is, :func:`stored_blocks` yields rows. The next block is read while the caller works on this one,
+and compressed chunks are unpacked in threads; neither changes a value.
+
+Taught in: notebooks/02_from_counts_to_effects.
+Needs no sibling module.
+
+>>> import anndata
+>>> cells = anndata.AnnData(np.eye(5, 3))
+>>> [(start, block.shape) for start, block in stored_blocks(cells, block_rows=2)]
+[(0, (2, 3)), (2, (2, 3)), (4, (1, 3))]
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import pairwise, starmap
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anndata
+import h5py
+import numpy as np
+from scipy import sparse
+
+#: Values in a block of rows: 64 MB of dense float32.
+BLOCK_VALUES = 2**24
+#: Rows no further apart than this are read together with those between them.
+ROWS_APART = 4
+
+
+def stored_matrix(cells: anndata.AnnData):
+    """Return the matrix as it is stored, without reading a value of a file.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    object
+        An array or sparse matrix, or the handle of one on disk; for a view of a file, the handle
+        of the whole file's.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
+
+
+def is_csr_file(cells: anndata.AnnData) -> bool:
+    """Tell whether all rows of a CSR matrix on disk are meant, so that it can be read directly.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    whole_file = cells.isbacked and not cells.is_view
+    return whole_file and getattr(cells.X, "format", None) == "csr"
+
+
+def rows_in_block(cells: anndata.AnnData) -> int:
+    """Return how many cells make a block: 16 million values, 4096 cells at most.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
+
+
+def stored_blocks(
+    cells: anndata.AnnData,
+    *,
+    block_rows: int | None = None,
+    first_row: int = 0,
+    scratch: Path | None = None,
+) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
+    """Yield the matrix a few rows at a time, in the type that it is stored in.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
+    block_rows
+        Cells in a block; by default as many as :func:`rows_in_block` says.
+    first_row
+        Where to begin.
+    scratch
+        Folder for the temporary copy of a CSC matrix on disk, whose rows are scattered over the
+        file; by default the system's. The copy takes 4 bytes more for each entry than the values.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    block : csr_matrix or ndarray
+        Shape ``(<= block_rows, n_genes)``, any numeric type, repeated entries summed. Not a copy
+        where none is needed: do not write into it.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged.
+
+    Notes
+    -----
+    Two blocks are held at a time; but a view of a CSC file is read as a whole.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    block_rows = block_rows or rows_in_block(cells)
+    starts = range(first_row, cells.n_obs, block_rows)
+    with _explain_damage(cells), _row_reader(cells, scratch) as rows:
+        stretches = ((start, min(start + block_rows, cells.n_obs)) for start in starts)
+        read = ahead(rows, stretches) if cells.isbacked else starmap(rows, stretches)
+        for start, block in zip(starts, read, strict=True):
+            yield start, _one_entry_a_place(block) if sparse.issparse(block) else block
+
+
+def stored_rows(
+    cells: anndata.AnnData, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, sparse.csr_matrix | np.ndarray]]:
+    """Read only some rows, a few at a time; rows that lie close together in one go.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Yields
+    ------
+    rows : ndarray
+        Part of `rows`.
+    block : csr_matrix or ndarray
+        Their values, as :func:`stored_blocks` has them.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    block = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
+    block += rows // rows_in_block(cells) * len(rows)  # a new one at the latest after a block
+    edges = [0, *(np.flatnonzero(np.diff(block)) + 1), len(rows)]
+    with _explain_damage(cells), _row_reader(cells, None) as read:
+        for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
+            found = read(part[0], part[-1] + 1)[part - part[0]]
+            yield part, _one_entry_a_place(found) if sparse.issparse(found) else found
+
+
+@contextmanager
+def _explain_damage(cells: anndata.AnnData) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, KeyError, zlib.error) as error:  # how a damaged part of a file shows
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        raise unreadable(cells.filename, error) from error
+
+
+def unreadable(path: Path | str, error: Exception) -> ValueError:
+    """Say that a file is damaged.
+
+    Parameters
+    ----------
+    path
+        The file.
+    error
+        What reading it led to.
+
+    Notes
+    -----
+    Taught in: notebooks/01_load_the_h1_data.
+    """
+    return ValueError(
+        f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
+    )
+
+
+def ahead(function: Callable, arguments) -> Iterator:
+    """Yield ``function(*a)`` for each of `arguments`, the next computed in a thread meanwhile.
+
+    Parameters
+    ----------
+    function
+        What to call; most of its time should be spent where Python's lock is not held.
+    arguments
+        A tuple for each call.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        coming = None
+        for a in arguments:
+            last, coming = coming, pool.submit(function, *a)
+            if last is not None:
+                yield last.result()
+        if coming is not None:
+            yield coming.result()
+
+
+def _one_entry_a_place(block) -> sparse.csr_matrix:
+    block = sparse.csr_matrix(block)
+    if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
+        floating = np.issubdtype(block.dtype, np.floating)
+        block = block.copy() if floating else block.astype(np.int64)  # uint8: 200 + 100 is no 44
+        block.sum_duplicates()
+    return block
+
+
+@contextmanager
+def _row_reader(cells: anndata.AnnData, scratch: Path | None):
+    """Give a function that reads rows ``start`` to ``stop`` of the matrix."""
+    matrix = stored_matrix(cells)
+    layout = getattr(matrix, "format", "dense")
+    if is_csr_file(cells):
+        yield _csr_reader(matrix)
+    elif cells.isbacked and not cells.is_view and layout == "csc":
+        with TemporaryDirectory(prefix="rows_of_csc_", dir=scratch) as folder:
+            yield _csc_reader(matrix, Path(folder))
+    elif cells.isbacked and cells.is_view and layout != "csc":
+        yield _view_reader(cells)
+    else:
+        matrix = cells.X.tocsr() if layout == "csc" else cells.X
+        yield lambda start, stop: _in_memory(matrix[start:stop])
+
+
+def _in_memory(block):
+    return block if sparse.issparse(block) else np.asarray(block)
+
+
+def _view_reader(view: anndata.AnnData):
+    """Read rows of a view of a file; asking the view itself for X would read all of it."""
+    whole = view._adata_ref
+    chosen = np.arange(whole.n_obs)[view._oidx]
+    return lambda start, stop: _in_memory(whole[chosen[start:stop], view._vidx].X)
+
+
+def _csr_reader(matrix):
+    """Read rows of a CSR matrix on disk, its row pointer held in memory."""
+    indptr = matrix.group["indptr"][:].astype(np.int64)
+
+    def rows(start: int, stop: int) -> sparse.csr_matrix:
+        low, high = indptr[start], indptr[stop]
+        values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
+        pointer = (indptr[start : stop + 1] - low).astype(genes.dtype)
+        return sparse.csr_matrix((values, genes, pointer), shape=(stop - start, matrix.shape[1]))
+
+    return rows
+
+
+def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the values alone of a CSR matrix on disk, a block of rows at a time.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``, one for which :func:`is_csr_file` is true.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    values : ndarray
+        The entries of these rows, as stored.
+    indptr : ndarray
+        Where each row begins and ends in `values`, ``(n_rows + 1,)``.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    group, step = cells.X.group, rows_in_block(cells)
+    with _explain_damage(cells):
+        indptr = group["indptr"][:].astype(np.int64)
+        rows = [indptr[start : start + step + 1] for start in range(0, cells.n_obs, step)]
+        stretches = ahead(read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
+        for i, values in enumerate(stretches):
+            yield i * step, values, rows[i] - rows[i][0]
+
+
+def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    """Read ``dataset[start:stop]`` of one dimension, without holding Python's lock all the time.
+
+    Parameters
+    ----------
+    dataset
+        Of one dimension.
+    start, stop
+        Between 0 and its length.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(stop - start,)``, of the dataset's type.
+
+    Notes
+    -----
+    HDF5 reads and unpacks one chunk after the other, and no other thread runs meanwhile. So chunks
+    packed with gzip are unpacked here, side by side; values that lie in one piece are read from
+    the file itself; all else is left to HDF5.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    start, stop = int(start), int(stop)
+    simple = dataset.dtype.kind in "iuf" and dataset.dtype.isnative and dataset.file.mode == "r"
+    if stop > start and simple and (offset := dataset.id.get_offset()) is not None:
+        place = offset + start * dataset.dtype.itemsize
+        found = np.fromfile(dataset.file.filename, dataset.dtype, stop - start, offset=place)
+        if len(found) < stop - start:
+            raise OSError(
+                f"{dataset.name} ends after {start + len(found)} of {len(dataset)} values"
+            )
+        return found
+    if stop > start and simple and _is_plain_gzip(dataset):
+        return _unpack_stretch(dataset, start, stop)
+    return dataset[start:stop]
+
+
+def _is_plain_gzip(dataset: h5py.Dataset) -> bool:
+    """Whether the only filters are gzip and, before it, shuffle."""
+    n_filters = dataset.id.get_create_plist().get_nfilters()
+    return dataset.compression == "gzip" and n_filters == 1 + bool(dataset.shuffle)
+
+
+def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    size, shuffled = dataset.chunks[0], bool(dataset.shuffle)
+    first = start - start % size
+    whole = np.empty(-(-(stop - first) // size) * size, dataset.dtype)
+
+    def unpack(offset: int) -> None:
+        skipped, packed = dataset.id.read_direct_chunk((offset,))
+        if skipped:  # a chunk that its writer left as it was
+            part = dataset[offset : offset + size]
+        else:
+            part = unpack_chunk(packed, dataset.dtype, shuffled=shuffled)
+        whole[offset - first : offset - first + len(part)] = part
+
+    offsets = range(first, stop, size)
+    if len(offsets) < 4:  # not worth a thread
+        list(map(unpack, offsets))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(unpack, offsets))
+    return whole[start - first : stop - first]
+
+
+def pack_chunk(values: np.ndarray) -> bytes:
+    """Do what HDF5's shuffle and gzip filters do to a chunk, in any thread.
+
+    Parameters
+    ----------
+    values
+        Shape ``(n,)``, numbers.
+
+    Notes
+    -----
+    Shuffled: the first bytes of all numbers, then the second bytes, and so on.
+
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    shuffled = values.view(np.uint8).reshape(-1, values.itemsize).T
+    return zlib.compress(np.ascontiguousarray(shuffled), 1)
+
+
+def unpack_chunk(packed: bytes, dtype: np.dtype, *, shuffled: bool = True) -> np.ndarray:
+    """Undo :func:`pack_chunk`.
+
+    Parameters
+    ----------
+    packed
+        Bytes of the chunk.
+    dtype
+        Type of the numbers.
+    shuffled
+        Whether the shuffle filter was used.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n,)``, of type `dtype`.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    raw = zlib.decompress(packed)
+    if not shuffled or dtype.itemsize == 1:
+        return np.frombuffer(raw, dtype)
+    planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
+    numbers = planes[0].astype(f"u{dtype.itemsize}")
+    for place in range(1, dtype.itemsize):
+        if planes[place].any():  # most upper bytes of counts and of gene numbers are 0
+            numbers |= planes[place].astype(numbers.dtype) << numbers.dtype.type(8 * place)
+    return numbers.view(dtype)
+
+
+def _csc_reader(matrix, folder: Path):
+    """Copy a CSC matrix on disk to `folder`, a file for each stretch of rows, and read those.
+
+    A slab of columns is turned into rows, cut, and each cut added to its stretch's file. Both
+    slab and stretch have so few columns or rows that all their places fit one block.
+    """
+    n_rows, n_columns = matrix.shape
+    height = max(1, BLOCK_VALUES // max(n_columns, 1))
+    indptr = matrix.group["indptr"][:].astype(np.int64)
+    for left, right in _slabs(indptr):
+        slab = _slab(matrix, indptr, left, right)
+        for top in range(0, n_rows, height):
+            with (folder / str(top)).open("ab") as file:
+                part = slab[top : top + height]
+                for array in (part.data, part.indices, part.indptr):
+                    np.save(file, array)
+    widths = [right - left for left, right in _slabs(indptr)]
+
+    @lru_cache(maxsize=1)
+    def stretch(top: int) -> sparse.csr_matrix:
+        n = min(height, n_rows - top)
+        with (folder / str(top)).open("rb") as file:
+            parts = [
+                sparse.csr_matrix(tuple(np.load(file) for _ in range(3)), shape=(n, width))
+                for width in widths
+            ]
+        return sparse.hstack(parts, format="csr")
+
+    def rows(start: int, stop: int) -> sparse.csr_matrix:
+        tops = range(start - start % height, stop, height)
+        parts = [stretch(top)[max(start - top, 0) : stop - top] for top in tops]
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+
+    return rows
+
+
+def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
+    """Cut columns into slabs of at most a block of entries, or of one column."""
+    edges = [0]
+    while edges[-1] < len(indptr) - 1:
+        limit = indptr[edges[-1]] + BLOCK_VALUES
+        edges.append(max(edges[-1] + 1, int(np.searchsorted(indptr, limit, side="right")) - 1))
+    return list(pairwise(edges))
+
+
+def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
+    low, high = indptr[left], indptr[right]
+    entries = (read_stretch(matrix.group[name], low, high) for name in ("data", "indices"))
+    shape = (matrix.shape[0], right - left)
+    return sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape).tocsr()
