@@ -17,6 +17,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pytest
 
@@ -167,8 +168,13 @@ def test_the_folder_is_the_argument_or_the_variable_or_the_default(server, tmp_p
     assert fetch(server, tmp_path / "argument").parent == tmp_path / "argument"
 
 
+def test_the_sample_needs_no_network(tmp_path):
+    path = fetch_h1("sample", folder=tmp_path / "new")
+    assert path.name == "h1_sample.h5ad" and anndata.read_h5ad(path).shape == (600, 1000)
+
+
 def test_unknown_names_are_answered_with_the_known():
-    with pytest.raises(KeyError, match="no official file 'training'; choose one of 'sample', 'train'"):
+    with pytest.raises(KeyError, match="no official file 'training'; choose one of 'sample', "):
         fetch_h1("training")
 
 

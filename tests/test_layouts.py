@@ -240,9 +240,9 @@ def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
 
 def test_a_missing_column_is_answered_with_those_there(cells, tmp_path):
     path, _ = with_h5ad(cells, tmp_path)
-    with pytest.raises(KeyError, match="no column 'guide' .* 'target_gene', 'lane', 'line'"):
+    with pytest.raises(KeyError, match="'guide'; they have 'target_gene', 'lane', 'line'"):
         read_screen(path, perturbation_key="guide")
-    with pytest.raises(KeyError, match="no column 'day' of the cells"):
+    with pytest.raises(KeyError, match="the cells have no column 'day'"):
         read_screen(path, context_key="day")
 
 
@@ -327,6 +327,62 @@ def test_values_that_are_no_counts_are_placed(cells, tmp_path, value, message):
         read_screen(path)
 
 
+@pytest.mark.parametrize("value", [1000.004, 20_000.05, 100_000.4])
+def test_large_values_must_be_whole_too(cells, tmp_path, value):
+    cells.X = cells.X.astype(np.float64)
+    cells.X[0, 2] = value
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match="whole numbers; the first .* 'ACGT0-1', gene 'G2'"):
+        read_screen(path)
+    cells.X = np.log1p(cells.X)
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match="not log1p of counts: .* gene 'G2'"):
+        read_screen(path, values="log1p")
+
+
+def test_the_text_nan_is_no_label(cells, tmp_path):
+    cells.obs["target_gene"] = cells.obs["target_gene"].astype(str).replace({"G0": "nan"})
+    path, _ = with_h5ad(cells, tmp_path)
+    with pytest.raises(ValueError, match="30 of 131 cells have no label"):
+        read_screen(path)
+    screen = read_screen(path, unlabelled="drop")
+    assert screen.n_obs == 101 and "nan" not in set(screen.obs["target_gene"])
+
+
+def test_files_that_are_cut_are_named(cells, tmp_path):
+    path, _ = with_h5ad(cells, tmp_path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match="screen.h5ad cannot be opened .*cut short"):
+        read_screen(path)
+    path, options = with_10x_h5(cells, tmp_path)
+    with h5py.File(path, "a") as file:
+        del file["matrix/shape"], file["matrix/features/id"]
+    with pytest.raises(ValueError, match="'matrix' lacks 'shape', 'features/id'; .*Cell Ranger 3"):
+        read_screen(path, **options)
+    path, options = with_old_mtx(cells, tmp_path)
+    for text in ("no matrix", (path / "matrix.mtx").read_text()[:-40]):
+        (path / "matrix.mtx").write_text(text)
+        with pytest.raises(ValueError, match="matrix.mtx cannot be read as a Matrix Market file"):
+            read_screen(path, **options)
+
+
+def test_tables_of_labels_that_hold_none(cells, tmp_path):
+    path, _ = with_10x_h5(cells, tmp_path)
+    (tmp_path / "empty.csv").write_text("")
+    with pytest.raises(ValueError, match="table of labels is empty: .*empty.csv"):
+        read_screen(path, labels=tmp_path / "empty.csv")
+    cells.obs.rename_axis("barcode").to_csv(tmp_path / "semicolons.csv", sep=";")
+    with pytest.raises(ValueError, match="one column only, 'barcode;.*separated by commas"):
+        read_screen(path, labels=tmp_path / "semicolons.csv")
+
+
+def test_a_cell_ranger_file_is_no_context(cells, tmp_path):
+    (folder := tmp_path / "contexts").mkdir()
+    with_10x_h5(cells, folder)
+    with pytest.raises(ValueError, match=r"matrix.h5 is a Cell Ranger file, .*read_screen"):
+        read_contexts(folder)
+
+
 @pytest.mark.parametrize("name", ["unlabelled", "duplicates", "values"])
 def test_choices_are_checked_before_anything_is_read(name):
     with pytest.raises(ValueError, match=f"{name} must be one of .* got 'maybe'"):
@@ -394,7 +450,7 @@ def test_what_is_wrong_with_a_folder_of_contexts(support, tmp_path):
     with pytest.raises(ValueError, match="two files .* are the context 'K562'"):
         read_contexts(support)
     (support / "k562.h5ad").unlink()
-    with pytest.raises(KeyError, match="competition_train.h5: there is no column 'guide'"):
+    with pytest.raises(KeyError, match="competition_train.h5: the cells have no column 'guide'"):
         read_contexts(support, perturbation_key="guide")
     (support / "k562.h5").write_text("cut")
     with pytest.raises(ValueError, match="k562.h5 is not an HDF5 file"):
@@ -402,7 +458,7 @@ def test_what_is_wrong_with_a_folder_of_contexts(support, tmp_path):
     unlabelled = make_cells(0)
     del unlabelled.obs["target_gene"]
     unlabelled.write_h5ad(support / "k562.h5")
-    with pytest.raises(KeyError, match="k562.h5: there is no column 'target_gene'"):
+    with pytest.raises(KeyError, match="k562.h5: the cells have no column 'target_gene'"):
         read_contexts(support)
 
 

@@ -102,7 +102,7 @@ def test_what_is_missing_or_wrong_is_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder 'contexts' .*sources=False"):
         datasets.open_world(empty)
     assert datasets.open_world(empty, sources=False).sources == []
-    part_of(make_cells(0), ["G0"])[:, ::-1].write_h5ad(empty / "adata_Test.h5ad")
+    part_of(make_cells(0), ["G0"])[:, ::-1].copy().write_h5ad(empty / "adata_Test.h5ad")
     with pytest.raises(ValueError, match="test: 24 genes that are not those of the training file"):
         datasets.open_world(empty, sources=False)
     part_of(make_cells(0), ["G0"]).write_h5ad(empty / "adata_Test.h5ad")

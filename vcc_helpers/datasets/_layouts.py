@@ -57,6 +57,11 @@ CONTEXT_NAMES = {
 #: In the support set, but with no measured perturbations in it.
 TEMPLATE = "competition_val_template"
 GENE_EXPRESSION = "Gene Expression"
+#: Parts of the group "matrix" of a Cell Ranger .h5 file that are read.
+PARTS_10X = (
+    *("data", "indices", "indptr", "shape", "barcodes"),
+    *("features/id", "features/name", "features/feature_type"),
+)
 
 
 def read_screen(
@@ -94,9 +99,11 @@ def read_screen(
     labels
         Table of the cells, for layouts that have none: the first column (in a DataFrame the index)
         holds the barcodes; the others are added to ``obs``, or take the place of columns of the
-        same name. A DataFrame, or the path of a ``.csv`` or ``.tsv`` file.
+        same name. Rows of barcodes that are not in the matrix are passed over. A DataFrame, or the
+        path of a ``.csv`` or ``.tsv`` file.
     unlabelled
-        What to do with cells without a label: ``"error"`` or ``"drop"``.
+        What to do with cells without a label (missing, empty or the text ``nan``): ``"error"``
+        or ``"drop"``.
     batch_key, context_key
         Columns to be called ``batch`` and ``context``.
     gene_symbols
@@ -109,6 +116,7 @@ def read_screen(
         Layer of an ``.h5ad`` that holds the counts, where ``X`` does not.
     values
         ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
+        Either way values must be whole within 1e-3, and log1p within the file's precision.
 
     Returns
     -------
@@ -178,8 +186,7 @@ def _open_any(path: Path, layer: str | None) -> anndata.AnnData:
             f"{path} is not an HDF5 file; expected an .h5ad, a Cell Ranger .h5, or a folder with "
             "matrix.mtx, features.tsv and barcodes.tsv"
         )
-    with h5py.File(path) as file:
-        groups = set(file)
+    groups = _groups_in(path)
     if "matrix" in groups:
         return _read_10x_h5(path)
     if not {"X", "obs", "var"} <= groups:
@@ -189,6 +196,16 @@ def _open_any(path: Path, layer: str | None) -> anndata.AnnData:
         )
     cells = open_cells(path)
     return cells if layer is None else _with_layer(cells, layer)
+
+
+def _groups_in(path: Path) -> set[str]:
+    try:
+        with h5py.File(path) as file:
+            return set(file)
+    except OSError as error:  # the beginning is that of an HDF5 file, the rest is not
+        raise ValueError(
+            f"{path} cannot be opened ({error}); it may be cut short: copy or fetch it again"
+        ) from error
 
 
 def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
@@ -203,6 +220,11 @@ def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
 def _read_10x_h5(path: Path) -> anndata.AnnData:
     with h5py.File(path) as file:
         group = file["matrix"]
+        if missing := [part for part in PARTS_10X if part not in group]:
+            raise ValueError(
+                f"{path}: the group 'matrix' lacks {some_of(missing)}; expected the layout of "
+                "Cell Ranger 3 or later"
+            )
         parts = (group[name][:] for name in ("data", "indices", "indptr"))
         n_genes, n_cells = group["shape"][:]
         # Cell Ranger stores genes x cells by columns: the same numbers are cells x genes by rows
@@ -215,7 +237,7 @@ def _read_10x_h5(path: Path) -> anndata.AnnData:
 
 
 def _read_mtx(folder: Path) -> anndata.AnnData:
-    matrix = sparse.csr_matrix(io.mmread(_one_file(folder, ("matrix.mtx",)), spmatrix=False).T)
+    matrix = _read_matrix(_one_file(folder, ("matrix.mtx",)))
     features = _read_lines(_one_file(folder, ("features.tsv", "genes.tsv")))
     barcodes = _read_lines(_one_file(folder, ("barcodes.tsv",)))[0]
     if matrix.shape != (len(barcodes), len(features)):
@@ -228,6 +250,16 @@ def _read_mtx(folder: Path) -> anndata.AnnData:
     features.columns = ["id", "name", "feature_type"]
     features["name"] = features["name"].fillna(features["id"])
     return _from_10x(matrix, barcodes, features.fillna({"feature_type": GENE_EXPRESSION}))
+
+
+def _read_matrix(path: Path) -> sparse.csr_matrix:
+    try:
+        return sparse.csr_matrix(io.mmread(path, spmatrix=False).T)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a Matrix Market file ({error}); it may be cut short: copy "
+            "or fetch it again"
+        ) from error
 
 
 def _one_file(folder: Path, names: tuple[str, ...]) -> Path:
@@ -257,9 +289,12 @@ def _from_10x(matrix, barcodes, features: pd.DataFrame) -> anndata.AnnData:
         kinds = some_of(features["feature_type"].unique())
         raise ValueError(f"the matrix has no {GENE_EXPRESSION!r} features, only {kinds}")
     var = pd.DataFrame({"gene_id": features.loc[genes, "id"].to_numpy(dtype=object)})
-    var.index = pd.Index(features.loc[genes, "name"].to_numpy(dtype=object))
+    var.index = var.index.astype(str)
     obs = pd.DataFrame(index=pd.Index(np.asarray(barcodes, dtype=object)))
-    return anndata.AnnData(matrix[:, np.flatnonzero(genes)], obs=obs, var=var)
+    cells = anndata.AnnData(matrix[:, np.flatnonzero(genes)], obs=obs, var=var)
+    # named last: anndata warns of repeated names when it is made, and we say more about them later
+    cells.var_names = features.loc[genes, "name"].to_numpy(dtype=object)
+    return cells
 
 
 # Cells
@@ -286,7 +321,16 @@ def _read_labels(path: Path) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"no such table of labels: {path}")
     tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
-    return pd.read_csv(path, sep="\t" if tabs else ",", index_col=0, dtype={0: str})
+    try:
+        table = pd.read_csv(path, sep="\t" if tabs else ",", index_col=0, dtype={0: str})
+    except pd.errors.EmptyDataError as error:
+        raise ValueError(f"the table of labels is empty: {path}") from error
+    if table.columns.empty:
+        raise ValueError(
+            f"the table of labels has one column only, {str(table.index.name)!r}: {path}; expected "
+            f"barcodes and labels, separated by {'tabs' if tabs else 'commas'}"
+        )
+    return table
 
 
 def _our_obs(
@@ -314,7 +358,7 @@ def _our_obs(
 def _column(obs: pd.DataFrame, key: str) -> pd.Series:
     if key not in obs:
         raise KeyError(
-            f"there is no column {key!r} of the cells; there are {some_of(obs.columns, 20)}; name "
+            f"the cells have no column {key!r}; they have {some_of(obs.columns, 20)}; name "
             "the right one with perturbation_key=, batch_key= or context_key=, or bring a table "
             "of the cells with labels="
         )
@@ -335,7 +379,8 @@ def _mapped(label: str, label_map: Mapping | Callable | None) -> str | None:
         label = label_map.get(label, label)
     elif label_map is not None:
         label = label_map(label)
-    return label if isinstance(label, str) and label else None
+    # pandas writes a missing label as the text "nan"
+    return label if isinstance(label, str) and label not in ("", "nan") else None
 
 
 def _controls_among(names: list[str], control: str | Iterable[str] | None) -> set[str]:
@@ -390,12 +435,14 @@ def _our_counts(
     """Read the cells to keep a few rows at a time: a dense file never is in memory as such."""
     blocks = []
     for start, block in row_blocks(cells):
-        block = sparse.csr_matrix(block).astype(np.float64)
+        stored = sparse.csr_matrix(block)
+        block, allowed = stored.astype(np.float64), 1e-3
         if values == "log1p":
             block.data = np.expm1(block.data)
-        # float32 logarithms of large counts come back with a relative error of about 1e-6
+            # a logarithm that is off by its last digit gives a count off by this much
+            allowed += 2 * np.abs(np.spacing(stored.data)) * (1 + block.data)
         whole = np.rint(block.data)
-        off = np.abs(block.data - whole) > 1e-3 + 5e-6 * np.abs(whole)
+        off = ~(np.abs(block.data - whole) <= allowed)
         if off.any():
             entry = int(np.flatnonzero(off)[0])
             raise ValueError(_not_counts(cells, start, block, entry, values, name))
@@ -494,6 +541,11 @@ def read_contexts(
 
 
 def _open_context(path: Path, key: str | None, control) -> anndata.AnnData:
+    if h5py.is_hdf5(path) and "matrix" in _groups_in(path):
+        raise ValueError(
+            f"{path} is a Cell Ranger file, not an AnnData; read it with read_screen(..., labels=) "
+            "and write it here with AnnData.write_h5ad"
+        )
     cells = open_cells(path)
     key = key or next((k for k in PERTURBATION_KEYS if k in cells.obs), PERTURBATION_KEY)
     batch = next((k for k in BATCH_KEYS if k in cells.obs), None)
