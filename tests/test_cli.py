@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
+import anndata
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_cells
 
-from vcc_helpers import ScoreCard, score, scoring
+from vcc_helpers import ScoreCard, pseudobulk, score, scoring
 from vcc_helpers.cli import main
 
 
@@ -154,3 +156,95 @@ def test_the_installed_command(files, tmp_path):
     )
     assert done.returncode == 0 and done.stdout.startswith("ScoreCard vcc2025")
     assert all(line.startswith("vcc: warning: ") for line in done.stderr.splitlines())
+
+
+# Files
+
+
+@pytest.fixture
+def small_size(monkeypatch):
+    """`vcc simulate` at a size for tests."""
+    from vcc_helpers.datasets import Size, _simulate
+
+    monkeypatch.setitem(_simulate.SIZES, "small", Size(60, (4, 2, 3), 20, 50, 6, 2.0))
+
+
+def test_simulate_sort_and_pseudobulk_in_a_row(small_size, tmp_path, capsys):
+    cells, ordered, bulk = (tmp_path / f"{name}.h5ad" for name in ("cells", "sorted", "bulk"))
+    assert main(["simulate", str(cells), "--seed", "3"]) == 0
+    assert "SIMULATED" in capsys.readouterr().out
+    assert main(["sort", str(cells), str(ordered), "--memory", "500MB"]) == 0
+    assert main(["pseudobulk", str(ordered), str(bulk)]) == 0
+    out, err = capsys.readouterr()
+    assert "5 groups x 60 genes" in out and err == ""
+    written = anndata.read_h5ad(bulk)
+    expected = pseudobulk(anndata.read_h5ad(cells))
+    assert list(written.obs_names) == list(expected.obs_names)
+    np.testing.assert_allclose(written.X, expected.X, atol=1e-6)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bulk.h5ad", "cells.h5ad", "sorted.h5ad"
+    ]  # fmt: skip
+
+
+def test_fetch_sample_needs_no_network(tmp_path, capsys):
+    assert main(["fetch", "sample", "--folder", str(tmp_path)]) == 0
+    assert "h1_sample.h5ad" in capsys.readouterr().out
+    assert anndata.read_h5ad(tmp_path / "h1_sample.h5ad").shape == (600, 1000)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sort", "{missing}", "{out}"], "no such file"),
+        (["sort", "{cells}", "{cells}"], "is the file to be sorted"),
+        (["sort", "{cells}", "{out}", "--memory", "much"], "much"),
+        (["sort", "{cells}", "{out}", "--perturbation-key", "gene"], "no column 'gene'"),
+        (["sort", "{cells}", "{nowhere}"], "there is no folder"),
+        (["pseudobulk", "{missing}", "{out}"], "no such file"),
+        (["pseudobulk", "{cells}", "{nowhere}"], "there is no folder"),
+        (["pseudobulk", "{text}", "{out}"], "not an HDF5 file"),
+        (["simulate", "{nowhere}"], "there is no folder"),
+        (["fetch", "sample", "--folder", "{text}"], "text.txt"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(words, said, small_size, tmp_path, capsys):
+    cells = tmp_path / "cells.h5ad"
+    make_cells().write_h5ad(cells)
+    (tmp_path / "text.txt").write_text("no cells")
+    places = {
+        "cells": cells,
+        "out": tmp_path / "out.h5ad",
+        "missing": tmp_path / "missing.h5ad",
+        "nowhere": tmp_path / "nowhere" / "x.h5ad",
+        "text": tmp_path / "text.txt",
+    }
+    before = cells.read_bytes()
+    assert main([word.format(**places) for word in words]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and said in err and "Traceback" not in err
+    assert len(err.splitlines()) == 1 and err.startswith("vcc: ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.h5ad", "text.txt"]
+    assert cells.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["sort"], ["fetch"], ["fetch", "everything"], ["simulate", "x.h5ad", "--size", "huge"],
+     ["simulate", "x.h5ad", "--seed", "-1"], ["score", "only_one.h5ad"], ["nonsense"]],
+)  # fmt: skip
+def test_a_wrong_command_of_any_kind_exits_with_two(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2 and "usage: vcc" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_answered_and_changes_nothing(files, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "bulk.h5ad"
+    out.write_bytes(b"old")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["vcc_helpers.effects"], "pseudobulk", stop)
+    assert main(["pseudobulk", files[1], str(out)]) == 130
+    assert "stopped" in capsys.readouterr().err and out.read_bytes() == b"old"

@@ -247,14 +247,13 @@ def _sort(options: argparse.Namespace) -> None:
 
 
 def _pseudobulk(options: argparse.Namespace) -> None:
-    from . import effects, files
+    from .effects import pseudobulk
+    from .files import check_writable, replacing
 
-    files.check_writable(options.out)
+    check_writable(options.out)
     key = options.perturbation_key
-    bulk = effects.pseudobulk(
-        options.source, perturbation_key=key, progress=_watched(), name=options.source
-    )
-    with files.replacing(options.out) as part:
+    bulk = pseudobulk(options.source, perturbation_key=key, progress=_watched(), name="cells")
+    with replacing(options.out) as part:
         bulk.write_h5ad(part)
     print(f"{options.out}  {bulk.n_obs} groups x {bulk.n_vars} genes")
 
