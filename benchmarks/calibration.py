@@ -470,7 +470,7 @@ def table(real: dict, sim: dict) -> pd.DataFrame:
                 "figure": row.name,
                 "real": real[key],
                 "simulated": sim[key],
-                "tolerance": f"{row.relative:.0%}" + (f" + {row.absolute:g}" * bool(row.absolute)),
+                "tolerance": _tolerance(row),
                 "within": bool(inside.all()),
                 "why": row.why,
             }
@@ -478,8 +478,13 @@ def table(real: dict, sim: dict) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.Index(ROWS, name="key"))
 
 
+def _tolerance(row: Row) -> str:
+    parts = {f"{row.relative:.0%}": row.relative, f"{row.absolute:g}": row.absolute}
+    return " + ".join(text for text, value in parts.items() if value)
+
+
 def show(values: list[float]) -> str:
-    return "  ".join(f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in values)
+    return " · ".join(f"{v:,.0f}" if abs(v) >= 100 else f"{v:.3g}" for v in values)
 
 
 def main() -> None:

@@ -81,3 +81,9 @@ def test_a_draw_of_nothing_is_refused(cells, kw):
 def test_only_targets_or_only_controls(cells):
     assert set(sample_cells(cells, at_most=0, controls=5).obs[KEY]) == {CONTROL}
     assert CONTROL not in set(sample_cells(cells, at_most=5, controls=0).obs[KEY])
+
+
+def test_a_sample_of_simulated_cells_still_says_so(cells):
+    cells.uns["simulated"] = True
+    drawn = sample_cells(cells, at_most=2)
+    assert drawn.uns["simulated"] is True and drawn.uns is not cells.uns

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import anndata
@@ -103,7 +104,7 @@ def sample_cells(
     -------
     AnnData
         In memory, ``(n_drawn, n_genes)``, rows in the order of `cells`, ``X`` floating, with
-        ``obs`` and ``var``.
+        ``obs``, ``var`` and ``uns``.
 
     Raises
     ------
@@ -129,8 +130,8 @@ def sample_cells(
         for name, rows in members.items()
     ]
     rows = np.sort(np.concatenate(drawn))
-    obs = cells.obs.iloc[rows].copy()
-    return anndata.AnnData(read_rows(cells, rows), obs=obs, var=cells.var.copy())
+    kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
+    return anndata.AnnData(read_rows(cells, rows), **kept)
 
 
 def _draw(rows: np.ndarray, n: int, name: str, seed: int) -> np.ndarray:
