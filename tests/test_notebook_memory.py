@@ -1,6 +1,7 @@
 """The limit of memory for notebooks is held: a greedy toy fails, a modest one passes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,12 @@ def run(folder, source, *options):
     notebook = new_notebook(cells=[new_code_cell(source)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "toy.ipynb")
-    (folder / "pytest.ini").write_text(f"[pytest]\npythonpath = {SCRIPTS.as_posix()}\n")
+    (folder / "pytest.ini").write_text("[pytest]\n")
     return subprocess.run(
         [sys.executable, "-m", "pytest", "--nbmake", "toy.ipynb", "-p", "notebook_memory",
          "-p", "no:cacheprovider", "-p", "no:zarr", "-p", "no:fast_array_utils",
          *options],
-        cwd=folder, capture_output=True, text=True,
+        cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
     )  # fmt: skip
 
 
