@@ -276,7 +276,7 @@ def context_figures(recipe, effects: np.ndarray, variance: np.ndarray, rng) -> d
     }
 
 
-def batch_correlation(recipe, per_batch: int = 60) -> list[float]:
+def batch_correlation(recipe) -> list[float]:
     """Correlation of each batch's mean profile of control cells with the whole.
 
     Computed from what the recipe adds to each batch, and the noise of 795 cells a batch.
@@ -335,6 +335,7 @@ def real_figures(folder: str) -> dict[str, list[float]]:
         "one_context": [0.1325],
         "states": [real_states()],
         "covariance": [real_covariance()],
+        "variance_of_controls": [m.variance.sum()],  # of lognorm, over genes
         "depth_histogram": stats["training_umi_hist"]["counts"],  # 2,500 counts wide, from 0
     }
     return {name: [float(v) for v in values] for name, values in found.items()}
