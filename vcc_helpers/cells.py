@@ -5,7 +5,7 @@ of an ``.h5ad`` file. This module is the one place that knows how such a thing c
 and how it is stored: dense, CSR or CSC; in memory, a view, or on disk.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: storage.py.
+Needs: kernels.py, storage.py.
 
 >>> import anndata, numpy, pandas
 >>> obs = pandas.DataFrame({"target_gene": ["non-targeting", "SOX2"]}, index=["c1", "c2"])
@@ -461,34 +461,89 @@ def _in_float(values):
 
 
 def _inspect_any(cells: anndata.AnnData, name: str, bar: tqdm) -> ValueSummary:
-    fractional, largest, library_size = False, 0.0, np.empty(cells.n_obs)
+    inspection = Inspection(cells, name=name)
     for start, block in row_blocks(cells):
+        inspection.add(start, block)
+        bar.update(block.shape[0])
+    return inspection.summary()
+
+
+class Inspection:
+    """Does :func:`inspect_values` for whoever reads the blocks anyway.
+
+    Parameters
+    ----------
+    cells
+        Whose blocks these are, ``(n_cells, n_genes)``.
+    name
+        What the messages call this file.
+    """
+
+    def __init__(self, cells: anndata.AnnData, *, name: str = "cells"):
+        self.cells, self.name = cells, name
+        self.fractional, self.largest = False, 0.0
+        self.library_size = np.zeros(cells.n_obs)
+
+    def add(self, start: int, block) -> bool:
+        """Look at one block.
+
+        Parameters
+        ----------
+        start
+            Row of its first cell.
+        block
+            Values as :func:`row_blocks` yields them.
+
+        Returns
+        -------
+        bool
+            Whether all its values are whole.
+
+        Raises
+        ------
+        ValueError
+            A value is NaN, infinite or negative.
+        """
+        from . import kernels  # compiled code; half a second that imports need not pay
+
+        is_sparse = sparse.issparse(block)
+        values = block.data if is_sparse else np.ascontiguousarray(block).ravel()
+        indptr = block.indptr if is_sparse else np.arange(block.shape[0] + 1) * block.shape[1]
+        sums = self.library_size[start : start + block.shape[0]]
+        tolerance = values.dtype.type(FRACTION_TOLERANCE)
+        low, high, fractional, whole, nan = kernels.look_over(values, indptr, tolerance, sums)
+        if nan or low < 0 or high == np.inf:
+            self._refuse(start, block)
+        self.fractional, self.largest = self.fractional or fractional, max(self.largest, high)
+        return whole
+
+    def _refuse(self, start: int, block) -> None:
         values = block.data if sparse.issparse(block) else block
-        _check_finite_nonnegative(block, start, cells, name)
-        fractional = fractional or bool((values - np.floor(values) > FRACTION_TOLERANCE).any())
-        largest = max(largest, float(values.max(initial=0.0)))
-        rows = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        library_size[start : start + len(rows)] = rows
-        bar.update(len(rows))
-    if fractional and largest >= LOGNORM_LIMIT:
+        infinite = ~np.isfinite(values)
+        bad, what = (infinite, "NaN or infinite") if infinite.any() else (values < 0, "negative")
+        row, column = _first_place(block, bad)
         raise ValueError(
-            f"{name}: values have fractions, so they cannot be counts, but reach {largest:.6g}, "
-            f"and log1p values stay below {LOGNORM_LIMIT:g}: counts mixed with log values, or "
-            "normalised without the logarithm; give raw counts, or log1p of scaled counts"
+            f"{self.name}: {what} values, the first in cell {self.cells.obs_names[start + row]!r}, "
+            f"gene {self.cells.var_names[column]!r}; expected counts, or log1p of scaled counts, "
+            "which are finite and never negative"
         )
-    return ValueSummary("lognorm" if fractional else "counts", library_size)
 
+    def summary(self) -> ValueSummary:
+        """Return what was found.
 
-def _check_finite_nonnegative(block, start: int, cells: anndata.AnnData, name: str) -> None:
-    values = block.data if sparse.issparse(block) else block
-    for bad, what in ((~np.isfinite(values), "NaN or infinite"), (values < 0, "negative")):
-        if bad.any():
-            row, column = _first_place(block, bad)
+        Raises
+        ------
+        ValueError
+            There are fractional values and one of 15 or more.
+        """
+        if self.fractional and self.largest >= LOGNORM_LIMIT:
             raise ValueError(
-                f"{name}: {what} values, the first in cell {cells.obs_names[start + row]!r}, gene "
-                f"{cells.var_names[column]!r}; expected counts, or log1p of scaled counts, which "
-                "are finite and never negative"
+                f"{self.name}: values have fractions, so they cannot be counts, but reach "
+                f"{self.largest:.6g}, and log1p values stay below {LOGNORM_LIMIT:g}: counts mixed "
+                "with log values, or normalised without the logarithm; give raw counts, or log1p "
+                "of scaled counts"
             )
+        return ValueSummary("lognorm" if self.fractional else "counts", self.library_size)
 
 
 def _first_place(block, bad: np.ndarray) -> tuple[int, int]:

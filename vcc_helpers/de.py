@@ -1,7 +1,7 @@
 """Differential expression: which genes does each perturbation change, and how much?
 
 Taught in: notebooks/08_metrics_by_hand.
-Needs: cells.py, effects.py, ranksum.py.
+Needs: cells.py, ranksum.py, contrast.py and what it needs.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> table = de_table(load_h1_sample())
@@ -17,14 +17,10 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from .cells import CONTROL, PERTURBATION_KEY, check_cells, labels_of, open_cells
-from .effects import lognorm
-from .ranksum import benjamini_hochberg, rank_sum
-
-#: Genes made dense at a time, to average them in the order that the official scorer does.
-GENES_AT_ONCE = 256
+from .cells import CONTROL, PERTURBATION_KEY, open_cells
+from .contrast import Contrast, contrast
+from .ranksum import benjamini_hochberg
 
 
 @dataclass(frozen=True)
@@ -81,6 +77,7 @@ def de_table(
     control: str = CONTROL,
     fdr: float = 0.05,
     clip: float = 20.0,
+    memory: int | float | str = "4GB",
     threads: int | None = None,
     progress: bool = False,
 ) -> DETable:
@@ -90,7 +87,7 @@ def de_table(
     ----------
     cells
         Counts or log-normalised values, shape ``(n_cells, n_genes)``, or the path of an
-        ``.h5ad``. The log-normalised values are held in memory once.
+        ``.h5ad``, which is read once.
     perturbation_key
         The column of ``cells.obs`` to group by.
     control
@@ -99,10 +96,8 @@ def de_table(
         A gene is significant below this false discovery rate.
     clip
         As for :func:`log2_fold_change`.
-    threads
-        Number of threads; all cores by default.
-    progress
-        Show a progress bar.
+    memory, threads, progress
+        As for :func:`~vcc_helpers.contrast.contrast`.
 
     Returns
     -------
@@ -120,43 +115,29 @@ def de_table(
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    cells = open_cells(cells)
-    check_cells(cells, perturbation_key=perturbation_key, control=control)
-    labels = labels_of(cells, perturbation_key)
-    return de_of_lognorm(
-        lognorm(cells),
-        labels,
-        cells.var_names,
+    found = contrast(
+        cells,
+        perturbation_key=perturbation_key,
         control=control,
-        fdr=fdr,
-        clip=clip,
+        memory=memory,
         threads=threads,
         progress=progress,
     )
+    return de_of_contrast(found, open_cells(cells).var_names, fdr=fdr, clip=clip)
 
 
-def de_of_lognorm(
-    matrix: sparse.csr_matrix | np.ndarray,
-    labels: pd.Index,
-    genes: pd.Index,
-    *,
-    control: str = CONTROL,
-    fdr: float = 0.05,
-    clip: float = 20.0,
-    threads: int | None = None,
-    progress: bool = False,
+def de_of_contrast(
+    found: Contrast, genes: pd.Index, *, fdr: float = 0.05, clip: float = 20.0
 ) -> DETable:
-    """Do :func:`de_table` on a matrix that is log-normalised already.
+    """Make the table from what :func:`~vcc_helpers.contrast.contrast` found.
 
     Parameters
     ----------
-    matrix
-        Shape ``(n_cells, n_genes)``, lognorm.
-    labels
-        Perturbation of each cell, shape ``(n_cells,)``, str.
+    found
+        Means and p-values of every perturbation.
     genes
         Gene names, shape ``(n_genes,)``.
-    control, fdr, clip, threads, progress
+    fdr, clip
         As for :func:`de_table`.
 
     Returns
@@ -168,34 +149,16 @@ def de_of_lognorm(
     -----
     Taught in: notebooks/08_metrics_by_hand.
     """
-    columns = matrix.tocsc() if sparse.issparse(matrix) else matrix
-    test = rank_sum(columns, labels, control=control, threads=threads, progress=progress)
-    target_mean, control_mean = _means_in_order(columns, labels, test.groups, control)
+    is_control = found.groups == found.control
+    mean = found.mean_as_summed
     return DETable(
-        perturbations=test.groups,
+        perturbations=found.groups[~is_control],
         genes=pd.Index(genes),
-        p_value=test.p_value,
-        fdr=benjamini_hochberg(test.p_value).astype(np.float32),
-        log2_fold_change=log2_fold_change(target_mean, control_mean, clip=clip),
+        p_value=found.p_value,
+        fdr=benjamini_hochberg(found.p_value).astype(np.float32),
+        log2_fold_change=log2_fold_change(mean[~is_control], mean[is_control][0], clip=clip),
         threshold=fdr,
     )
-
-
-def _means_in_order(matrix, labels, groups, control) -> tuple[np.ndarray, np.ndarray]:
-    """Average each group's cells gene by gene, in the data's precision and the cells' order.
-
-    A sparse product would be faster, but its float32 sums run in another order. The last digit
-    decides which of two nearly equal fold changes comes first, and so it decides DES.
-    """
-    rows = [np.flatnonzero(labels == group) for group in [*groups, control]]
-    mean = np.empty((len(rows), matrix.shape[1]), dtype=matrix.dtype)
-    for start in range(0, matrix.shape[1], GENES_AT_ONCE):
-        block = matrix[:, start : start + GENES_AT_ONCE]
-        block = block.toarray() if sparse.issparse(block) else block
-        by_gene = np.ascontiguousarray(block.T)
-        for i, row in enumerate(rows):
-            mean[i, start : start + GENES_AT_ONCE] = by_gene.take(row, axis=1).mean(axis=1)
-    return mean[:-1], mean[-1]
 
 
 def log2_fold_change(

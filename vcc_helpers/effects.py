@@ -4,7 +4,7 @@ The pseudobulk (one mean and one variance per perturbation) is what the rest of 
 trades in: models learn from one and predict one, metrics compare two.
 
 Taught in: notebooks/02_from_counts_to_effects.
-Needs: cells.py, storage.py.
+Needs: cells.py, kernels.py, storage.py.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> bulk = pseudobulk(load_h1_sample())
@@ -15,8 +15,8 @@ Needs: cells.py, storage.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .cells import (
     CONTROL,
     PERTURBATION_KEY,
+    ValueSummary,
     inspect_values,
     labels_of,
     open_cells,
@@ -129,43 +130,83 @@ def lognorm_blocks(
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    summary = inspect_values(cells, name=name, progress=progress)
-    if summary.scale == "lognorm":
-        yield from row_blocks(cells)
-        return
-    size = summary.library_size
-    if target_sum is None:
-        target_sum = np.median(size[size > 0]) if (size > 0).any() else 1.0
+    scaling = Scaling.of(inspect_values(cells, name=name, progress=progress), target_sum)
     for start, block in row_blocks(cells):
+        yield start, scaling.apply(block, slice(start, start + block.shape[0]))
+
+
+class Scaling(NamedTuple):
+    """How the cells of a file are log-normalised.
+
+    Attributes
+    ----------
+    library_size
+        Sum of each cell's counts, ``(n_cells,)``, float64; None when the values are lognorm.
+    target_sum
+        The total that every cell is scaled to, in counts.
+    """
+
+    library_size: np.ndarray | None
+    target_sum: float = 1.0
+
+    @classmethod
+    def of(cls, summary: ValueSummary, target_sum: float | None = None) -> Scaling:
+        """Make it from what :func:`~vcc_helpers.cells.inspect_values` found.
+
+        Parameters
+        ----------
+        summary
+            Scale and library sizes.
+        target_sum
+            As for :func:`lognorm`.
+        """
+        if summary.scale == "lognorm":
+            return cls(None)
+        size = summary.library_size
+        if target_sum is None:
+            target_sum = np.median(size[size > 0]) if (size > 0).any() else 1.0
+        return cls(size, float(target_sum))
+
+    def apply(self, block, rows):
+        """Log-normalise some cells.
+
+        Parameters
+        ----------
+        block
+            Values as stored, ``(n, n_genes)``, floating.
+        rows
+            Which cells these are, a slice or numbers.
+
+        Returns
+        -------
+        csr_matrix or ndarray
+            lognorm, in the block's precision; `block` itself if it is lognorm already.
+        """
+        if self.library_size is None:
+            return block
         # Each step in the matrix's own precision, so that equal counts of equally deep cells
         # stay exactly equal: the rank-sum test sees ties where scanpy's values have them.
         real = block.dtype.type
-        factor = size[start : start + block.shape[0]].astype(real) / real(target_sum)
+        factor = self.library_size[rows].astype(real) / real(self.target_sum)
         factor[factor == 0] = 1
-        yield start, _log1p_of_ratio(block, factor)
+        return _log1p_of_ratio(block, factor)
 
 
 def _log1p_of_ratio(block, factor: np.ndarray):
+    """Look small counts up, one table a cell: many times as fast as to compute each anew."""
+    from . import kernels  # compiled code; half a second that imports need not pay
+
     if not sparse.issparse(block):
         return np.log1p(block / factor[:, None])
     values = np.empty_like(block.data)
     for start in range(0, len(factor), ROWS_IN_CACHE):
-        rows = slice(start, start + ROWS_IN_CACHE)
-        n_entries = np.diff(block.indptr[start : start + ROWS_IN_CACHE + 1])
-        part = slice(block.indptr[start], block.indptr[start] + n_entries.sum())
-        _log1p_of_counts(block.data[part], n_entries, factor[rows], out=values[part])
+        divisor = factor[start : start + ROWS_IN_CACHE, None]
+        table = np.log1p(np.arange(SMALL_COUNTS, dtype=block.dtype) / divisor)
+        kernels.look_up(block.data, block.indptr[start : start + len(table) + 1], table, values)
+    other = np.flatnonzero(values < 0)
+    row = np.searchsorted(block.indptr, other, side="right") - 1
+    values[other] = np.log1p(block.data[other] / factor[row])
     return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
-
-
-def _log1p_of_counts(counts, n_entries, factor, *, out: np.ndarray) -> None:
-    """Look small counts up, one table a cell: five times as fast as to compute each anew."""
-    real = counts.dtype.type
-    table = np.log1p(np.arange(SMALL_COUNTS, dtype=real) / factor[:, None])
-    column = np.minimum(counts, SMALL_COUNTS - 1).astype(np.int32)
-    other = np.flatnonzero(column.astype(real) != counts)
-    row = np.repeat(np.arange(len(factor), dtype=np.int32), n_entries)
-    np.take(table.ravel(), row * SMALL_COUNTS + column, out=out, mode="clip")
-    out[other] = np.log1p(counts[other] / factor[row[other]])
 
 
 def pseudobulk(
@@ -257,44 +298,46 @@ def pseudobulk_of_blocks(
         for start, block in blocks:
             _add_groups(block, codes[start : start + block.shape[0]], total, square)
             bar.update(block.shape[0])
-    n_cells = np.bincount(codes, minlength=len(groups))[:, None]
-    mean = total / n_cells
-    with np.errstate(invalid="ignore", divide="ignore"):
-        variance = np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)
+    n_cells = np.bincount(codes, minlength=len(groups))
+    mean, variance = moments(total, square, n_cells[:, None])
     return anndata.AnnData(
         mean.astype(block.dtype),
-        obs=pd.DataFrame({"n_cells": n_cells.ravel()}, index=pd.Index(groups).astype(str)),
+        obs=pd.DataFrame({"n_cells": n_cells}, index=pd.Index(groups).astype(str)),
         var=var.copy(),
         layers={"variance": variance.astype(block.dtype)},
     )
 
 
+def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray, np.ndarray]:
+    """Turn sums over cells into mean and unbiased variance.
+
+    Parameters
+    ----------
+    total, square
+        Sum of the values, and of their squares, any shape, float64.
+    n_cells
+        How many values each is the sum of.
+
+    Returns
+    -------
+    tuple of ndarray
+        Mean and variance, float64; the variance of one cell is NaN.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    mean = total / n_cells
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean, np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)
+
+
 def _add_groups(block, codes: np.ndarray, total: np.ndarray, square: np.ndarray) -> None:
-    """Add each group's sums over cells, and of squares, to its row; rows keep their order."""
-    if (np.diff(codes) < 0).any():
-        order = np.argsort(codes, kind="stable")
-        block, codes = block[order], codes[order]
-    starts = np.flatnonzero(np.diff(codes, prepend=-1))
-    sums = _sparse_sums if sparse.issparse(block) else _dense_sums
-    for start, stop in pairwise([*starts, len(codes)]):
-        for into, added in zip((total, square), sums(block, start, stop), strict=True):
-            into[codes[start]] += added
+    """Add each cell to its group's sums; one after the other, so that blocks leave no trace."""
+    from . import kernels
 
-
-def _dense_sums(block: np.ndarray, start: int, stop: int) -> Iterator[np.ndarray]:
-    rows = np.array(block[start:stop], dtype=np.float64, order="C")  # so cells are added in order
-    yield rows.sum(axis=0)
-    yield np.square(rows, out=rows).sum(axis=0)
-
-
-def _sparse_sums(block: sparse.csr_matrix, start: int, stop: int) -> Iterator[np.ndarray]:
-    low, high = block.indptr[start], block.indptr[stop]
-    values = block.data[low:high].astype(np.float64)
-    entries = (values, block.indices[low:high], block.indptr[start : stop + 1] - low)
-    by_gene = sparse.csc_matrix(entries, shape=(block.shape[1], stop - start))
-    yield by_gene @ np.ones(stop - start)
-    np.square(values, out=by_gene.data)
-    yield by_gene @ np.ones(stop - start)
+    rows = block if sparse.issparse(block) else sparse.csr_matrix(block)
+    kernels.add_rows(rows.data, rows.indices, rows.indptr, codes, total, square)
 
 
 def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData:

@@ -1,7 +1,8 @@
 """Score a prediction as the leaderboard does, with baseline, chance and ceiling beside it.
 
 Taught in: notebooks/08_metrics_by_hand and notebooks/09_first_submission.
-Needs: files.py, cells.py, effects.py, ranksum.py, de.py, emit.py, metrics.py, presets.py.
+Needs: cells.py, contrast.py, de.py, effects.py, emit.py, files.py, metrics.py, presets.py and what
+these need.
 
 >>> import vcc_helpers as vcc
 >>> cells = vcc.datasets.load_h1_sample()
@@ -32,7 +33,8 @@ from .cells import (
     open_cells,
     problems,
 )
-from .de import DETable, de_of_lognorm
+from .contrast import contrast
+from .de import DETable, de_of_contrast
 from .effects import control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
 from .emit import replicate
 from .files import write_whole
@@ -164,7 +166,10 @@ def score(
     *,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
+    memory: int | float | str = "4GB",
     threads: int | None = None,
+    cache: str | Path | None = None,
+    client=None,
     progress: bool = False,
 ) -> ScoreCard:
     """Score predicted cells against real ones.
@@ -173,18 +178,18 @@ def score(
     ----------
     pred, real
         Cells with controls, ``(n_pred_cells, n_genes)`` and ``(n_real_cells, n_genes)``, or paths
-        of ``.h5ad`` files; dense, CSR, CSC, a view or backed; counts or lognorm, each on its own.
-        The same genes in the same order, and the same perturbations.
+        of ``.h5ad`` or ``.zarr`` files, each read once; dense, CSR, CSC, a view or backed; counts
+        or lognorm, each on its own. The same genes in the same order, and the same perturbations.
     preset
         The rules, by name or as a record.
     perturbation_key
         The column of ``obs`` that names each cell's perturbation.
     control
         The label of control cells.
-    threads
-        Number of threads; all cores by default.
-    progress
-        Show progress bars.
+    memory, threads, cache, client, progress
+        Most memory to use, number of threads, a folder for what is finished (the truth's half is
+        then there for the next prediction), a Dask cluster, progress bars: as for
+        :func:`~vcc_helpers.contrast.contrast`. None changes a bit of the result.
 
     Returns
     -------
@@ -206,19 +211,13 @@ def score(
     """
     rules, pred, real = get_preset(preset), open_cells(pred), open_cells(real)
     _check_pair(pred, real, perturbation_key, control)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    means = {"memory": memory, "threads": threads, "cache": cache, "client": client}
     halves = [
-        digest(
-            cells,
-            rules,
-            perturbation_key=perturbation_key,
-            control=control,
-            threads=threads,
-            progress=progress,
-            name=name,
-        )
+        digest(cells, rules, name=name, progress=progress, **question, **means)
         for name, cells in (("pred", pred), ("real", real))
     ]
-    settings = {"perturbation_key": perturbation_key, "control": control, "source": rules.source}
+    settings = question | {"source": rules.source}
     return ScoreCard(rules.name, compare(*halves, control=control), settings)
 
 
@@ -231,25 +230,24 @@ def _check_pair(pred, real, perturbation_key: str, control: str) -> None:
 
 
 def digest(
-    cells: anndata.AnnData,
+    cells: anndata.AnnData | str | Path,
     preset: str | Preset = "vcc2025",
     *,
-    perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
-    threads: int | None = None,
-    progress: bool = False,
     name: str = "cells",
+    **settings,
 ) -> Digest:
     """Reduce a file to what scoring needs of it.
 
     Parameters
     ----------
     cells
-        Counts or lognorm, ``(n_cells, n_genes)``, checked already.
-    preset, perturbation_key, control, threads, progress
-        As for :func:`score`.
+        Counts or lognorm, ``(n_cells, n_genes)``, or a path.
+    preset
+        The rules, by name or as a record.
     name
-        What error messages call this file.
+        What messages call this file.
+    **settings
+        perturbation_key, control, memory, threads, cache, client, progress: as for :func:`score`.
 
     Returns
     -------
@@ -260,20 +258,15 @@ def digest(
     -----
     Taught in: notebooks/08_metrics_by_hand.
     """
-    rules, labels = get_preset(preset), labels_of(cells, perturbation_key)
-    blocks = list(lognorm_blocks(cells, name=name))
-    bulk, matrix = pseudobulk_of_blocks(blocks, labels, cells.var), stack_blocks(blocks)
-    del blocks  # the same values once more
-    de = de_of_lognorm(
-        matrix,
-        labels,
-        cells.var_names,
-        control=control,
-        fdr=rules.fdr,
-        clip=rules.fold_change_clip,
-        threads=threads,
-        progress=progress,
+    rules, cells = get_preset(preset), open_cells(cells)
+    found = contrast(cells, name=name, **settings)
+    bulk = anndata.AnnData(
+        found.mean,
+        obs=pd.DataFrame({"n_cells": found.n_cells}, index=found.groups.astype(str)),
+        var=cells.var.copy(),
+        layers={"variance": found.variance},
     )
+    de = de_of_contrast(found, cells.var_names, fdr=rules.fdr, clip=rules.fold_change_clip)
     return Digest(bulk, de)
 
 

@@ -43,7 +43,7 @@ from tqdm import tqdm
 
 from .cells import PERTURBATION_KEY, labels_of, open_cells, parse_memory
 from .files import check_writable
-from .storage import BLOCK_VALUES, pack_chunk, stored_blocks, stored_matrix
+from .storage import BLOCK_VALUES, most_entries, pack_chunk, stored_blocks, stored_matrix
 
 try:
     import fcntl
@@ -203,21 +203,12 @@ def _plan(cells: anndata.AnnData, labels: pd.Index, memory: int) -> _Plan:
     # a bucket is held as it arrives and in order; a block as read, as CSR and in order
     bucket = room // (2 * stored_matrix(cells).dtype.itemsize + 12)
     block_rows = min(BLOCK_VALUES, room // 64) // cells.n_vars
-    return _Plan(order, _cut(_most_entries(cells)[order], bucket), min(4096, max(1, block_rows)))
+    return _Plan(order, _cut(most_entries(cells)[order], bucket), min(4096, max(1, block_rows)))
 
 
 def _fixed_memory(cells: anndata.AnnData) -> int:
     """Estimate what is held whatever the number of buckets: libraries, labels, row numbers."""
     return LIBRARIES + 3 * int(cells.obs.memory_usage(deep=True).sum()) + 64 * cells.n_obs
-
-
-def _most_entries(cells: anndata.AnnData) -> np.ndarray:
-    """Bound the number of values of each row that are not zero, without reading them."""
-    matrix = stored_matrix(cells)
-    if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
-        return np.full(cells.n_obs, cells.n_vars, dtype=np.int64)
-    indptr = matrix.indptr if sparse.issparse(matrix) else matrix.group["indptr"][:]
-    return np.diff(indptr).astype(np.int64)
 
 
 def _cut(sizes: np.ndarray, limit: int) -> np.ndarray:
@@ -327,7 +318,7 @@ def _check_disk(cells: anndata.AnnData, plan: _Plan, folder: Path, progress: boo
 
 def _disk_needed(cells: anndata.AnnData, plan: _Plan) -> tuple[int, int]:
     """Estimate the bytes of all buckets, and of the output, from the first rows."""
-    most, matrix = _most_entries(cells), stored_matrix(cells)
+    most, matrix = most_entries(cells), stored_matrix(cells)
     if getattr(matrix, "format", None) == "csc":  # read twice over: as rows, and in buckets
         n = matrix.nnz if sparse.issparse(matrix) else len(matrix.group["data"])
         return 2 * n * (matrix.dtype.itemsize + 4), n * (matrix.dtype.itemsize + 4)

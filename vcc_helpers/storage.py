@@ -89,6 +89,30 @@ def rows_in_block(cells: anndata.AnnData) -> int:
     return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
 
 
+def most_entries(cells: anndata.AnnData) -> np.ndarray:
+    """Bound the number of values of each cell that are not zero, without reading them.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_cells,)``, int64: the stored entries of a CSR matrix, else the number of genes.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    matrix = stored_matrix(cells)
+    if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
+        return np.full(cells.n_obs, cells.n_vars, dtype=np.int64)
+    indptr = matrix.indptr if sparse.issparse(matrix) else matrix.group["indptr"][:]
+    return np.diff(indptr).astype(np.int64)
+
+
 def stored_blocks(
     cells: anndata.AnnData,
     *,

@@ -1,0 +1,627 @@
+"""Every perturbation against the controls, in one reading of a file and a bounded memory.
+
+The way of the data: blocks of rows are read once, checked, and put on a :class:`~.shelf.Shelf` by
+perturbation. Then the library sizes are known, and one perturbation after the other is taken down,
+log-normalised, averaged and ranked against the controls, which are sorted once. No perturbation
+knows of another: threads, processes of a cluster, or a run that goes on after an interruption come
+to the same bits.
+
+Taught in: notebooks/11_rank_every_gene and notebooks/12_scale_out.
+Needs: cells.py, effects.py, files.py, kernels.py, ranksum.py, shelf.py, storage.py.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> found = contrast(load_h1_sample())
+>>> found.groups.tolist(), found.p_value.shape
+(['MED12', 'SRC', 'STAT1', 'TET1', 'TMSB4X', 'non-targeting'], (5, 1000))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from tqdm import tqdm
+
+from .cells import (
+    CONTROL,
+    PERTURBATION_KEY,
+    Inspection,
+    check_cells,
+    inspect_values,
+    labels_of,
+    open_cells,
+    parse_memory,
+    read_rows,
+    row_blocks,
+)
+from .effects import Scaling, moments
+from .files import replacing
+from .ranksum import Controls, p_values, rank_tile, sort_controls, tiles
+from .shelf import Shelf
+from .storage import BLOCK_VALUES, most_entries, stored_blocks, stored_matrix
+
+#: What Python and the libraries take before any cell is read, in bytes.
+LIBRARIES = 400 * 10**6
+#: Bytes for each perturbation and gene: what is kept of a file, and the false discovery rate.
+RESULT = 100
+#: Genes that are looked at together at the least, when memory is short.
+FEWEST_GENES = 64
+
+
+class Contrast(NamedTuple):
+    """What scoring needs of a file.
+
+    Attributes
+    ----------
+    groups
+        Names of all groups, sorted, the control among them, ``(n_groups,)``.
+    control
+        The control's name.
+    n_cells
+        Cells of each group, ``(n_groups,)``.
+    mean, variance
+        Pseudobulk: mean lognorm value and its variance between cells, ``(n_groups, n_genes)``,
+        float32 (float64 where the file is). Sums are float64.
+    mean_as_summed
+        The mean once more, summed in the file's own precision as NumPy sums a row: the last digit
+        of a fold change hangs on it.
+    p_value
+        Two-sided rank-sum p-value of each group but the control, ``(n_groups - 1, n_genes)``,
+        float64.
+    """
+
+    groups: pd.Index
+    control: str
+    n_cells: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    mean_as_summed: np.ndarray
+    p_value: np.ndarray
+
+
+class Needs(NamedTuple):
+    """What a :func:`contrast` will take.
+
+    Attributes
+    ----------
+    memory
+        Bytes at the peak, the libraries counted in, cells that are in memory already not.
+    scratch
+        Bytes of scratch disk.
+    genes
+        Genes that are looked at together; fewer than there are when memory is short, and then the
+        scratch file is read several times.
+    block_rows
+        Rows read at a time.
+    """
+
+    memory: int
+    scratch: int
+    genes: int
+    block_rows: int
+
+
+class _Job(NamedTuple):
+    """One file and what is asked of it.
+
+    Attributes
+    ----------
+    cells, name
+        The cells, and what messages call them.
+    codes, groups, control
+        Group of each cell, ``(n_cells,)``; names of the groups; which of them is the control.
+    dtype
+        float32 or float64.
+    threads
+        Number of threads.
+    progress
+        Whether to show bars.
+    """
+
+    cells: anndata.AnnData
+    name: str
+    codes: np.ndarray
+    groups: pd.Index
+    control: int
+    dtype: np.dtype
+    threads: int
+    progress: bool
+
+
+def contrast(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    threads: int | None = None,
+    cache: str | Path | None = None,
+    client=None,
+    progress: bool = False,
+    name: str = "cells",
+) -> Contrast:
+    """Average every perturbation, and test every gene of it against the controls.
+
+    Parameters
+    ----------
+    cells
+        Counts or lognorm, ``(n_cells, n_genes)``; dense, CSR, CSC, a view, backed, or the path of
+        an ``.h5ad`` or ``.zarr``. Rows in any order. A file is read once.
+    perturbation_key
+        The column of ``obs`` to group by.
+    control
+        The label of control cells.
+    memory
+        Most memory to use, in bytes or as text such as ``"4GB"``; cells that are in memory already
+        do not count. With little memory, scratch data lie in the system's folder for them
+        (``TMPDIR``), which is emptied at the end.
+    threads
+        Number of threads; all cores by default.
+    cache
+        A folder to keep the result in, under a name made from the content of the cells, so that
+        what is found there is never out of date; and each finished perturbation, so that the same
+        call goes on where an earlier one was stopped.
+    client
+        A ``dask.distributed.Client`` whose workers see the same files: perturbations are then
+        spread over them. A file is then read in two passes; one that is sorted by perturbation
+        reads far faster. `memory` holds for each worker.
+    progress
+        Say what it will take, and show progress bars.
+    name
+        What messages call these cells.
+
+    Returns
+    -------
+    Contrast
+        The same bits whatever the storage, order of groups, memory, threads and client.
+
+    Raises
+    ------
+    ValueError
+        Labels, gene names or values are unusable; `memory` is too small; the file was changed
+        while it was read; or `client` was given with cells that are not a whole file.
+    OSError
+        The disk is full, or a folder cannot be written to.
+
+    Notes
+    -----
+    Taught in: notebooks/12_scale_out.
+    """
+    cells = open_cells(cells)
+    check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
+    codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
+    groups = pd.Index(groups, dtype=object)
+    dtype = np.dtype(np.float64 if stored_matrix(cells).dtype.itemsize == 8 else np.float32)
+    if np.issubdtype(stored_matrix(cells).dtype, np.integer):
+        dtype = np.dtype(np.float32)
+    threads = threads or os.cpu_count() or 1
+    where = int(groups.get_loc(control))
+    job = _Job(cells, name, codes, groups, where, dtype, threads, progress)
+    keeper = _Keeper(job, cache)
+    return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
+
+
+def needs(job: _Job, memory: int, *, client=None) -> Needs:
+    """Work out how to stay within `memory`, before a value is read.
+
+    Parameters
+    ----------
+    job
+        The file and what is asked of it.
+    memory
+        Bytes.
+    client
+        As for :func:`contrast`.
+
+    Returns
+    -------
+    Needs
+        The fewest passes that fit.
+
+    Raises
+    ------
+    ValueError
+        Nothing fits; says how much would.
+
+    Notes
+    -----
+    Taught in: notebooks/12_scale_out.
+    """
+    cells, n_genes = job.cells, job.cells.n_vars
+    entries = np.bincount(job.codes, weights=most_entries(cells), minlength=len(job.groups))
+    kept = job.dtype.itemsize if _has_fractions(cells) else 2
+    entry = job.dtype.itemsize + (2 if n_genes <= 2**16 else 4)
+    shelved = int(entries.sum()) * (kept + entry - job.dtype.itemsize)
+    shelved = 0 if client or _is_at_hand(cells) else shelved
+    fixed = LIBRARIES + 64 * cells.n_obs + RESULT * len(job.groups) * n_genes
+    fixed += 3 * int(cells.obs.memory_usage(deep=True).sum())
+    block = int(min(4 * BLOCK_VALUES, max(0, memory - fixed) // 4)) // 32
+
+    def peak(genes: int) -> int:
+        share, width = genes / n_genes, min(genes, 256) * job.dtype.itemsize
+        others = np.delete(entries, job.control).max()
+        tile = width * np.bincount(job.codes)
+        build = entries[job.control] * share * 2 * entry + job.threads * tile[job.control] / 2
+        ranked = entries[job.control] * share * job.dtype.itemsize
+        ranked += job.threads * (others * share * 2 * entry + np.delete(tile, job.control).max())
+        return int(fixed + max(32 * max(block, n_genes), build, ranked))
+
+    rows = min(4096, max(1, block // n_genes))
+    if peak(n_genes) + shelved <= memory:
+        return Needs(peak(n_genes) + shelved, 0, n_genes, rows)
+    widths = [-(-n_genes // n) for n in range(1, max(2, n_genes // FEWEST_GENES + 1))]
+    fitting = [genes for genes in widths if peak(genes) <= memory]
+    if not fitting:
+        raise ValueError(
+            f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {cells.n_obs:,} cells x "
+            f"{n_genes:,} genes; give at least '{-(-peak(widths[-1]) // 10**6)}MB'"
+        )
+    return Needs(peak(fitting[0]), shelved, fitting[0], rows)
+
+
+def _has_fractions(cells: anndata.AnnData) -> bool:
+    """Guess from the first cells whether values are fractional, which takes more bytes."""
+    _, block = next(stored_blocks(cells, block_rows=16))
+    values = block.data if sparse.issparse(block) else block
+    return bool((np.floor(values) != values).any())
+
+
+def _is_at_hand(cells: anndata.AnnData) -> bool:
+    """Whether the rows of one group can be picked without a copy of the others."""
+    matrix = None if cells.isbacked or cells.is_view else cells.X
+    return isinstance(matrix, np.ndarray) or getattr(matrix, "format", None) == "csr"
+
+
+def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
+    plan = needs(job, memory, client=client)
+    if job.progress:
+        scratch = f" and {plan.scratch / 1e9:.1f} GB of scratch disk" if plan.scratch else ""
+        tqdm.write(
+            f"{job.name}: {job.cells.n_obs:,} cells x {job.cells.n_vars:,} genes will take about "
+            f"{plan.memory / 1e9:.1f} GB of memory{scratch}"
+        )
+    if client is not None:
+        return _on_cluster(job, plan, keeper, client)
+    with _scratch(plan.scratch) as folder:
+        path = folder / "shelf" if plan.scratch else None
+        shelf = Shelf(n_genes=job.cells.n_vars, dtype=job.dtype, path=path)
+        try:
+            source, scaling = _read(job, plan, shelf, keeper)
+            return _rank(job, plan, keeper, source, scaling)
+        finally:
+            shelf.close()
+
+
+@contextmanager
+def _scratch(n_bytes: int) -> Iterator[Path]:
+    """Make a folder that goes away, where so much fits."""
+    with tempfile.TemporaryDirectory(prefix="vcc_") as folder:
+        if n_bytes > (free := shutil.disk_usage(folder).free):
+            raise OSError(
+                f"about {n_bytes / 1e9:.1f} GB of scratch disk are needed in {Path(folder).parent} "
+                f"and {free / 1e9:.1f} GB are free; free some, name another folder with TMPDIR, or "
+                "allow more memory"
+            )
+        yield Path(folder)
+
+
+def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
+    """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
+    codes = np.where(np.isin(job.codes, keeper.finished()), -1, job.codes)
+    inspection, stamp = Inspection(job.cells, name=job.name), _stamp(job.cells)
+    at_hand = _is_at_hand(job.cells)
+    bar = tqdm(
+        total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
+    )
+    with bar:
+        for start, block in row_blocks(job.cells, block_rows=plan.block_rows):
+            whole = inspection.add(start, block)
+            if not at_hand:
+                rows = sparse.csr_matrix(block)
+                shelf.put(start, rows, codes[start : start + rows.shape[0]], whole=whole)
+            bar.update(block.shape[0])
+    if _stamp(job.cells) != stamp:
+        raise ValueError(
+            f"{job.name}: {job.cells.filename} was changed while it was read; wait until it is "
+            "written, and run again"
+        )
+    source = _pieces_at_hand(job) if at_hand else shelf.pieces
+    return source, Scaling.of(inspection.summary())
+
+
+def _stamp(cells: anndata.AnnData) -> tuple:
+    if not cells.isbacked:
+        return ()
+    found = os.stat(cells.filename)
+    return found.st_size, found.st_mtime_ns
+
+
+def _pieces_at_hand(job: _Job) -> Callable[[int], Iterator]:
+    """Take a group's rows from the matrix in memory, or from a file."""
+    return lambda code: _pieces_of(job.cells, np.flatnonzero(job.codes == code))
+
+
+def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
+    """Take some rows a few at a time."""
+    n = max(1, BLOCK_VALUES // cells.n_vars)
+    for part in (rows[start : start + n] for start in range(0, len(rows), n)):
+        yield part, sparse.csr_matrix(read_rows(cells, part))
+
+
+class _Rows(NamedTuple):
+    """The arrays of a CSR matrix; its gene numbers may take two bytes, which scipy widens."""
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+
+def _collect(pieces, scaling: Scaling, genes: slice) -> _Rows:
+    """Log-normalise a group piece by piece, and keep some of its genes."""
+    values, indices, lengths = [], [], []
+    n_genes = genes.stop - genes.start
+    for rows, piece in pieces:
+        logged = scaling.apply(piece, rows)
+        if n_genes < logged.shape[1]:
+            logged = logged[:, genes]
+        values.append(logged.data)
+        indices.append(logged.indices.astype(np.uint16 if n_genes <= 2**16 else np.int32))
+        lengths.append(np.diff(logged.indptr))
+    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
+    values = np.concatenate(values)
+    return _Rows(values, np.concatenate(indices), indptr, (len(indptr) - 1, n_genes))
+
+
+class _Sums(NamedTuple):
+    """What one group comes to, gene by gene: ``(n_genes,)`` each, or ``(n_groups, n_genes)``."""
+
+    total: np.ndarray
+    square: np.ndarray
+    mean: np.ndarray
+    u: np.ndarray
+    ties: np.ndarray
+
+    @classmethod
+    def empty(cls, shape, dtype) -> _Sums:
+        return cls(*(np.zeros(shape, dtype if name == "mean" else "f8") for name in cls._fields))
+
+    def add_up(self, part: slice, tile: np.ndarray) -> None:
+        """Sum the cells, in their order; twice, once in the precision of the data."""
+        from . import kernels
+
+        kernels.add_in_order(tile, self.total[part], self.square[part])
+        tile.mean(axis=1, out=self.mean[part])
+
+
+def _control_sums(pieces, scaling, genes: slice, threads: int) -> tuple[Controls, _Sums]:
+    block = _collect(pieces, scaling, genes)
+    sums = _Sums.empty(block.shape[1], block.data.dtype)
+    return sort_controls(block, threads=threads, look=sums.add_up), sums
+
+
+def _group_sums(pieces, scaling, genes: slice, controls: Controls) -> _Sums:
+    block = _collect(pieces, scaling, genes)
+    sums = _Sums.empty(block.shape[1], block.data.dtype)
+    for part, tile in tiles(block, slice(0, block.shape[1])):
+        sums.add_up(part, tile)
+        tile.sort(axis=1)
+        rank_tile(tile, controls, part, u=sums.u[part], ties=sums.ties[part])
+    return sums
+
+
+def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
+    def prepare(genes: slice) -> tuple[_Sums, Callable]:
+        controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+
+        def submit(pool: Executor, code: int):
+            return pool.submit(lambda: _group_sums(source(code), scaling, genes, controls))
+
+        return sums, submit
+
+    with ThreadPoolExecutor(job.threads) as pool:
+        return _spread(job, plan, keeper, pool, prepare)
+
+
+def _spread(job: _Job, plan: Needs, keeper: _Keeper, pool: Executor, prepare) -> Contrast:
+    """Give every group to the pool, largest first, for one stretch of genes after the other."""
+    n_cells, n_genes = np.bincount(job.codes), job.cells.n_vars
+    result = _empty_result(job, n_cells)
+    codes = np.argsort(-n_cells, kind="stable").tolist()
+    codes.insert(0, codes.pop(codes.index(job.control)))
+    bar = tqdm(
+        total=int(n_cells.sum()) * n_genes, unit=" values", unit_scale=True,
+        desc=f"rank {job.name}", disable=not job.progress,
+    )  # fmt: skip
+    with bar:
+        for first in range(0, n_genes, plan.genes):
+            genes = slice(first, min(first + plan.genes, n_genes))
+            for code, sums in _results_of(codes, genes, keeper, pool, prepare):
+                _settle(result, job, code, genes, sums)
+                bar.update(int(n_cells[code]) * (genes.stop - genes.start))
+    return result
+
+
+def _results_of(codes, genes: slice, keeper: _Keeper, pool: Executor, prepare) -> Iterator:
+    """Yield each group's sums: those that an earlier run kept first, the others as they come."""
+    found = {code: keeper.load(code, genes) for code in codes}
+    missing = [code for code, sums in found.items() if sums is None]
+    yield from ((code, sums) for code, sums in found.items() if sums is not None)
+    if not missing:
+        return
+    sums, submit = prepare(genes)  # the controls are needed whatever is missing
+    if codes[0] in missing:
+        yield missing.pop(0), keeper.save(codes[0], genes, sums)
+    waiting = {submit(pool, code): code for code in missing}
+    try:
+        for future in as_completed(waiting):
+            yield waiting[future], keeper.save(waiting[future], genes, future.result())
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _empty_result(job: _Job, n_cells: np.ndarray) -> Contrast:
+    shape = len(job.groups), job.cells.n_vars
+    tables = (np.empty(shape, job.dtype) for _ in range(3))
+    p_value = np.empty((shape[0] - 1, shape[1]))
+    return Contrast(job.groups, job.groups[job.control], n_cells, *tables, p_value)
+
+
+def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -> None:
+    """Turn one group's sums into its part of the result."""
+    n = result.n_cells[code]
+    result.mean[code, genes], result.variance[code, genes] = moments(sums.total, sums.square, n)
+    result.mean_as_summed[code, genes] = sums.mean
+    if code != job.control:
+        row = code - (code > job.control)
+        n_controls = result.n_cells[job.control]
+        result.p_value[row, genes] = p_values(sums.u, sums.ties, n, n_controls)
+
+
+def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
+    """Do the same with the processes of a Dask cluster, which read the file for themselves."""
+    if job.cells.is_view or not (path := getattr(job.cells, "filename", None)):
+        raise ValueError(
+            f"{job.name}: workers of a cluster read the file for themselves; give its path"
+        )
+    path = Path(path).resolve()
+    scaling = Scaling.of(inspect_values(job.cells, name=job.name, progress=job.progress))
+    source = _pieces_at_hand(job)
+    with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
+        np.savez(Path(folder) / "scaling", size=scaling.library_size, target=scaling.target_sum)
+
+        def prepare(genes: slice) -> tuple[_Sums, Callable]:
+            controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+            for name, array in controls._asdict().items():
+                np.save(Path(folder) / f"{genes.start}_{name}", array)
+
+            def submit(pool: Executor, code: int):
+                rows = np.flatnonzero(job.codes == code)
+                return pool.submit(_remote_sums, path, folder, rows, genes)
+
+            return sums, submit
+
+        with client.get_executor() as pool:
+            return _spread(job, plan, keeper, pool, prepare)
+
+
+def _remote_sums(path: Path, folder: str, rows: np.ndarray, genes: slice) -> _Sums:
+    """Do one group's share in a process that shares nothing but files."""
+    cells = _opened(path, os.stat(path).st_mtime_ns)
+    with np.load(Path(folder) / "scaling.npz", allow_pickle=True) as kept:
+        size = kept["size"] if kept["size"].ndim else None
+        scaling = Scaling(size, float(kept["target"]))
+    parts = (Path(folder) / f"{genes.start}_{name}.npy" for name in Controls._fields)
+    controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
+    controls = controls._replace(n_cells=int(controls.n_cells))
+    return _group_sums(_pieces_of(cells, rows), scaling, genes, controls)
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, changed: int) -> anndata.AnnData:
+    return open_cells(path)
+
+
+class _Keeper:
+    """Keeps what is finished in a folder, or, without one, nothing.
+
+    The name of what is kept comes from the content of the cells, the question and this code.
+    """
+
+    def __init__(self, job: _Job, cache: str | Path | None):
+        self.folder, self.job = Path(cache) if cache else None, job
+        if self.folder:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path = self.folder / f"contrast-{_content_key(job)}.npz"
+            self.parts = self.path.with_suffix(".parts")
+
+    def result(self) -> Contrast | None:
+        """Return the whole result, if it is there and sound."""
+        kept = _load(self.path) if self.folder else None
+        if kept is None:
+            return None
+        groups = pd.Index(json.loads(str(kept.pop("groups"))), dtype=object)
+        return Contrast(groups, str(kept.pop("control")), **kept)
+
+    def keep(self, result: Contrast) -> Contrast:
+        """Keep the whole result in place of its parts."""
+        if self.folder:
+            tables = result._asdict() | {"groups": json.dumps(result.groups.tolist())}
+            _save(self.path, tables)
+            shutil.rmtree(self.parts, ignore_errors=True)
+        return result
+
+    def finished(self) -> list[int]:
+        """Return the groups of which nothing is missing."""
+        name = f"0-{self.job.cells.n_vars}"
+        found = self.parts.glob(f"*-{name}.npz") if self.folder else ()
+        return [int(path.name.split("-")[0]) for path in found]
+
+    def load(self, code: int, genes: slice) -> _Sums | None:
+        """Return what an earlier run found for a group."""
+        kept = _load(self._part(code, genes)) if self.folder else None
+        return _Sums(**kept) if kept else None
+
+    def save(self, code: int, genes: slice, sums: _Sums) -> _Sums:
+        """Keep what was found for a group."""
+        if self.folder:
+            self.parts.mkdir(exist_ok=True)
+            _save(self._part(code, genes), sums._asdict())
+        return sums
+
+    def _part(self, code: int, genes: slice) -> Path:
+        return self.parts / f"{code}-{genes.start}-{genes.stop}.npz"
+
+
+def _save(path: Path, arrays: dict) -> None:
+    with replacing(path) as part:
+        np.savez(part, **arrays)
+
+
+def _load(path: Path) -> dict | None:
+    """Read what :func:`_save` wrote; None if absent or damaged, as each array's checksum shows."""
+    try:
+        with np.load(path) as kept:
+            return {name: kept[name] for name in kept.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+
+
+def _content_key(job: _Job) -> str:
+    """Hash all that the result depends on: cells, labels, question, and this code."""
+    found, cells = hashlib.sha256(), job.cells
+    here = Path(__file__).parent
+    for name in ("contrast.py", "effects.py", "kernels.py", "ranksum.py", "shelf.py"):
+        found.update((here / name).read_bytes())
+    found.update(json.dumps([job.groups.tolist(), job.control, cells.var_names.tolist()]).encode())
+    found.update(job.codes.astype(np.int64).tobytes())
+    if cells.isbacked and not cells.is_view:
+        with open(cells.filename, "rb") as file:
+            while chunk := file.read(2**24):
+                found.update(chunk)
+    else:
+        for _, block in stored_blocks(cells):
+            rows = sparse.csr_matrix(block)
+            for array in (rows.data, rows.indices, rows.indptr):
+                found.update(str(array.dtype).encode())
+                found.update(np.ascontiguousarray(array))
+    return found.hexdigest()[:32]

@@ -1,0 +1,171 @@
+"""A shelf for the rows of a file: put there in the order they are read, taken down by group.
+
+Scoring needs a perturbation's cells together, and a file lists them in any order. It also needs
+the median library size before the first logarithm, and knows it only after the last cell. So each
+block of rows goes to the shelf in compact form when it is read: counts in one or two bytes, gene
+numbers in two, in memory or in one scratch file. No second reading, and no sorting of the file.
+
+Taught in: notebooks/12_scale_out.
+Needs: kernels.py.
+
+>>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+>>> shelf = Shelf(n_genes=2, dtype=np.float32)
+>>> shelf.put(0, block, np.array([1, 0, 1]), whole=True)
+>>> [(rows.tolist(), piece.data.tolist()) for rows, piece in shelf.pieces(1)]
+[([0, 2], [2.0, 1.0])]
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+
+class _Piece(NamedTuple):
+    """Where the rows of one group and one block are.
+
+    Attributes
+    ----------
+    rows
+        Their numbers, rising, ``(n,)``.
+    lengths
+        Entries of each.
+    values, genes
+        The entries in compact form; or the place of their first byte in the file and their type.
+    """
+
+    rows: np.ndarray
+    lengths: np.ndarray
+    values: np.ndarray | tuple[int, np.dtype]
+    genes: np.ndarray | tuple[int, np.dtype]
+
+
+class Shelf:
+    """Rows by group, in compact form.
+
+    Parameters
+    ----------
+    n_genes
+        Number of columns.
+    dtype
+        float32 or float64: what the rows are when they are taken down.
+    path
+        A scratch file; without one the rows stay in memory.
+    """
+
+    def __init__(self, *, n_genes: int, dtype: np.dtype, path: Path | None = None):
+        self.n_genes, self.dtype, self.path = n_genes, np.dtype(dtype), path
+        self._pieces: dict[int, list[_Piece]] = defaultdict(list)
+        self._file = path.open("wb") if path else None
+
+    def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
+        """Add a block of rows.
+
+        Parameters
+        ----------
+        start
+            Row of its first cell; blocks come in rising order.
+        block
+            Shape ``(n, n_genes)``, floating, one entry a place, genes in rising order.
+        codes
+            The group of each row, ``(n,)``; rows below 0 are left out.
+        whole
+            Whether all values are whole, so that a smaller type may hold them.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        """
+        from . import kernels
+
+        order = np.argsort(codes, kind="stable")
+        order = order[np.searchsorted(codes[order], 0) :]
+        lengths = np.diff(block.indptr)[order]
+        values = np.empty(lengths.sum(), _smallest_type(block, whole))
+        genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
+        kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
+        places = [self._keep(array) for array in (values, genes)]
+        ends = np.concatenate([[0], np.cumsum(lengths)])
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        for i, j in pairwise([*starts, len(order)]):
+            parts = [_part(place, ends[i], ends[j]) for place in places]
+            self._pieces[int(codes[order[i]])].append(
+                _Piece(start + order[i:j], lengths[i:j].astype(np.int32), *parts)
+            )
+
+    def _keep(self, array: np.ndarray):
+        if self._file is None:
+            return array
+        place = self._file.tell()
+        try:
+            array.tofile(self._file)
+            self._file.flush()
+        except OSError as error:  # NumPy tells of a full disk without its number
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {self.path.parent} is full: scratch data needs more room; free some, "
+                "name another folder with TMPDIR, or allow more memory",
+            ) from error
+        return place, array.dtype
+
+    def pieces(self, code: int) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
+        """Take down the rows of one group, in rising order.
+
+        Parameters
+        ----------
+        code
+            The group.
+
+        Yields
+        ------
+        rows : ndarray
+            Which rows, ``(n,)``.
+        piece : csr_matrix
+            Their values, floating, ``(n, n_genes)``.
+        """
+        for piece in self._pieces.get(code, ()):
+            n = int(piece.lengths.sum())
+            values, genes = (self._load(place, n) for place in (piece.values, piece.genes))
+            indptr = np.concatenate([[0], np.cumsum(piece.lengths)]).astype(np.int32)
+            entries = (values.astype(self.dtype), genes.astype(np.int32), indptr)
+            yield piece.rows, sparse.csr_matrix(entries, shape=(len(piece.rows), self.n_genes))
+
+    def _load(self, place, n: int) -> np.ndarray:
+        return place if self.path is None else np.fromfile(self.path, place[1], n, offset=place[0])
+
+    def n_entries(self, code: int) -> int:
+        """Return the number of values of one group.
+
+        Parameters
+        ----------
+        code
+            The group.
+        """
+        return sum(int(piece.lengths.sum()) for piece in self._pieces.get(code, ()))
+
+    def close(self) -> None:
+        """Close the scratch file; whoever named it removes it."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _smallest_type(block: sparse.csr_matrix, whole: bool) -> np.dtype:
+    if not whole:
+        return block.dtype
+    small = np.min_scalar_type(int(block.data.max(initial=0)))
+    return small if small.itemsize < block.dtype.itemsize else block.dtype
+
+
+def _part(place, start: int, stop: int):
+    if isinstance(place, np.ndarray):
+        return place[start:stop]
+    offset, dtype = place
+    return offset + int(start) * dtype.itemsize, dtype
