@@ -40,7 +40,7 @@ if "google.colab" in sys.modules:
     keep = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
     with open("constraints.txt", "w") as file:
         file.writelines(f"{{name}}=={{version(name)}}\\n" for name in keep)
-    %pip install -q -c constraints.txt anndata scanpy illico
+    %pip install -q -c constraints.txt anndata scanpy
     %pip install -q --no-deps git+https://github.com/{repository}"""
 FIRST_CELL_ID = "colab-setup"
 FIRST_CELL_TAGS = ["hide-input"]

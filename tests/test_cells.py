@@ -218,7 +218,7 @@ def test_some_of():
 def test_importing_the_package_imports_nothing_slow():
     code = (
         "import sys, vcc_helpers; "
-        "print(*[m for m in ('scanpy', 'matplotlib', 'numba', 'illico') if m in sys.modules])"
+        "print(*[m for m in ('scanpy', 'matplotlib', 'numba', 'distributed') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
