@@ -25,6 +25,7 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem, sparse_dataset
 from scipy import sparse
 from tqdm import tqdm
 
@@ -66,17 +67,17 @@ class ValueSummary(NamedTuple):
 
 
 def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
-    """Return `source` as an AnnData; a path is opened on disk, not read into memory.
+    """Return `source` as an AnnData; a path is opened, its matrix not read into memory.
 
     Parameters
     ----------
     source
-        An AnnData, returned as it is, or the path of an ``.h5ad`` file.
+        An AnnData, returned as it is, or the path of an ``.h5ad`` file or a ``.zarr`` folder.
 
     Returns
     -------
     AnnData
-        Shape ``(n_cells, n_genes)``; backed, read only, when `source` is a path.
+        Shape ``(n_cells, n_genes)``; when `source` is a path, its X is a handle of what lies there.
 
     Raises
     ------
@@ -107,6 +108,8 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
 def _open_file(path: Path) -> anndata.AnnData:
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
+        return _open_zarr(path)
     if path.is_dir() or not h5py.is_hdf5(path):
         raise ValueError(
             f"{path} is not an HDF5 file, so it cannot be an .h5ad: it may be cut short, still "
@@ -118,6 +121,17 @@ def _open_file(path: Path) -> anndata.AnnData:
     except Exception as error:
         raise unreadable(path, error) from error
     return cells
+
+
+def _open_zarr(path: Path) -> anndata.AnnData:
+    import zarr  # comes with anndata; most never open one
+
+    try:
+        group = zarr.open(path, mode="r")
+        matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
+        return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
+    except Exception as error:
+        raise unreadable(path, error) from error
 
 
 def problems(
@@ -457,7 +471,7 @@ def _all_whole(values: np.ndarray, piece: int = 2**16) -> bool:
 
 
 def _in_float(values):
-    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float32)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
 
 
 def _inspect_any(cells: anndata.AnnData, name: str, bar: tqdm) -> ValueSummary:

@@ -24,6 +24,10 @@ SCORE_EXAMPLES = """examples:
   vcc score prediction.h5ad truth.h5ad
   vcc score prediction.h5ad truth.h5ad --json card.json --csv table.csv
   vcc score prediction.h5ad truth.h5ad --baseline baseline.json --ceiling
+  vcc score prediction.h5ad truth.h5ad --memory 2GB --cache scored
+
+With --cache, the next prediction finds the truth's half done, and a run that was stopped goes on
+where it was. What is kept is known by the content of the files: it is never out of date.
 
 A baseline file is the card of the official mean baseline against the same truth:
 write that baseline with vcc_helpers.scoring.official_baseline, score it with --json.
@@ -143,6 +147,10 @@ def _add_score(commands) -> None:
     score.add_argument("--json", metavar="OUT.json", help="write the card to a file")
     score.add_argument("--csv", metavar="OUT.csv", help="write one row a perturbation to a file")
     score.add_argument("--threads", type=_positive, metavar="N", help="threads (all cores)")
+    score.add_argument(
+        "--memory", default="4GB", metavar="SIZE", help="memory to stay within (%(default)s)"
+    )
+    score.add_argument("--cache", metavar="DIR", help="folder to keep what is finished in")
 
 
 def _add_sort(commands) -> None:
@@ -217,12 +225,18 @@ def _score(options: argparse.Namespace) -> None:
         "perturbation_key": options.perturbation_key,
         "control": options.control,
         "threads": options.threads,
+        "memory": options.memory,
+        "cache": options.cache,
     }
-    card = scoring.score(options.pred, options.real, **rules, progress=_watched())
+    try:
+        card = scoring.score(options.pred, options.real, **rules, progress=_watched())
+    except KeyboardInterrupt:
+        if options.cache:
+            _say(f"what is finished is kept in {options.cache}; the same command goes on from it")
+        raise
     lines = [repr(card), f"  chance  pds {pds_chance(len(card.per_perturbation)):.4f}"]
     if options.ceiling:
-        real = scoring.open_cells(options.real).to_memory()
-        ceiling = scoring.split_half_ceiling(real, **rules).summary
+        ceiling = scoring.split_half_ceiling(options.real, **rules).summary
         lines.append("  ceiling " + "  ".join(f"{k} {v:.4f}" for k, v in ceiling.items()))
     if baseline is not None:
         lines.append(f"  overall {card.overall(baseline):.2f} of 100, baseline 0")

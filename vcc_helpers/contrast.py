@@ -52,7 +52,7 @@ from .effects import Scaling, moments
 from .files import replacing
 from .ranksum import Controls, p_values, rank_tile, sort_controls, tiles
 from .shelf import Shelf
-from .storage import BLOCK_VALUES, most_entries, stored_blocks, stored_matrix
+from .storage import BLOCK_VALUES, most_entries, on_disk, stored_blocks, stored_matrix
 
 #: What Python and the libraries take before any cell is read, in bytes.
 LIBRARIES = 400 * 10**6
@@ -120,8 +120,8 @@ class _Job(NamedTuple):
 
     Attributes
     ----------
-    cells, name
-        The cells, and what messages call them.
+    cells, name, path
+        The cells, what messages call them, and their file where they are all of one.
     codes, groups, control
         Group of each cell, ``(n_cells,)``; names of the groups; which of them is the control.
     dtype
@@ -134,6 +134,7 @@ class _Job(NamedTuple):
 
     cells: anndata.AnnData
     name: str
+    path: Path | None
     codes: np.ndarray
     groups: pd.Index
     control: int
@@ -201,7 +202,7 @@ def contrast(
     -----
     Taught in: notebooks/12_scale_out.
     """
-    cells = open_cells(cells)
+    source, cells = cells, open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
     codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
     groups = pd.Index(groups, dtype=object)
@@ -210,9 +211,15 @@ def contrast(
         dtype = np.dtype(np.float32)
     threads = threads or os.cpu_count() or 1
     where = int(groups.get_loc(control))
-    job = _Job(cells, name, codes, groups, where, dtype, threads, progress)
+    job = _Job(cells, name, _path_of(source), codes, groups, where, dtype, threads, progress)
     keeper = _Keeper(job, cache)
     return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
+
+
+def _path_of(source: anndata.AnnData | str | Path) -> Path | None:
+    if isinstance(source, str | Path):
+        return Path(source).resolve()
+    return Path(source.filename).resolve() if source.isbacked and not source.is_view else None
 
 
 def needs(job: _Job, memory: int, *, client=None) -> Needs:
@@ -282,8 +289,7 @@ def _has_fractions(cells: anndata.AnnData) -> bool:
 
 def _is_at_hand(cells: anndata.AnnData) -> bool:
     """Whether the rows of one group can be picked without a copy of the others."""
-    matrix = None if cells.isbacked or cells.is_view else cells.X
-    return isinstance(matrix, np.ndarray) or getattr(matrix, "format", None) == "csr"
+    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
 
 
 def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
@@ -321,8 +327,9 @@ def _scratch(n_bytes: int) -> Iterator[Path]:
 
 def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
-    codes = np.where(np.isin(job.codes, keeper.finished()), -1, job.codes)
-    inspection, stamp = Inspection(job.cells, name=job.name), _stamp(job.cells)
+    done = [code for code in keeper.finished() if code != job.control]  # all need the controls
+    codes = np.where(np.isin(job.codes, done), -1, job.codes)
+    inspection, stamp = Inspection(job.cells, name=job.name), _stamp(job.path)
     at_hand = _is_at_hand(job.cells)
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
@@ -334,20 +341,19 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
                 rows = sparse.csr_matrix(block)
                 shelf.put(start, rows, codes[start : start + rows.shape[0]], whole=whole)
             bar.update(block.shape[0])
-    if _stamp(job.cells) != stamp:
+    if _stamp(job.path) != stamp:
         raise ValueError(
-            f"{job.name}: {job.cells.filename} was changed while it was read; wait until it is "
+            f"{job.name}: {job.path} was changed while it was read; wait until it is "
             "written, and run again"
         )
     source = _pieces_at_hand(job) if at_hand else shelf.pieces
     return source, Scaling.of(inspection.summary())
 
 
-def _stamp(cells: anndata.AnnData) -> tuple:
-    if not cells.isbacked:
-        return ()
-    found = os.stat(cells.filename)
-    return found.st_size, found.st_mtime_ns
+def _stamp(path: Path | None) -> tuple:
+    """Describe all files of a path, so that a change shows."""
+    files = sorted(path.rglob("*")) if path and path.is_dir() else [path] if path else []
+    return tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
 def _pieces_at_hand(job: _Job) -> Callable[[int], Iterator]:
@@ -499,11 +505,10 @@ def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -
 
 def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
     """Do the same with the processes of a Dask cluster, which read the file for themselves."""
-    if job.cells.is_view or not (path := getattr(job.cells, "filename", None)):
+    if job.path is None:
         raise ValueError(
             f"{job.name}: workers of a cluster read the file for themselves; give its path"
         )
-    path = Path(path).resolve()
     scaling = Scaling.of(inspect_values(job.cells, name=job.name, progress=job.progress))
     source = _pieces_at_hand(job)
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
@@ -516,7 +521,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
 
             def submit(pool: Executor, code: int):
                 rows = np.flatnonzero(job.codes == code)
-                return pool.submit(_remote_sums, path, folder, rows, genes)
+                return pool.submit(_remote_sums, job.path, folder, rows, genes)
 
             return sums, submit
 
@@ -550,6 +555,8 @@ class _Keeper:
     def __init__(self, job: _Job, cache: str | Path | None):
         self.folder, self.job = Path(cache) if cache else None, job
         if self.folder:
+            if self.folder.exists() and not self.folder.is_dir():
+                raise NotADirectoryError(f"{self.folder} is no folder; name another to keep in")
             self.folder.mkdir(parents=True, exist_ok=True)
             self.path = self.folder / f"contrast-{_content_key(job)}.npz"
             self.parts = self.path.with_suffix(".parts")
@@ -600,7 +607,7 @@ def _save(path: Path, arrays: dict) -> None:
 def _load(path: Path) -> dict | None:
     """Read what :func:`_save` wrote; None if absent or damaged, as each array's checksum shows."""
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             return {name: kept[name] for name in kept.files}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
@@ -614,8 +621,8 @@ def _content_key(job: _Job) -> str:
         found.update((here / name).read_bytes())
     found.update(json.dumps([job.groups.tolist(), job.control, cells.var_names.tolist()]).encode())
     found.update(job.codes.astype(np.int64).tobytes())
-    if cells.isbacked and not cells.is_view:
-        with open(cells.filename, "rb") as file:
+    if job.path and job.path.is_file():
+        with job.path.open("rb") as file:
             while chunk := file.read(2**24):
                 found.update(chunk)
     else:

@@ -444,23 +444,22 @@ def split_half(
 
 
 def split_half_ceiling(
-    cells: anndata.AnnData,
+    cells: anndata.AnnData | str | Path,
     preset: str | Preset = "vcc2025",
     *,
     seed: int = 0,
     perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
-    threads: int | None = None,
+    **settings,
 ) -> ScoreCard:
     """Score one half of the real cells as a prediction of the other.
 
     Parameters
     ----------
     cells
-        Real cells, ``(n_cells, n_genes)``.
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
     seed
         Seed of the split.
-    preset, perturbation_key, control, threads
+    preset, perturbation_key, **settings
         As for :func:`score`.
 
     Returns
@@ -472,7 +471,5 @@ def split_half_ceiling(
     -----
     Taught in: notebooks/08_metrics_by_hand.
     """
-    first, second = split_half(cells, seed=seed, perturbation_key=perturbation_key)
-    return score(
-        first, second, preset, perturbation_key=perturbation_key, control=control, threads=threads
-    )
+    halves = split_half(open_cells(cells), seed=seed, perturbation_key=perturbation_key)
+    return score(*halves, preset, perturbation_key=perturbation_key, **settings)

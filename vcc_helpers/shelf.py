@@ -27,6 +27,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+#: Entries that are taken down at a time.
+STACK = 2**20
+
 
 class _Piece(NamedTuple):
     """Where the rows of one group and one block are.
@@ -63,7 +66,7 @@ class Shelf:
     def __init__(self, *, n_genes: int, dtype: np.dtype, path: Path | None = None):
         self.n_genes, self.dtype, self.path = n_genes, np.dtype(dtype), path
         self._pieces: dict[int, list[_Piece]] = defaultdict(list)
-        self._file = path.open("wb") if path else None
+        self._file = path.open("wb", buffering=0) if path else None
 
     def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
         """Add a block of rows.
@@ -106,9 +109,10 @@ class Shelf:
             return array
         place = self._file.tell()
         try:
-            array.tofile(self._file)
-            self._file.flush()
-        except OSError as error:  # NumPy tells of a full disk without its number
+            rest = memoryview(array).cast("B")
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
             raise OSError(
                 errno.ENOSPC,
                 f"the disk of {self.path.parent} is full: scratch data needs more room; free some, "
@@ -131,12 +135,29 @@ class Shelf:
         piece : csr_matrix
             Their values, floating, ``(n, n_genes)``.
         """
+        for pieces in self._stacks(code):
+            n = [int(piece.lengths.sum()) for piece in pieces]
+            values, genes = np.empty(sum(n), self.dtype), np.empty(sum(n), np.int32)
+            ends = np.cumsum(n)
+            for piece, stop, size in zip(pieces, ends, n, strict=True):
+                values[stop - size : stop] = self._load(piece.values, size)
+                genes[stop - size : stop] = self._load(piece.genes, size)
+            rows, lengths = (np.concatenate([p[i] for p in pieces]) for i in (0, 1))
+            indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            shape = len(rows), self.n_genes
+            yield rows, sparse.csr_matrix((values, genes, indptr), shape=shape)
+
+    def _stacks(self, code: int) -> Iterator[list[_Piece]]:
+        """Stack small pieces, so that little of the time goes into handling them."""
+        stack, size = [], 0
         for piece in self._pieces.get(code, ()):
-            n = int(piece.lengths.sum())
-            values, genes = (self._load(place, n) for place in (piece.values, piece.genes))
-            indptr = np.concatenate([[0], np.cumsum(piece.lengths)]).astype(np.int32)
-            entries = (values.astype(self.dtype), genes.astype(np.int32), indptr)
-            yield piece.rows, sparse.csr_matrix(entries, shape=(len(piece.rows), self.n_genes))
+            stack.append(piece)
+            size += int(piece.lengths.sum())
+            if size >= STACK:
+                yield stack
+                stack, size = [], 0
+        if stack:
+            yield stack
 
     def _load(self, place, n: int) -> np.ndarray:
         return place if self.path is None else np.fromfile(self.path, place[1], n, offset=place[0])

@@ -372,7 +372,7 @@ def _append_block(block, position, bucket_of, folder: Path, sizes: dict, cells) 
 def _append(folder: Path, name: str, arrays: list[np.ndarray], sizes: dict) -> None:
     with (folder / name).open("ab") as file:
         for array in arrays:
-            array.tofile(file)
+            file.write(np.ascontiguousarray(array))  # unlike tofile, tells of a full disk
     sizes[name] = sizes.get(name, 0) + sum(array.nbytes for array in arrays)
 
 
