@@ -109,7 +109,7 @@ class Shelf:
             return array
         place = self._file.tell()
         try:
-            rest = memoryview(array).cast("B")
+            rest = memoryview(array.view(np.uint8))
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
