@@ -18,6 +18,7 @@ from scipy.stats import mannwhitneyu
 from vcc_helpers import contrast as module
 from vcc_helpers import lognorm, pseudobulk, score
 from vcc_helpers.contrast import contrast
+from vcc_helpers.ranksum import tiles
 from vcc_helpers.sorting import sort_cells
 
 TABLES = ("n_cells", "mean", "variance", "mean_as_summed", "p_value")
@@ -50,6 +51,7 @@ def short_of_memory(monkeypatch):
     """Make memory tell: leave out what the libraries take, which is far more than these cells."""
     monkeypatch.setattr(module, "LIBRARIES", 0)
     monkeypatch.setattr(module, "RESULT", 0)
+    monkeypatch.setattr(module, "THREAD", 0)
     monkeypatch.setattr(module, "FEWEST_GENES", 8)
 
 
@@ -100,7 +102,7 @@ def test_a_tile_is_averaged_as_numpy_averages_a_row(n_cells):
     """The mean of a strided tile must have the bits of the mean of a row by itself."""
     values = np.random.default_rng(n_cells).gamma(1, 1, (n_cells, 40)).astype(np.float32)
     sums = module._Sums.empty(40, np.float32)
-    for part, tile in module.tiles(sparse.csr_matrix(values), slice(0, 40)):
+    for part, tile in tiles(sparse.csr_matrix(values), slice(0, 40), 16):
         sums.add_up(part, tile)
     expected = [np.ascontiguousarray(column).mean() for column in values.T]
     np.testing.assert_array_equal(sums.mean, expected)
@@ -212,18 +214,20 @@ def test_scratch_data_are_gone_at_the_end(on_disk, tmp_path, monkeypatch, short_
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count the groups that are computed; stop with Ctrl-C after so many as asked."""
+    """Count the groups that are computed, each by itself; stop with Ctrl-C after so many."""
 
     class Counter:
         n, limit = 0, None
 
-    compute = module._group_sums
+    compute, needs = module._group_sums, module.needs
+    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(batch=1))
 
-    def count(*args):
+    def count(sources, *args):
         if Counter.limit is not None and Counter.n >= Counter.limit:
             raise KeyboardInterrupt
+        assert len(sources) == 1
         Counter.n += 1
-        return compute(*args)
+        return compute(sources, *args)
 
     monkeypatch.setattr(module, "_group_sums", count)
     return Counter

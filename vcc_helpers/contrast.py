@@ -24,9 +24,9 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,7 +50,7 @@ from .cells import (
 )
 from .effects import Scaling, moments
 from .files import replacing
-from .ranksum import Controls, p_values, rank_tile, sort_controls, tiles
+from .ranksum import Controls, cut, n_threads, p_values, rank_groups, sort_controls
 from .shelf import Shelf
 from .storage import BLOCK_VALUES, most_entries, on_disk, stored_blocks, stored_matrix
 
@@ -60,6 +60,10 @@ LIBRARIES = 400 * 10**6
 RESULT = 100
 #: Genes that are looked at together at the least, when memory is short.
 FEWEST_GENES = 64
+#: Bytes of a thread's own tables.
+THREAD = 2**25
+#: Values that are ranked together at the least, memory permitting.
+LEAST_BATCH = 2**25
 
 
 class Contrast(NamedTuple):
@@ -105,6 +109,9 @@ class Needs(NamedTuple):
     genes
         Genes that are looked at together; fewer than there are when memory is short, and then the
         scratch file is read several times.
+    batch
+        Values of the perturbations that are ranked together: about as many as the controls', so
+        that to walk along the controls costs no more than the values themselves.
     block_rows
         Rows read at a time.
     """
@@ -112,6 +119,7 @@ class Needs(NamedTuple):
     memory: int
     scratch: int
     genes: int
+    batch: int
     block_rows: int
 
 
@@ -209,9 +217,10 @@ def contrast(
     dtype = np.dtype(np.float64 if stored_matrix(cells).dtype.itemsize == 8 else np.float32)
     if np.issubdtype(stored_matrix(cells).dtype, np.integer):
         dtype = np.dtype(np.float32)
-    threads = threads or os.cpu_count() or 1
     where = int(groups.get_loc(control))
-    job = _Job(cells, name, _path_of(source), codes, groups, where, dtype, threads, progress)
+    job = _Job(
+        cells, name, _path_of(source), codes, groups, where, dtype, n_threads(threads), progress
+    )
     keeper = _Keeper(job, cache)
     return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
 
@@ -258,26 +267,35 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
     fixed += 3 * int(cells.obs.memory_usage(deep=True).sum())
     block = int(min(4 * BLOCK_VALUES, max(0, memory - fixed) // 4)) // 32
 
-    def peak(genes: int) -> int:
-        share, width = genes / n_genes, min(genes, 256) * job.dtype.itemsize
-        others = np.delete(entries, job.control).max()
-        tile = width * np.bincount(job.codes)
-        build = entries[job.control] * share * 2 * entry + job.threads * tile[job.control] / 2
-        ranked = entries[job.control] * share * job.dtype.itemsize
-        ranked += job.threads * (others * share * 2 * entry + np.delete(tile, job.control).max())
-        return int(fixed + max(32 * max(block, n_genes), build, ranked))
+    controls, others = entries[job.control], np.delete(entries, job.control)
+    per_thread = THREAD + 64 * np.bincount(job.codes).max()
+    wish, least = min(others.sum(), max(controls, LEAST_BATCH)), others.max()
 
-    rows = min(4096, max(1, block // n_genes))
-    if peak(n_genes) + shelved <= memory:
-        return Needs(peak(n_genes) + shelved, 0, n_genes, rows)
-    widths = [-(-n_genes // n) for n in range(1, max(2, n_genes // FEWEST_GENES + 1))]
-    fitting = [genes for genes in widths if peak(genes) <= memory]
-    if not fitting:
-        raise ValueError(
-            f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {cells.n_obs:,} cells x "
-            f"{n_genes:,} genes; give at least '{-(-peak(widths[-1]) // 10**6)}MB'"
+    def peak(genes: int, batch: int) -> int:
+        share = genes / n_genes
+        build = share * controls * 2 * entry
+        ranked = share * (controls * job.dtype.itemsize + batch * 1.6 * entry)
+        return int(
+            fixed + max(32 * max(block, n_genes), job.threads * per_thread + max(build, ranked))
         )
-    return Needs(peak(fitting[0]), shelved, fitting[0], rows)
+
+    def fitting(genes: int, room: int) -> Needs | None:
+        for batch in np.linspace(max(wish, least), least, 8):
+            if (found := peak(genes, batch)) <= room:
+                return Needs(found, 0, genes, int(batch), min(4096, max(1, block // n_genes)))
+        return None
+
+    if plan := fitting(n_genes, memory - shelved):
+        return plan._replace(memory=plan.memory + shelved)
+    widths = [-(-n_genes // n) for n in range(1, max(2, n_genes // FEWEST_GENES + 1))]
+    for genes in widths:
+        if plan := fitting(genes, memory):
+            return plan._replace(scratch=shelved)
+    least = peak(widths[-1], least)
+    raise ValueError(
+        f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {cells.n_obs:,} cells x "
+        f"{n_genes:,} genes; give at least '{-(-least // 10**6)}MB'"
+    )
 
 
 def _has_fractions(cells: anndata.AnnData) -> bool:
@@ -420,17 +438,24 @@ class _Sums(NamedTuple):
 
 def _control_sums(pieces, scaling, genes: slice, threads: int) -> tuple[Controls, _Sums]:
     block = _collect(pieces, scaling, genes)
-    sums = _Sums.empty(block.shape[1], block.data.dtype)
+    sums = _Sums.empty(block.shape[1], block.dtype)
     return sort_controls(block, threads=threads, look=sums.add_up), sums
 
 
-def _group_sums(pieces, scaling, genes: slice, controls: Controls) -> _Sums:
-    block = _collect(pieces, scaling, genes)
-    sums = _Sums.empty(block.shape[1], block.data.dtype)
-    for part, tile in tiles(block, slice(0, block.shape[1])):
-        sums.add_up(part, tile)
-        tile.sort(axis=1)
-        rank_tile(tile, controls, part, u=sums.u[part], ties=sums.ties[part])
+def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int) -> list[_Sums]:
+    """Do what there is to do for a few groups; `sources` holds the pieces of each."""
+    with ThreadPoolExecutor(threads) as pool:
+        blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes), sources))
+        sums = [_Sums.empty(block.shape[1], block.dtype) for block in blocks]
+
+        def rank(part: slice) -> None:
+            found = rank_groups(
+                blocks, controls, part, look=lambda group, *tile: sums[group].add_up(*tile)
+            )
+            for mine, u, ties in zip(sums, *found, strict=True):
+                mine.u[part], mine.ties[part] = u, ties
+
+        list(pool.map(rank, cut(blocks[0].shape[1], 4 * threads)))
     return sums
 
 
@@ -438,21 +463,20 @@ def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> 
     def prepare(genes: slice) -> tuple[_Sums, Callable]:
         controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
 
-        def submit(pool: Executor, code: int):
-            return pool.submit(lambda: _group_sums(source(code), scaling, genes, controls))
+        def run(batches: list[list[int]]) -> Iterator:
+            for batch in batches:
+                sources = [source(code) for code in batch]
+                yield batch, _group_sums(sources, scaling, genes, controls, job.threads)
 
-        return sums, submit
+        return sums, run
 
-    with ThreadPoolExecutor(job.threads) as pool:
-        return _spread(job, plan, keeper, pool, prepare)
+    return _spread(job, plan, keeper, prepare)
 
 
-def _spread(job: _Job, plan: Needs, keeper: _Keeper, pool: Executor, prepare) -> Contrast:
-    """Give every group to the pool, largest first, for one stretch of genes after the other."""
+def _spread(job: _Job, plan: Needs, keeper: _Keeper, prepare) -> Contrast:
+    """Go through one stretch of genes after the other, and batch by batch through the groups."""
     n_cells, n_genes = np.bincount(job.codes), job.cells.n_vars
     result = _empty_result(job, n_cells)
-    codes = np.argsort(-n_cells, kind="stable").tolist()
-    codes.insert(0, codes.pop(codes.index(job.control)))
     bar = tqdm(
         total=int(n_cells.sum()) * n_genes, unit=" values", unit_scale=True,
         desc=f"rank {job.name}", disable=not job.progress,
@@ -460,29 +484,39 @@ def _spread(job: _Job, plan: Needs, keeper: _Keeper, pool: Executor, prepare) ->
     with bar:
         for first in range(0, n_genes, plan.genes):
             genes = slice(first, min(first + plan.genes, n_genes))
-            for code, sums in _results_of(codes, genes, keeper, pool, prepare):
+            for code, sums in _results_of(job, plan, genes, keeper, prepare):
                 _settle(result, job, code, genes, sums)
                 bar.update(int(n_cells[code]) * (genes.stop - genes.start))
     return result
 
 
-def _results_of(codes, genes: slice, keeper: _Keeper, pool: Executor, prepare) -> Iterator:
+def _results_of(job: _Job, plan: Needs, genes: slice, keeper: _Keeper, prepare) -> Iterator:
     """Yield each group's sums: those that an earlier run kept first, the others as they come."""
-    found = {code: keeper.load(code, genes) for code in codes}
+    found = {code: keeper.load(code, genes) for code in range(len(job.groups))}
     missing = [code for code, sums in found.items() if sums is None]
     yield from ((code, sums) for code, sums in found.items() if sums is not None)
     if not missing:
         return
-    sums, submit = prepare(genes)  # the controls are needed whatever is missing
-    if codes[0] in missing:
-        yield missing.pop(0), keeper.save(codes[0], genes, sums)
-    waiting = {submit(pool, code): code for code in missing}
-    try:
-        for future in as_completed(waiting):
-            yield waiting[future], keeper.save(waiting[future], genes, future.result())
-    finally:
-        for future in waiting:
-            future.cancel()
+    sums, run = prepare(genes)  # the controls are needed whatever is missing
+    if job.control in missing:
+        missing.remove(job.control)
+        yield job.control, keeper.save(job.control, genes, sums)
+    for batch, results in run(_batches(job, plan, missing)):
+        for code, sums in zip(batch, results, strict=True):
+            yield code, keeper.save(code, genes, sums)
+
+
+def _batches(job: _Job, plan: Needs, codes: list[int]) -> list[list[int]]:
+    """Deal the groups into batches, each as full as the plan allows."""
+    entries = np.bincount(job.codes, weights=most_entries(job.cells))
+    batches, room = [], 0
+    for code in codes:
+        if not batches or entries[code] > room:
+            batches.append([])
+            room = plan.batch
+        batches[-1].append(code)
+        room -= entries[code]
+    return batches
 
 
 def _empty_result(job: _Job, n_cells: np.ndarray) -> Contrast:
@@ -519,18 +553,26 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
 
-            def submit(pool: Executor, code: int):
-                rows = np.flatnonzero(job.codes == code)
-                return pool.submit(_remote_sums, job.path, folder, rows, genes)
+            def run(batches: list[list[int]]) -> Iterator:
+                rows = [[np.flatnonzero(job.codes == code) for code in batch] for batch in batches]
+                with client.get_executor() as pool:
+                    submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
+                    waiting = {submit(part): b for part, b in zip(rows, batches, strict=True)}
+                    try:
+                        for future in as_completed(waiting):
+                            yield waiting[future], future.result()
+                    finally:
+                        for future in waiting:
+                            future.cancel()
 
-            return sums, submit
+            return sums, run
 
-        with client.get_executor() as pool:
-            return _spread(job, plan, keeper, pool, prepare)
+        share = -(-int(most_entries(job.cells).sum()) // (4 * len(client.ncores())))
+        return _spread(job, plan._replace(batch=min(plan.batch, share)), keeper, prepare)
 
 
-def _remote_sums(path: Path, folder: str, rows: np.ndarray, genes: slice) -> _Sums:
-    """Do one group's share in a process that shares nothing but files."""
+def _remote_sums(path: Path, folder: str, genes: slice, rows: list[np.ndarray]) -> list[_Sums]:
+    """Do a batch in a process that shares nothing but files."""
     cells = _opened(path, os.stat(path).st_mtime_ns)
     with np.load(Path(folder) / "scaling.npz", allow_pickle=True) as kept:
         size = kept["size"] if kept["size"].ndim else None
@@ -538,7 +580,7 @@ def _remote_sums(path: Path, folder: str, rows: np.ndarray, genes: slice) -> _Su
     parts = (Path(folder) / f"{genes.start}_{name}.npy" for name in Controls._fields)
     controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
     controls = controls._replace(n_cells=int(controls.n_cells))
-    return _group_sums(_pieces_of(cells, rows), scaling, genes, controls)
+    return _group_sums([_pieces_of(cells, r) for r in rows], scaling, genes, controls, threads=1)
 
 
 @lru_cache(maxsize=2)

@@ -1,27 +1,24 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
 All of them let go of Python's lock, so that threads run side by side. What each is for is told
-where it is called: effects.py (look_up, add_rows), ranksum.py (seek, fill_tile, walk), contrast.py
-(add_in_order) and cells.py (look_over).
+where it is called: cells.py (look_over), effects.py (look_up, add_rows), shelf.py (gather),
+contrast.py (add_in_order) and ranksum.py (all others).
 
 Taught in: notebooks/11_rank_every_gene.
 Needs no sibling module.
 
->>> row = np.array([[0.0, 2.0, 3.0]])  # one gene in three perturbed cells, sorted
->>> controls = np.array([1.0, 2.0] + FENCE * [np.inf])  # its values in the controls, a third is 0
+>>> values, groups = np.array([2.0, 3.0]), np.array([0, 0])  # one gene: the non-zeros of a group
+>>> controls = np.array([1.0, 2.0, np.inf])  # the controls', behind them a fence; a third is 0
 >>> u, ties = np.zeros(1), np.zeros(1)
->>> walk(row, controls, np.array([0, len(controls)]), 3, u, ties)
->>> u.tolist(), ties.tolist()  # two zeros and two 2s: 2 * (2**3 - 2)
-([6.0], [12.0])
+>>> walk(values, groups, controls, 1, u, ties)
+>>> u.tolist(), ties.tolist()  # 2 is above 0 and 1 and ties with 2, 3 is above all; 2**3 - 2
+([5.5], [6.0])
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
-
-#: Infinities behind each gene's values, so that who walks along them need not watch for the end.
-FENCE = 16
 
 
 @njit(nogil=True, cache=True)
@@ -186,8 +183,34 @@ def fill_tile(values, genes, indptr, place, first, tile):
 
 
 @njit(nogil=True, cache=True)
+def append(tile, group, values, groups, filled):
+    """Put each gene's non-zeros behind those of other groups.
+
+    Parameters
+    ----------
+    tile
+        ``(n_genes, n_cells)``, 0 or more.
+    group
+        Number of the group that these cells are of.
+    values, groups
+        Non-zeros of all groups so far, and the group of each, ``(n_genes, room)``; added to.
+    filled
+        How many there are, ``(n_genes,)``; moved on.
+    """
+    for gene in range(tile.shape[0]):
+        at = filled[gene]
+        for cell in range(tile.shape[1]):
+            value = tile[gene, cell]
+            if value > 0:
+                values[gene, at] = value
+                groups[gene, at] = group
+                at += 1
+        filled[gene] = at
+
+
+@njit(nogil=True, cache=True)
 def fence(tile, indptr, fenced, ties):
-    """Keep each gene's sorted non-zeros, and put the fence behind them.
+    """Keep each gene's sorted non-zeros, and an infinity behind them.
 
     Parameters
     ----------
@@ -196,63 +219,52 @@ def fence(tile, indptr, fenced, ties):
     indptr
         Where each gene begins in `fenced`, and the last one ends, ``(n_genes + 1,)``.
     fenced
-        Filled: as many values as fit before the fence, then infinities.
+        Filled: as many values as fit before the last place, and there infinity, so that who walks
+        along them need not watch for the end.
     ties
         Filled: the sum of t**3 - t over runs of t equal non-zeros, ``(n_genes,)``, float64.
     """
     n_cells = tile.shape[1]
     for gene in range(tile.shape[0]):
-        at, behind = indptr[gene], indptr[gene + 1] - FENCE
-        fenced[behind : behind + FENCE] = np.inf
+        first, behind = indptr[gene], indptr[gene + 1] - 1
+        fenced[behind] = np.inf
         run, tied = 0.0, 0.0
-        for cell in range(n_cells - (behind - at), n_cells):
-            fenced[at] = tile[gene, cell]
-            same = at > indptr[gene] and fenced[at] == fenced[at - 1]
-            if not same:
+        for at in range(first, behind):
+            fenced[at] = tile[gene, n_cells - behind + at]
+            if at > first and fenced[at] != fenced[at - 1]:
                 tied += run**3 - run
                 run = 0.0
             run += 1
-            at += 1
         ties[gene] = tied + (run**3 - run)
 
 
 @njit(nogil=True, cache=True)
-def walk(tile, fenced, indptr, n_controls, u, ties):
-    """Walk along each gene's sorted values and the controls' side by side, from left to right.
+def walk(values, groups, fenced, n_zeros, u, ties):
+    """Walk along a gene's sorted values and the controls' side by side, from left to right.
 
     Parameters
     ----------
-    tile
-        ``(n_genes, n_cells)``, each row sorted, 0 or more.
-    fenced, indptr
-        The controls' sorted non-zeros, as :func:`fence` keeps them.
-    n_controls
-        Control cells, those with a 0 counted in.
+    values, groups
+        The gene's non-zeros in all groups, sorted, and the group of each, rising among equals.
+    fenced
+        The controls' sorted non-zeros, and infinity.
+    n_zeros
+        How many controls are 0.
     u, ties
-        Filled: the Mann-Whitney U of `tile`, and the sum of t**3 - t over runs of t equal values,
-        except runs of non-zeros that hold controls only, ``(n_genes,)``, float64.
+        Added to, ``(n_groups,)``, float64: for each value of a group the controls below it, and
+        one half for each equal to it; and what its ties with the controls, and within the group,
+        add to the sum of t**3 - t over runs of t equal values.
     """
-    n_cells = tile.shape[1]
-    for gene in range(tile.shape[0]):
-        row, first, at = tile[gene], indptr[gene], indptr[gene]
-        zero_controls = n_controls - (indptr[gene + 1] - FENCE - first)
-        i = np.searchsorted(row, 0, side="right")
-        smaller, run = 0.5 * i * zero_controls, np.float64(i + zero_controls)
-        tied = run**3 - run
-        while i < n_cells:
-            value, start = row[i], i
-            while i < n_cells and row[i] == value:
-                i += 1
-            while fenced[at + FENCE - 1] < value:
-                at += FENCE
-            window, less = fenced[at : at + FENCE], 0
-            for j in range(FENCE):  # no branch in it: many are compared at once
-                less += 1 if window[j] < value else 0
-            at += less
-            last = at
-            while fenced[last] == value:
-                last += 1
-            equal, run = np.float64(last - at), np.float64(last - at + i - start)
-            smaller += (i - start) * (zero_controls + (at - first) + 0.5 * equal)
-            tied += (run**3 - run) - (equal**3 - equal)
-        u[gene], ties[gene] = smaller, tied
+    i, at = 0, 0
+    while i < len(values):
+        value, group, start = values[i], groups[i], i
+        while i < len(values) and values[i] == value and groups[i] == group:
+            i += 1
+        while fenced[at] < value:
+            at += 1
+        last = at
+        while fenced[last] == value:
+            last += 1
+        equal, run = np.float64(last - at), np.float64(last - at + i - start)
+        u[group] += (i - start) * (n_zeros + at + 0.5 * equal)
+        ties[group] += (run**3 - run) - (equal**3 - equal)

@@ -1,9 +1,10 @@
 """The Wilcoxon rank-sum (Mann-Whitney) test of every gene, and the false discovery rate.
 
-A gene's values in one perturbation are ranked among its values in the controls. Most of both are
-0, so only the others are sorted: the controls' once for all perturbations, a perturbation's a tile
-of genes at a time, small enough for the processor's cache and in one call of NumPy. A walk along
-the two sorted lists, side by side, then counts what is smaller and what is tied.
+A gene's values in one perturbation are ranked among its values in the controls. Many of both are
+0, so only the others are sorted: the controls' once, and those of many perturbations together, each
+value with its perturbation's number, in one call of NumPy. A walk along the two sorted lists, side
+by side, then counts for every perturbation what is smaller and what is tied. So the work grows with
+the number of values, whatever the number of perturbations.
 
 Taught in: notebooks/11_rank_every_gene.
 Needs: kernels.py.
@@ -17,7 +18,7 @@ array([[3.5]])
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
@@ -29,8 +30,8 @@ from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
 EXACT_LIMIT = 8
-#: Most genes in a tile, and values when there are many cells.
-TILE_GENES, TILE_VALUES = 256, 2**24
+#: Values in a tile, genes x cells, that the processor's cache holds.
+TILE_VALUES = 2**20
 
 
 class RankSum(NamedTuple):
@@ -52,12 +53,12 @@ class RankSum(NamedTuple):
 
 
 class Controls(NamedTuple):
-    """The control cells as :func:`rank_tile` wants them: each gene's non-zeros, sorted.
+    """The control cells as :func:`rank_groups` wants them: each gene's non-zeros, sorted.
 
     Attributes
     ----------
     values
-        Sorted non-zeros, gene after gene, behind each gene a fence of infinities.
+        Sorted non-zeros, gene after gene, an infinity behind each gene's.
     indptr
         Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``, int64.
     ties
@@ -123,31 +124,52 @@ def rank_sum(
             f"of {len(groups)} other groups"
         )
     matrix = _rows(matrix)
-    u, ties = np.empty((2, len(groups), matrix.shape[1]))
     codes = groups.get_indexer(labels)  # -1: control
     controls = sort_controls(matrix[np.flatnonzero(codes < 0)], threads=threads)
+    blocks = [matrix[np.flatnonzero(codes == code)] for code in range(len(groups))]
+    u, ties = np.empty((2, len(groups), matrix.shape[1]))
 
-    def test(code: int, genes: slice) -> None:
-        block = matrix[np.flatnonzero(codes == code)]
-        for part, tile in tiles(block, genes):
-            tile.sort(axis=1)
-            rank_tile(tile, controls, part, u=u[code, part], ties=ties[code, part])
+    def rank(genes: slice) -> None:
+        u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes)
 
-    n_parts = 1 if len(groups) > 4 * _n_threads(threads) else _n_threads(threads)
-    tasks = [(code, genes) for code in range(len(groups)) for genes in _cut(u.shape[1], n_parts)]
-    with ThreadPoolExecutor(_n_threads(threads)) as pool:
-        done = pool.map(lambda task: test(*task), tasks)
-        list(tqdm(done, total=len(tasks), unit=" tests", desc="rank", disable=not progress))
+    parts = cut(matrix.shape[1], 8 * n_threads(threads))
+    with ThreadPoolExecutor(n_threads(threads)) as pool:
+        done = pool.map(rank, parts)
+        list(tqdm(done, total=len(parts), unit=" parts", desc="rank", disable=not progress))
     n_cells = np.bincount(codes[codes >= 0])
     return RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
 
 
-def _n_threads(threads: int | None) -> int:
+def n_threads(threads: int | None) -> int:
+    """Return the number of threads to use.
+
+    Parameters
+    ----------
+    threads
+        As the caller said; None is for all cores.
+
+    Notes
+    -----
+    Taught in: notebooks/11_rank_every_gene.
+    """
     return threads or os.cpu_count() or 1
 
 
-def _cut(n_genes: int, n_parts: int) -> list[slice]:
-    edges = np.linspace(0, n_genes, n_parts + 1).astype(int)
+def cut(n_genes: int, n_parts: int) -> list[slice]:
+    """Cut genes into stretches of about equal length, none of them empty.
+
+    Parameters
+    ----------
+    n_genes
+        Number of genes.
+    n_parts
+        Most stretches.
+
+    Notes
+    -----
+    Taught in: notebooks/11_rank_every_gene.
+    """
+    edges = np.unique(np.linspace(0, n_genes, min(n_parts, n_genes) + 1).astype(int))
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
 
 
@@ -168,7 +190,7 @@ def _rows(matrix) -> sparse.csr_matrix | np.ndarray:
     return matrix
 
 
-def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice) -> Iterator[tuple]:
+def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice, width: int) -> Iterator[tuple]:
     """Turn cells x genes on its side, a few genes at a time.
 
     Parameters
@@ -178,13 +200,15 @@ def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice) -> Iterator[tuple
         genes of each cell in rising order.
     genes
         Which genes, ``slice(first, stop)``.
+    width
+        Genes in a tile.
 
     Yields
     ------
     part : slice
         The genes of this tile.
     tile : ndarray
-        Their values, ``(<= 256, n_cells)``, of the block's type. To be used, and changed, before
+        Their values, ``(<= width, n_cells)``, of the block's type. To be used, and changed, before
         the next one is asked for: all share their memory.
 
     Notes
@@ -193,7 +217,7 @@ def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice) -> Iterator[tuple
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
-    n_cells, width = block.shape[0], max(16, min(TILE_GENES, TILE_VALUES // block.shape[0]))
+    n_cells = block.shape[0]
     # rows whose distance is a power of two would fight for the same places of the cache
     room = np.empty((min(width, genes.stop - genes.start), n_cells | 31), block.dtype)
     place = np.empty(n_cells, np.int64)
@@ -209,10 +233,28 @@ def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice) -> Iterator[tuple
         yield part, tile
 
 
+def tile_width(n_cells: int) -> int:
+    """Return how many genes of so many cells make a tile.
+
+    Parameters
+    ----------
+    n_cells
+        Cells of all groups that are ranked together.
+
+    Notes
+    -----
+    Few enough for the cache; but no fewer than 16, since each tile asks every cell for its next
+    entries.
+
+    Taught in: notebooks/11_rank_every_gene.
+    """
+    return max(16, min(256, TILE_VALUES // max(n_cells, 1)))
+
+
 def sort_controls(
     block: sparse.csr_matrix | np.ndarray, *, threads: int | None = None, look=None
 ) -> Controls:
-    """Sort each gene's values in the control cells, for any number of :func:`rank_tile`.
+    """Sort each gene's values in the control cells, for any number of :func:`rank_groups`.
 
     Parameters
     ----------
@@ -234,18 +276,18 @@ def sort_controls(
     """
     from . import kernels
 
-    indptr = np.concatenate([[0], np.cumsum(_count_values(block) + kernels.FENCE)])
+    indptr = np.concatenate([[0], np.cumsum(_count_values(block) + 1)])
     values, ties = np.empty(indptr[-1], block.dtype), np.empty(block.shape[1])
 
     def keep(genes: slice) -> None:
-        for part, tile in tiles(block, genes):
+        for part, tile in tiles(block, genes, tile_width(block.shape[0])):
             if look is not None:
                 look(part, tile)
             tile.sort(axis=1)
             kernels.fence(tile, indptr[part.start : part.stop + 1], values, ties[part])
 
-    with ThreadPoolExecutor(_n_threads(threads)) as pool:
-        list(pool.map(keep, _cut(block.shape[1], _n_threads(threads))))
+    with ThreadPoolExecutor(n_threads(threads)) as pool:
+        list(pool.map(keep, cut(block.shape[1], n_threads(threads))))
     return Controls(values, indptr, ties, block.shape[0])
 
 
@@ -260,22 +302,31 @@ def _count_values(block, at_once: int = 2**22) -> np.ndarray:
     return found
 
 
-def rank_tile(
-    tile: np.ndarray, controls: Controls, part: slice, *, u: np.ndarray, ties: np.ndarray
-) -> None:
-    """Rank each gene's values among those of the controls.
+def rank_groups(
+    blocks: Sequence[sparse.csr_matrix | np.ndarray],
+    controls: Controls,
+    genes: slice,
+    *,
+    look: Callable[[int, slice, np.ndarray], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank each gene's values in each of several groups among those of the controls.
 
     Parameters
     ----------
-    tile
-        ``(n_genes_of_part, n_cells)``, each row sorted, 0 or more.
+    blocks
+        Cells of each group, ``(n_cells, n_genes)``, as for :func:`tiles`.
     controls
         The controls, sorted.
-    part
-        Which of the controls' genes these are.
-    u, ties
-        Filled: Mann-Whitney U of `tile`, and the sum of t**3 - t over all runs of t equal values
-        of both, zeros counted in, ``(n_genes_of_part,)``, float64.
+    genes
+        Which genes, ``slice(first, stop)``.
+    look
+        Called with the number of the group, the genes of a tile, and the tile.
+
+    Returns
+    -------
+    tuple of ndarray
+        Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal values of
+        group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
 
     Notes
     -----
@@ -283,9 +334,63 @@ def rank_tile(
     """
     from . import kernels
 
-    indptr = controls.indptr[part.start : part.stop + 1]
-    kernels.walk(tile, controls.values, indptr, controls.n_cells, u, ties)
-    ties += controls.ties[part]
+    n_cells = np.array([block.shape[0] for block in blocks])
+    width = tile_width(n_cells.sum())
+    u, ties = np.zeros((2, genes.stop - genes.start, len(blocks)))
+    values = np.empty((width, n_cells.sum()), blocks[0].dtype)
+    groups = np.empty(values.shape, np.uint32)
+    turned = [tiles(block, genes, width) for block in blocks]
+    for first in range(genes.start, genes.stop, width):
+        filled = np.zeros((len(blocks) + 1, width), np.int64)
+        for group, side in enumerate(turned):
+            part, tile = next(side)
+            if look is not None:
+                look(group, part, tile)
+            filled[group + 1] = filled[group]
+            kernels.append(tile, group, values, groups, filled[group + 1])
+        zeros = n_cells[:, None] - np.diff(filled, axis=0)
+        for gene in range(part.start, part.stop):
+            i, n = gene - first, filled[-1, gene - first]
+            fenced = controls.values[controls.indptr[gene] : controls.indptr[gene + 1]]
+            here = u[gene - genes.start], ties[gene - genes.start]
+            n_zeros = controls.n_cells - (len(fenced) - 1)
+            here[0][:] = 0.5 * zeros[:, i] * n_zeros
+            run = (zeros[:, i] + n_zeros).astype(np.float64)
+            here[1][:] = run**3 - run + controls.ties[gene]
+            kernels.walk(*sort_pairs(values[i, :n], groups[i, :n]), fenced, n_zeros, *here)
+    return u.T, ties.T
+
+
+def sort_pairs(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort values, and take the group of each along; equal values by group.
+
+    Parameters
+    ----------
+    values
+        0 or more, ``(n,)``, float32 or float64.
+    groups
+        Number of each value's group, ``(n,)``, uint32, rising.
+
+    Returns
+    -------
+    tuple of ndarray
+        Both, sorted.
+
+    Notes
+    -----
+    NumPy sorts numbers much faster than pairs. The bits of a positive float32, read as a whole
+    number, have the order of the float: above the group's number they make one number of 64 bits.
+
+    Taught in: notebooks/11_rank_every_gene.
+    """
+    if values.dtype == np.float32:
+        pairs = values.view(np.uint32).astype(np.uint64)
+        pairs <<= np.uint64(32)
+        pairs |= groups
+        pairs.sort()
+        return (pairs >> np.uint64(32)).astype(np.uint32).view(np.float32), pairs.astype(np.uint32)
+    order = np.argsort(values, kind="stable")
+    return values[order], groups[order]
 
 
 def p_values(u: np.ndarray, ties: np.ndarray, n_1, n_2) -> np.ndarray:

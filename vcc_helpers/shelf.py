@@ -18,6 +18,7 @@ Needs: kernels.py.
 from __future__ import annotations
 
 import errno
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
@@ -66,7 +67,7 @@ class Shelf:
     def __init__(self, *, n_genes: int, dtype: np.dtype, path: Path | None = None):
         self.n_genes, self.dtype, self.path = n_genes, np.dtype(dtype), path
         self._pieces: dict[int, list[_Piece]] = defaultdict(list)
-        self._file = path.open("wb", buffering=0) if path else None
+        self._file = path.open("w+b", buffering=0) if path else None
 
     def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
         """Add a block of rows.
@@ -160,17 +161,10 @@ class Shelf:
             yield stack
 
     def _load(self, place, n: int) -> np.ndarray:
-        return place if self.path is None else np.fromfile(self.path, place[1], n, offset=place[0])
-
-    def n_entries(self, code: int) -> int:
-        """Return the number of values of one group.
-
-        Parameters
-        ----------
-        code
-            The group.
-        """
-        return sum(int(piece.lengths.sum()) for piece in self._pieces.get(code, ()))
+        if self._file is None:
+            return place
+        offset, dtype = place
+        return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)
 
     def close(self) -> None:
         """Close the scratch file; whoever named it removes it."""
