@@ -164,6 +164,8 @@ class Shelf:
         if self._file is None:
             return place
         offset, dtype = place
+        if not hasattr(os, "pread"):  # Windows
+            return np.fromfile(self.path, dtype, n, offset=offset)
         return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)
 
     def close(self) -> None:
