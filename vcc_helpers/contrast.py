@@ -345,7 +345,7 @@ def _scratch(n_bytes: int) -> Iterator[Path]:
 
 def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
-    done = [code for code in keeper.finished() if code != job.control]  # all need the controls
+    done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
     codes = np.where(np.isin(job.codes, done), -1, job.codes)
     inspection, stamp = Inspection(job.cells, name=job.name), _stamp(job.path)
     at_hand = _is_at_hand(job.cells)
@@ -606,6 +606,7 @@ class _Keeper:
 
     def __init__(self, job: _Job, cache: str | Path | None):
         self.folder, self.job = Path(cache) if cache else None, job
+        self.found: dict[int, _Sums] = {}
         if self.folder:
             if self.folder.exists() and not self.folder.is_dir():
                 raise NotADirectoryError(f"{self.folder} is no folder; name another to keep in")
@@ -629,14 +630,20 @@ class _Keeper:
             shutil.rmtree(self.parts, ignore_errors=True)
         return result
 
-    def finished(self) -> list[int]:
-        """Return the groups of which nothing is missing."""
-        name = f"0-{self.job.cells.n_vars}"
-        found = self.parts.glob(f"*-{name}.npz") if self.folder else ()
-        return [int(path.name.split("-")[0]) for path in found]
+    def finished(self, n_genes: int) -> list[int]:
+        """Return the groups of which nothing is missing when so many genes are looked at together.
+
+        They are held: who leaves out their cells must not miss them later, when the file is gone.
+        """
+        if self.folder and n_genes == self.job.cells.n_vars:
+            found = {c: self.load(c, slice(0, n_genes)) for c in range(len(self.job.groups))}
+            self.found = {code: sums for code, sums in found.items() if sums is not None}
+        return list(self.found)
 
     def load(self, code: int, genes: slice) -> _Sums | None:
         """Return what an earlier run found for a group."""
+        if code in self.found:
+            return self.found[code]
         kept = _load(self._part(code, genes)) if self.folder else None
         return _Sums(**kept) if kept else None
 
