@@ -25,7 +25,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -650,8 +650,9 @@ class _Keeper:
     def save(self, code: int, genes: slice, sums: _Sums) -> _Sums:
         """Keep what was found for a group."""
         if self.folder:
-            self.parts.mkdir(exist_ok=True)
-            _save(self._part(code, genes), sums._asdict())
+            with suppress(FileNotFoundError):  # another process is done, and has removed the parts
+                self.parts.mkdir(exist_ok=True)
+                _save(self._part(code, genes), sums._asdict())
         return sums
 
     def _part(self, code: int, genes: slice) -> Path:
