@@ -22,7 +22,6 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -619,13 +618,14 @@ class _Keeper:
         kept = _load(self.path) if self.folder else None
         if kept is None:
             return None
-        groups = pd.Index(json.loads(str(kept.pop("groups"))), dtype=object)
-        return Contrast(groups, str(kept.pop("control")), **kept)
+        groups, control = (json.loads(str(kept.pop(name))) for name in ("groups", "control"))
+        return Contrast(pd.Index(groups, dtype=object), control, **kept)
 
     def keep(self, result: Contrast) -> Contrast:
         """Keep the whole result in place of its parts."""
         if self.folder:
-            tables = result._asdict() | {"groups": json.dumps(result.groups.tolist())}
+            names = {"groups": result.groups.tolist(), "control": result.control}
+            tables = result._asdict() | {key: json.dumps(value) for key, value in names.items()}
             _save(self.path, tables)
             shutil.rmtree(self.parts, ignore_errors=True)
         return result
@@ -668,17 +668,19 @@ def _load(path: Path) -> dict | None:
     """Read what :func:`_save` wrote; None if absent or damaged, as each array's checksum shows."""
     try:
         with path.open("rb") as file, np.load(file) as kept:
-            return {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+            if kept.zip.testzip() is None:  # np.load ends with the last value it wants, and may
+                return {name: kept[name] for name in kept.files}  # never come to the checksum
+    except Exception:  # a damaged archive raises any of a dozen errors
+        pass
+    return None
 
 
 def _content_key(job: _Job) -> str:
     """Hash all that the result depends on: cells, labels, question, and this code."""
     found, cells = hashlib.sha256(), job.cells
     here = Path(__file__).parent
-    for name in ("contrast.py", "effects.py", "kernels.py", "ranksum.py", "shelf.py"):
-        found.update((here / name).read_bytes())
+    for name in ("cells", "contrast", "effects", "kernels", "ranksum", "shelf", "storage"):
+        found.update((here / f"{name}.py").read_bytes())
     found.update(json.dumps([job.groups.tolist(), job.control, cells.var_names.tolist()]).encode())
     found.update(job.codes.astype(np.int64).tobytes())
     if job.path and job.path.is_file():
