@@ -137,6 +137,8 @@ class _Job(NamedTuple):
         Number of threads.
     progress
         Whether to show bars.
+    stamp
+        What the file looked like before anything was read.
     """
 
     cells: anndata.AnnData
@@ -148,6 +150,7 @@ class _Job(NamedTuple):
     dtype: np.dtype
     threads: int
     progress: bool
+    stamp: tuple = ()
 
 
 def contrast(
@@ -209,7 +212,8 @@ def contrast(
     -----
     Taught in: notebooks/12_scale_out.
     """
-    source, cells = cells, open_cells(cells)
+    source, stamp = cells, _stamp(_path_of(cells))
+    cells = open_cells(source)
     check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
     codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
     groups = pd.Index(groups, dtype=object)
@@ -217,9 +221,8 @@ def contrast(
     if np.issubdtype(stored_matrix(cells).dtype, np.integer):
         dtype = np.dtype(np.float32)
     where = int(groups.get_loc(control))
-    job = _Job(
-        cells, name, _path_of(source), codes, groups, where, dtype, n_threads(threads), progress
-    )
+    path, threads = _path_of(source), n_threads(threads)
+    job = _Job(cells, name, path, codes, groups, where, dtype, threads, progress, stamp)
     keeper = _Keeper(job, cache)
     return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
 
@@ -227,6 +230,8 @@ def contrast(
 def _path_of(source: anndata.AnnData | str | Path) -> Path | None:
     if isinstance(source, str | Path):
         return Path(source).resolve()
+    if not isinstance(source, anndata.AnnData):  # open_cells will tell
+        return None
     return Path(source.filename).resolve() if source.isbacked and not source.is_view else None
 
 
@@ -346,7 +351,7 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
     done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
     codes = np.where(np.isin(job.codes, done), -1, job.codes)
-    inspection, stamp = Inspection(job.cells, name=job.name), _stamp(job.path)
+    inspection = Inspection(job.cells, name=job.name)
     at_hand = _is_at_hand(job.cells)
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
@@ -358,18 +363,24 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
                 rows = sparse.csr_matrix(block)
                 shelf.put(start, rows, codes[start : start + rows.shape[0]], whole=whole)
             bar.update(block.shape[0])
-    if _stamp(job.path) != stamp:
-        raise ValueError(
-            f"{job.name}: {job.path} was changed while it was read; wait until it is "
-            "written, and run again"
-        )
+    _check_unchanged(job)
     source = _pieces_at_hand(job) if at_hand else shelf.pieces
     return source, Scaling.of(inspection.summary())
 
 
+def _check_unchanged(job: _Job) -> None:
+    if _stamp(job.path) != job.stamp:
+        raise ValueError(
+            f"{job.name}: {job.path} was changed while it was read; wait until it is "
+            "written, and run again"
+        )
+
+
 def _stamp(path: Path | None) -> tuple:
     """Describe all files of a path, so that a change shows."""
-    files = sorted(path.rglob("*")) if path and path.is_dir() else [path] if path else []
+    if path is None or not path.exists():
+        return ()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
@@ -559,6 +570,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
 
         def prepare(genes: slice) -> tuple[_Sums, Callable]:
             controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+            _check_unchanged(job)
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
 
@@ -569,7 +581,9 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
                     waiting = {submit(part): b for part, b in zip(rows, batches, strict=True)}
                     try:
                         for future in as_completed(waiting):
-                            yield waiting[future], future.result()
+                            sums = future.result()
+                            _check_unchanged(job)  # or what is kept would be of another file
+                            yield waiting[future], sums
                     finally:
                         for future in waiting:
                             future.cancel()
