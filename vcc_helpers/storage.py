@@ -266,8 +266,20 @@ def ahead(function: Callable, arguments) -> Iterator:
             yield coming.result()
 
 
+def _sound(matrix):
+    """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
+    n = matrix.shape[matrix.format == "csr"]
+    low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
+    if low < 0 or high >= n or (np.diff(matrix.indptr) < 0).any():
+        raise ValueError(
+            f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
+            f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
+        )
+    return matrix
+
+
 def _one_entry_a_place(block) -> sparse.csr_matrix:
-    block = sparse.csr_matrix(block)
+    block = _sound(sparse.csr_matrix(block))
     if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
         floating = np.issubdtype(block.dtype, np.floating)
         block = block.copy() if floating else block.astype(np.int64)  # uint8: 200 + 100 is no 44
@@ -325,8 +337,9 @@ def _csr_reader(matrix):
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         low, high = indptr[start], indptr[stop]
         values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
-        pointer = (indptr[start : stop + 1] - low).astype(genes.dtype)
-        return sparse.csr_matrix((values, genes, pointer), shape=(stop - start, matrix.shape[1]))
+        pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
+        shape = (stop - start, matrix.shape[1])
+        return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
 
     return rows
 
@@ -532,4 +545,5 @@ def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matri
     low, high = indptr[left], indptr[right]
     entries = (read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices"))
     shape = (matrix.shape[0], right - left)
-    return sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape).tocsr()
+    slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
+    return _sound(slab).tocsr()
