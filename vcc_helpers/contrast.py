@@ -581,7 +581,13 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
                     waiting = {submit(part): b for part, b in zip(rows, batches, strict=True)}
                     try:
                         for future in as_completed(waiting):
-                            sums = future.result()
+                            try:
+                                sums = future.result()
+                            except FileNotFoundError as error:
+                                raise FileNotFoundError(
+                                    f"{job.name}: a worker does not see {error.filename}; put the "
+                                    "file, and the folder of cache=, where all workers see them"
+                                ) from error
                             _check_unchanged(job)  # or what is kept would be of another file
                             yield waiting[future], sums
                     finally:
@@ -590,8 +596,10 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
 
             return sums, run
 
-        share = -(-int(most_entries(job.cells).sum()) // (4 * len(client.ncores())))
-        return _spread(job, plan._replace(batch=min(plan.batch, share)), keeper, prepare)
+        cores = client.ncores().values() or [1]  # none has come yet
+        share = -(-int(most_entries(job.cells).sum()) // (4 * sum(cores)))
+        batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
+        return _spread(job, plan._replace(batch=batch), keeper, prepare)
 
 
 def _remote_sums(path: Path, folder: str, genes: slice, rows: list[np.ndarray]) -> list[_Sums]:
