@@ -51,7 +51,14 @@ from .effects import Scaling, moments
 from .files import replacing
 from .ranksum import Controls, cut, n_threads, p_values, rank_groups, sort_controls
 from .shelf import Shelf
-from .storage import BLOCK_VALUES, most_entries, on_disk, stored_blocks, stored_matrix
+from .storage import (
+    BLOCK_VALUES,
+    at_hand,
+    first_values,
+    most_entries,
+    stored_blocks,
+    stored_matrix,
+)
 
 #: What Python and the libraries take before any cell is read, in bytes.
 LIBRARIES = 400 * 10**6
@@ -266,7 +273,7 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
     kept = job.dtype.itemsize if _has_fractions(cells) else 2
     entry = job.dtype.itemsize + (2 if n_genes <= 2**16 else 4)
     shelved = int(entries.sum()) * (kept + entry - job.dtype.itemsize)
-    shelved = 0 if client or _is_at_hand(cells) else shelved
+    shelved = 0 if client or at_hand(cells) else shelved
     fixed = LIBRARIES + 64 * cells.n_obs + RESULT * len(job.groups) * n_genes
     fixed += 3 * int(cells.obs.memory_usage(deep=True).sum())
     block = int(min(4 * BLOCK_VALUES, max(0, memory - fixed) // 4)) // 32
@@ -304,14 +311,8 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
 
 def _has_fractions(cells: anndata.AnnData) -> bool:
     """Guess from the first cells whether values are fractional, which takes more bytes."""
-    _, block = next(stored_blocks(cells, block_rows=16))
-    values = block.data if sparse.issparse(block) else block
+    values = first_values(cells)
     return bool((np.floor(values) != values).any())
-
-
-def _is_at_hand(cells: anndata.AnnData) -> bool:
-    """Whether the rows of one group can be picked without a copy of the others."""
-    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
 
 
 def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
@@ -352,19 +353,19 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
     codes = np.where(np.isin(job.codes, done), -1, job.codes)
     inspection = Inspection(job.cells, name=job.name)
-    at_hand = _is_at_hand(job.cells)
+    picked = at_hand(job.cells)
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
     )
     with bar:
         for start, block in row_blocks(job.cells, block_rows=plan.block_rows):
             whole = inspection.add(start, block)
-            if not at_hand:
+            if not picked:
                 rows = sparse.csr_matrix(block)
                 shelf.put(start, rows, codes[start : start + rows.shape[0]], whole=whole)
             bar.update(block.shape[0])
     _check_unchanged(job)
-    source = _pieces_at_hand(job) if at_hand else shelf.pieces
+    source = _pieces_at_hand(job) if picked else shelf.pieces
     return source, Scaling.of(inspection.summary())
 
 

@@ -93,6 +93,45 @@ def is_csr_file(cells: anndata.AnnData) -> bool:
     return whole_file and getattr(cells.X, "format", None) == "csr"
 
 
+def at_hand(cells: anndata.AnnData) -> bool:
+    """Tell whether some rows can be picked without a copy of the others.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
+
+
+def first_values(cells: anndata.AnnData) -> np.ndarray:
+    """Read a few values.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    ndarray
+        Of the first rows; of a CSC matrix, whose rows are scattered, of the first columns.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    matrix = stored_matrix(cells)
+    if getattr(matrix, "format", None) == "csc":
+        return _stored(matrix, "data")[: 2**18]
+    _, block = next(stored_blocks(cells, block_rows=16))
+    return block.data if sparse.issparse(block) else block
+
+
 def rows_in_block(cells: anndata.AnnData) -> int:
     """Return how many cells make a block: 16 million values, 4096 cells at most.
 
@@ -206,10 +245,15 @@ def stored_rows(
     """
     block = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
     block += rows // rows_in_block(cells) * len(rows)  # a new one at the latest after a block
+    if at_hand(cells):
+        block = np.arange(len(rows)) // rows_in_block(cells)
     edges = [0, *(np.flatnonzero(np.diff(block)) + 1), len(rows)]
     with _explain_damage(cells), _row_reader(cells, None) as read:
         for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
-            found = read(part[0], part[-1] + 1)[part - part[0]]
+            if at_hand(cells):
+                found = cells.X[part]
+            else:
+                found = read(part[0], part[-1] + 1)[part - part[0]]
             yield part, _one_entry_a_place(found) if sparse.issparse(found) else found
 
 
