@@ -638,7 +638,7 @@ class _Keeper:
 
     def result(self) -> Contrast | None:
         """Return the whole result, if it is there and sound."""
-        kept = _load(self.path) if self.folder else None
+        kept = _load(self.path, Contrast._fields) if self.folder else None
         if kept is None:
             return None
         groups, control = (json.loads(str(kept.pop(name))) for name in ("groups", "control"))
@@ -667,7 +667,7 @@ class _Keeper:
         """Return what an earlier run found for a group."""
         if code in self.found:
             return self.found[code]
-        kept = _load(self._part(code, genes)) if self.folder else None
+        kept = _load(self._part(code, genes), _Sums._fields) if self.folder else None
         return _Sums(**kept) if kept else None
 
     def save(self, code: int, genes: slice, sums: _Sums) -> _Sums:
@@ -687,12 +687,12 @@ def _save(path: Path, arrays: dict) -> None:
         np.savez(part, **arrays)
 
 
-def _load(path: Path) -> dict | None:
+def _load(path: Path, names: tuple[str, ...]) -> dict | None:
     """Read what :func:`_save` wrote; None if absent or damaged, as each array's checksum shows."""
     try:
         with path.open("rb") as file, np.load(file) as kept:
             if kept.zip.testzip() is None:  # np.load ends with the last value it wants, and may
-                return {name: kept[name] for name in kept.files}  # never come to the checksum
+                return {name: kept[name] for name in names}  # never come to the checksum
     except Exception:  # a damaged archive raises any of a dozen errors
         pass
     return None
