@@ -455,7 +455,7 @@ def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
             bar.reset()
             return None
         if len(filled := np.flatnonzero(np.diff(indptr))):
-            sums = np.add.reduceat(_in_float(values), indptr[filled])
+            sums = np.add.reduceat(values, indptr[filled], dtype=np.float64)
             library_size[start + filled] = sums
         bar.update(len(indptr) - 1)
     return ValueSummary("counts", library_size)
@@ -471,7 +471,9 @@ def _all_whole(values: np.ndarray, piece: int = 2**16) -> bool:
 
 
 def _in_float(values):
-    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+    native = values.dtype.newbyteorder("=")
+    dtype = native if native in (np.float32, np.float64) else np.float32
+    return values.astype(dtype, copy=False)
 
 
 def _inspect_any(cells: anndata.AnnData, name: str, bar: tqdm) -> ValueSummary:

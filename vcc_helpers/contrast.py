@@ -22,10 +22,9 @@ import json
 import os
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -60,7 +59,15 @@ from .ranksum import (
     tile_width,
 )
 from .shelf import Rows, Shelf
-from .storage import BLOCK_VALUES, ahead, most_entries, on_disk, stored_blocks, stored_matrix
+from .storage import (
+    BLOCK_VALUES,
+    ahead,
+    at_hand,
+    first_values,
+    most_entries,
+    stored_blocks,
+    stored_matrix,
+)
 
 #: What Python and the libraries take before any cell is read, in bytes.
 LIBRARIES = 400 * 10**6
@@ -144,6 +151,8 @@ class _Job(NamedTuple):
         Number of threads.
     progress
         Whether to show bars.
+    stamp
+        What the file looked like before anything was read.
     """
 
     cells: anndata.AnnData
@@ -155,6 +164,7 @@ class _Job(NamedTuple):
     dtype: np.dtype
     threads: int
     progress: bool
+    stamp: tuple = ()
 
 
 def contrast(
@@ -216,7 +226,8 @@ def contrast(
     -----
     Taught in: notebooks/12_scale_out.
     """
-    source, cells = cells, open_cells(cells)
+    source, stamp = cells, _stamp(_path_of(cells))
+    cells = open_cells(source)
     check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
     codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
     groups = pd.Index(groups, dtype=object)
@@ -224,9 +235,8 @@ def contrast(
     if np.issubdtype(stored_matrix(cells).dtype, np.integer):
         dtype = np.dtype(np.float32)
     where = int(groups.get_loc(control))
-    job = _Job(
-        cells, name, _path_of(source), codes, groups, where, dtype, n_threads(threads), progress
-    )
+    path, threads = _path_of(source), n_threads(threads)
+    job = _Job(cells, name, path, codes, groups, where, dtype, threads, progress, stamp)
     keeper = _Keeper(job, cache)
     return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
 
@@ -234,6 +244,8 @@ def contrast(
 def _path_of(source: anndata.AnnData | str | Path) -> Path | None:
     if isinstance(source, str | Path):
         return Path(source).resolve()
+    if not isinstance(source, anndata.AnnData):  # open_cells will tell
+        return None
     return Path(source.filename).resolve() if source.isbacked and not source.is_view else None
 
 
@@ -264,7 +276,7 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
     Taught in: notebooks/12_scale_out.
     """
     load = _Load.of(job)
-    shelved = 0 if client or _is_at_hand(job.cells) else load.shelved
+    shelved = 0 if client or at_hand(job.cells) else load.shelved
     if plan := load.plan(load.n_genes, memory - shelved):
         return plan._replace(memory=plan.memory + shelved)
     n_passes = range(1, max(2, load.n_genes // FEWEST_GENES + 1))
@@ -356,14 +368,8 @@ class _Load(NamedTuple):
 
 def _has_fractions(cells: anndata.AnnData) -> bool:
     """Guess from the first cells whether values are fractional, which takes more bytes."""
-    _, block = next(stored_blocks(cells, block_rows=16))
-    values = block.data if sparse.issparse(block) else block
+    values = first_values(cells)
     return bool((np.floor(values) != values).any())
-
-
-def _is_at_hand(cells: anndata.AnnData) -> bool:
-    """Whether the rows of one group can be picked without a copy of the others."""
-    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
 
 
 def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
@@ -401,17 +407,17 @@ def _scratch(n_bytes: int) -> Iterator[Path]:
 
 def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
-    done = [code for code in keeper.finished() if code != job.control]  # all need the controls
+    done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
     codes = np.where(np.isin(job.codes, done), -1, job.codes)
-    inspection, stamp = Inspection(job.cells, name=job.name), _stamp(job.path)
-    at_hand = _is_at_hand(job.cells)
+    inspection = Inspection(job.cells, name=job.name)
+    picked = at_hand(job.cells)
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
     )
 
     def look(start: int, block) -> tuple:
         found = inspection.look(start, block)
-        if at_hand:
+        if picked:
             return block.shape[0], found, None
         rows = sparse.csr_matrix(block)
         packed = shelf.pack(rows, codes[start : start + rows.shape[0]], whole=found[-1])
@@ -425,18 +431,24 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
                 shelf.add(start, *packed)
             start += n
             bar.update(n)
-    if _stamp(job.path) != stamp:
+    _check_unchanged(job)
+    source = _pieces_at_hand(job) if picked else shelf.pieces
+    return source, Scaling.of(inspection.summary())
+
+
+def _check_unchanged(job: _Job) -> None:
+    if _stamp(job.path) != job.stamp:
         raise ValueError(
             f"{job.name}: {job.path} was changed while it was read; wait until it is "
             "written, and run again"
         )
-    source = _pieces_at_hand(job) if at_hand else shelf.pieces
-    return source, Scaling.of(inspection.summary())
 
 
 def _stamp(path: Path | None) -> tuple:
     """Describe all files of a path, so that a change shows."""
-    files = sorted(path.rglob("*")) if path and path.is_dir() else [path] if path else []
+    if path is None or not path.exists():
+        return ()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
 
 
@@ -618,6 +630,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
 
         def prepare(genes: slice) -> tuple[_Sums, Callable]:
             controls, sums = _control_sums(source(job.control), scaling, genes, job)
+            _check_unchanged(job)
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
 
@@ -628,15 +641,25 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
                     waiting = {submit(part): b for part, b in zip(rows, batches, strict=True)}
                     try:
                         for future in as_completed(waiting):
-                            yield waiting[future], future.result()
+                            try:
+                                sums = future.result()
+                            except FileNotFoundError as error:
+                                raise FileNotFoundError(
+                                    f"{job.name}: a worker does not see {error.filename}; put the "
+                                    "file, and the folder of cache=, where all workers see them"
+                                ) from error
+                            _check_unchanged(job)  # or what is kept would be of another file
+                            yield waiting[future], sums
                     finally:
                         for future in waiting:
                             future.cancel()
 
             return sums, run
 
-        share = -(-int(most_entries(job.cells).sum()) // (4 * len(client.ncores())))
-        return _spread(job, plan._replace(batch=min(plan.batch, share)), keeper, prepare)
+        cores = client.ncores().values() or [1]  # none has come yet
+        share = -(-int(most_entries(job.cells).sum()) // (4 * sum(cores)))
+        batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
+        return _spread(job, plan._replace(batch=batch), keeper, prepare)
 
 
 def _remote_sums(path: Path, folder: str, genes: slice, rows: list[np.ndarray]) -> list[_Sums]:
@@ -664,6 +687,7 @@ class _Keeper:
 
     def __init__(self, job: _Job, cache: str | Path | None):
         self.folder, self.job = Path(cache) if cache else None, job
+        self.found: dict[int, _Sums] = {}
         if self.folder:
             if self.folder.exists() and not self.folder.is_dir():
                 raise NotADirectoryError(f"{self.folder} is no folder; name another to keep in")
@@ -673,36 +697,44 @@ class _Keeper:
 
     def result(self) -> Contrast | None:
         """Return the whole result, if it is there and sound."""
-        kept = _load(self.path) if self.folder else None
+        kept = _load(self.path, Contrast._fields) if self.folder else None
         if kept is None:
             return None
-        groups = pd.Index(json.loads(str(kept.pop("groups"))), dtype=object)
-        return Contrast(groups, str(kept.pop("control")), **kept)
+        groups, control = (json.loads(str(kept.pop(name))) for name in ("groups", "control"))
+        return Contrast(pd.Index(groups, dtype=object), control, **kept)
 
     def keep(self, result: Contrast) -> Contrast:
         """Keep the whole result in place of its parts."""
         if self.folder:
-            tables = result._asdict() | {"groups": json.dumps(result.groups.tolist())}
+            names = {"groups": result.groups.tolist(), "control": result.control}
+            tables = result._asdict() | {key: json.dumps(value) for key, value in names.items()}
             _save(self.path, tables)
             shutil.rmtree(self.parts, ignore_errors=True)
         return result
 
-    def finished(self) -> list[int]:
-        """Return the groups of which nothing is missing."""
-        name = f"0-{self.job.cells.n_vars}"
-        found = self.parts.glob(f"*-{name}.npz") if self.folder else ()
-        return [int(path.name.split("-")[0]) for path in found]
+    def finished(self, n_genes: int) -> list[int]:
+        """Return the groups of which nothing is missing when so many genes are looked at together.
+
+        They are held: who leaves out their cells must not miss them later, when the file is gone.
+        """
+        if self.folder and n_genes == self.job.cells.n_vars:
+            found = {c: self.load(c, slice(0, n_genes)) for c in range(len(self.job.groups))}
+            self.found = {code: sums for code, sums in found.items() if sums is not None}
+        return list(self.found)
 
     def load(self, code: int, genes: slice) -> _Sums | None:
         """Return what an earlier run found for a group."""
-        kept = _load(self._part(code, genes)) if self.folder else None
+        if code in self.found:
+            return self.found[code]
+        kept = _load(self._part(code, genes), _Sums._fields) if self.folder else None
         return _Sums(**kept) if kept else None
 
     def save(self, code: int, genes: slice, sums: _Sums) -> _Sums:
         """Keep what was found for a group."""
         if self.folder:
-            self.parts.mkdir(exist_ok=True)
-            _save(self._part(code, genes), sums._asdict())
+            with suppress(FileNotFoundError):  # another process is done, and has removed the parts
+                self.parts.mkdir(exist_ok=True)
+                _save(self._part(code, genes), sums._asdict())
         return sums
 
     def _part(self, code: int, genes: slice) -> Path:
@@ -714,21 +746,23 @@ def _save(path: Path, arrays: dict) -> None:
         np.savez(part, **arrays)
 
 
-def _load(path: Path) -> dict | None:
+def _load(path: Path, names: tuple[str, ...]) -> dict | None:
     """Read what :func:`_save` wrote; None if absent or damaged, as each array's checksum shows."""
     try:
         with path.open("rb") as file, np.load(file) as kept:
-            return {name: kept[name] for name in kept.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None
+            if kept.zip.testzip() is None:  # np.load ends with the last value it wants, and may
+                return {name: kept[name] for name in names}  # never come to the checksum
+    except Exception:  # a damaged archive raises any of a dozen errors
+        pass
+    return None
 
 
 def _content_key(job: _Job) -> str:
     """Hash all that the result depends on: cells, labels, question, and this code."""
     found, cells = hashlib.sha256(), job.cells
     here = Path(__file__).parent
-    for name in ("contrast.py", "effects.py", "kernels.py", "ranksum.py", "shelf.py"):
-        found.update((here / name).read_bytes())
+    for name in ("cells", "contrast", "effects", "kernels", "ranksum", "shelf", "storage"):
+        found.update((here / f"{name}.py").read_bytes())
     found.update(json.dumps([job.groups.tolist(), job.control, cells.var_names.tolist()]).encode())
     found.update(job.codes.astype(np.int64).tobytes())
     if job.path and job.path.is_file():

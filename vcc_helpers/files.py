@@ -18,6 +18,7 @@ Needs no sibling module.
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +76,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     check_writable(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.part{path.suffix}")
     try:
         yield part
         part.replace(path)

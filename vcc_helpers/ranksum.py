@@ -180,7 +180,7 @@ def cut(n_genes: int, n_parts: int) -> list[slice]:
 def _rows(matrix) -> sparse.csr_matrix | np.ndarray:
     """Bring a matrix to rows of floating numbers, one entry a place, and check the values."""
     matrix = sparse.csr_matrix(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
-    if not np.issubdtype(matrix.dtype, np.floating):
+    if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
     if sparse.issparse(matrix) and not matrix.has_canonical_format:
         matrix = matrix.copy()

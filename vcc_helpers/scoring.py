@@ -209,8 +209,8 @@ def score(
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    rules, pred, real = get_preset(preset), open_cells(pred), open_cells(real)
-    _check_pair(pred, real, perturbation_key, control)
+    rules = get_preset(preset)
+    _check_pair(open_cells(pred), open_cells(real), perturbation_key, control)
     question = {"perturbation_key": perturbation_key, "control": control}
     means = {"memory": memory, "threads": threads, "cache": cache, "client": client}
     halves = [
@@ -258,8 +258,9 @@ def digest(
     -----
     Taught in: notebooks/08_metrics_by_hand.
     """
-    rules, cells = get_preset(preset), open_cells(cells)
-    found = contrast(cells, name=name, **settings)
+    rules = get_preset(preset)
+    found = contrast(cells, name=name, **settings)  # a path stays one, for the workers of a cluster
+    cells = open_cells(cells)
     bulk = anndata.AnnData(
         found.mean,
         obs=pd.DataFrame({"n_cells": found.n_cells}, index=found.groups.astype(str)),

@@ -86,6 +86,8 @@ class Shelf:
         self.n_genes, self.path = n_genes, path
         self._pieces: dict[int, list[_Piece]] = defaultdict(list)
         self._file = path.open("w+b", buffering=0) if path else None
+        if path and hasattr(os, "pread"):
+            path.unlink()  # open still, and gone with the process, however that ends
 
     def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
         """Add a block of rows: :meth:`pack` it and :meth:`add` it.

@@ -94,6 +94,45 @@ def is_csr_file(cells: anndata.AnnData) -> bool:
     return whole_file and getattr(cells.X, "format", None) == "csr"
 
 
+def at_hand(cells: anndata.AnnData) -> bool:
+    """Tell whether some rows can be picked without a copy of the others.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
+
+
+def first_values(cells: anndata.AnnData) -> np.ndarray:
+    """Read a few values.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    ndarray
+        Of the first rows; of a CSC matrix, whose rows are scattered, of the first columns.
+
+    Notes
+    -----
+    Taught in: notebooks/02_from_counts_to_effects.
+    """
+    matrix = stored_matrix(cells)
+    if getattr(matrix, "format", None) == "csc":
+        return _stored(matrix, "data")[: 2**18]
+    _, block = next(stored_blocks(cells, block_rows=16))
+    return block.data if sparse.issparse(block) else block
+
+
 def rows_in_block(cells: anndata.AnnData) -> int:
     """Return how many cells make a block: 16 million values, 4096 cells at most.
 
@@ -207,10 +246,15 @@ def stored_rows(
     """
     block = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
     block += rows // rows_in_block(cells) * len(rows)  # a new one at the latest after a block
+    if at_hand(cells):
+        block = np.arange(len(rows)) // rows_in_block(cells)
     edges = [0, *(np.flatnonzero(np.diff(block)) + 1), len(rows)]
     with _explain_damage(cells), _row_reader(cells, None) as read:
         for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
-            found = read(part[0], part[-1] + 1)[part - part[0]]
+            if at_hand(cells):
+                found = cells.X[part]
+            else:
+                found = read(part[0], part[-1] + 1)[part - part[0]]
             yield part, _one_entry_a_place(found) if sparse.issparse(found) else found
 
 
@@ -269,8 +313,20 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
             yield coming.popleft().result()
 
 
+def _sound(matrix):
+    """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
+    n = matrix.shape[matrix.format == "csr"]
+    low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
+    if low < 0 or high >= n or (np.diff(matrix.indptr) < 0).any():
+        raise ValueError(
+            f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
+            f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
+        )
+    return matrix
+
+
 def _one_entry_a_place(block) -> sparse.csr_matrix:
-    block = sparse.csr_matrix(block)
+    block = _sound(sparse.csr_matrix(block))
     if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
         floating = np.issubdtype(block.dtype, np.floating)
         block = block.copy() if floating else block.astype(np.int64)  # uint8: 200 + 100 is no 44
@@ -328,8 +384,9 @@ def _csr_reader(matrix):
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         low, high = indptr[start], indptr[stop]
         values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
-        pointer = (indptr[start : stop + 1] - low).astype(genes.dtype)
-        return sparse.csr_matrix((values, genes, pointer), shape=(stop - start, matrix.shape[1]))
+        pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
+        shape = (stop - start, matrix.shape[1])
+        return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
 
     return rows
 
@@ -535,4 +592,5 @@ def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matri
     low, high = indptr[left], indptr[right]
     entries = (read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices"))
     shape = (matrix.shape[0], right - left)
-    return sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape).tocsr()
+    slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
+    return _sound(slab).tocsr()
