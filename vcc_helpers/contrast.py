@@ -410,9 +410,19 @@ def _collect(pieces, scaling: Scaling, genes: slice) -> _Rows:
         values.append(logged.data)
         indices.append(logged.indices.astype(np.uint16 if n_genes <= 2**16 else np.int32))
         lengths.append(np.diff(logged.indptr))
+        del piece, logged  # before the next are made
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-    values = np.concatenate(values)
-    return _Rows(values, np.concatenate(indices), indptr, (len(indptr) - 1, n_genes))
+    return _Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, n_genes))
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    """Put arrays behind each other, and let go of each as soon as it is copied."""
+    joined, at = np.empty(sum(map(len, parts)), parts[0].dtype), 0
+    while parts:
+        part = parts.pop(0)
+        joined[at : at + len(part)] = part
+        at += len(part)
+    return joined
 
 
 class _Sums(NamedTuple):
