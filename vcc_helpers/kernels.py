@@ -7,18 +7,21 @@ contrast.py (add_in_order) and ranksum.py (all others).
 Taught in: notebooks/11_rank_every_gene.
 Needs no sibling module.
 
->>> values, groups = np.array([2.0, 3.0]), np.array([0, 0])  # one gene: the non-zeros of a group
->>> controls = np.array([1.0, 2.0, np.inf])  # the controls', behind them a fence; a third is 0
->>> u, ties = np.zeros(1), np.zeros(1)
->>> walk(values, groups, controls, 1, u, ties)
->>> u.tolist(), ties.tolist()  # 2 is above 0 and 1 and ties with 2, 3 is above all; 2**3 - 2
-([5.5], [6.0])
+>>> pairs = np.array([[2 << 32, 3 << 32]], np.uint64)  # one gene: a group's values 2 and 3
+>>> controls = np.array([1, 2, FENCE], np.uint32)  # the controls' 1 and 2; a third one is 0
+>>> u, ties = np.zeros((1, 1)), np.zeros((1, 1))
+>>> walk(pairs, np.array([2]), controls, np.array([0, 3]), 3, u, ties)
+>>> u.item(), ties.item()  # 2 is above 0 and 1 and ties with 2, 3 is above all; 2**3 - 2
+(5.5, 6.0)
 """
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
+
+#: Stands behind each gene's values, above them all, so that nobody need watch for the end.
+FENCE = 2**32 - 1
 
 
 @njit(nogil=True, cache=True)
@@ -183,29 +186,30 @@ def fill_tile(values, genes, indptr, place, first, tile):
 
 
 @njit(nogil=True, cache=True)
-def append(tile, group, values, groups, filled):
-    """Put each gene's non-zeros behind those of other groups.
+def pair(tile, groups, pairs, n_values):
+    """List each gene's non-zeros, each with the number of its group.
 
     Parameters
     ----------
     tile
-        ``(n_genes, n_cells)``, 0 or more.
-    group
-        Number of the group that these cells are of.
-    values, groups
-        Non-zeros of all groups so far, and the group of each, ``(n_genes, room)``; added to.
-    filled
-        How many there are, ``(n_genes,)``; moved on.
+        Whole numbers in place of the values, 0 for 0, ``(n_genes, n_cells)``, uint32.
+    groups
+        Number of the group that each cell is of, ``(n_cells,)``.
+    pairs
+        Filled from the left: number and group, in the upper and lower half of a uint64,
+        ``(n_genes, n_cells)``.
+    n_values
+        Filled: how many there are of each group, ``(n_genes, n_groups)``.
     """
+    n_values[:] = 0
     for gene in range(tile.shape[0]):
-        at = filled[gene]
+        at = 0
         for cell in range(tile.shape[1]):
-            value = tile[gene, cell]
-            if value > 0:
-                values[gene, at] = value
-                groups[gene, at] = group
+            bits, group = tile[gene, cell], groups[cell]
+            if bits > 0:
+                pairs[gene, at] = (np.uint64(bits) << np.uint64(32)) | np.uint64(group)
+                n_values[gene, group] += 1
                 at += 1
-        filled[gene] = at
 
 
 @njit(nogil=True, cache=True)
@@ -219,8 +223,7 @@ def fence(tile, indptr, fenced, ties):
     indptr
         Where each gene begins in `fenced`, and the last one ends, ``(n_genes + 1,)``.
     fenced
-        Filled: as many values as fit before the last place, and there infinity, so that who walks
-        along them need not watch for the end.
+        Filled: as many values as fit before the last place, and infinity there.
     ties
         Filled: the sum of t**3 - t over runs of t equal non-zeros, ``(n_genes,)``, float64.
     """
@@ -239,32 +242,36 @@ def fence(tile, indptr, fenced, ties):
 
 
 @njit(nogil=True, cache=True)
-def walk(values, groups, fenced, n_zeros, u, ties):
-    """Walk along a gene's sorted values and the controls' side by side, from left to right.
+def walk(pairs, filled, fenced, indptr, n_controls, u, ties):
+    """Walk along each gene's sorted values and the controls' side by side, from left to right.
 
     Parameters
     ----------
-    values, groups
-        The gene's non-zeros in all groups, sorted, and the group of each, rising among equals.
-    fenced
-        The controls' sorted non-zeros, and infinity.
-    n_zeros
-        How many controls are 0.
+    pairs, filled
+        Each gene's non-zeros in all groups, as :func:`pair` lists them, but sorted; and how many.
+    fenced, indptr
+        The controls' non-zeros, sorted whole numbers, gene after gene, :data:`FENCE` or another
+        number above all behind each gene's; and where each gene begins, and the last one ends.
+    n_controls
+        Control cells, those with a 0 counted in.
     u, ties
-        Added to, ``(n_groups,)``, float64: for each value of a group the controls below it, and
-        one half for each equal to it; and what its ties with the controls, and within the group,
-        add to the sum of t**3 - t over runs of t equal values.
+        Added to, ``(n_genes, n_groups)``, float64: for each value of a group the controls below
+        it, and one half for each equal to it; and what its ties with the controls, and within the
+        group, add to the sum of t**3 - t over runs of t equal values.
     """
-    i, at = 0, 0
-    while i < len(values):
-        value, group, start = values[i], groups[i], i
-        while i < len(values) and values[i] == value and groups[i] == group:
-            i += 1
-        while fenced[at] < value:
-            at += 1
-        last = at
-        while fenced[last] == value:
-            last += 1
-        equal, run = np.float64(last - at), np.float64(last - at + i - start)
-        u[group] += (i - start) * (n_zeros + at + 0.5 * equal)
-        ties[group] += (run**3 - run) - (equal**3 - equal)
+    for gene in range(len(filled)):
+        first, i, n = indptr[gene], 0, filled[gene]
+        at, n_zeros = first, n_controls - (indptr[gene + 1] - 1 - first)
+        while i < n:
+            pair, start = pairs[gene, i], i
+            while i < n and pairs[gene, i] == pair:
+                i += 1
+            value, group = np.uint32(pair >> np.uint64(32)), np.uint32(pair)
+            while fenced[at] < value:
+                at += 1
+            last = at
+            while fenced[last] == value:
+                last += 1
+            equal, run = np.float64(last - at), np.float64(last - at + i - start)
+            u[gene, group] += (i - start) * (n_zeros + (at - first) + 0.5 * equal)
+            ties[gene, group] += (run**3 - run) - (equal**3 - equal)

@@ -30,8 +30,8 @@ from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
 EXACT_LIMIT = 8
-#: Values in a tile, genes x cells, that the processor's cache holds.
-TILE_VALUES = 2**20
+#: Values in a tile, genes x cells; and fewest genes, since a tile asks each cell for its entries.
+TILE_VALUES, TILE_GENES = 2**21, 64
 
 
 class RankSum(NamedTuple):
@@ -190,7 +190,13 @@ def _rows(matrix) -> sparse.csr_matrix | np.ndarray:
     return matrix
 
 
-def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice, width: int) -> Iterator[tuple]:
+def tiles(
+    block: sparse.csr_matrix | np.ndarray,
+    genes: slice,
+    width: int,
+    *,
+    room: np.ndarray | None = None,
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Turn cells x genes on its side, a few genes at a time.
 
     Parameters
@@ -202,6 +208,8 @@ def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice, width: int) -> It
         Which genes, ``slice(first, stop)``.
     width
         Genes in a tile.
+    room
+        Where to lay the tiles, ``(width, n_cells)``; by default in new memory.
 
     Yields
     ------
@@ -218,19 +226,24 @@ def tiles(block: sparse.csr_matrix | np.ndarray, genes: slice, width: int) -> It
     from . import kernels  # compiled code; half a second that imports need not pay
 
     n_cells = block.shape[0]
-    # rows whose distance is a power of two would fight for the same places of the cache
-    room = np.empty((min(width, genes.stop - genes.start), n_cells | 31), block.dtype)
+    if room is None:
+        room = _room(width, n_cells, block.dtype)
     place = np.empty(n_cells, np.int64)
     if not isinstance(block, np.ndarray):
         kernels.seek(block.indices, block.indptr, genes.start, place)
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
-        tile = room[: part.stop - first, :n_cells]
+        tile = room[: part.stop - first]
         if isinstance(block, np.ndarray):
             tile[:] = block[:, part].T
         else:
             kernels.fill_tile(block.data, block.indices, block.indptr, place, first, tile)
         yield part, tile
+
+
+def _room(width: int, n_cells: int, dtype: np.dtype) -> np.ndarray:
+    # rows whose distance is a power of two would fight for the same places of the cache
+    return np.empty((width, n_cells | 31), dtype)[:, :n_cells]
 
 
 def tile_width(n_cells: int) -> int:
@@ -243,12 +256,12 @@ def tile_width(n_cells: int) -> int:
 
     Notes
     -----
-    Few enough for the cache; but no fewer than 16, since each tile asks every cell for its next
-    entries.
+    Few enough for the cache, but not so few that most of the time goes into finding each cell's
+    next entry.
 
     Taught in: notebooks/11_rank_every_gene.
     """
-    return max(16, min(256, TILE_VALUES // max(n_cells, 1)))
+    return max(TILE_GENES, min(256, TILE_VALUES // max(n_cells, 1)))
 
 
 def sort_controls(
@@ -332,65 +345,66 @@ def rank_groups(
     -----
     Taught in: notebooks/11_rank_every_gene.
     """
-    from . import kernels
-
-    n_cells = np.array([block.shape[0] for block in blocks])
-    width = tile_width(n_cells.sum())
-    u, ties = np.zeros((2, genes.stop - genes.start, len(blocks)))
-    values = np.empty((width, n_cells.sum()), blocks[0].dtype)
-    groups = np.empty(values.shape, np.uint32)
-    turned = [tiles(block, genes, width) for block in blocks]
-    for first in range(genes.start, genes.stop, width):
-        filled = np.zeros((len(blocks) + 1, width), np.int64)
+    ends = np.cumsum([0] + [block.shape[0] for block in blocks])
+    n_genes, n_cells, width = genes.stop - genes.start, ends[-1], tile_width(ends[-1])
+    room = _room(width, n_cells, blocks[0].dtype)
+    pairs, group_of = np.empty((width, n_cells), np.uint64), np.repeat(*_numbers(np.diff(ends)))
+    places = (room[:, i:j] for i, j in pairwise(ends))
+    turned = [tiles(b, genes, width, room=r) for b, r in zip(blocks, places, strict=True)]
+    u, ties = np.empty((2, n_genes, len(blocks)))
+    for first in range(0, n_genes, width):
         for group, side in enumerate(turned):
             part, tile = next(side)
             if look is not None:
                 look(group, part, tile)
-            filled[group + 1] = filled[group]
-            kernels.append(tile, group, values, groups, filled[group + 1])
-        zeros = n_cells[:, None] - np.diff(filled, axis=0)
-        for gene in range(part.start, part.stop):
-            i, n = gene - first, filled[-1, gene - first]
-            fenced = controls.values[controls.indptr[gene] : controls.indptr[gene + 1]]
-            here = u[gene - genes.start], ties[gene - genes.start]
-            n_zeros = controls.n_cells - (len(fenced) - 1)
-            here[0][:] = 0.5 * zeros[:, i] * n_zeros
-            run = (zeros[:, i] + n_zeros).astype(np.float64)
-            here[1][:] = run**3 - run + controls.ties[gene]
-            kernels.walk(*sort_pairs(values[i, :n], groups[i, :n]), fenced, n_zeros, *here)
+        here = slice(first, first + part.stop - part.start)
+        numbers = _as_numbers(room[: part.stop - part.start], controls, part)
+        _rank_tile(numbers, group_of, pairs, controls, part, u=u[here], ties=ties[here])
     return u.T, ties.T
 
 
-def sort_pairs(values: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort values, and take the group of each along; equal values by group.
+def _numbers(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(len(sizes), dtype=np.uint32), sizes
 
-    Parameters
-    ----------
-    values
-        0 or more, ``(n,)``, float32 or float64.
-    groups
-        Number of each value's group, ``(n,)``, uint32, rising.
 
-    Returns
-    -------
-    tuple of ndarray
-        Both, sorted.
+def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
+    """Replace values and controls by whole numbers of 32 bits in the same order.
 
-    Notes
-    -----
-    NumPy sorts numbers much faster than pairs. The bits of a positive float32, read as a whole
-    number, have the order of the float: above the group's number they make one number of 64 bits.
-
-    Taught in: notebooks/11_rank_every_gene.
+    The bits of a positive float32, read as a whole number, have the order of the float. Of float64
+    each gene's values are numbered.
     """
-    if values.dtype == np.float32:
-        pairs = values.view(np.uint32).astype(np.uint64)
-        pairs <<= np.uint64(32)
-        pairs |= groups
-        pairs.sort()
-        return (pairs >> np.uint64(32)).astype(np.uint32).view(np.float32), pairs.astype(np.uint32)
-    order = np.argsort(values, kind="stable")
-    return values[order], groups[order]
+    indptr = controls.indptr[part.start : part.stop + 1]
+    if tile.dtype == np.float32:
+        tile += 0  # -0.0 becomes 0
+        return tile.view(np.uint32), controls.values.view(np.uint32), indptr
+    fenced = controls.values[indptr[0] : indptr[-1]]
+    numbers, known = np.empty(tile.shape, np.uint32), np.empty(len(fenced), np.uint32)
+    for row, number, (i, j) in zip(tile, numbers, pairwise(indptr - indptr[0]), strict=True):
+        order = np.unique(np.concatenate([[0.0], row, fenced[i:j]]))
+        number[:], known[i:j] = (np.searchsorted(order, x) for x in (row, fenced[i:j]))
+    return numbers, known, indptr - indptr[0]
+
+
+def _rank_tile(numbers, group_of, pairs, controls: Controls, part: slice, *, u, ties) -> None:
+    """Fill U and ties of the genes of one tile, ``(n_genes_of_tile, n_groups)``."""
+    from . import kernels
+
+    tile, fenced, indptr = numbers
+    n_values = np.empty(u.shape, np.int64)
+    kernels.pair(tile, group_of, pairs, n_values)
+    filled = n_values.sum(axis=1)
+    for row, n in zip(pairs, filled, strict=False):
+        row[:n].sort()
+    zeros = np.bincount(group_of, minlength=u.shape[1]) - n_values
+    zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
+    u[:] = 0.5 * zeros * zero_controls
+    ties[:] = _cubes(zeros + zero_controls) + controls.ties[part][:, None]
+    kernels.walk(pairs, filled, fenced, indptr, controls.n_cells, u, ties)
+
+
+def _cubes(run: np.ndarray) -> np.ndarray:
+    run = run.astype(np.float64)
+    return run**3 - run
 
 
 def p_values(u: np.ndarray, ties: np.ndarray, n_1, n_2) -> np.ndarray:
@@ -472,6 +486,9 @@ def benjamini_hochberg(p_value: np.ndarray) -> np.ndarray:
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    from scipy.stats import false_discovery_control  # a second that imports need not pay
-
-    return false_discovery_control(p_value.ravel(), method="bh").reshape(p_value.shape)
+    order = np.argsort(p_value, axis=None)
+    q = p_value.ravel()[order] * (len(order) / np.arange(1, len(order) + 1))
+    q = np.minimum.accumulate(q[::-1])[::-1]
+    fdr = np.empty_like(q)
+    fdr[order] = np.minimum(q, 1)
+    return fdr.reshape(p_value.shape)

@@ -70,12 +70,20 @@ class Shelf:
         self._file = path.open("w+b", buffering=0) if path else None
 
     def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
-        """Add a block of rows.
+        """Add a block of rows: :meth:`pack` it and :meth:`add` it.
 
         Parameters
         ----------
-        start
-            Row of its first cell; blocks come in rising order.
+        start, block, codes, whole
+            As for :meth:`pack`.
+        """
+        self.add(start, *self.pack(block, codes, whole=whole))
+
+    def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
+        """Bring a block of rows into compact form and the order of the groups, in any thread.
+
+        Parameters
+        ----------
         block
             Shape ``(n, n_genes)``, floating, one entry a place, genes in rising order.
         codes
@@ -83,10 +91,10 @@ class Shelf:
         whole
             Whether all values are whole, so that a smaller type may hold them.
 
-        Raises
-        ------
-        OSError
-            The disk is full.
+        Returns
+        -------
+        tuple
+            Rows of the block, their groups and numbers of entries, values, and genes.
         """
         from . import kernels
 
@@ -96,14 +104,29 @@ class Shelf:
         values = np.empty(lengths.sum(), _smallest_type(block, whole))
         genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
         kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
+        return order, codes[order], lengths.astype(np.int32), values, genes
+
+    def add(self, start: int, order, codes, lengths, values, genes) -> None:
+        """Put what :meth:`pack` made onto the shelf.
+
+        Parameters
+        ----------
+        start
+            Row of the block's first cell; blocks come in rising order.
+        order, codes, lengths, values, genes
+            As :meth:`pack` returned them.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        """
         places = [self._keep(array) for array in (values, genes)]
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-        for i, j in pairwise([*starts, len(order)]):
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        for i, j in pairwise([*np.flatnonzero(np.diff(codes, prepend=-1)), len(codes)]):
             parts = [_part(place, ends[i], ends[j]) for place in places]
-            self._pieces[int(codes[order[i]])].append(
-                _Piece(start + order[i:j], lengths[i:j].astype(np.int32), *parts)
-            )
+            piece = _Piece(start + order[i:j], lengths[i:j], *parts)
+            self._pieces[int(codes[i])].append(piece)
 
     def _keep(self, array: np.ndarray):
         if self._file is None:
