@@ -7,7 +7,7 @@
 
 All in one run, one after the other, each in a process of its own, on the same files, which are
 in the system's cache. Peak memory is each process's own peak, summed over it and its children.
-Each step waits for a quiet moment of the machine, a minute at most; how much of the processors
+Each step waits for a quiet moment of the machine, 20 seconds at most; how much of the processors
 others took meanwhile is kept. A peer that fails is listed with its error.
 
 Writes benchmarks/results/speed.json; each of the three kinds of run replaces its own part of it.
@@ -36,6 +36,8 @@ FOLDER = ROOT / "_build" / "peers"
 KEY, CONTROL = "target_gene", "non-targeting"
 
 OURS = "vcc"
+#: cell-eval uses one thread unless it is told otherwise.
+AS_IT_COMES = "cell-eval, as it comes"
 #: Distribution of each peer, and its environment.
 PEERS = {
     "cell-eval": "cell-eval",
@@ -62,13 +64,14 @@ def scorers(folder, pred, real, *, out, memory, threads):
     """Commands that compute the three metrics of two files, each leaving them in `out`."""
     pair = ["-ap", pred, "-ar", real]
     cell_eval = [folder / "cell-eval" / "bin" / "cell-eval", "run", *pair, "--profile", "vcc"]
-    cell_eval += ["--pert-col", KEY, "--control-pert", CONTROL, "--num-threads", threads]
+    cell_eval += ["--pert-col", KEY, "--control-pert", CONTROL]
     cell_eval2 = [folder / "cell-eval2" / "bin" / "cell-eval2", "run", *pair, "--profile", "vcc"]
     cell_eval2 += ["--preset", "v1", "--pert-col", KEY, "--control", CONTROL]
     cell_eval2 += ["--input-type", input_type(real), "--set", "device=cpu"]
     cell_eval2 += ["--set", "de.backend=pdex", "--set", f"num_threads={threads}"]
     return {
-        "cell-eval": [*cell_eval, "-o", out / "cell-eval"],
+        "cell-eval": [*cell_eval, "--num-threads", threads, "-o", out / "cell-eval"],
+        AS_IT_COMES: [*cell_eval, "-o", out / AS_IT_COMES],
         "cell-eval2": [*cell_eval2, "-o", out / "cell-eval2"],
         OURS: ours(pred, real, out=out, memory=memory, threads=threads),
     }
@@ -174,7 +177,7 @@ def run(command, *, threads, limit=None):
     return found | (json.loads(lines[-1]) if lines[-1].startswith("{") else {})
 
 
-def wait_for_quiet(most=60, share=20):
+def wait_for_quiet(most=20, share=20):
     """Wait until less than so many percent of the processors are busy, or for `most` seconds."""
     for _ in range(most):
         if psutil.cpu_percent(interval=1) < share:
@@ -316,8 +319,9 @@ def compare_lognorm(options):
     pred, real = (options.folder / f"small_lognorm{end}.h5ad" for end in ("_pred", ""))
     with tempfile.TemporaryDirectory() as out:
         settings = {"memory": options.memory, "threads": options.threads}
-        for command in scorers(options.folder, pred, real, out=Path(out), **settings).values():
-            run(command, threads=options.threads)
+        commands = scorers(options.folder, pred, real, out=Path(out), **settings)
+        for name in ("cell-eval", "cell-eval2", OURS):
+            run(commands[name], threads=options.threads)
         return score_gaps(Path(out))
 
 
@@ -450,9 +454,9 @@ def full(options):
         if options.peers:
             common = {"out": out, "memory": options.memory, "threads": threads}
             peers = scorers(options.folder, pred, real, **common)
-            del peers[OURS]
             room = int(0.9 * psutil.virtual_memory().available)
-            steps |= {name: run(peers[name], threads=threads, limit=room) for name in peers}
+            for name in ("cell-eval", "cell-eval2"):
+                steps[name] = run(peers[name], threads=threads, limit=room)
     files = {name: describe(path) for name, path in (("pred", pred), ("real", real))}
     found = {"files": files, "memory": options.memory, "threads": threads, "steps": steps}
     keep({"full": found | {"summary": card.get("summary"), "machine": machine()}})

@@ -16,7 +16,7 @@ def test_all_ran_in_one_run_and_on_the_work_that_the_page_names():
     assert (work["cells"], work["genes"], work["threads"]) == (14_000, 18_080, 2)
     assert (work["perturbations"], work["controls"]) == (10, 6000) and work["simulated"]
     names = {
-        "end to end": {"cell-eval", "cell-eval2", "vcc"},
+        "end to end": {"cell-eval", "cell-eval, as it comes", "cell-eval2", "vcc"},
         "floor": {"read anndata", "read raw", "sort"},
         "DE alone": {"illico", "hpdex", "pdex", "scanpy", "ours, ranks", "ours, table"},
         "pseudobulk": {"scanpy mean", "polars mean", "ours, mean"},
