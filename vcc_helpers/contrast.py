@@ -59,7 +59,7 @@ from .ranksum import (
     sort_controls,
     tile_width,
 )
-from .shelf import Shelf
+from .shelf import Rows, Shelf
 from .storage import BLOCK_VALUES, ahead, most_entries, on_disk, stored_blocks, stored_matrix
 
 #: What Python and the libraries take before any cell is read, in bytes.
@@ -378,7 +378,7 @@ def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
         return _on_cluster(job, plan, keeper, client)
     with _scratch(plan.scratch) as folder:
         path = folder / "shelf" if plan.scratch else None
-        shelf = Shelf(n_genes=job.cells.n_vars, dtype=job.dtype, path=path)
+        shelf = Shelf(n_genes=job.cells.n_vars, path=path)
         try:
             source, scaling = _read(job, plan, shelf, keeper)
             return _rank(job, plan, keeper, source, scaling)
@@ -452,37 +452,28 @@ def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
         yield part, sparse.csr_matrix(read_rows(cells, part))
 
 
-class _Rows(NamedTuple):
-    """The arrays of a CSR matrix; its gene numbers may take two bytes, which scipy widens."""
-
-    data: np.ndarray
-    indices: np.ndarray
-    indptr: np.ndarray
-    shape: tuple[int, int]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-
-def _collect(pieces, scaling: Scaling, genes: slice) -> _Rows:
+def _collect(pieces, scaling: Scaling, genes: slice, dtype: np.dtype) -> Rows:
     """Log-normalise a group piece by piece, and keep some of its genes."""
     values, indices, lengths = [], [], []
-    n_genes = genes.stop - genes.start
     for rows, piece in pieces:
-        logged = scaling.apply(piece, rows)
-        if n_genes < logged.shape[1]:
-            logged = logged[:, genes]
-        values.append(logged.data)
-        indices.append(logged.indices.astype(np.uint16 if n_genes <= 2**16 else np.int32))
-        lengths.append(np.diff(logged.indptr))
-        del piece, logged  # before the next are made
+        logged = scaling.apply_to_entries(piece.data, piece.indptr, rows, dtype=dtype)
+        which, indptr = piece.indices, piece.indptr
+        if genes.stop - genes.start < piece.shape[1]:
+            kept = (which >= genes.start) & (which < genes.stop)
+            logged, which = logged[kept], which[kept] - genes.start
+            indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        values.append(logged)
+        indices.append(which.astype(np.uint16 if piece.shape[1] <= 2**16 else np.int32, copy=False))
+        lengths.append(np.diff(indptr))
+        del piece, logged, which  # before the next are made
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-    return _Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, n_genes))
+    return Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, genes.stop - genes.start))
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
     """Put arrays behind each other, and let go of each as soon as it is copied."""
+    if len(parts) == 1:
+        return parts[0]
     joined, at = np.empty(sum(map(len, parts)), parts[0].dtype), 0
     while parts:
         part = parts.pop(0)
@@ -512,16 +503,17 @@ class _Sums(NamedTuple):
         tile.mean(axis=1, out=self.mean[part])
 
 
-def _control_sums(pieces, scaling, genes: slice, threads: int) -> tuple[Controls, _Sums]:
-    block = _collect(pieces, scaling, genes)
+def _control_sums(pieces, scaling, genes: slice, job: _Job) -> tuple[Controls, _Sums]:
+    block = _collect(pieces, scaling, genes, job.dtype)
     sums = _Sums.empty(block.shape[1], block.dtype)
-    return sort_controls(block, threads=threads, look=sums.add_up), sums
+    return sort_controls(block, threads=job.threads, look=sums.add_up), sums
 
 
 def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int) -> list[_Sums]:
     """Do what there is to do for a few groups; `sources` holds the pieces of each."""
     with ThreadPoolExecutor(threads) as pool:
-        blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes), sources))
+        dtype = controls.values.dtype
+        blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes, dtype), sources))
         sums = [_Sums.empty(block.shape[1], block.dtype) for block in blocks]
 
         def rank(part: slice) -> None:
@@ -537,7 +529,7 @@ def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int
 
 def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
     def prepare(genes: slice) -> tuple[_Sums, Callable]:
-        controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+        controls, sums = _control_sums(source(job.control), scaling, genes, job)
 
         def run(batches: list[list[int]]) -> Iterator:
             for batch in batches:
@@ -625,7 +617,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
         np.savez(Path(folder) / "scaling", size=scaling.library_size, target=scaling.target_sum)
 
         def prepare(genes: slice) -> tuple[_Sums, Callable]:
-            controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+            controls, sums = _control_sums(source(job.control), scaling, genes, job)
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
 

@@ -9,10 +9,10 @@ Taught in: notebooks/12_scale_out.
 Needs: kernels.py.
 
 >>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
->>> shelf = Shelf(n_genes=2, dtype=np.float32)
+>>> shelf = Shelf(n_genes=2)
 >>> shelf.put(0, block, np.array([1, 0, 1]), whole=True)
 >>> [(rows.tolist(), piece.data.tolist()) for rows, piece in shelf.pieces(1)]
-[([0, 2], [2.0, 1.0])]
+[([0, 2], [2, 1])]
 """
 
 from __future__ import annotations
@@ -29,7 +29,27 @@ import numpy as np
 from scipy import sparse
 
 #: Entries that are taken down at a time.
-STACK = 2**20
+STACK = 2**23
+
+
+class Rows(NamedTuple):
+    """The arrays of a CSR matrix, in smaller types than scipy would leave them in.
+
+    Attributes
+    ----------
+    data, indices, indptr, shape
+        As in a ``csr_matrix``.
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.data.dtype
 
 
 class _Piece(NamedTuple):
@@ -58,14 +78,12 @@ class Shelf:
     ----------
     n_genes
         Number of columns.
-    dtype
-        float32 or float64: what the rows are when they are taken down.
     path
         A scratch file; without one the rows stay in memory.
     """
 
-    def __init__(self, *, n_genes: int, dtype: np.dtype, path: Path | None = None):
-        self.n_genes, self.dtype, self.path = n_genes, np.dtype(dtype), path
+    def __init__(self, *, n_genes: int, path: Path | None = None):
+        self.n_genes, self.path = n_genes, path
         self._pieces: dict[int, list[_Piece]] = defaultdict(list)
         self._file = path.open("w+b", buffering=0) if path else None
 
@@ -156,20 +174,17 @@ class Shelf:
         ------
         rows : ndarray
             Which rows, ``(n,)``.
-        piece : csr_matrix
-            Their values, floating, ``(n, n_genes)``.
+        piece : Rows
+            Their values and genes, in compact form still.
         """
         for pieces in self._stacks(code):
-            n = [int(piece.lengths.sum()) for piece in pieces]
-            values, genes = np.empty(sum(n), self.dtype), np.empty(sum(n), np.int32)
-            ends = np.cumsum(n)
-            for piece, stop, size in zip(pieces, ends, n, strict=True):
-                values[stop - size : stop] = self._load(piece.values, size)
-                genes[stop - size : stop] = self._load(piece.genes, size)
+            arrays = []
+            for field in ("values", "genes"):
+                parts = [self._load(getattr(p, field), int(p.lengths.sum())) for p in pieces]
+                arrays.append(np.concatenate(parts))
             rows, lengths = (np.concatenate([p[i] for p in pieces]) for i in (0, 1))
-            indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-            shape = len(rows), self.n_genes
-            yield rows, sparse.csr_matrix((values, genes, indptr), shape=shape)
+            indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            yield rows, Rows(*arrays, indptr, (len(rows), self.n_genes))
 
     def _stacks(self, code: int) -> Iterator[list[_Piece]]:
         """Stack small pieces, so that little of the time goes into handling them."""
