@@ -56,6 +56,7 @@ from .ranksum import (
     p_values,
     rank_groups,
     sort_controls,
+    span,
     tile_width,
 )
 from .shelf import Rows, Shelf
@@ -528,10 +529,13 @@ def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int
         blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes, dtype), sources))
         sums = [_Sums.empty(block.shape[1], block.dtype) for block in blocks]
 
+        def look(group: int, *tile) -> None:
+            sums[group].add_up(*tile)
+
+        reach = span(blocks)
+
         def rank(part: slice) -> None:
-            found = rank_groups(
-                blocks, controls, part, look=lambda group, *tile: sums[group].add_up(*tile)
-            )
+            found = rank_groups(blocks, controls, part, reach=reach, look=look)
             for mine, u, ties in zip(sums, *found, strict=True):
                 mine.u[part], mine.ties[part] = u, ties
 

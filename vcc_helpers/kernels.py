@@ -7,10 +7,11 @@ contrast.py (add_in_order) and ranksum.py (all others).
 Taught in: notebooks/11_rank_every_gene.
 Needs no sibling module.
 
->>> pairs = np.array([[2 << 32, 3 << 32]], np.uint64)  # one gene: a group's values 2 and 3
+>>> pairs = np.array([[2, 3]], np.uint32)  # one gene: the values 2 and 3 of a group
 >>> controls = np.array([1, 2, FENCE], np.uint32)  # the controls' 1 and 2; a third one is 0
 >>> u, ties = np.zeros((1, 1)), np.zeros((1, 1))
->>> walk(pairs, np.array([2]), controls, np.array([0, 3]), 3, u, ties)
+>>> read = np.uint64(0), np.uint64(0)
+>>> walk(pairs, np.array([2]), *read, controls, np.array([0, 3]), 3, u, ties)
 >>> u.item(), ties.item()  # 2 is above 0 and 1 and ties with 2, 3 is above all; 2**3 - 2
 (5.5, 6.0)
 """
@@ -193,7 +194,7 @@ def count(values, genes, n_values):
 
 
 @njit(nogil=True, cache=True)
-def pair(tile, ends, pairs, n_values):
+def pair(tile, ends, low, shift, pairs, n_values):
     """List each gene's non-zeros, each with the number of its group.
 
     Parameters
@@ -202,9 +203,11 @@ def pair(tile, ends, pairs, n_values):
         Whole numbers in place of the values, 0 or 2**31 for 0, ``(n_genes, n_cells)``, uint32.
     ends
         Where each group's cells begin in `tile`, and the last one's end, ``(n_groups + 1,)``.
+    low, shift
+        What to take off a number, and how many bits the group's number takes, uint64.
     pairs
-        Filled from the left: number and group, in the upper and lower half of a uint64,
-        ``(n_genes, n_cells)``.
+        Filled from the left: number in the upper bits, group in the lower ones,
+        ``(n_genes, n_cells)``, uint32 or uint64.
     n_values
         Filled: how many there are of each group, ``(n_genes, n_groups)``.
     """
@@ -215,7 +218,7 @@ def pair(tile, ends, pairs, n_values):
             for cell in range(ends[group], ends[group + 1]):
                 number = np.uint64(tile[gene, cell])
                 # written in any case, and kept if it counts: no branch to be mispredicted
-                pairs[gene, at] = (number << np.uint64(32)) | np.uint64(group)
+                pairs[gene, at] = ((number - low) << shift) | np.uint64(group)
                 at += np.int64(number & np.uint64(2**31 - 1) != 0)
             n_values[gene, group] = at - before
 
@@ -250,13 +253,14 @@ def fence(tile, indptr, fenced, ties):
 
 
 @njit(nogil=True, cache=True)
-def walk(pairs, filled, fenced, indptr, n_controls, u, ties):
+def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     """Walk along each gene's sorted values and the controls' side by side, from left to right.
 
     Parameters
     ----------
-    pairs, filled
-        Each gene's non-zeros in all groups, as :func:`pair` lists them, but sorted; and how many.
+    pairs, filled, low, shift
+        Each gene's non-zeros in all groups, as :func:`pair` lists them, but sorted; how many; and
+        how to read them.
     fenced, indptr
         The controls' non-zeros, sorted whole numbers, gene after gene, :data:`FENCE` or another
         number above all behind each gene's; and where each gene begins, and the last one ends.
@@ -274,7 +278,8 @@ def walk(pairs, filled, fenced, indptr, n_controls, u, ties):
             pair, start = pairs[gene, i], i
             while i < n and pairs[gene, i] == pair:
                 i += 1
-            value, group = np.uint32(pair >> np.uint64(32)), np.uint32(pair)
+            value = np.uint64(pair >> shift) + low
+            group = np.int64(np.uint64(pair) - ((value - low) << shift))
             while fenced[at] < value:
                 at += 1
             last = at

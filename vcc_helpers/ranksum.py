@@ -132,9 +132,10 @@ def rank_sum(
         rows = (np.flatnonzero(codes == code) for code in range(len(groups)))
         blocks = list(pool.map(matrix.__getitem__, rows))
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
+    reach = span(blocks)
 
     def rank(genes: slice) -> None:
-        u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes)
+        u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes, reach=reach)
 
     parts = cut(matrix.shape[1], 8 * n_threads(threads))
     with ThreadPoolExecutor(n_threads(threads)) as pool:
@@ -329,6 +330,7 @@ def rank_groups(
     controls: Controls,
     genes: slice,
     *,
+    reach: tuple[float, float] | None = None,
     look: Callable[[int, slice, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each gene's values in each of several groups among those of the controls.
@@ -341,6 +343,8 @@ def rank_groups(
         The controls, sorted.
     genes
         Which genes, ``slice(first, stop)``.
+    reach
+        What :func:`span` says of the blocks, for those who ask for several slices.
     look
         Called with the number of the group, the genes of a tile, and the tile.
 
@@ -360,6 +364,7 @@ def rank_groups(
     places = (room[:, i:j] for i, j in pairwise(ends))
     turned = [tiles(b, genes, width, room=r) for b, r in zip(blocks, places, strict=True)]
     u, ties = np.empty((2, n_genes, len(blocks)))
+    packing = _packing(*(reach or span(blocks)), len(blocks), room.dtype)
     for first in range(0, n_genes, width):
         for group, side in enumerate(turned):
             part, tile = next(side)
@@ -367,7 +372,7 @@ def rank_groups(
                 look(group, part, tile)
         here = slice(first, first + part.stop - part.start)
         numbers = _as_numbers(room[: part.stop - part.start], controls, part)
-        _rank_tile(numbers, ends, controls, part, u=u[here], ties=ties[here])
+        _rank_tile(numbers, ends, packing, controls, part, u=u[here], ties=ties[here])
     return u.T, ties.T
 
 
@@ -388,27 +393,65 @@ def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
     return numbers, known, indptr - indptr[0]
 
 
-def _rank_tile(numbers, ends, controls: Controls, part: slice, *, u, ties) -> None:
+def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ties) -> None:
     """Fill U and ties of the genes of one tile, ``(n_genes_of_tile, n_groups)``."""
     from . import kernels
 
     tile, fenced, indptr = numbers
     n_values = np.empty(u.shape, np.int64)
     step = max(1, PAIRS // ends[-1])
-    pairs = np.empty((step, ends[-1]), np.uint64)
+    low, shift, dtype = packing
+    pairs = np.empty((step, ends[-1]), dtype)
     u[:], ties[:] = 0, 0
     for first in range(0, len(tile), step):
         some = slice(first, min(first + step, len(tile)))
-        kernels.pair(tile[some], ends, pairs, n_values[some])
+        kernels.pair(tile[some], ends, low, shift, pairs, n_values[some])
         filled = n_values[some].sum(axis=1)
         for row, n in zip(pairs, filled, strict=False):
             row[:n].sort()
         known = indptr[first : some.stop + 1]
-        kernels.walk(pairs, filled, fenced, known, controls.n_cells, u[some], ties[some])
+        which = pairs, filled, low, shift, fenced, known, controls.n_cells
+        kernels.walk(*which, u[some], ties[some])
     zeros = np.diff(ends) - n_values
     zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
     u += 0.5 * zeros * zero_controls
     ties += _cubes(zeros + zero_controls) + controls.ties[part][:, None]
+
+
+def span(blocks: Sequence[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
+    """Return the smallest and the largest non-zero value.
+
+    Parameters
+    ----------
+    blocks
+        Dense, or the arrays of CSR matrices.
+
+    Notes
+    -----
+    Taught in: notebooks/11_rank_every_gene.
+    """
+    low, high = np.inf, 0.0
+    for block in blocks:
+        values = block if isinstance(block, np.ndarray) else block.data
+        if values.size and values.min() <= 0:
+            values = values[values > 0]
+        if values.size:
+            low, high = min(low, values.min()), max(high, values.max())
+    return min(low, high), high
+
+
+def _packing(low: float, high: float, n_groups: int, dtype: np.dtype) -> tuple:
+    """Say how a value and a group make one whole number, the smaller the faster to sort.
+
+    Logarithms of counts reach over few powers of two, so 32 bits hold most of them together with
+    the numbers of dozens of groups.
+    """
+    shift = int(n_groups - 1).bit_length()
+    if dtype != np.float32:
+        return np.uint64(0), np.uint64(shift), np.uint64
+    first, last = (int(np.float32(value).view(np.uint32)) for value in (low, high))
+    small = (last - first + 1) << shift <= 2**32
+    return np.uint64(first), np.uint64(shift), np.uint32 if small else np.uint64
 
 
 def _cubes(run: np.ndarray) -> np.ndarray:
