@@ -1,5 +1,9 @@
 """Awkward cells, drawn at random: the same answer from any layout, type, memory and threads."""
 
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
 import anndata
 import h5py
 import numpy as np
@@ -217,3 +221,155 @@ def test_more_genes_than_two_bytes_can_number(tmp_path, monkeypatch):
     p = p_of(logged[:10, few], logged[20:, few])
     np.testing.assert_allclose(expected.p_value[0, few], p, rtol=1e-12)
     assert_same(contrast(tmp_path / "cells.h5ad", control="C"), expected)
+
+
+# --- what goes wrong, or changes, between two runs ---
+
+
+@pytest.fixture
+def csr_file(tmp_path):
+    values = np.random.default_rng(3).poisson(1.0, (90, 24)).astype(np.float32)
+    path = tmp_path / "cells.h5ad"
+    annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 30)).write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def kept_in_part(csr_file, tmp_path, monkeypatch):
+    """Stop a run after one perturbation and the controls, each in a batch of its own."""
+    compute, seen = module._group_sums, []
+    needs = module.needs
+    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(batch=1))
+
+    def stop(*args):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return compute(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_group_sums", stop)
+        contrast(csr_file, control="C", cache=tmp_path / "kept")
+    parts = list((tmp_path / "kept").glob("*.parts/*"))
+    assert len(parts) == 2
+    return parts
+
+
+def test_a_run_goes_on_with_less_memory(csr_file, kept_in_part, tmp_path, monkeypatch):
+    needs = module.needs
+    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(genes=8))
+    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert_same(found, contrast(csr_file, control="C"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone before it is used"])
+def test_a_run_goes_on_from_a_damaged_part(damage, csr_file, kept_in_part, tmp_path, monkeypatch):
+    read = module._read
+    if damage == "cut":
+        for part in kept_in_part:
+            part.write_bytes(part.read_bytes()[:-40])
+
+    def remove(*args):
+        found = read(*args)
+        for part in kept_in_part:
+            part.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(module, "_read", remove)
+    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert_same(found, contrast(csr_file, control="C"))
+
+
+def test_another_process_removes_the_parts(csr_file, tmp_path, monkeypatch):
+    save = np.savez
+
+    def disturbed(path, **arrays):
+        save(path, **arrays)
+        if path.parent.suffix == ".parts":
+            shutil.rmtree(path.parent)
+
+    monkeypatch.setattr(module.np, "savez", disturbed)
+    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert_same(found, contrast(csr_file, control="C"))
+
+
+def test_threads_share_a_cache(csr_file, tmp_path):
+    expected = contrast(csr_file, control="C")
+    for trial in range(3):
+        kw = {"control": "C", "cache": tmp_path / str(trial)}
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _, kw=kw: contrast(csr_file, **kw), range(4)):
+                assert_same(found, expected)
+
+
+def test_any_damage_to_a_kept_result_shows(csr_file, tmp_path):
+    expected = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    raw, rng = kept.read_bytes(), np.random.default_rng(0)
+    places = np.append(rng.integers(0, len(raw), 15), len(raw) - 1 - rng.integers(0, 900, 25))
+    for place in places:
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        kept.write_bytes(damaged)
+        assert_same(contrast(csr_file, control="C", cache=tmp_path / "kept"), expected)
+
+
+def test_a_file_that_changes_between_hash_and_reading(csr_file, tmp_path, monkeypatch):
+    hashed = module._content_key
+
+    def change(job):
+        key = hashed(job)
+        with csr_file.open("ab") as file:
+            file.write(b"more")
+        return key
+
+    monkeypatch.setattr(module, "_content_key", change)
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert not list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.parametrize("function", [contrast, pseudobulk])
+@pytest.mark.parametrize(("name", "value"), [("indices", 24), ("indices", -1), ("indptr", 10**6)])
+def test_a_damaged_sparse_file_is_refused(name, value, function, csr_file):
+    kw = {"control": "C"} if function is contrast else {}
+    with h5py.File(csr_file, "r+") as file:
+        file["X"][name][file["X"]["indptr"][3] - 1 if name == "indices" else 5] = value
+    with pytest.raises(ValueError, match="damaged|cannot be read"):
+        function(csr_file, **kw)
+
+
+def test_gene_numbers_of_two_bytes_on_disk(tmp_path):
+    values = np.random.default_rng(3).poisson(1.0, (3000, 60)).astype(np.float32)
+    cells = annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 1000))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
+        small = file["X"]["indices"][:].astype(np.uint16)
+        del file["X"]["indices"]
+        file["X"]["indices"] = small
+    assert_same(contrast(tmp_path / "cells.h5ad", control="C"), contrast(cells, control="C"))
+
+
+def test_libraries_above_what_float32_counts_exactly(csr_file):
+    with h5py.File(csr_file, "r+") as file:
+        file["X"]["data"][:] = file["X"]["data"][:] * 2_000_003
+    means = contrast(csr_file, control="C").mean
+    np.testing.assert_array_equal(pseudobulk(csr_file).X, means)
+
+
+def test_an_error_in_a_thread_ends_the_run_and_its_scratch(csr_file, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    for name in ("LIBRARIES", "RESULT", "THREAD"):
+        monkeypatch.setattr(module, name, 0)
+    monkeypatch.setattr(module, "FEWEST_GENES", 8)
+    seen = []
+
+    def fail(*args, **kw):
+        seen.append(len(list((tmp_path / "scratch").iterdir())))
+        raise RuntimeError("in a thread")
+
+    monkeypatch.setattr(module, "rank_groups", fail)
+    with pytest.raises(RuntimeError, match="in a thread"):
+        short_of_memory(csr_file, "C", 2)
+    assert seen[0] == 1 and not list((tmp_path / "scratch").iterdir())
