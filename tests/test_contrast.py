@@ -51,7 +51,6 @@ def short_of_memory(monkeypatch):
     """Make memory tell: leave out what the libraries take, which is far more than these cells."""
     monkeypatch.setattr(module, "LIBRARIES", 0)
     monkeypatch.setattr(module, "RESULT", 0)
-    monkeypatch.setattr(module, "THREAD", 0)
     monkeypatch.setattr(module, "FEWEST_GENES", 8)
 
 
@@ -381,7 +380,7 @@ def test_bad_values_name_the_file_and_the_place(bad, cells):
 def test_it_says_beforehand_what_it_will_take(on_disk, capsys):
     contrast(on_disk, progress=True, name="real")
     told = capsys.readouterr()
-    assert "real: 131 cells x 24 genes will take about 0.5 GB of memory" in told.out + told.err
+    assert "real: 131 cells x 24 genes will take about 0.4 GB of memory" in told.out + told.err
 
 
 def test_the_cells_of_the_caller_are_left_alone(any_storage, snapshot):

@@ -479,7 +479,7 @@ def _in_float(values):
 def _inspect_any(cells: anndata.AnnData, name: str, bar: tqdm) -> ValueSummary:
     inspection = Inspection(cells, name=name)
     for start, block in row_blocks(cells):
-        inspection.add(start, block)
+        inspection.add(*inspection.look(start, block))
         bar.update(block.shape[0])
     return inspection.summary()
 
@@ -500,8 +500,8 @@ class Inspection:
         self.fractional, self.largest = False, 0.0
         self.library_size = np.zeros(cells.n_obs)
 
-    def add(self, start: int, block) -> bool:
-        """Look at one block.
+    def look(self, start: int, block) -> tuple[float, bool, bool]:
+        """Look at one block, in any thread, and note the library sizes of its cells.
 
         Parameters
         ----------
@@ -512,8 +512,8 @@ class Inspection:
 
         Returns
         -------
-        bool
-            Whether all its values are whole.
+        tuple
+            The largest value, whether one is fractional, and whether all are whole.
 
         Raises
         ------
@@ -530,8 +530,17 @@ class Inspection:
         low, high, fractional, whole, nan = kernels.look_over(values, indptr, tolerance, sums)
         if nan or low < 0 or high == np.inf:
             self._refuse(start, block)
-        self.fractional, self.largest = self.fractional or fractional, max(self.largest, high)
-        return whole
+        return high, fractional, whole
+
+    def add(self, largest: float, fractional: bool, whole: bool) -> None:
+        """Take in what :meth:`look` found.
+
+        Parameters
+        ----------
+        largest, fractional, whole
+            As it returned them.
+        """
+        self.largest, self.fractional = max(self.largest, largest), self.fractional or fractional
 
     def _refuse(self, start: int, block) -> None:
         values = block.data if sparse.issparse(block) else block

@@ -49,10 +49,19 @@ from .cells import (
 )
 from .effects import Scaling, moments
 from .files import replacing
-from .ranksum import Controls, cut, n_threads, p_values, rank_groups, sort_controls
-from .shelf import Shelf
+from .ranksum import (
+    Controls,
+    cut,
+    n_threads,
+    p_values,
+    rank_groups,
+    sort_controls,
+    tile_width,
+)
+from .shelf import Rows, Shelf
 from .storage import (
     BLOCK_VALUES,
+    ahead,
     at_hand,
     first_values,
     most_entries,
@@ -66,8 +75,6 @@ LIBRARIES = 400 * 10**6
 RESULT = 100
 #: Genes that are looked at together at the least, when memory is short.
 FEWEST_GENES = 64
-#: Bytes of a thread's own tables.
-THREAD = 2**25
 #: Values that are ranked together at the least, memory permitting.
 LEAST_BATCH = 2**25
 
@@ -268,45 +275,95 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
     -----
     Taught in: notebooks/12_scale_out.
     """
-    cells, n_genes = job.cells, job.cells.n_vars
-    entries = np.bincount(job.codes, weights=most_entries(cells), minlength=len(job.groups))
-    kept = job.dtype.itemsize if _has_fractions(cells) else 2
-    entry = job.dtype.itemsize + (2 if n_genes <= 2**16 else 4)
-    shelved = int(entries.sum()) * (kept + entry - job.dtype.itemsize)
-    shelved = 0 if client or at_hand(cells) else shelved
-    fixed = LIBRARIES + 64 * cells.n_obs + RESULT * len(job.groups) * n_genes
-    fixed += 3 * int(cells.obs.memory_usage(deep=True).sum())
-    block = int(min(4 * BLOCK_VALUES, max(0, memory - fixed) // 4)) // 32
+    load = _Load.of(job)
+    shelved = 0 if client or at_hand(job.cells) else load.shelved
+    if plan := load.plan(load.n_genes, memory - shelved):
+        return plan._replace(memory=plan.memory + shelved)
+    n_passes = range(1, max(2, load.n_genes // FEWEST_GENES + 1))
+    for genes in (-(-load.n_genes // n) for n in n_passes):
+        if plan := load.plan(genes, memory):
+            return plan._replace(scratch=shelved)
+    least = load.peak(genes, load.largest, 0)
+    raise ValueError(
+        f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {job.cells.n_obs:,} cells x "
+        f"{load.n_genes:,} genes; give at least '{-(-least // 10**6)}MB'"
+    )
 
-    controls, others = entries[job.control], np.delete(entries, job.control)
-    per_thread = THREAD + 64 * np.bincount(job.codes).max()
-    wish, least = min(others.sum(), max(controls, LEAST_BATCH)), others.max()
 
-    def peak(genes: int, batch: int) -> int:
-        share = genes / n_genes
-        build = share * controls * 2 * entry
-        ranked = share * (controls * job.dtype.itemsize + batch * 1.6 * entry)
-        return int(
-            fixed + max(32 * max(block, n_genes), job.threads * per_thread + max(build, ranked))
+class _Load(NamedTuple):
+    """What weighs in a job, in numbers of values and cells, or in bytes.
+
+    Attributes
+    ----------
+    n_genes, threads, itemsize
+        Genes, threads, bytes of a logarithm.
+    controls, control_cells
+        Values and cells of the controls.
+    others, largest, per_cell
+        Values of all other groups, and of the largest of them, and of one of their cells.
+    fixed
+        Bytes that nothing changes: libraries, labels, results.
+    shelved
+        Bytes of all cells on the shelf.
+    """
+
+    n_genes: int
+    threads: int
+    itemsize: int
+    controls: float
+    control_cells: int
+    others: float
+    largest: float
+    per_cell: float
+    fixed: int
+    shelved: int
+
+    @classmethod
+    def of(cls, job: _Job) -> _Load:
+        cells, n_cells = job.cells, np.bincount(job.codes)
+        entries = np.bincount(job.codes, weights=most_entries(cells))
+        others = np.delete(entries, job.control)
+        results = RESULT * len(job.groups) * cells.n_vars
+        labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
+        number = 2 if cells.n_vars <= 2**16 else 4
+        return cls(
+            cells.n_vars,
+            job.threads,
+            job.dtype.itemsize,
+            entries[job.control],
+            int(n_cells[job.control]),
+            others.sum(),
+            others.max(),
+            others.sum() / (cells.n_obs - n_cells[job.control]),
+            LIBRARIES + results + labels,
+            int(entries.sum()) * (number + (job.dtype.itemsize if _has_fractions(cells) else 2)),
         )
 
-    def fitting(genes: int, room: int) -> Needs | None:
-        for batch in np.linspace(max(wish, least), least, 8):
-            if (found := peak(genes, batch)) <= room:
-                return Needs(found, 0, genes, int(batch), min(4096, max(1, block // n_genes)))
-        return None
+    def peak(self, genes: int, batch: float, block: int) -> int:
+        """Estimate the most memory: while reading, sorting the controls, or ranking a batch."""
+        share, entry = genes / self.n_genes, self.itemsize + (2 if self.n_genes <= 2**16 else 4)
+        tile = [
+            self.threads * min(tile_width(int(n)), genes) * n * self.itemsize
+            for n in (self.control_cells, batch / max(self.per_cell, 1))
+        ]
+        reading = 16 * (1 + self.threads) * max(block, self.n_genes)
+        sorting = share * self.controls * 2 * entry + tile[0]
+        ranking = share * (self.controls * self.itemsize + batch * 1.6 * entry) + 3 * tile[1]
+        return int(self.fixed + max(reading, sorting, ranking))
 
-    if plan := fitting(n_genes, memory - shelved):
-        return plan._replace(memory=plan.memory + shelved)
-    widths = [-(-n_genes // n) for n in range(1, max(2, n_genes // FEWEST_GENES + 1))]
-    for genes in widths:
-        if plan := fitting(genes, memory):
-            return plan._replace(scratch=shelved)
-    least = peak(widths[-1], least)
-    raise ValueError(
-        f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {cells.n_obs:,} cells x "
-        f"{n_genes:,} genes; give at least '{-(-least // 10**6)}MB'"
-    )
+    def plan(self, genes: int, room: int) -> Needs | None:
+        """Find the largest batch that fits, but no larger than is of use."""
+        free = max(0, room - self.fixed) // 3
+        block = min(
+            BLOCK_VALUES // 2, self.controls + self.others, free // (16 * (1 + self.threads))
+        )
+        block = int(block)
+        useful = max(self.largest, min(self.others, max(self.controls, LEAST_BATCH)))
+        for batch in np.linspace(useful, self.largest, 8):
+            if (memory := self.peak(genes, batch, block)) <= room:
+                rows = min(4096, max(1, block // self.n_genes))
+                return Needs(memory, 0, genes, int(batch), rows)
+        return None
 
 
 def _has_fractions(cells: anndata.AnnData) -> bool:
@@ -327,7 +384,7 @@ def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
         return _on_cluster(job, plan, keeper, client)
     with _scratch(plan.scratch) as folder:
         path = folder / "shelf" if plan.scratch else None
-        shelf = Shelf(n_genes=job.cells.n_vars, dtype=job.dtype, path=path)
+        shelf = Shelf(n_genes=job.cells.n_vars, path=path)
         try:
             source, scaling = _read(job, plan, shelf, keeper)
             return _rank(job, plan, keeper, source, scaling)
@@ -357,13 +414,23 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
     )
+
+    def look(start: int, block) -> tuple:
+        found = inspection.look(start, block)
+        if picked:
+            return block.shape[0], found, None
+        rows = sparse.csr_matrix(block)
+        packed = shelf.pack(rows, codes[start : start + rows.shape[0]], whole=found[-1])
+        return rows.shape[0], found, packed
+
     with bar:
-        for start, block in row_blocks(job.cells, block_rows=plan.block_rows):
-            whole = inspection.add(start, block)
-            if not picked:
-                rows = sparse.csr_matrix(block)
-                shelf.put(start, rows, codes[start : start + rows.shape[0]], whole=whole)
-            bar.update(block.shape[0])
+        blocks, start = row_blocks(job.cells, block_rows=plan.block_rows), 0
+        for n, found, packed in ahead(look, blocks, threads=job.threads):
+            inspection.add(*found)
+            if packed:
+                shelf.add(start, *packed)
+            start += n
+            bar.update(n)
     _check_unchanged(job)
     source = _pieces_at_hand(job) if picked else shelf.pieces
     return source, Scaling.of(inspection.summary())
@@ -397,37 +464,28 @@ def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
         yield part, sparse.csr_matrix(read_rows(cells, part))
 
 
-class _Rows(NamedTuple):
-    """The arrays of a CSR matrix; its gene numbers may take two bytes, which scipy widens."""
-
-    data: np.ndarray
-    indices: np.ndarray
-    indptr: np.ndarray
-    shape: tuple[int, int]
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-
-def _collect(pieces, scaling: Scaling, genes: slice) -> _Rows:
+def _collect(pieces, scaling: Scaling, genes: slice, dtype: np.dtype) -> Rows:
     """Log-normalise a group piece by piece, and keep some of its genes."""
     values, indices, lengths = [], [], []
-    n_genes = genes.stop - genes.start
     for rows, piece in pieces:
-        logged = scaling.apply(piece, rows)
-        if n_genes < logged.shape[1]:
-            logged = logged[:, genes]
-        values.append(logged.data)
-        indices.append(logged.indices.astype(np.uint16 if n_genes <= 2**16 else np.int32))
-        lengths.append(np.diff(logged.indptr))
-        del piece, logged  # before the next are made
+        logged = scaling.apply_to_entries(piece.data, piece.indptr, rows, dtype=dtype)
+        which, indptr = piece.indices, piece.indptr
+        if genes.stop - genes.start < piece.shape[1]:
+            kept = (which >= genes.start) & (which < genes.stop)
+            logged, which = logged[kept], which[kept] - genes.start
+            indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
+        values.append(logged)
+        indices.append(which.astype(np.uint16 if piece.shape[1] <= 2**16 else np.int32, copy=False))
+        lengths.append(np.diff(indptr))
+        del piece, logged, which  # before the next are made
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-    return _Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, n_genes))
+    return Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, genes.stop - genes.start))
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:
     """Put arrays behind each other, and let go of each as soon as it is copied."""
+    if len(parts) == 1:
+        return parts[0]
     joined, at = np.empty(sum(map(len, parts)), parts[0].dtype), 0
     while parts:
         part = parts.pop(0)
@@ -457,16 +515,17 @@ class _Sums(NamedTuple):
         tile.mean(axis=1, out=self.mean[part])
 
 
-def _control_sums(pieces, scaling, genes: slice, threads: int) -> tuple[Controls, _Sums]:
-    block = _collect(pieces, scaling, genes)
+def _control_sums(pieces, scaling, genes: slice, job: _Job) -> tuple[Controls, _Sums]:
+    block = _collect(pieces, scaling, genes, job.dtype)
     sums = _Sums.empty(block.shape[1], block.dtype)
-    return sort_controls(block, threads=threads, look=sums.add_up), sums
+    return sort_controls(block, threads=job.threads, look=sums.add_up), sums
 
 
 def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int) -> list[_Sums]:
     """Do what there is to do for a few groups; `sources` holds the pieces of each."""
     with ThreadPoolExecutor(threads) as pool:
-        blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes), sources))
+        dtype = controls.values.dtype
+        blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes, dtype), sources))
         sums = [_Sums.empty(block.shape[1], block.dtype) for block in blocks]
 
         def rank(part: slice) -> None:
@@ -482,7 +541,7 @@ def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int
 
 def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
     def prepare(genes: slice) -> tuple[_Sums, Callable]:
-        controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+        controls, sums = _control_sums(source(job.control), scaling, genes, job)
 
         def run(batches: list[list[int]]) -> Iterator:
             for batch in batches:
@@ -570,7 +629,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
         np.savez(Path(folder) / "scaling", size=scaling.library_size, target=scaling.target_sum)
 
         def prepare(genes: slice) -> tuple[_Sums, Callable]:
-            controls, sums = _control_sums(source(job.control), scaling, genes, job.threads)
+            controls, sums = _control_sums(source(job.control), scaling, genes, job)
             _check_unchanged(job)
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)

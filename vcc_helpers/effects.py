@@ -184,29 +184,50 @@ class Scaling(NamedTuple):
         """
         if self.library_size is None:
             return block
+        if sparse.issparse(block):
+            values = self.apply_to_entries(block.data, block.indptr, rows, dtype=block.dtype)
+            return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+        return np.log1p(block / self._factor(rows, block.dtype)[:, None])
+
+    def _factor(self, rows, dtype: np.dtype) -> np.ndarray:
         # Each step in the matrix's own precision, so that equal counts of equally deep cells
         # stay exactly equal: the rank-sum test sees ties where scanpy's values have them.
-        real = block.dtype.type
-        factor = self.library_size[rows].astype(real) / real(self.target_sum)
+        factor = self.library_size[rows].astype(dtype) / dtype.type(self.target_sum)
         factor[factor == 0] = 1
-        return _log1p_of_ratio(block, factor)
+        return factor
 
+    def apply_to_entries(self, counts, indptr, rows, *, dtype: np.dtype) -> np.ndarray:
+        """Log-normalise the entries of some rows of a CSR matrix.
 
-def _log1p_of_ratio(block, factor: np.ndarray):
-    """Look small counts up, one table a cell: many times as fast as to compute each anew."""
-    from . import kernels  # compiled code; half a second that imports need not pay
+        Small counts are looked up, one table a cell: many times as fast as to compute each anew.
 
-    if not sparse.issparse(block):
-        return np.log1p(block / factor[:, None])
-    values = np.empty_like(block.data)
-    for start in range(0, len(factor), ROWS_IN_CACHE):
-        divisor = factor[start : start + ROWS_IN_CACHE, None]
-        table = np.log1p(np.arange(SMALL_COUNTS, dtype=block.dtype) / divisor)
-        kernels.look_up(block.data, block.indptr[start : start + len(table) + 1], table, values)
-    other = np.flatnonzero(values < 0)
-    row = np.searchsorted(block.indptr, other, side="right") - 1
-    values[other] = np.log1p(block.data[other] / factor[row])
-    return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+        Parameters
+        ----------
+        counts, indptr
+            The entries, of any type, and where each row begins and ends.
+        rows
+            Which cells these are, a slice or numbers.
+        dtype
+            float32 or float64.
+
+        Returns
+        -------
+        ndarray
+            As long as `counts`, of `dtype`.
+        """
+        from . import kernels  # compiled code; half a second that imports need not pay
+
+        if self.library_size is None:
+            return counts.astype(dtype, copy=False)
+        factor, values = self._factor(rows, dtype), np.empty(len(counts), dtype)
+        for start in range(0, len(factor), ROWS_IN_CACHE):
+            divisor = factor[start : start + ROWS_IN_CACHE, None]
+            table = np.log1p(np.arange(SMALL_COUNTS, dtype=dtype) / divisor)
+            kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
+        other = np.flatnonzero(values < 0)
+        row = np.searchsorted(indptr, other, side="right") - 1
+        values[other] = np.log1p(counts[other].astype(dtype) / factor[row])
+        return values
 
 
 def pseudobulk(

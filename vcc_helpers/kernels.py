@@ -186,30 +186,38 @@ def fill_tile(values, genes, indptr, place, first, tile):
 
 
 @njit(nogil=True, cache=True)
-def pair(tile, groups, pairs, n_values):
+def count(values, genes, n_values):
+    """Count the non-zeros of each gene; adds to `n_values`, ``(n_genes,)``."""
+    for i in range(len(values)):
+        n_values[genes[i]] += values[i] != 0
+
+
+@njit(nogil=True, cache=True)
+def pair(tile, ends, pairs, n_values):
     """List each gene's non-zeros, each with the number of its group.
 
     Parameters
     ----------
     tile
-        Whole numbers in place of the values, 0 for 0, ``(n_genes, n_cells)``, uint32.
-    groups
-        Number of the group that each cell is of, ``(n_cells,)``.
+        Whole numbers in place of the values, 0 or 2**31 for 0, ``(n_genes, n_cells)``, uint32.
+    ends
+        Where each group's cells begin in `tile`, and the last one's end, ``(n_groups + 1,)``.
     pairs
         Filled from the left: number and group, in the upper and lower half of a uint64,
         ``(n_genes, n_cells)``.
     n_values
         Filled: how many there are of each group, ``(n_genes, n_groups)``.
     """
-    n_values[:] = 0
     for gene in range(tile.shape[0]):
         at = 0
-        for cell in range(tile.shape[1]):
-            bits, group = tile[gene, cell], groups[cell]
-            if bits > 0:
-                pairs[gene, at] = (np.uint64(bits) << np.uint64(32)) | np.uint64(group)
-                n_values[gene, group] += 1
-                at += 1
+        for group in range(len(ends) - 1):
+            before = at
+            for cell in range(ends[group], ends[group + 1]):
+                number = np.uint64(tile[gene, cell])
+                # written in any case, and kept if it counts: no branch to be mispredicted
+                pairs[gene, at] = (number << np.uint64(32)) | np.uint64(group)
+                at += np.int64(number & np.uint64(2**31 - 1) != 0)
+            n_values[gene, group] = at - before
 
 
 @njit(nogil=True, cache=True)

@@ -30,8 +30,10 @@ from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
 EXACT_LIMIT = 8
-#: Values in a tile, genes x cells, that the processor's cache holds.
-TILE_VALUES = 2**20
+#: Values in a tile, genes x cells; and fewest genes, since a tile asks each cell for its entries.
+TILE_VALUES, TILE_GENES = 2**21, 64
+#: Pairs of value and group that the processor's second cache holds.
+PAIRS = 2**16
 
 
 class RankSum(NamedTuple):
@@ -126,7 +128,9 @@ def rank_sum(
     matrix = _rows(matrix)
     codes = groups.get_indexer(labels)  # -1: control
     controls = sort_controls(matrix[np.flatnonzero(codes < 0)], threads=threads)
-    blocks = [matrix[np.flatnonzero(codes == code)] for code in range(len(groups))]
+    with ThreadPoolExecutor(n_threads(threads)) as pool:
+        rows = (np.flatnonzero(codes == code) for code in range(len(groups)))
+        blocks = list(pool.map(matrix.__getitem__, rows))
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
 
     def rank(genes: slice) -> None:
@@ -256,12 +260,12 @@ def tile_width(n_cells: int) -> int:
 
     Notes
     -----
-    Few enough for the cache; but no fewer than 16, since each tile asks every cell for its next
-    entries.
+    Few enough for the cache, but not so few that most of the time goes into finding each cell's
+    next entry.
 
     Taught in: notebooks/11_rank_every_gene.
     """
-    return max(16, min(256, TILE_VALUES // max(n_cells, 1)))
+    return max(TILE_GENES, min(256, TILE_VALUES // max(n_cells, 1)))
 
 
 def sort_controls(
@@ -289,7 +293,7 @@ def sort_controls(
     """
     from . import kernels
 
-    indptr = np.concatenate([[0], np.cumsum(_count_values(block) + 1)])
+    indptr = np.concatenate([[0], np.cumsum(_count_values(block, n_threads(threads)) + 1)])
     values, ties = np.empty(indptr[-1], block.dtype), np.empty(block.shape[1])
 
     def keep(genes: slice) -> None:
@@ -304,15 +308,20 @@ def sort_controls(
     return Controls(values, indptr, ties, block.shape[0])
 
 
-def _count_values(block, at_once: int = 2**22) -> np.ndarray:
-    """Count each gene's non-zeros, a few at a time: NumPy counts with 8 bytes an entry."""
+def _count_values(block, threads: int) -> np.ndarray:
+    from . import kernels
+
     if isinstance(block, np.ndarray):
         return np.count_nonzero(block, axis=0)
-    found = np.zeros(block.shape[1], np.int64)
-    for start in range(0, len(block.data), at_once):
-        part = slice(start, start + at_once)
-        found += np.bincount(block.indices[part][block.data[part] != 0], minlength=len(found))
-    return found
+    found = np.zeros((threads, block.shape[1]), np.int64)
+
+    def count(thread: int) -> None:
+        part = slice(*(len(block.data) * i // threads for i in (thread, thread + 1)))
+        kernels.count(block.data[part], block.indices[part], found[thread])
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(count, range(threads)))
+    return found.sum(axis=0)
 
 
 def rank_groups(
@@ -346,9 +355,8 @@ def rank_groups(
     Taught in: notebooks/11_rank_every_gene.
     """
     ends = np.cumsum([0] + [block.shape[0] for block in blocks])
-    n_genes, n_cells, width = genes.stop - genes.start, ends[-1], tile_width(ends[-1])
-    room = _room(width, n_cells, blocks[0].dtype)
-    pairs, group_of = np.empty((width, n_cells), np.uint64), np.repeat(*_numbers(np.diff(ends)))
+    n_genes, width = genes.stop - genes.start, tile_width(np.diff(ends).max())
+    room = _room(width, ends[-1], blocks[0].dtype)
     places = (room[:, i:j] for i, j in pairwise(ends))
     turned = [tiles(b, genes, width, room=r) for b, r in zip(blocks, places, strict=True)]
     u, ties = np.empty((2, n_genes, len(blocks)))
@@ -359,12 +367,8 @@ def rank_groups(
                 look(group, part, tile)
         here = slice(first, first + part.stop - part.start)
         numbers = _as_numbers(room[: part.stop - part.start], controls, part)
-        _rank_tile(numbers, group_of, pairs, controls, part, u=u[here], ties=ties[here])
+        _rank_tile(numbers, ends, controls, part, u=u[here], ties=ties[here])
     return u.T, ties.T
-
-
-def _numbers(sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(len(sizes), dtype=np.uint32), sizes
 
 
 def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
@@ -375,7 +379,6 @@ def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
     """
     indptr = controls.indptr[part.start : part.stop + 1]
     if tile.dtype == np.float32:
-        tile += 0  # -0.0 becomes 0
         return tile.view(np.uint32), controls.values.view(np.uint32), indptr
     fenced = controls.values[indptr[0] : indptr[-1]]
     numbers, known = np.empty(tile.shape, np.uint32), np.empty(len(fenced), np.uint32)
@@ -385,21 +388,27 @@ def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
     return numbers, known, indptr - indptr[0]
 
 
-def _rank_tile(numbers, group_of, pairs, controls: Controls, part: slice, *, u, ties) -> None:
+def _rank_tile(numbers, ends, controls: Controls, part: slice, *, u, ties) -> None:
     """Fill U and ties of the genes of one tile, ``(n_genes_of_tile, n_groups)``."""
     from . import kernels
 
     tile, fenced, indptr = numbers
     n_values = np.empty(u.shape, np.int64)
-    kernels.pair(tile, group_of, pairs, n_values)
-    filled = n_values.sum(axis=1)
-    for row, n in zip(pairs, filled, strict=False):
-        row[:n].sort()
-    zeros = np.bincount(group_of, minlength=u.shape[1]) - n_values
+    step = max(1, PAIRS // ends[-1])
+    pairs = np.empty((step, ends[-1]), np.uint64)
+    u[:], ties[:] = 0, 0
+    for first in range(0, len(tile), step):
+        some = slice(first, min(first + step, len(tile)))
+        kernels.pair(tile[some], ends, pairs, n_values[some])
+        filled = n_values[some].sum(axis=1)
+        for row, n in zip(pairs, filled, strict=False):
+            row[:n].sort()
+        known = indptr[first : some.stop + 1]
+        kernels.walk(pairs, filled, fenced, known, controls.n_cells, u[some], ties[some])
+    zeros = np.diff(ends) - n_values
     zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
-    u[:] = 0.5 * zeros * zero_controls
-    ties[:] = _cubes(zeros + zero_controls) + controls.ties[part][:, None]
-    kernels.walk(pairs, filled, fenced, indptr, controls.n_cells, u, ties)
+    u += 0.5 * zeros * zero_controls
+    ties += _cubes(zeros + zero_controls) + controls.ties[part][:, None]
 
 
 def _cubes(run: np.ndarray) -> np.ndarray:
@@ -486,6 +495,9 @@ def benjamini_hochberg(p_value: np.ndarray) -> np.ndarray:
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    from scipy.stats import false_discovery_control  # a second that imports need not pay
-
-    return false_discovery_control(p_value.ravel(), method="bh").reshape(p_value.shape)
+    order = np.argsort(p_value, axis=None)
+    q = p_value.ravel()[order] * (len(order) / np.arange(1, len(order) + 1))
+    q = np.minimum.accumulate(q[::-1])[::-1]
+    fdr = np.empty_like(q)
+    fdr[order] = np.minimum(q, 1)
+    return fdr.reshape(p_value.shape)

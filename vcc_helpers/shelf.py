@@ -9,10 +9,10 @@ Taught in: notebooks/12_scale_out.
 Needs: kernels.py.
 
 >>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
->>> shelf = Shelf(n_genes=2, dtype=np.float32)
+>>> shelf = Shelf(n_genes=2)
 >>> shelf.put(0, block, np.array([1, 0, 1]), whole=True)
 >>> [(rows.tolist(), piece.data.tolist()) for rows, piece in shelf.pieces(1)]
-[([0, 2], [2.0, 1.0])]
+[([0, 2], [2, 1])]
 """
 
 from __future__ import annotations
@@ -29,7 +29,27 @@ import numpy as np
 from scipy import sparse
 
 #: Entries that are taken down at a time.
-STACK = 2**20
+STACK = 2**23
+
+
+class Rows(NamedTuple):
+    """The arrays of a CSR matrix, in smaller types than scipy would leave them in.
+
+    Attributes
+    ----------
+    data, indices, indptr, shape
+        As in a ``csr_matrix``.
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.data.dtype
 
 
 class _Piece(NamedTuple):
@@ -58,26 +78,32 @@ class Shelf:
     ----------
     n_genes
         Number of columns.
-    dtype
-        float32 or float64: what the rows are when they are taken down.
     path
         A scratch file; without one the rows stay in memory.
     """
 
-    def __init__(self, *, n_genes: int, dtype: np.dtype, path: Path | None = None):
-        self.n_genes, self.dtype, self.path = n_genes, np.dtype(dtype), path
+    def __init__(self, *, n_genes: int, path: Path | None = None):
+        self.n_genes, self.path = n_genes, path
         self._pieces: dict[int, list[_Piece]] = defaultdict(list)
         self._file = path.open("w+b", buffering=0) if path else None
         if path and hasattr(os, "pread"):
             path.unlink()  # open still, and gone with the process, however that ends
 
     def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
-        """Add a block of rows.
+        """Add a block of rows: :meth:`pack` it and :meth:`add` it.
 
         Parameters
         ----------
-        start
-            Row of its first cell; blocks come in rising order.
+        start, block, codes, whole
+            As for :meth:`pack`.
+        """
+        self.add(start, *self.pack(block, codes, whole=whole))
+
+    def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
+        """Bring a block of rows into compact form and the order of the groups, in any thread.
+
+        Parameters
+        ----------
         block
             Shape ``(n, n_genes)``, floating, one entry a place, genes in rising order.
         codes
@@ -85,10 +111,10 @@ class Shelf:
         whole
             Whether all values are whole, so that a smaller type may hold them.
 
-        Raises
-        ------
-        OSError
-            The disk is full.
+        Returns
+        -------
+        tuple
+            Rows of the block, their groups and numbers of entries, values, and genes.
         """
         from . import kernels
 
@@ -98,14 +124,29 @@ class Shelf:
         values = np.empty(lengths.sum(), _smallest_type(block, whole))
         genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
         kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
+        return order, codes[order], lengths.astype(np.int32), values, genes
+
+    def add(self, start: int, order, codes, lengths, values, genes) -> None:
+        """Put what :meth:`pack` made onto the shelf.
+
+        Parameters
+        ----------
+        start
+            Row of the block's first cell; blocks come in rising order.
+        order, codes, lengths, values, genes
+            As :meth:`pack` returned them.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        """
         places = [self._keep(array) for array in (values, genes)]
-        ends = np.concatenate([[0], np.cumsum(lengths)])
-        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-        for i, j in pairwise([*starts, len(order)]):
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        for i, j in pairwise([*np.flatnonzero(np.diff(codes, prepend=-1)), len(codes)]):
             parts = [_part(place, ends[i], ends[j]) for place in places]
-            self._pieces[int(codes[order[i]])].append(
-                _Piece(start + order[i:j], lengths[i:j].astype(np.int32), *parts)
-            )
+            piece = _Piece(start + order[i:j], lengths[i:j], *parts)
+            self._pieces[int(codes[i])].append(piece)
 
     def _keep(self, array: np.ndarray):
         if self._file is None:
@@ -135,20 +176,17 @@ class Shelf:
         ------
         rows : ndarray
             Which rows, ``(n,)``.
-        piece : csr_matrix
-            Their values, floating, ``(n, n_genes)``.
+        piece : Rows
+            Their values and genes, in compact form still.
         """
         for pieces in self._stacks(code):
-            n = [int(piece.lengths.sum()) for piece in pieces]
-            values, genes = np.empty(sum(n), self.dtype), np.empty(sum(n), np.int32)
-            ends = np.cumsum(n)
-            for piece, stop, size in zip(pieces, ends, n, strict=True):
-                values[stop - size : stop] = self._load(piece.values, size)
-                genes[stop - size : stop] = self._load(piece.genes, size)
+            arrays = []
+            for field in ("values", "genes"):
+                parts = [self._load(getattr(p, field), int(p.lengths.sum())) for p in pieces]
+                arrays.append(np.concatenate(parts))
             rows, lengths = (np.concatenate([p[i] for p in pieces]) for i in (0, 1))
-            indptr = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-            shape = len(rows), self.n_genes
-            yield rows, sparse.csr_matrix((values, genes, indptr), shape=shape)
+            indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            yield rows, Rows(*arrays, indptr, (len(rows), self.n_genes))
 
     def _stacks(self, code: int) -> Iterator[list[_Piece]]:
         """Stack small pieces, so that little of the time goes into handling them."""

@@ -18,8 +18,9 @@ from __future__ import annotations
 import errno
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise, starmap
@@ -286,28 +287,30 @@ def unreadable(path: Path | str, error: Exception) -> ValueError:
     )
 
 
-def ahead(function: Callable, arguments) -> Iterator:
-    """Yield ``function(*a)`` for each of `arguments`, the next computed in a thread meanwhile.
+def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -> Iterator:
+    """Yield ``function(*a)`` for each of `arguments`, the next ones computed in threads meanwhile.
 
     Parameters
     ----------
     function
         What to call; most of its time should be spent where Python's lock is not held.
     arguments
-        A tuple for each call.
+        A tuple for each call; asked for one after the other.
+    threads
+        How many are computed at once.
 
     Notes
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    with ThreadPoolExecutor(1) as pool:
-        coming = None
+    coming: deque[Future] = deque()
+    with ThreadPoolExecutor(threads) as pool:
         for a in arguments:
-            last, coming = coming, pool.submit(function, *a)
-            if last is not None:
-                yield last.result()
-        if coming is not None:
-            yield coming.result()
+            coming.append(pool.submit(function, *a))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def _sound(matrix):

@@ -1,4 +1,4 @@
-"""Exercises of notebooks/11_rank_every_gene: U by hand, cost of sorting, ties, a search.
+"""Exercises of notebooks/11_rank_every_gene: U by hand, steps of a walk, ties, a search.
 
 Needs: NumPy; exercises/__init__.py.
 
@@ -13,7 +13,9 @@ import numpy as np
 
 from . import Exercise, Hint
 
-N_TARGETS, N_CELLS, N_CONTROLS = 100, 1_000, 10_000
+N_TARGETS, N_CELLS, N_CONTROLS = 100, 100, 10_000
+FOR_EACH = N_TARGETS * (N_CELLS + N_CONTROLS)
+ONE_WALK = N_TARGETS * N_CELLS + N_CONTROLS
 N_BOTH, N_ZEROS = 500, 450
 #: Perturbed values, unsorted, and sorted controls: with zeros and ties in and between both.
 PAIRS = (
@@ -62,26 +64,26 @@ EXERCISES = {
         ),
     ),
     "11-2": Exercise(
-        solution=lambda: N_TARGETS * (N_CELLS + N_CONTROLS) / (N_TARGETS * N_CELLS + N_CONTROLS),
-        right="In the official files the controls outnumber a target's cells even more.",
+        solution=lambda: FOR_EACH / ONE_WALK,
+        right="And with 1,000 targets of 10 cells it would be about 500 times.",
         hints=(
             Hint(
-                lambda: N_TARGETS * (N_CELLS + N_CONTROLS) / (N_TARGETS * N_CELLS),
-                "You left the controls out of the second count. They are sorted too, once.",
+                lambda: FOR_EACH / (N_TARGETS * N_CELLS),
+                "You left the controls out of the second count. The one walk passes them too, "
+                "once.",
             ),
             Hint(
-                lambda: (N_TARGETS * N_CELLS + N_CONTROLS) / (N_TARGETS * (N_CELLS + N_CONTROLS)),
+                lambda: ONE_WALK / FOR_EACH,
                 "That is the ratio the other way round: a share that is left.",
             ),
             Hint(
                 lambda: N_TARGETS,
-                "The controls alone are sorted 100 times less. But the targets' own cells are "
-                "sorted in either case.",
+                "The controls are passed 100 times less. But the targets' own values are passed "
+                "once in either case.",
             ),
             Hint(
-                lambda: N_TARGETS * N_CELLS + N_CONTROLS,
-                "That is the number of values sorted when the controls are sorted once. Divide "
-                "the other number by it.",
+                lambda: ONE_WALK,
+                "That is the number of steps of the one walk. Divide the other number by it.",
             ),
         ),
     ),
