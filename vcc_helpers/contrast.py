@@ -469,18 +469,29 @@ def _collect(pieces, scaling: Scaling, genes: slice, dtype: np.dtype) -> Rows:
     """Log-normalise a group piece by piece, and keep some of its genes."""
     values, indices, lengths = [], [], []
     for rows, piece in pieces:
-        logged = scaling.apply_to_entries(piece.data, piece.indptr, rows, dtype=dtype)
-        which, indptr = piece.indices, piece.indptr
-        if genes.stop - genes.start < piece.shape[1]:
-            kept = (which >= genes.start) & (which < genes.stop)
-            logged, which = logged[kept], which[kept] - genes.start
-            indptr = np.concatenate([[0], np.cumsum(kept)])[indptr]
-        values.append(logged)
-        indices.append(which.astype(np.uint16 if piece.shape[1] <= 2**16 else np.int32, copy=False))
-        lengths.append(np.diff(indptr))
-        del piece, logged, which  # before the next are made
+        kept = _genes_of(piece, genes)
+        values.append(scaling.apply_to_entries(kept.data, kept.indptr, rows, dtype=dtype))
+        number = np.uint16 if piece.shape[1] <= 2**16 else np.int32
+        indices.append(kept.indices.astype(number, copy=False))
+        lengths.append(np.diff(kept.indptr))
+        del piece, kept  # before the next are made
     indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
     return Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, genes.stop - genes.start))
+
+
+def _genes_of(piece, genes: slice) -> Rows:
+    """Keep the entries of some genes."""
+    from . import kernels
+
+    if genes.stop - genes.start == piece.shape[1]:
+        return piece
+    ends = np.empty((2, piece.shape[0]), np.int64)
+    for gene, place in zip((genes.start, genes.stop), ends, strict=True):
+        kernels.seek(piece.indices, piece.indptr, gene, place)
+    kept = (piece.indices >= genes.start) & (piece.indices < genes.stop)
+    indptr = np.concatenate([[0], np.cumsum(ends[1] - ends[0])])
+    shape = piece.shape[0], genes.stop - genes.start
+    return Rows(piece.data[kept], piece.indices[kept] - genes.start, indptr, shape)
 
 
 def _join(parts: list[np.ndarray]) -> np.ndarray:

@@ -415,6 +415,8 @@ def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, n
     group, step = cells.X.group, rows_in_block(cells)
     with _explain_damage(cells):
         indptr = group["indptr"][:].astype(np.int64)
+        if (np.diff(indptr) < 0).any() or indptr[-1] > group["data"].shape[0]:
+            raise OSError("the row pointer does not rise from 0 to the number of values")
         rows = [indptr[start : start + step + 1] for start in range(0, cells.n_obs, step)]
         stretches = ahead(read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
         for i, values in enumerate(stretches):

@@ -1,0 +1,375 @@
+"""Awkward cells, drawn at random: the same answer from any layout, type, memory and threads."""
+
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.stats import mannwhitneyu
+from test_contrast import assert_same
+
+from vcc_helpers import contrast as module
+from vcc_helpers import pseudobulk
+from vcc_helpers.cells import open_cells
+from vcc_helpers.contrast import contrast
+from vcc_helpers.ranksum import rank_sum
+
+KEY, N_CASES = "target_gene", 60
+LAYOUTS = ("dense", "csr", "csc", "zeros", "duplicates", "unsorted", "view")
+FILES = (
+    "dense h5ad",
+    "csr h5ad",
+    "csc h5ad",
+    "gzip h5ad",
+    "big-endian h5ad",
+    "backed view",
+    "zarr",
+)
+INTEGERS = ("bool", "int8", "uint8", ">i2", "int32", "uint64")
+FLOATS = ("float16", "float32", "float64", ">f4", ">f8")
+NAMES = ("SOX2", "Ärger", "遺伝子", "7", "1.0", "a b", "nan?", "-", "é")
+
+
+def draw(rng):
+    """Draw counts or lognorm values, dense, with labels; many groups, genes and cells are odd."""
+    n_groups, n_genes = int(rng.integers(2, 8)), int(rng.choice([1, 2, 20, 33]))
+    sizes = rng.choice([1, 2, 7, 8, 9, 40], n_groups)
+    labels = rng.permutation(np.repeat(rng.choice(NAMES, n_groups, replace=False), sizes))
+    values = rng.poisson(rng.gamma(0.5, 2.0, n_genes), (len(labels), n_genes)).astype(np.float64)
+    if rng.random() < 0.3:  # few ties, so that small groups are tested exactly
+        values *= rng.integers(1, 1000, values.shape)
+    values[rng.random(len(values)) < 0.1] = 0  # empty cells
+    values[:, rng.random(n_genes) < 0.2] = 0  # silent genes
+    values[:, rng.random(n_genes) < 0.1] = 1  # the same in every cell
+    dtype = str(rng.choice(INTEGERS + FLOATS))
+    if dtype in INTEGERS:
+        values = np.minimum(values, np.iinfo(np.int8).max if dtype != "bool" else 1)
+    elif rng.random() < 0.5:
+        values = np.log1p(values * rng.uniform(0.2, 3.0))
+        values[0, 0] = 0.75  # or, were all 0, they would be counts
+    return values.astype(dtype), labels
+
+
+def annotated(matrix, labels):
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
+    names = [f"G{i}" for i in range(matrix.shape[1])]
+    return anndata.AnnData(matrix, obs=obs, var=pd.DataFrame(index=names))
+
+
+def sparse_form(values, layout):
+    """Return CSR with an entry at every place, each entry in two halves, or each row turned."""
+    n, n_genes = values.shape
+    if layout == "unsorted":
+        rows = sparse.csr_matrix(values[:, ::-1])
+        return sparse.csr_matrix((rows.data, n_genes - 1 - rows.indices, rows.indptr), values.shape)
+    times = 2 if layout == "duplicates" else 1
+    entries = np.repeat(values, times, axis=1).ravel()
+    if times == 2:  # a half of a whole number need not be one
+        entries[::2], entries[1::2] = values.ravel() - values.ravel() // 2, values.ravel() // 2
+    genes = np.tile(np.repeat(np.arange(n_genes), times), n)
+    return sparse.csr_matrix((entries, genes, np.arange(n + 1) * n_genes * times), values.shape)
+
+
+def in_memory(values, labels, layout):
+    native = values.astype(values.dtype.newbyteorder("="))
+    native = native.astype(np.float32) if native.dtype == np.float16 else native  # scipy has none
+    if layout == "duplicates" and (native.dtype == bool or (native % 1).any()):
+        layout = "zeros"  # halves of fractions would not add up to the bit
+    if layout == "view":
+        more = annotated(np.vstack([values[:1], values]), np.append(labels[:1], labels))
+        return more[1:]
+    if layout == "dense":
+        return annotated(values, labels)
+    if layout in ("csr", "csc"):
+        return annotated(sparse.csr_matrix(native).asformat(layout), labels)
+    return annotated(sparse_form(native, layout), labels)
+
+
+def on_disk(values, labels, layout, folder):
+    """Write a file; return its path, or a view of it."""
+    path = folder / f"cells.{'zarr' if layout == 'zarr' else 'h5ad'}"
+    kind = layout if layout.startswith(("dense", "csc")) else "csr"
+    native = in_memory(values, labels, kind.split()[0])
+    if layout == "zarr":
+        native.write_zarr(path)
+    elif layout == "backed view":
+        order = np.append(0, np.arange(len(labels)))
+        native[order].copy().write_h5ad(path)
+        return anndata.read_h5ad(path, backed="r")[1:]
+    else:
+        native.write_h5ad(path, compression="gzip" if "gzip" in layout else None)
+    if layout == "big-endian h5ad" and native.X.dtype != bool:
+        with h5py.File(path, "r+") as file:
+            for name in ("data", "indices", "indptr"):
+                stored = file["X"][name][:]
+                del file["X"][name]
+                file["X"][name] = stored.astype(stored.dtype.newbyteorder(">"))
+    return path
+
+
+def lognormed(values):
+    """Log-normalise in the precision that the values call for, one plain step after the other."""
+    real = np.float64 if values.dtype.kind == "f" and values.dtype.itemsize == 8 else np.float32
+    values = values.astype(real)
+    if (values % 1 > 1e-3).any():
+        return values
+    size = values.sum(axis=1, dtype=np.float64)
+    target = np.median(size[size > 0]) if size.any() else 1.0
+    factor = size.astype(real) / real(target)
+    factor[factor == 0] = 1
+    return np.log1p(values / factor[:, None])
+
+
+def p_of(mine, controls):
+    with np.errstate(all="ignore"):
+        pairs = zip(mine.T.astype("f8"), controls.T.astype("f8"), strict=True)
+        return np.nan_to_num([mannwhitneyu(x, y).pvalue for x, y in pairs], nan=1.0)
+
+
+def assert_is_plain(found, values, labels, control):
+    """Compare with NumPy and SciPy, a group and a gene at a time."""
+    logged = lognormed(values)
+    assert found.groups.tolist() == sorted(set(labels)) and found.control == control
+    assert found.mean.dtype == found.mean_as_summed.dtype == found.variance.dtype == logged.dtype
+    bits = 4 * np.finfo(logged.dtype).eps
+    for i, group in enumerate(found.groups):
+        mine = logged[labels == group].astype(np.float64)
+        assert found.n_cells[i] == len(mine)
+        np.testing.assert_allclose(found.mean[i], mine.mean(axis=0), rtol=bits)
+        by_gene = np.ascontiguousarray(logged[labels == group].T)
+        np.testing.assert_array_equal(found.mean_as_summed[i], by_gene.mean(axis=1))
+        if len(mine) > 1:
+            expected = mine.var(axis=0, ddof=1)
+            np.testing.assert_allclose(found.variance[i], expected, rtol=1e-5, atol=1e-12)
+        else:
+            assert np.isnan(found.variance[i]).all()
+        if group != control:
+            p = p_of(mine, logged[labels == control])
+            row = found.p_value[i - (group > control)]
+            np.testing.assert_allclose(row, p, rtol=1e-12, atol=0)
+
+
+def short_of_memory(source, control, threads):
+    """Return about the least memory that is accepted: scratch disk, and several passes."""
+    kw = {"control": control, "threads": threads}
+    for amount in (10_000 * 2**i for i in range(20)):
+        try:
+            return contrast(source, memory=amount, **kw)
+        except ValueError as error:
+            assert "is too small" in str(error)
+    raise AssertionError("no memory is enough")
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:Observation names are not unique")
+@pytest.mark.parametrize("seed", range(N_CASES))
+def test_any_cells_any_way(seed, tmp_path, monkeypatch):
+    rng = np.random.default_rng(seed)
+    values, labels = draw(rng)
+    control = str(rng.choice(labels))
+    layout, file = LAYOUTS[seed % len(LAYOUTS)], FILES[seed % len(FILES)]
+    here = in_memory(values, labels, layout)
+    there = on_disk(values, labels, file, tmp_path)
+
+    expected = contrast(annotated(values, labels), control=control, threads=1)
+    assert_is_plain(expected, values, labels, control)
+    threads = int(rng.integers(1, 4))
+    assert_same(contrast(here, control=control, threads=threads), expected)
+    assert_same(contrast(there, control=control, threads=threads), expected)
+
+    for name in ("LIBRARIES", "RESULT"):
+        monkeypatch.setattr(module, name, 0)
+    monkeypatch.setattr(module, "FEWEST_GENES", 8)
+    opened = open_cells(there)
+    assert_same(short_of_memory(opened, control, threads), expected)
+    kept = {"control": control, "cache": tmp_path / "kept"}
+    assert_same(contrast(opened, **kept), expected)
+    assert_same(contrast(opened, **kept), expected)
+
+    bulk = pseudobulk(opened)
+    np.testing.assert_array_equal(bulk.X, expected.mean)
+    np.testing.assert_array_equal(bulk.layers["variance"], expected.variance)
+
+
+@pytest.mark.parametrize("seed", range(0, N_CASES, 5))
+def test_rank_sum_of_any_cells(seed):
+    rng = np.random.default_rng(seed)
+    values, labels = draw(rng)
+    control = str(rng.choice(labels))
+    found = rank_sum(values, labels, control=control, threads=2)
+    for group, row in zip(found.groups, found.p_value, strict=True):
+        p = p_of(values[labels == group], values[labels == control])
+        np.testing.assert_allclose(row, p, rtol=1e-12, atol=0)
+    matrix = in_memory(values, labels, LAYOUTS[seed % 6]).X
+    np.testing.assert_array_equal(rank_sum(matrix, labels, control=control).p_value, found.p_value)
+
+
+def test_more_genes_than_two_bytes_can_number(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    values = np.zeros((30, 2**16 + 40), np.float32)
+    values[:, ::13001] = rng.poisson(2, (30, 6))
+    values[:, -3:] = rng.poisson(3, (30, 3))
+    labels = np.repeat(["A", "B", "C"], 10)
+    cells = annotated(sparse.csr_matrix(values), labels)
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    expected, few = contrast(cells, control="C"), [0, 13001, 2**16, 2**16 + 39]
+    logged = lognormed(values)
+    p = p_of(logged[:10, few], logged[20:, few])
+    np.testing.assert_allclose(expected.p_value[0, few], p, rtol=1e-12)
+    assert_same(contrast(tmp_path / "cells.h5ad", control="C"), expected)
+
+
+# --- what goes wrong, or changes, between two runs ---
+
+
+@pytest.fixture
+def csr_file(tmp_path):
+    values = np.random.default_rng(3).poisson(1.0, (90, 24)).astype(np.float32)
+    path = tmp_path / "cells.h5ad"
+    annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 30)).write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def kept_in_part(csr_file, tmp_path, monkeypatch):
+    """Stop a run after one perturbation and the controls, each in a batch of its own."""
+    compute, seen = module._group_sums, []
+    needs = module.needs
+    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(batch=1))
+
+    def stop(*args):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return compute(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, "_group_sums", stop)
+        contrast(csr_file, control="C", cache=tmp_path / "kept")
+    parts = list((tmp_path / "kept").glob("*.parts/*"))
+    assert len(parts) == 2
+    return parts
+
+
+def test_a_run_goes_on_with_less_memory(csr_file, kept_in_part, tmp_path, monkeypatch):
+    needs = module.needs
+    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(genes=8))
+    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert_same(found, contrast(csr_file, control="C"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone before it is used"])
+def test_a_run_goes_on_from_a_damaged_part(damage, csr_file, kept_in_part, tmp_path, monkeypatch):
+    read = module._read
+    if damage == "cut":
+        for part in kept_in_part:
+            part.write_bytes(part.read_bytes()[:-40])
+
+    def remove(*args):
+        found = read(*args)
+        for part in kept_in_part:
+            part.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(module, "_read", remove)
+    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert_same(found, contrast(csr_file, control="C"))
+
+
+def test_another_process_removes_the_parts(csr_file, tmp_path, monkeypatch):
+    save = np.savez
+
+    def disturbed(path, **arrays):
+        save(path, **arrays)
+        if path.parent.suffix == ".parts":
+            shutil.rmtree(path.parent)
+
+    monkeypatch.setattr(module.np, "savez", disturbed)
+    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert_same(found, contrast(csr_file, control="C"))
+
+
+def test_threads_share_a_cache(csr_file, tmp_path):
+    expected = contrast(csr_file, control="C")
+    for trial in range(3):
+        kw = {"control": "C", "cache": tmp_path / str(trial)}
+        with ThreadPoolExecutor(4) as pool:
+            for found in pool.map(lambda _, kw=kw: contrast(csr_file, **kw), range(4)):
+                assert_same(found, expected)
+
+
+def test_any_damage_to_a_kept_result_shows(csr_file, tmp_path):
+    expected = contrast(csr_file, control="C", cache=tmp_path / "kept")
+    (kept,) = (tmp_path / "kept").iterdir()
+    raw, rng = kept.read_bytes(), np.random.default_rng(0)
+    places = np.append(rng.integers(0, len(raw), 15), len(raw) - 1 - rng.integers(0, 900, 25))
+    for place in places:
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << int(rng.integers(8))
+        kept.write_bytes(damaged)
+        assert_same(contrast(csr_file, control="C", cache=tmp_path / "kept"), expected)
+
+
+def test_a_file_that_changes_between_hash_and_reading(csr_file, tmp_path, monkeypatch):
+    hashed = module._content_key
+
+    def change(job):
+        key = hashed(job)
+        with csr_file.open("ab") as file:
+            file.write(b"more")
+        return key
+
+    monkeypatch.setattr(module, "_content_key", change)
+    with pytest.raises(ValueError, match="was changed while it was read"):
+        contrast(csr_file, control="C", cache=tmp_path / "kept")
+    assert not list((tmp_path / "kept").iterdir())
+
+
+@pytest.mark.parametrize("function", [contrast, pseudobulk])
+@pytest.mark.parametrize(("name", "value"), [("indices", 24), ("indices", -1), ("indptr", 10**6)])
+def test_a_damaged_sparse_file_is_refused(name, value, function, csr_file):
+    kw = {"control": "C"} if function is contrast else {}
+    with h5py.File(csr_file, "r+") as file:
+        file["X"][name][file["X"]["indptr"][3] - 1 if name == "indices" else 5] = value
+    with pytest.raises(ValueError, match="damaged|cannot be read"):
+        function(csr_file, **kw)
+
+
+def test_gene_numbers_of_two_bytes_on_disk(tmp_path):
+    values = np.random.default_rng(3).poisson(1.0, (3000, 60)).astype(np.float32)
+    cells = annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 1000))
+    cells.write_h5ad(tmp_path / "cells.h5ad")
+    with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
+        small = file["X"]["indices"][:].astype(np.uint16)
+        del file["X"]["indices"]
+        file["X"]["indices"] = small
+    assert_same(contrast(tmp_path / "cells.h5ad", control="C"), contrast(cells, control="C"))
+
+
+def test_libraries_above_what_float32_counts_exactly(csr_file):
+    with h5py.File(csr_file, "r+") as file:
+        file["X"]["data"][:] = file["X"]["data"][:] * 2_000_003
+    means = contrast(csr_file, control="C").mean
+    np.testing.assert_array_equal(pseudobulk(csr_file).X, means)
+
+
+def test_an_error_in_a_thread_ends_the_run_and_its_scratch(csr_file, tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    for name in ("LIBRARIES", "RESULT"):
+        monkeypatch.setattr(module, name, 0)
+    monkeypatch.setattr(module, "FEWEST_GENES", 8)
+    seen = []
+
+    def fail(*args, **kw):
+        seen.append(len(list((tmp_path / "scratch").iterdir())))
+        raise RuntimeError("in a thread")
+
+    monkeypatch.setattr(module, "rank_groups", fail)
+    with pytest.raises(RuntimeError, match="in a thread"):
+        short_of_memory(csr_file, "C", 2)
+    assert seen[0] == 1 and not list((tmp_path / "scratch").iterdir())
