@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup bench bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@test -x "$(PY)" || $(PYTHON) -m venv "$(VENV)"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
-	@"$(BIN)/uv" pip sync --quiet --python "$(PY)" --allow-empty-requirements $(LOCK)
+	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
 	@"$(BIN)/uv" pip install --quiet --python "$(PY)" --no-deps --editable .
 	@# Matplotlib tells on standard error when it lists the fonts for the first time: do that now.
 	@"$(PY)" -c "import matplotlib.font_manager" 2>/dev/null
@@ -89,6 +89,11 @@ fix: $(STAMP)  ## repair what can be repaired: ruff fixes, first cells, outputs
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py
+
+bench-speed: $(STAMP)  ## time scoring beside every other scorer, each in an environment of its own (half an hour)
+	@"$(PY)" benchmarks/prepare_speed.py
+	@"$(PY)" benchmarks/speed.py
+	@"$(PY)" benchmarks/speed.py --growth
 
 calibration: $(STAMP)  ## hold a simulated screen of full size against the real figures (16 GB of disk, minutes)
 	@mkdir -p _build

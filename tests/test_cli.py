@@ -74,7 +74,9 @@ def test_help(words, capsys):
     out = capsys.readouterr().out
     assert "score predicted cells against real ones" in out.lower()
     if words[0] == "score":
-        options = "preset perturbation-key control baseline ceiling json csv threads".split()
+        options = (
+            "preset perturbation-key control baseline ceiling json csv threads memory cache".split()
+        )
         assert all(f"--{name}" in out for name in options)
         assert "vcc score prediction.h5ad truth.h5ad --baseline baseline.json" in out
 
@@ -248,3 +250,39 @@ def test_ctrl_c_is_answered_and_changes_nothing(files, tmp_path, monkeypatch, ca
     monkeypatch.setattr(sys.modules["vcc_helpers.effects"], "pseudobulk", stop)
     assert main(["pseudobulk", files[1], str(out)]) == 130
     assert "stopped" in capsys.readouterr().err and out.read_bytes() == b"old"
+
+
+def test_memory_and_cache_change_no_digit(files, card, tmp_path, capsys):
+    out = str(tmp_path / "card.json")
+    for options in (["--memory", "600MB"], ["--cache", str(tmp_path / "kept")], ["--threads", "1"]):
+        for _ in range(2):  # with a cache, the second finds all done
+            assert main(["score", *files[:2], *options, "--json", out]) == 0
+            assert ScoreCard.from_json(out).per_perturbation.equals(card.per_perturbation)
+    assert len(list((tmp_path / "kept").iterdir())) == 2  # a half for each file
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [
+        ("much", "memory must be a number of bytes or a text like '4GB' or '500MB', got 'much'"),
+        ("1MB", "pred: memory of 1 MB is too small for"),
+    ],
+)
+def test_unusable_memory(memory, said, files, tmp_path, capsys):
+    assert main(["score", *files[:2], "--memory", memory, "--json", str(tmp_path / "o.json")]) == 1
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_with_a_cache_says_what_is_kept(files, tmp_path, monkeypatch, capsys):
+    from vcc_helpers import contrast
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contrast, "_group_sums", stop)
+    kept = str(tmp_path / "kept")
+    assert main(["score", *files[:2], "--cache", kept]) == 130
+    said = capsys.readouterr().err
+    assert f"what is finished is kept in {kept}; the same command goes on" in said

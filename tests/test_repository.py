@@ -188,7 +188,7 @@ def test_malformed_names_are_refused(name, copy_of_the_project):
 # --- environment and packaging -------------------------------------------------------------------
 
 
-def requirements(extras=("book", "plot", "test")):
+def requirements(extras=("book", "cluster", "plot", "test")):
     lines = list(PROJECT["dependencies"])
     for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
