@@ -58,7 +58,7 @@ def test_a_score_through_the_cluster(client, tmp_path):
 
 
 def test_little_memory_on_the_cluster(client, tmp_path, monkeypatch):
-    for name, value in (("LIBRARIES", 0), ("RESULT", 0), ("FEWEST_GENES", 8)):
+    for name, value in (("LIBRARIES", 0), ("RESULT", 0), ("LEAST_BLOCK", 1), ("FEWEST_GENES", 8)):
         monkeypatch.setattr(module, name, value)
     cells = make_cells(n_genes=100, n_cells=(90, 60, 30, 20, 200))
     cells.write_h5ad(tmp_path / "cells.h5ad")

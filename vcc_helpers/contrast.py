@@ -24,7 +24,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -76,6 +76,8 @@ LIBRARIES = 400 * 10**6
 RESULT = 100
 #: Genes that are looked at together at the least, when memory is short.
 FEWEST_GENES = 64
+#: Values that are read at a time at the least: fewer would take more time for each row than for it.
+LEAST_BLOCK = 2**18
 #: Values that are ranked together at the least, memory permitting.
 LEAST_BATCH = 2**25
 
@@ -284,7 +286,7 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
     for genes in (-(-load.n_genes // n) for n in n_passes):
         if plan := load.plan(genes, memory):
             return plan._replace(scratch=shelved)
-    least = load.peak(genes, load.largest, 0)
+    least = load.peak(genes, load.largest, int(min(load.controls + load.others, LEAST_BLOCK)))
     raise ValueError(
         f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {job.cells.n_obs:,} cells x "
         f"{load.n_genes:,} genes; give at least '{-(-least // 10**6)}MB'"
@@ -355,10 +357,8 @@ class _Load(NamedTuple):
     def plan(self, genes: int, room: int) -> Needs | None:
         """Find the largest batch that fits, but no larger than is of use."""
         free = max(0, room - self.fixed) // 3
-        block = min(
-            BLOCK_VALUES // 2, self.controls + self.others, free // (16 * (1 + self.threads))
-        )
-        block = int(block)
+        most = int(min(BLOCK_VALUES // 2, self.controls + self.others))
+        block = max(min(most, LEAST_BLOCK), min(most, free // (16 * (1 + self.threads))))
         useful = max(self.largest, min(self.others, max(self.controls, LEAST_BATCH)))
         for batch in np.linspace(useful, self.largest, 8):
             if (memory := self.peak(genes, batch, block)) <= room:
@@ -426,12 +426,13 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
 
     with bar:
         blocks, start = row_blocks(job.cells, block_rows=plan.block_rows), 0
-        for n, found, packed in ahead(look, blocks, threads=job.threads):
-            inspection.add(*found)
-            if packed:
-                shelf.add(start, *packed)
-            start += n
-            bar.update(n)
+        with closing(ahead(look, blocks, threads=job.threads)) as looked_at:
+            for n, found, packed in looked_at:
+                inspection.add(*found)
+                if packed:
+                    shelf.add(start, *packed)
+                start += n
+                bar.update(n)
     _check_unchanged(job)
     source = _pieces_at_hand(job) if picked else shelf.pieces
     return source, Scaling.of(inspection.summary())
