@@ -43,7 +43,7 @@ def test_de_alone_is_faster_than_all_others():
     assert steps["ours, table"]["seconds"] < min(step["seconds"] for step in others.values())
     illico, ours = others["illico"], steps["ours, ranks"]
     assert illico["seconds"] >= 2 * ours["seconds"]  # each on the layout that it prefers
-    assert illico["seconds"] + illico["conversion"] >= 2.5 * ours["seconds"]  # from CSR, as in files
+    assert illico["seconds"] + illico["conversion"] >= 2.5 * ours["seconds"]  # from CSR
 
 
 def test_memory_stayed_within_what_was_asked_for():
