@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 
 import anndata
 import h5py
@@ -222,3 +223,22 @@ def test_importing_the_package_imports_nothing_slow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_who_asks_for_no_more_does_not_wait_for_those_who_read_ahead():
+    """Or it waits for ever, if it holds the lock that they wait for, as HDF5's."""
+    lock = threading.Lock()
+
+    def read(number):
+        if number:
+            with lock:
+                pass
+        return number
+
+    with lock:
+        blocks = storage.ahead(read, [(0,), (1,), (2,)])
+        assert next(blocks) == 0
+        closing = threading.Thread(target=blocks.close, daemon=True)
+        closing.start()
+        closing.join(timeout=20)
+        assert not closing.is_alive()

@@ -43,7 +43,14 @@ from tqdm import tqdm
 
 from .cells import PERTURBATION_KEY, labels_of, open_cells, parse_memory
 from .files import check_writable
-from .storage import BLOCK_VALUES, most_entries, pack_chunk, stored_blocks, stored_matrix
+from .storage import (
+    BLOCK_VALUES,
+    most_entries,
+    pack_chunk,
+    stored_blocks,
+    stored_matrix,
+    stored_rows,
+)
 
 try:
     import fcntl
@@ -322,7 +329,7 @@ def _disk_needed(cells: anndata.AnnData, plan: _Plan) -> tuple[int, int]:
     if getattr(matrix, "format", None) == "csc":  # read twice over: as rows, and in buckets
         n = matrix.nnz if sparse.issparse(matrix) else len(matrix.group["data"])
         return 2 * n * (matrix.dtype.itemsize + 4), n * (matrix.dtype.itemsize + 4)
-    _, block = next(stored_blocks(cells, block_rows=min(plan.block_rows, 64)))
+    _, block = next(stored_rows(cells, np.arange(min(plan.block_rows, 64, cells.n_obs))))
     part = _without_zeros(block)
     values, genes = _compact(part.data), part.indices.astype(_gene_type(cells.n_vars))
     packed = len(pack_chunk(values)) + len(pack_chunk(part.indices.astype(np.int32)))

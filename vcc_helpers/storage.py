@@ -20,7 +20,7 @@ import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise, starmap
@@ -73,9 +73,8 @@ def on_disk(cells: anndata.AnnData) -> bool:
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    return not isinstance(stored_matrix(cells), np.ndarray) and not sparse.issparse(
-        stored_matrix(cells)
-    )
+    matrix = stored_matrix(cells)
+    return not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix))
 
 
 def is_csr_file(cells: anndata.AnnData) -> bool:
@@ -129,7 +128,7 @@ def first_values(cells: anndata.AnnData) -> np.ndarray:
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) == "csc":
         return _stored(matrix, "data")[: 2**18]
-    _, block = next(stored_blocks(cells, block_rows=16))
+    _, block = next(stored_rows(cells, np.arange(min(16, cells.n_obs))))
     return block.data if sparse.issparse(block) else block
 
 
@@ -244,18 +243,27 @@ def stored_rows(
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    block = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
-    block += rows // rows_in_block(cells) * len(rows)  # a new one at the latest after a block
-    if at_hand(cells):
-        block = np.arange(len(rows)) // rows_in_block(cells)
-    edges = [0, *(np.flatnonzero(np.diff(block)) + 1), len(rows)]
-    with _explain_damage(cells), _row_reader(cells, None) as read:
+    with _explain_damage(cells), _row_picker(cells) as (pick, stretch):
+        edges = [0, *(np.flatnonzero(np.diff(stretch(rows))) + 1), len(rows)]
         for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
-            if at_hand(cells):
-                found = cells.X[part]
-            else:
-                found = read(part[0], part[-1] + 1)[part - part[0]]
+            found = pick(part)
             yield part, _one_entry_a_place(found) if sparse.issparse(found) else found
+
+
+@contextmanager
+def _row_picker(cells: anndata.AnnData):
+    """Give a function that picks rows, and one that tells which rows to pick together."""
+    n = rows_in_block(cells)
+    if at_hand(cells):
+        yield lambda rows: _in_memory(cells.X[rows]), lambda rows: np.arange(len(rows)) // n
+        return
+
+    def stretch(rows: np.ndarray) -> np.ndarray:
+        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
+        return near + rows // n * len(rows)  # a new one at the latest after a block
+
+    with _row_reader(cells, None) as read:
+        yield lambda rows: read(rows[0], rows[-1] + 1)[rows - rows[0]], stretch
 
 
 @contextmanager
@@ -303,14 +311,18 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    coming: deque[Future] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    pool, coming = ThreadPoolExecutor(threads), deque()
+    try:
         for a in arguments:
             coming.append(pool.submit(function, *a))
             if len(coming) > threads:
                 yield coming.popleft().result()
         while coming:
             yield coming.popleft().result()
+    finally:
+        # Never wait here: who asks for no more may end this while it holds the very lock, such as
+        # HDF5's, that a thread waits for.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _sound(matrix):
@@ -326,7 +338,7 @@ def _sound(matrix):
 
 
 def _one_entry_a_place(block) -> sparse.csr_matrix:
-    block = _sound(sparse.csr_matrix(block))
+    block = sparse.csr_matrix(block)
     if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
         floating = np.issubdtype(block.dtype, np.floating)
         block = block.copy() if floating else block.astype(np.int64)  # uint8: 200 + 100 is no 44
@@ -352,7 +364,7 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
 
 
 def _in_memory(block):
-    return block if sparse.issparse(block) else np.asarray(block)
+    return _sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
 
 
 def _view_reader(view: anndata.AnnData):
