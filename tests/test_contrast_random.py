@@ -238,8 +238,8 @@ def csr_file(tmp_path):
 def kept_in_part(csr_file, tmp_path, monkeypatch):
     """Stop a run after one perturbation and the controls, each in a batch of its own."""
     compute, seen = module._group_sums, []
-    needs = module.needs
-    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(batch=1))
+    needs = module._plan
+    monkeypatch.setattr(module, "_plan", lambda *a, **k: needs(*a, **k)._replace(batch=1))
 
     def stop(*args):
         if seen:
@@ -256,8 +256,8 @@ def kept_in_part(csr_file, tmp_path, monkeypatch):
 
 
 def test_a_run_goes_on_with_less_memory(csr_file, kept_in_part, tmp_path, monkeypatch):
-    needs = module.needs
-    monkeypatch.setattr(module, "needs", lambda *a, **k: needs(*a, **k)._replace(genes=8))
+    needs = module._plan
+    monkeypatch.setattr(module, "_plan", lambda *a, **k: needs(*a, **k)._replace(genes=8))
     found = contrast(csr_file, control="C", cache=tmp_path / "kept")
     assert_same(found, contrast(csr_file, control="C"))
 

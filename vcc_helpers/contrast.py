@@ -80,6 +80,8 @@ FEWEST_GENES = 64
 LEAST_BLOCK = 2**18
 #: Values that are ranked together at the least, memory permitting.
 LEAST_BATCH = 2**25
+#: The fields of a :class:`Contrast` that hold names.
+NAMES = ("groups", "genes", "control")
 
 
 class Contrast(NamedTuple):
@@ -89,6 +91,8 @@ class Contrast(NamedTuple):
     ----------
     groups
         Names of all groups, sorted, the control among them, ``(n_groups,)``.
+    genes
+        Names of the genes, ``(n_genes,)``.
     control
         The control's name.
     n_cells
@@ -105,6 +109,7 @@ class Contrast(NamedTuple):
     """
 
     groups: pd.Index
+    genes: pd.Index
     control: str
     n_cells: np.ndarray
     mean: np.ndarray
@@ -148,6 +153,8 @@ class _Job(NamedTuple):
         The cells, what messages call them, and their file where they are all of one.
     codes, groups, control
         Group of each cell, ``(n_cells,)``; names of the groups; which of them is the control.
+    n_cells, n_values
+        Cells of each group, and at most so many values above zero, ``(n_groups,)``.
     dtype
         float32 or float64.
     threads
@@ -164,10 +171,37 @@ class _Job(NamedTuple):
     codes: np.ndarray
     groups: pd.Index
     control: int
+    n_cells: np.ndarray
+    n_values: np.ndarray
     dtype: np.dtype
     threads: int
     progress: bool
-    stamp: tuple = ()
+    stamp: tuple
+
+    @classmethod
+    def of(
+        cls, source, *, perturbation_key, control, threads=None, progress=False, name="cells"
+    ) -> _Job:
+        """Open the cells, check labels and gene names, and count; no value is read."""
+        stamp = _stamp(_path_of(source))
+        cells = open_cells(source)
+        check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
+        codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
+        groups, stored = pd.Index(groups, dtype=object), stored_matrix(cells).dtype
+        return cls(
+            cells,
+            name,
+            _path_of(source),
+            codes,
+            groups,
+            int(groups.get_loc(control)),
+            np.bincount(codes),
+            np.bincount(codes, weights=most_entries(cells)),
+            np.dtype(np.float64 if stored.kind == "f" and stored.itemsize == 8 else np.float32),
+            n_threads(threads),
+            progress,
+            stamp,
+        )
 
 
 def contrast(
@@ -229,17 +263,14 @@ def contrast(
     -----
     Taught in: notebooks/12_scale_out.
     """
-    source, stamp = cells, _stamp(_path_of(cells))
-    cells = open_cells(source)
-    check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
-    codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
-    groups = pd.Index(groups, dtype=object)
-    dtype = np.dtype(np.float64 if stored_matrix(cells).dtype.itemsize == 8 else np.float32)
-    if np.issubdtype(stored_matrix(cells).dtype, np.integer):
-        dtype = np.dtype(np.float32)
-    where = int(groups.get_loc(control))
-    path, threads = _path_of(source), n_threads(threads)
-    job = _Job(cells, name, path, codes, groups, where, dtype, threads, progress, stamp)
+    job = _Job.of(
+        cells,
+        perturbation_key=perturbation_key,
+        control=control,
+        threads=threads,
+        progress=progress,
+        name=name,
+    )
     keeper = _Keeper(job, cache)
     return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
 
@@ -252,22 +283,25 @@ def _path_of(source: anndata.AnnData | str | Path) -> Path | None:
     return Path(source.filename).resolve() if source.isbacked and not source.is_view else None
 
 
-def needs(job: _Job, memory: int, *, client=None) -> Needs:
-    """Work out how to stay within `memory`, before a value is read.
+def needs(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    threads: int | None = None,
+) -> Needs:
+    """Tell what a :func:`contrast` would take, without reading the values.
 
     Parameters
     ----------
-    job
-        The file and what is asked of it.
-    memory
-        Bytes.
-    client
+    cells, perturbation_key, control, memory, threads
         As for :func:`contrast`.
 
     Returns
     -------
     Needs
-        The fewest passes that fit.
+        The fewest passes that fit the memory.
 
     Raises
     ------
@@ -278,6 +312,12 @@ def needs(job: _Job, memory: int, *, client=None) -> Needs:
     -----
     Taught in: notebooks/12_scale_out.
     """
+    job = _Job.of(cells, perturbation_key=perturbation_key, control=control, threads=threads)
+    return _plan(job, parse_memory(memory))
+
+
+def _plan(job: _Job, memory: int, *, client=None) -> Needs:
+    """Work out how to stay within so many bytes."""
     load = _Load.of(job)
     shelved = 0 if client or at_hand(job.cells) else load.shelved
     if plan := load.plan(load.n_genes, memory - shelved):
@@ -323,9 +363,8 @@ class _Load(NamedTuple):
 
     @classmethod
     def of(cls, job: _Job) -> _Load:
-        cells, n_cells = job.cells, np.bincount(job.codes)
-        entries = np.bincount(job.codes, weights=most_entries(cells))
-        others = np.delete(entries, job.control)
+        cells, n_controls = job.cells, int(job.n_cells[job.control])
+        others = np.delete(job.n_values, job.control)
         results = RESULT * len(job.groups) * cells.n_vars
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
         number = 2 if cells.n_vars <= 2**16 else 4
@@ -333,13 +372,14 @@ class _Load(NamedTuple):
             cells.n_vars,
             job.threads,
             job.dtype.itemsize,
-            entries[job.control],
-            int(n_cells[job.control]),
+            job.n_values[job.control],
+            n_controls,
             others.sum(),
             others.max(),
-            others.sum() / (cells.n_obs - n_cells[job.control]),
+            others.sum() / (cells.n_obs - n_controls),
             LIBRARIES + results + labels,
-            int(entries.sum()) * (number + (job.dtype.itemsize if _has_fractions(cells) else 2)),
+            int(job.n_values.sum())
+            * (number + (job.dtype.itemsize if _has_fractions(cells) else 2)),
         )
 
     def peak(self, genes: int, batch: float, block: int) -> int:
@@ -374,7 +414,7 @@ def _has_fractions(cells: anndata.AnnData) -> bool:
 
 
 def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
-    plan = needs(job, memory, client=client)
+    plan = _plan(job, memory, client=client)
     if job.progress:
         scratch = f" and {plan.scratch / 1e9:.1f} GB of scratch disk" if plan.scratch else ""
         tqdm.write(
@@ -508,7 +548,7 @@ def _join(parts: list[np.ndarray]) -> np.ndarray:
 
 
 class _Sums(NamedTuple):
-    """What one group comes to, gene by gene: ``(n_genes,)`` each, or ``(n_groups, n_genes)``."""
+    """What one group comes to, gene by gene, ``(n_genes,)`` each."""
 
     total: np.ndarray
     square: np.ndarray
@@ -517,8 +557,8 @@ class _Sums(NamedTuple):
     ties: np.ndarray
 
     @classmethod
-    def empty(cls, shape, dtype) -> _Sums:
-        return cls(*(np.zeros(shape, dtype if name == "mean" else "f8") for name in cls._fields))
+    def empty(cls, n_genes: int, dtype: np.dtype) -> _Sums:
+        return cls(*(np.zeros(n_genes, dtype if name == "mean" else "f8") for name in cls._fields))
 
     def add_up(self, part: slice, tile: np.ndarray) -> None:
         """Sum the cells, in their order; twice, once in the precision of the data."""
@@ -571,18 +611,18 @@ def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> 
 
 def _spread(job: _Job, plan: Needs, keeper: _Keeper, prepare) -> Contrast:
     """Go through one stretch of genes after the other, and batch by batch through the groups."""
-    n_cells, n_genes = np.bincount(job.codes), job.cells.n_vars
-    result = _empty_result(job, n_cells)
+    n_genes, result = job.cells.n_vars, _empty_result(job)
     bar = tqdm(
-        total=int(n_cells.sum()) * n_genes, unit=" values", unit_scale=True,
+        total=job.cells.n_obs * n_genes, unit=" values", unit_scale=True,
         desc=f"rank {job.name}", disable=not job.progress,
     )  # fmt: skip
     with bar:
         for first in range(0, n_genes, plan.genes):
             genes = slice(first, min(first + plan.genes, n_genes))
-            for code, sums in _results_of(job, plan, genes, keeper, prepare):
-                _settle(result, job, code, genes, sums)
-                bar.update(int(n_cells[code]) * (genes.stop - genes.start))
+            with closing(_results_of(job, plan, genes, keeper, prepare)) as results:
+                for code, sums in results:
+                    _settle(result, job, code, genes, sums)
+                    bar.update(int(job.n_cells[code]) * (genes.stop - genes.start))
     return result
 
 
@@ -597,29 +637,30 @@ def _results_of(job: _Job, plan: Needs, genes: slice, keeper: _Keeper, prepare) 
     if job.control in missing:
         missing.remove(job.control)
         yield job.control, keeper.save(job.control, genes, sums)
-    for batch, results in run(_batches(job, plan, missing)):
-        for code, sums in zip(batch, results, strict=True):
-            yield code, keeper.save(code, genes, sums)
+    with closing(run(_batches(job, plan, missing))) as done:  # on a cluster it has tasks to cancel
+        for batch, results in done:
+            for code, sums in zip(batch, results, strict=True):
+                yield code, keeper.save(code, genes, sums)
 
 
 def _batches(job: _Job, plan: Needs, codes: list[int]) -> list[list[int]]:
     """Deal the groups into batches, each as full as the plan allows."""
-    entries = np.bincount(job.codes, weights=most_entries(job.cells))
     batches, room = [], 0
     for code in codes:
-        if not batches or entries[code] > room:
+        if not batches or job.n_values[code] > room:
             batches.append([])
             room = plan.batch
         batches[-1].append(code)
-        room -= entries[code]
+        room -= job.n_values[code]
     return batches
 
 
-def _empty_result(job: _Job, n_cells: np.ndarray) -> Contrast:
+def _empty_result(job: _Job) -> Contrast:
     shape = len(job.groups), job.cells.n_vars
     tables = (np.empty(shape, job.dtype) for _ in range(3))
     p_value = np.empty((shape[0] - 1, shape[1]))
-    return Contrast(job.groups, job.groups[job.control], n_cells, *tables, p_value)
+    genes, control = pd.Index(job.cells.var_names, dtype=object), job.groups[job.control]
+    return Contrast(job.groups, genes, control, job.n_cells, *tables, p_value)
 
 
 def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -> None:
@@ -642,7 +683,8 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
     scaling = Scaling.of(inspect_values(job.cells, name=job.name, progress=job.progress))
     source = _pieces_at_hand(job)
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
-        np.savez(Path(folder) / "scaling", size=scaling.library_size, target=scaling.target_sum)
+        size = np.zeros(0) if scaling.library_size is None else scaling.library_size
+        np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
         def prepare(genes: slice) -> tuple[_Sums, Callable]:
             controls, sums = _control_sums(source(job.control), scaling, genes, job)
@@ -673,7 +715,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
             return sums, run
 
         cores = client.ncores().values() or [1]  # none has come yet
-        share = -(-int(most_entries(job.cells).sum()) // (4 * sum(cores)))
+        share = -(-int(job.n_values.sum()) // (4 * sum(cores)))
         batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
         return _spread(job, plan._replace(batch=batch), keeper, prepare)
 
@@ -681,9 +723,8 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
 def _remote_sums(path: Path, folder: str, genes: slice, rows: list[np.ndarray]) -> list[_Sums]:
     """Do a batch in a process that shares nothing but files."""
     cells = _opened(path, os.stat(path).st_mtime_ns)
-    with np.load(Path(folder) / "scaling.npz", allow_pickle=True) as kept:
-        size = kept["size"] if kept["size"].ndim else None
-        scaling = Scaling(size, float(kept["target"]))
+    with np.load(Path(folder) / "scaling.npz") as kept:
+        scaling = Scaling(kept["size"] if len(kept["size"]) else None, float(kept["target"]))
     parts = (Path(folder) / f"{genes.start}_{name}.npy" for name in Controls._fields)
     controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
     controls = controls._replace(n_cells=int(controls.n_cells))
@@ -716,14 +757,16 @@ class _Keeper:
         kept = _load(self.path, Contrast._fields) if self.folder else None
         if kept is None:
             return None
-        groups, control = (json.loads(str(kept.pop(name))) for name in ("groups", "control"))
-        return Contrast(pd.Index(groups, dtype=object), control, **kept)
+        groups, genes, control = (json.loads(str(kept.pop(name))) for name in NAMES)
+        groups, genes = (pd.Index(names, dtype=object) for names in (groups, genes))
+        return Contrast(groups, genes, control, **kept)
 
     def keep(self, result: Contrast) -> Contrast:
         """Keep the whole result in place of its parts."""
         if self.folder:
-            names = {"groups": result.groups.tolist(), "control": result.control}
-            tables = result._asdict() | {key: json.dumps(value) for key, value in names.items()}
+            tables = result._asdict()
+            for name in NAMES:  # as JSON: an array of objects would have to be pickled
+                tables[name] = json.dumps(np.asarray(tables[name]).tolist())
             _save(self.path, tables)
             shutil.rmtree(self.parts, ignore_errors=True)
         return result
@@ -748,7 +791,8 @@ class _Keeper:
     def save(self, code: int, genes: slice, sums: _Sums) -> _Sums:
         """Keep what was found for a group."""
         if self.folder:
-            with suppress(FileNotFoundError):  # another process is done, and has removed the parts
+            # another process that is done may remove the parts at any moment
+            with suppress(FileNotFoundError, FileExistsError):
                 self.parts.mkdir(exist_ok=True)
                 _save(self._part(code, genes), sums._asdict())
         return sums

@@ -18,7 +18,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from .cells import CONTROL, PERTURBATION_KEY, open_cells
+from .cells import CONTROL, PERTURBATION_KEY
 from .contrast import Contrast, contrast
 from .ranksum import benjamini_hochberg
 
@@ -123,20 +123,16 @@ def de_table(
         threads=threads,
         progress=progress,
     )
-    return de_of_contrast(found, open_cells(cells).var_names, fdr=fdr, clip=clip)
+    return de_of_contrast(found, fdr=fdr, clip=clip)
 
 
-def de_of_contrast(
-    found: Contrast, genes: pd.Index, *, fdr: float = 0.05, clip: float = 20.0
-) -> DETable:
+def de_of_contrast(found: Contrast, *, fdr: float = 0.05, clip: float = 20.0) -> DETable:
     """Make the table from what :func:`~vcc_helpers.contrast.contrast` found.
 
     Parameters
     ----------
     found
         Means and p-values of every perturbation.
-    genes
-        Gene names, shape ``(n_genes,)``.
     fdr, clip
         As for :func:`de_table`.
 
@@ -153,7 +149,7 @@ def de_of_contrast(
     mean = found.mean_as_summed
     return DETable(
         perturbations=found.groups[~is_control],
-        genes=pd.Index(genes),
+        genes=found.genes,
         p_value=found.p_value,
         fdr=benjamini_hochberg(found.p_value).astype(np.float32),
         log2_fold_change=log2_fold_change(mean[~is_control], mean[is_control][0], clip=clip),

@@ -330,7 +330,7 @@ def rank_groups(
     controls: Controls,
     genes: slice,
     *,
-    reach: tuple[float, float] | None = None,
+    reach: tuple[float, float],
     look: Callable[[int, slice, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each gene's values in each of several groups among those of the controls.
@@ -344,7 +344,7 @@ def rank_groups(
     genes
         Which genes, ``slice(first, stop)``.
     reach
-        What :func:`span` says of the blocks, for those who ask for several slices.
+        What :func:`span` says of the blocks.
     look
         Called with the number of the group, the genes of a tile, and the tile.
 
@@ -364,7 +364,7 @@ def rank_groups(
     places = (room[:, i:j] for i, j in pairwise(ends))
     turned = [tiles(b, genes, width, room=r) for b, r in zip(blocks, places, strict=True)]
     u, ties = np.empty((2, n_genes, len(blocks)))
-    packing = _packing(*(reach or span(blocks)), len(blocks), room.dtype)
+    packing = _packing(*reach, len(blocks), room.dtype)
     for first in range(0, n_genes, width):
         for group, side in enumerate(turned):
             part, tile = next(side)

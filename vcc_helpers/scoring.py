@@ -259,15 +259,14 @@ def digest(
     Taught in: notebooks/08_metrics_by_hand.
     """
     rules = get_preset(preset)
-    found = contrast(cells, name=name, **settings)  # a path stays one, for the workers of a cluster
-    cells = open_cells(cells)
+    found = contrast(cells, name=name, **settings)
     bulk = anndata.AnnData(
         found.mean,
         obs=pd.DataFrame({"n_cells": found.n_cells}, index=found.groups.astype(str)),
-        var=cells.var.copy(),
+        var=pd.DataFrame(index=found.genes.astype(str)),
         layers={"variance": found.variance},
     )
-    de = de_of_contrast(found, cells.var_names, fdr=rules.fdr, clip=rules.fold_change_clip)
+    de = de_of_contrast(found, fdr=rules.fdr, clip=rules.fold_change_clip)
     return Digest(bulk, de)
 
 

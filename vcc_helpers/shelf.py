@@ -10,7 +10,7 @@ Needs: kernels.py.
 
 >>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
 >>> shelf = Shelf(n_genes=2)
->>> shelf.put(0, block, np.array([1, 0, 1]), whole=True)
+>>> shelf.add(0, *shelf.pack(block, np.array([1, 0, 1]), whole=True))
 >>> [(rows.tolist(), piece.data.tolist()) for rows, piece in shelf.pieces(1)]
 [([0, 2], [2, 1])]
 """
@@ -88,16 +88,6 @@ class Shelf:
         self._file = path.open("w+b", buffering=0) if path else None
         if path and hasattr(os, "pread"):
             path.unlink()  # open still, and gone with the process, however that ends
-
-    def put(self, start: int, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> None:
-        """Add a block of rows: :meth:`pack` it and :meth:`add` it.
-
-        Parameters
-        ----------
-        start, block, codes, whole
-            As for :meth:`pack`.
-        """
-        self.add(start, *self.pack(block, codes, whole=whole))
 
     def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
         """Bring a block of rows into compact form and the order of the groups, in any thread.
