@@ -101,7 +101,7 @@ def test_a_tile_is_averaged_as_numpy_averages_a_row(n_cells):
     """The mean of a strided tile must have the bits of the mean of a row by itself."""
     values = np.random.default_rng(n_cells).gamma(1, 1, (n_cells, 40)).astype(np.float32)
     sums = module._Sums.empty(40, np.float32)
-    for part, tile in tiles(sparse.csr_matrix(values), slice(0, 40), 16):
+    for part, tile in tiles([sparse.csr_matrix(values)], slice(0, 40), 16):
         sums.add_up(part, tile)
     expected = [np.ascontiguousarray(column).mean() for column in values.T]
     np.testing.assert_array_equal(sums.mean, expected)

@@ -50,6 +50,7 @@ from .cells import (
 from .effects import Scaling, moments
 from .files import replacing
 from .ranksum import (
+    TILE_GENES,
     Controls,
     cut,
     n_threads,
@@ -57,7 +58,6 @@ from .ranksum import (
     rank_groups,
     sort_controls,
     span,
-    tile_width,
 )
 from .shelf import Rows, Shelf
 from .storage import (
@@ -386,7 +386,7 @@ class _Load(NamedTuple):
         """Estimate the most memory: while reading, sorting the controls, or ranking a batch."""
         share, entry = genes / self.n_genes, self.itemsize + (2 if self.n_genes <= 2**16 else 4)
         tile = [
-            self.threads * min(tile_width(int(n)), genes) * n * self.itemsize
+            self.threads * min(TILE_GENES, genes) * n * self.itemsize
             for n in (self.control_cells, batch / max(self.per_cell, 1))
         ]
         reading = 16 * (1 + self.threads) * max(block, self.n_genes)
@@ -506,18 +506,17 @@ def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
         yield part, sparse.csr_matrix(read_rows(cells, part))
 
 
-def _collect(pieces, scaling: Scaling, genes: slice, dtype: np.dtype) -> Rows:
+def _collect(pieces, scaling: Scaling, genes: slice, dtype, *, threads: int = 1) -> list[Rows]:
     """Log-normalise a group piece by piece, and keep some of its genes."""
-    values, indices, lengths = [], [], []
-    for rows, piece in pieces:
+
+    def logged(rows: np.ndarray, piece) -> Rows:
         kept = _genes_of(piece, genes)
-        values.append(scaling.apply_to_entries(kept.data, kept.indptr, rows, dtype=dtype))
         number = np.uint16 if piece.shape[1] <= 2**16 else np.int32
-        indices.append(kept.indices.astype(number, copy=False))
-        lengths.append(np.diff(kept.indptr))
-        del piece, kept  # before the next are made
-    indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths), dtype=np.int64)])
-    return Rows(_join(values), _join(indices), indptr, (len(indptr) - 1, genes.stop - genes.start))
+        values = scaling.apply_to_entries(kept.data, kept.indptr, rows, dtype=dtype)
+        return Rows(values, kept.indices.astype(number, copy=False), kept.indptr, kept.shape)
+
+    with closing(ahead(logged, pieces, threads=threads)) as done:
+        return list(done)
 
 
 def _genes_of(piece, genes: slice) -> Rows:
@@ -525,7 +524,7 @@ def _genes_of(piece, genes: slice) -> Rows:
     from . import kernels
 
     if genes.stop - genes.start == piece.shape[1]:
-        return piece
+        return Rows(piece.data, piece.indices, piece.indptr, piece.shape)
     ends = np.empty((2, piece.shape[0]), np.int64)
     for gene, place in zip((genes.start, genes.stop), ends, strict=True):
         kernels.seek(piece.indices, piece.indptr, gene, place)
@@ -533,18 +532,6 @@ def _genes_of(piece, genes: slice) -> Rows:
     indptr = np.concatenate([[0], np.cumsum(ends[1] - ends[0])])
     shape = piece.shape[0], genes.stop - genes.start
     return Rows(piece.data[kept], piece.indices[kept] - genes.start, indptr, shape)
-
-
-def _join(parts: list[np.ndarray]) -> np.ndarray:
-    """Put arrays behind each other, and let go of each as soon as it is copied."""
-    if len(parts) == 1:
-        return parts[0]
-    joined, at = np.empty(sum(map(len, parts)), parts[0].dtype), 0
-    while parts:
-        part = parts.pop(0)
-        joined[at : at + len(part)] = part
-        at += len(part)
-    return joined
 
 
 class _Sums(NamedTuple):
@@ -569,29 +556,30 @@ class _Sums(NamedTuple):
 
 
 def _control_sums(pieces, scaling, genes: slice, job: _Job) -> tuple[Controls, _Sums]:
-    block = _collect(pieces, scaling, genes, job.dtype)
-    sums = _Sums.empty(block.shape[1], block.dtype)
-    return sort_controls(block, threads=job.threads, look=sums.add_up), sums
+    blocks = _collect(pieces, scaling, genes, job.dtype, threads=job.threads)
+    sums = _Sums.empty(genes.stop - genes.start, job.dtype)
+    return sort_controls(blocks, threads=job.threads, look=sums.add_up), sums
 
 
 def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int) -> list[_Sums]:
     """Do what there is to do for a few groups; `sources` holds the pieces of each."""
     with ThreadPoolExecutor(threads) as pool:
         dtype = controls.values.dtype
-        blocks = list(pool.map(lambda pieces: _collect(pieces, scaling, genes, dtype), sources))
-        sums = [_Sums.empty(block.shape[1], block.dtype) for block in blocks]
+        groups = list(pool.map(lambda pieces: _collect(pieces, scaling, genes, dtype), sources))
+        n_genes = genes.stop - genes.start
+        sums = [_Sums.empty(n_genes, dtype) for _ in groups]
 
         def look(group: int, *tile) -> None:
             sums[group].add_up(*tile)
 
-        reach = span(blocks)
+        reach = span(groups)
 
         def rank(part: slice) -> None:
-            found = rank_groups(blocks, controls, part, reach=reach, look=look)
+            found = rank_groups(groups, controls, part, reach=reach, look=look)
             for mine, u, ties in zip(sums, *found, strict=True):
                 mine.u[part], mine.ties[part] = u, ties
 
-        list(pool.map(rank, cut(blocks[0].shape[1], 4 * threads)))
+        list(pool.map(rank, cut(n_genes, 4 * threads)))
     return sums
 
 

@@ -21,8 +21,20 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+#: Rows that are laid out at a time: so many that a tile's part of them stays in the cache.
+STRIP = 256
 #: Stands behind each gene's values, above them all, so that nobody need watch for the end.
 FENCE = 2**32 - 1
+
+
+@njit(nogil=True, cache=True)
+def entries(indptr, row):
+    """Return the places of a row's entries.
+
+    Unsigned: of a signed one Numba asks each time whether it counts from the end, and loops over
+    such places are not turned into the processor's vector instructions.
+    """
+    return range(np.uint64(indptr[row]), np.uint64(indptr[row + 1]))
 
 
 @njit(nogil=True, cache=True)
@@ -47,7 +59,7 @@ def look_over(values, indptr, tolerance, sums):
     low, high, fractional, whole, nan = 0.0, 0.0, False, True, False
     for row in range(len(indptr) - 1):
         total = 0.0
-        for i in range(indptr[row], indptr[row + 1]):
+        for i in entries(indptr, row):
             value = values[i]
             part = value - np.floor(value)
             fractional |= part > tolerance
@@ -72,13 +84,12 @@ def look_up(counts, indptr, table, out):
     out
         Filled, as long as `counts`.
     """
-    n_known = table.shape[1]
+    last = np.uint64(table.shape[1] - 1)
     for row in range(len(indptr) - 1):
         new = table[row]
-        for i in range(indptr[row], indptr[row + 1]):
-            count = counts[i]
-            place = np.int64(min(count, n_known - 1))
-            out[i] = new[place] if place == count else -1
+        for i in entries(indptr, row):
+            place = min(np.uint64(counts[i]), last)
+            out[i] = new[place] if place == counts[i] else -1
 
 
 @njit(nogil=True, cache=True)
@@ -96,7 +107,7 @@ def add_rows(values, genes, indptr, codes, total, square):
     """
     for row in range(len(codes)):
         t, s = total[codes[row]], square[codes[row]]
-        for i in range(indptr[row], indptr[row + 1]):
+        for i in entries(indptr, row):
             value = np.float64(values[i])
             t[genes[i]] += value
             s[genes[i]] += value * value
@@ -135,12 +146,12 @@ def gather(values, genes, indptr, order, out_values, out_genes):
     out_values, out_genes
         Filled; may be of smaller types.
     """
-    at = 0
+    at = np.uint64(0)
     for row in order:
-        for i in range(indptr[row], indptr[row + 1]):
+        for i in entries(indptr, row):
             out_values[at] = values[i]
             out_genes[at] = genes[i]
-            at += 1
+            at += np.uint64(1)
 
 
 @njit(nogil=True, cache=True)
@@ -162,28 +173,37 @@ def seek(genes, indptr, first, place):
 
 
 @njit(nogil=True, cache=True)
-def fill_tile(values, genes, indptr, place, first, tile):
+def fill_tile(values, genes, indptr, place, first, tile, left):
     """Lay the entries of a few genes out as dense rows, a gene each.
 
     Parameters
     ----------
     values, genes, indptr
-        A CSR matrix, the genes of each row in rising order.
+        A CSR matrix of some cells, the genes of each row in rising order.
     place
         The next entry of each row; moved on.
     first
         The gene of the tile's first row.
     tile
-        Filled, ``(n_genes, n_cells)``.
+        Filled from column `left` on, ``(n_genes, n)``, in one piece.
+    left
+        The column of the matrix's first cell.
     """
-    tile[:] = 0
-    stop = first + tile.shape[0]
-    for row in range(tile.shape[1]):
-        i, end = place[row], indptr[row + 1]
-        while i < end and genes[i] < stop:
-            tile[genes[i] - first, row] = values[i]
-            i += 1
-        place[row] = i
+    n_cells, begin, stop = len(indptr) - 1, np.uint64(first), np.uint64(first + len(tile))
+    for top in range(0, n_cells, STRIP):
+        bottom = min(top + STRIP, n_cells)
+        for gene in range(len(tile)):
+            tile[gene, left + top : left + bottom] = 0
+        for row in range(top, bottom):
+            i, end, column = (
+                np.uint64(place[row]),
+                np.uint64(indptr[row + 1]),
+                np.uint64(left + row),
+            )
+            while i < end and genes[i] < stop:
+                tile[np.uint64(genes[i]) - begin, column] = values[i]
+                i += np.uint64(1)
+            place[row] = i
 
 
 @njit(nogil=True, cache=True)
@@ -212,44 +232,96 @@ def pair(tile, ends, low, shift, pairs, n_values):
         Filled: how many there are of each group, ``(n_genes, n_groups)``.
     """
     for gene in range(tile.shape[0]):
-        at = 0
+        at = np.uint64(0)
         for group in range(len(ends) - 1):
             before = at
-            for cell in range(ends[group], ends[group + 1]):
+            for cell in entries(ends, group):
                 number = np.uint64(tile[gene, cell])
                 # written in any case, and kept if it counts: no branch to be mispredicted
                 pairs[gene, at] = ((number - low) << shift) | np.uint64(group)
-                at += np.int64(number & np.uint64(2**31 - 1) != 0)
+                at += np.uint64(number & np.uint64(2**31 - 1) != 0)
             n_values[gene, group] = at - before
 
 
 @njit(nogil=True, cache=True)
-def fence(tile, indptr, fenced, ties):
-    """Keep each gene's sorted non-zeros, and an infinity behind them.
+def squeeze(tile, indptr, values):
+    """List each gene's non-zeros, and an infinity behind them.
 
     Parameters
     ----------
     tile
-        ``(n_genes, n_cells)``, each row sorted, 0 or more.
+        ``(n_genes, n_cells)``.
     indptr
-        Where each gene begins in `fenced`, and the last one ends, ``(n_genes + 1,)``.
-    fenced
-        Filled: as many values as fit before the last place, and infinity there.
-    ties
-        Filled: the sum of t**3 - t over runs of t equal non-zeros, ``(n_genes,)``, float64.
+        Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``.
+    values
+        Filled.
     """
-    n_cells = tile.shape[1]
     for gene in range(tile.shape[0]):
-        first, behind = indptr[gene], indptr[gene + 1] - 1
-        fenced[behind] = np.inf
-        run, tied = 0.0, 0.0
-        for at in range(first, behind):
-            fenced[at] = tile[gene, n_cells - behind + at]
-            if at > first and fenced[at] != fenced[at - 1]:
-                tied += run**3 - run
-                run = 0.0
-            run += 1
-        ties[gene] = tied + (run**3 - run)
+        at = np.uint64(indptr[gene])
+        for cell in range(tile.shape[1]):
+            values[at] = tile[gene, cell]  # in any case, as in pair
+            at += np.uint64(tile[gene, cell] != 0)
+        values[at] = np.inf
+
+
+@njit(nogil=True, cache=True)
+def tie(values, indptr, ties):
+    """Sum t**3 - t over the runs of t equal values of each gene.
+
+    Parameters
+    ----------
+    values, indptr
+        Sorted, gene after gene, one more behind each gene's that does not count; and where each
+        gene begins, and the last one ends.
+    ties
+        Filled, ``(n_genes,)``, float64.
+
+    Notes
+    -----
+    The t-th value of a run adds 3 t (t - 1), and so nobody need know where a run ends.
+    """
+    for gene in range(len(ties)):
+        run, tied = 1.0, 0.0
+        for at in range(indptr[gene] + 1, indptr[gene + 1] - 1):
+            run = run + 1 if values[at] == values[at - 1] else 1.0
+            tied += 3 * run * (run - 1)
+        ties[gene] = tied
+
+
+@njit(nogil=True, cache=True)
+def rank(row, low, shift, known, below):
+    """Count the controls below each value of a gene.
+
+    Two walks, one from the first value and one from the middle: each step waits for the one before
+    it, and so the processor does a step of both in the time of one.
+
+    Parameters
+    ----------
+    row, low, shift
+        Sorted pairs of value and group, and how to read them.
+    known
+        The controls' values, sorted, one above all at the end.
+    below
+        Filled, as long as `row`, uint64.
+    """
+    one, n = np.uint64(1), np.uint64(len(row))
+    if n == 0:
+        return
+    i, half, at = np.uint64(0), n // np.uint64(2), np.uint64(0)
+    j, there = half, np.uint64(np.searchsorted(known, (row[half] >> shift) + low))
+    while i < half and j < n:  # either go past a control, or settle a value
+        past = np.uint64(known[at] < (row[i] >> shift) + low)
+        gone = np.uint64(known[there] < (row[j] >> shift) + low)
+        below[i], below[j] = at, there
+        at, there, i, j = at + past, there + gone, i + one - past, j + one - gone
+    while i < half:
+        past = np.uint64(known[at] < (row[i] >> shift) + low)
+        below[i] = at
+        at, i = at + past, i + one - past
+    while j < n:
+        gone = np.uint64(known[there] < (row[j] >> shift) + low)
+        below[j] = there
+        there, j = there + gone, j + one - gone
 
 
 @njit(nogil=True, cache=True)
@@ -269,22 +341,20 @@ def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     u, ties
         Added to, ``(n_genes, n_groups)``, float64: for each value of a group the controls below
         it, and one half for each equal to it; and what its ties with the controls, and within the
-        group, add to the sum of t**3 - t over runs of t equal values.
+        group, add to the sum of t**3 - t over runs of t equal values (as :func:`tie` counts them).
     """
+    below, one = np.empty(pairs.shape[1], np.uint64), np.uint64(1)
+    groups = (one << shift) - one
     for gene in range(len(filled)):
-        first, i, n = indptr[gene], 0, filled[gene]
-        at, n_zeros = first, n_controls - (indptr[gene + 1] - 1 - first)
-        while i < n:
-            pair, start = pairs[gene, i], i
-            while i < n and pairs[gene, i] == pair:
-                i += 1
-            value = np.uint64(pair >> shift) + low
-            group = np.int64(np.uint64(pair) - ((value - low) << shift))
-            while fenced[at] < value:
-                at += 1
-            last = at
-            while fenced[last] == value:
-                last += 1
-            equal, run = np.float64(last - at), np.float64(last - at + i - start)
-            u[gene, group] += (i - start) * (n_zeros + (at - first) + 0.5 * equal)
-            ties[gene, group] += (run**3 - run) - (equal**3 - equal)
+        row, known = pairs[gene, : filled[gene]], fenced[indptr[gene] : indptr[gene + 1]]
+        rank(row, low, shift, known, below)
+        zeros, run, before = n_controls - (len(known) - 1), one, one << np.uint64(63)
+        for i in range(len(row)):
+            pair, at = np.uint64(row[i]), below[i]
+            while known[at] == (pair >> shift) + low:
+                at += one
+            run = run + one if pair == before else one
+            equal, before = at - below[i], pair
+            t = np.float64(equal + run)
+            u[gene, pair & groups] += zeros + 0.5 * np.float64(at + below[i])
+            ties[gene, pair & groups] += 3 * t * (t - 1)

@@ -30,8 +30,9 @@ from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
 EXACT_LIMIT = 8
-#: Values in a tile, genes x cells; and fewest genes, since a tile asks each cell for its entries.
-TILE_VALUES, TILE_GENES = 2**21, 64
+#: Genes in a tile: many, since a tile asks each cell for its entries, but not too many to fill a
+#: strip of it in the processor's second cache.
+TILE_GENES = 256
 #: Pairs of value and group that the processor's second cache holds.
 PAIRS = 2**16
 
@@ -127,10 +128,10 @@ def rank_sum(
         )
     matrix = _rows(matrix)
     codes = groups.get_indexer(labels)  # -1: control
-    controls = sort_controls(matrix[np.flatnonzero(codes < 0)], threads=threads)
+    controls = sort_controls([matrix[np.flatnonzero(codes < 0)]], threads=threads)
     with ThreadPoolExecutor(n_threads(threads)) as pool:
         rows = (np.flatnonzero(codes == code) for code in range(len(groups)))
-        blocks = list(pool.map(matrix.__getitem__, rows))
+        blocks = [[block] for block in pool.map(matrix.__getitem__, rows)]
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
     reach = span(blocks)
 
@@ -196,33 +197,27 @@ def _rows(matrix) -> sparse.csr_matrix | np.ndarray:
 
 
 def tiles(
-    block: sparse.csr_matrix | np.ndarray,
-    genes: slice,
-    width: int,
-    *,
-    room: np.ndarray | None = None,
+    blocks: Sequence[sparse.csr_matrix | np.ndarray], genes: slice, width: int = TILE_GENES
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Turn cells x genes on its side, a few genes at a time.
 
     Parameters
     ----------
-    block
-        Cells of one group, ``(n_cells, n_genes)``, dense, or the arrays of a CSR matrix with the
+    blocks
+        Some cells each, ``(n_cells, n_genes)``, dense, or the arrays of a CSR matrix with the
         genes of each cell in rising order.
     genes
         Which genes, ``slice(first, stop)``.
     width
         Genes in a tile.
-    room
-        Where to lay the tiles, ``(width, n_cells)``; by default in new memory.
 
     Yields
     ------
     part : slice
         The genes of this tile.
     tile : ndarray
-        Their values, ``(<= width, n_cells)``, of the block's type. To be used, and changed, before
-        the next one is asked for: all share their memory.
+        Their values in all cells, block after block, ``(<= width, n_cells)``, of the blocks' type.
+        To be used, and changed, before the next one is asked for: all share their memory.
 
     Notes
     -----
@@ -230,58 +225,39 @@ def tiles(
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
-    n_cells = block.shape[0]
-    if room is None:
-        room = _room(width, n_cells, block.dtype)
-    place = np.empty(n_cells, np.int64)
-    if not isinstance(block, np.ndarray):
-        kernels.seek(block.indices, block.indptr, genes.start, place)
+    ends = np.cumsum([0] + [block.shape[0] for block in blocks])
+    # rows whose distance is a power of two would fight for the same places of the cache
+    room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
+    place = np.empty(ends[-1], np.int64)
+    pieces = [(block, slice(i, j)) for block, (i, j) in zip(blocks, pairwise(ends), strict=True)]
+    for block, cells in pieces:
+        if not isinstance(block, np.ndarray):
+            kernels.seek(block.indices, block.indptr, genes.start, place[cells])
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
         tile = room[: part.stop - first]
-        if isinstance(block, np.ndarray):
-            tile[:] = block[:, part].T
-        else:
-            kernels.fill_tile(block.data, block.indices, block.indptr, place, first, tile)
-        yield part, tile
-
-
-def _room(width: int, n_cells: int, dtype: np.dtype) -> np.ndarray:
-    # rows whose distance is a power of two would fight for the same places of the cache
-    return np.empty((width, n_cells | 31), dtype)[:, :n_cells]
-
-
-def tile_width(n_cells: int) -> int:
-    """Return how many genes of so many cells make a tile.
-
-    Parameters
-    ----------
-    n_cells
-        Cells of all groups that are ranked together.
-
-    Notes
-    -----
-    Few enough for the cache, but not so few that most of the time goes into finding each cell's
-    next entry.
-
-    Taught in: notebooks/11_rank_every_gene.
-    """
-    return max(TILE_GENES, min(256, TILE_VALUES // max(n_cells, 1)))
+        for block, cells in pieces:
+            if isinstance(block, np.ndarray):
+                tile[:, cells] = block[:, part].T
+            else:
+                entries = block.data, block.indices, block.indptr
+                kernels.fill_tile(*entries, place[cells], first, tile, cells.start)
+        yield part, tile[:, : ends[-1]]
 
 
 def sort_controls(
-    block: sparse.csr_matrix | np.ndarray, *, threads: int | None = None, look=None
+    blocks: Sequence[sparse.csr_matrix | np.ndarray], *, threads: int | None = None, look=None
 ) -> Controls:
     """Sort each gene's values in the control cells, for any number of :func:`rank_groups`.
 
     Parameters
     ----------
-    block
-        The control cells, ``(n_controls, n_genes)``, as for :func:`tiles`.
+    blocks
+        The control cells, as for :func:`tiles`.
     threads
         Number of threads; all cores by default.
     look
-        Called with each ``(part, tile)`` before the tile is sorted.
+        Called with each ``(part, tile)``.
 
     Returns
     -------
@@ -294,39 +270,38 @@ def sort_controls(
     """
     from . import kernels
 
-    indptr = np.concatenate([[0], np.cumsum(_count_values(block, n_threads(threads)) + 1)])
-    values, ties = np.empty(indptr[-1], block.dtype), np.empty(block.shape[1])
-
-    def keep(genes: slice) -> None:
-        for part, tile in tiles(block, genes, tile_width(block.shape[0])):
-            if look is not None:
-                look(part, tile)
-            tile.sort(axis=1)
-            kernels.fence(tile, indptr[part.start : part.stop + 1], values, ties[part])
-
+    n_cells, n_genes = sum(block.shape[0] for block in blocks), blocks[0].shape[1]
     with ThreadPoolExecutor(n_threads(threads)) as pool:
-        list(pool.map(keep, cut(block.shape[1], n_threads(threads))))
-    return Controls(values, indptr, ties, block.shape[0])
+        n_values = sum(pool.map(_count_values, blocks))
+        indptr = np.concatenate([[0], np.cumsum(n_values + 1)])
+        values, ties = np.empty(indptr[-1], blocks[0].dtype), np.empty(n_genes)
+
+        def keep(genes: slice) -> None:
+            for part, tile in tiles(blocks, genes):
+                if look is not None:
+                    look(part, tile)
+                places = indptr[part.start : part.stop + 1]
+                kernels.squeeze(tile, places, values)
+                for i, j in pairwise(places):
+                    values[i:j].sort()
+                kernels.tie(values, places, ties[part])
+
+        list(pool.map(keep, cut(n_genes, n_threads(threads))))
+    return Controls(values, indptr, ties, n_cells)
 
 
-def _count_values(block, threads: int) -> np.ndarray:
+def _count_values(block) -> np.ndarray:
     from . import kernels
 
     if isinstance(block, np.ndarray):
         return np.count_nonzero(block, axis=0)
-    found = np.zeros((threads, block.shape[1]), np.int64)
-
-    def count(thread: int) -> None:
-        part = slice(*(len(block.data) * i // threads for i in (thread, thread + 1)))
-        kernels.count(block.data[part], block.indices[part], found[thread])
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(count, range(threads)))
-    return found.sum(axis=0)
+    found = np.zeros(block.shape[1], np.int64)
+    kernels.count(block.data, block.indices, found)
+    return found
 
 
 def rank_groups(
-    blocks: Sequence[sparse.csr_matrix | np.ndarray],
+    groups: Sequence[Sequence[sparse.csr_matrix | np.ndarray]],
     controls: Controls,
     genes: slice,
     *,
@@ -337,14 +312,14 @@ def rank_groups(
 
     Parameters
     ----------
-    blocks
-        Cells of each group, ``(n_cells, n_genes)``, as for :func:`tiles`.
+    groups
+        The cells of each group, as for :func:`tiles`.
     controls
         The controls, sorted.
     genes
         Which genes, ``slice(first, stop)``.
     reach
-        What :func:`span` says of the blocks.
+        What :func:`span` says of the groups.
     look
         Called with the number of the group, the genes of a tile, and the tile.
 
@@ -358,20 +333,16 @@ def rank_groups(
     -----
     Taught in: notebooks/11_rank_every_gene.
     """
-    ends = np.cumsum([0] + [block.shape[0] for block in blocks])
-    n_genes, width = genes.stop - genes.start, tile_width(np.diff(ends).max())
-    room = _room(width, ends[-1], blocks[0].dtype)
-    places = (room[:, i:j] for i, j in pairwise(ends))
-    turned = [tiles(b, genes, width, room=r) for b, r in zip(blocks, places, strict=True)]
-    u, ties = np.empty((2, n_genes, len(blocks)))
-    packing = _packing(*reach, len(blocks), room.dtype)
-    for first in range(0, n_genes, width):
-        for group, side in enumerate(turned):
-            part, tile = next(side)
-            if look is not None:
-                look(group, part, tile)
-        here = slice(first, first + part.stop - part.start)
-        numbers = _as_numbers(room[: part.stop - part.start], controls, part)
+    ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
+    blocks = [block for blocks in groups for block in blocks]
+    u, ties = np.empty((2, genes.stop - genes.start, len(groups)))
+    packing = _packing(*reach, len(groups), blocks[0].dtype)
+    for part, tile in tiles(blocks, genes):
+        if look is not None:
+            for group, (i, j) in enumerate(pairwise(ends)):
+                look(group, part, tile[:, i:j])
+        here = slice(part.start - genes.start, part.stop - genes.start)
+        numbers = _as_numbers(tile, controls, part)
         _rank_tile(numbers, ends, packing, controls, part, u=u[here], ties=ties[here])
     return u.T, ties.T
 
@@ -418,20 +389,20 @@ def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ti
     ties += _cubes(zeros + zero_controls) + controls.ties[part][:, None]
 
 
-def span(blocks: Sequence[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
+def span(groups: Sequence[Sequence[sparse.csr_matrix | np.ndarray]]) -> tuple[float, float]:
     """Return the smallest and the largest non-zero value.
 
     Parameters
     ----------
-    blocks
-        Dense, or the arrays of CSR matrices.
+    groups
+        The cells of each group, dense, or the arrays of CSR matrices.
 
     Notes
     -----
     Taught in: notebooks/11_rank_every_gene.
     """
     low, high = np.inf, 0.0
-    for block in blocks:
+    for block in (block for blocks in groups for block in blocks):
         values = block if isinstance(block, np.ndarray) else block.data
         if values.size and values.min() <= 0:
             values = values[values > 0]

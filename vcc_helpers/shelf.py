@@ -29,7 +29,7 @@ import numpy as np
 from scipy import sparse
 
 #: Entries that are taken down at a time.
-STACK = 2**23
+STACK = 2**21
 
 
 class Rows(NamedTuple):
