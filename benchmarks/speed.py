@@ -73,12 +73,13 @@ def scorers(folder, pred, real, *, out, memory, threads):
         "cell-eval": [*cell_eval, "--num-threads", threads, "-o", out / "cell-eval"],
         AS_IT_COMES: [*cell_eval, "-o", out / AS_IT_COMES],
         "cell-eval2": [*cell_eval2, "-o", out / "cell-eval2"],
-        OURS: ours(pred, real, out=out, memory=memory, threads=threads),
+        OURS: ours(folder, pred, real, out=out, memory=memory, threads=threads),
     }
 
 
-def ours(pred, real, *, out, memory, threads):
-    command = [sys.executable, "-m", "vcc_helpers.cli", "score", pred, real, "--memory", memory]
+def ours(folder, pred, real, *, out, memory, threads):
+    python = folder / OURS / "bin" / "python"  # with what scoring needs and no more, as the peers
+    command = [python, "-m", "vcc_helpers.cli", "score", pred, real, "--memory", memory]
     return [*command, "--threads", threads, "--json", out / "vcc.json"]
 
 
@@ -86,10 +87,10 @@ def input_type(path):
     return "lognorm" if "lognorm" in Path(path).name else "counts"
 
 
-def floor(pred, real):
-    """What nobody can do without; our environment has the same anndata."""
+def floor(folder, pred, real):
+    """What nobody can do without, in the same environment as ours."""
     names = ("read anndata", "read raw", "sort")
-    return {name: [sys.executable, STEP, name, pred, real] for name in names}
+    return {name: [folder / OURS / "bin" / "python", STEP, name, pred, real] for name in names}
 
 
 def calls(folder, steps, *, prefix, out):
@@ -121,7 +122,7 @@ def everything(folder, out, *, prefix, memory, threads):
     pred, real = (folder / f"{prefix}{name}.h5ad" for name in ("pred", "real"))
     return {
         "end to end": scorers(folder, pred, real, out=out, memory=memory, threads=threads),
-        "floor": floor(pred, real),
+        "floor": floor(folder, pred, real),
         "DE alone": calls(folder, DE, prefix=prefix, out=out),
         "pseudobulk": calls(folder, PSEUDOBULK, prefix=prefix, out=out),
     }
@@ -374,7 +375,8 @@ def growth(options):
                 cells.write_h5ad(path)
             entries = sum(cells.X.nnz for cells in pair)
             settings = {"memory": options.memory, "threads": options.threads}
-            commands = {OURS: ours(*files, out=Path(folder), **settings), **floor(*files)}
+            where = options.folder, *files
+            commands = {OURS: ours(*where, out=Path(folder), **settings), **floor(*where)}
             times = {name: best_wall(commands[name], options) for name in GROWING}
             points.append({"size": size, "value": value, "entries": entries} | times)
             print(points[-1], flush=True)
@@ -446,10 +448,10 @@ def full(options):
     pred, real = options.full
     with tempfile.TemporaryDirectory() as out:
         out, threads = Path(out), options.threads
-        command = ours(pred, real, out=out, memory=options.memory, threads=threads)
+        command = ours(options.folder, pred, real, out=out, memory=options.memory, threads=threads)
         steps = {OURS: run(command, threads=threads)}
         print(steps, flush=True)
-        steps["read raw"] = run(floor(pred, real)["read raw"], threads=threads)
+        steps["read raw"] = run(floor(options.folder, pred, real)["read raw"], threads=threads)
         card = json.loads((out / "vcc.json").read_text()) if (out / "vcc.json").exists() else {}
         if options.peers:
             common = {"out": out, "memory": options.memory, "threads": threads}

@@ -23,6 +23,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -85,12 +86,14 @@ class Shelf:
     def __init__(self, *, n_genes: int, path: Path | None = None):
         self.n_genes, self.path = n_genes, path
         self._pieces: dict[int, list[_Piece]] = defaultdict(list)
-        self._file = path.open("w+b", buffering=0) if path else None
+        self._file, self._writing = path.open("w+b", buffering=0) if path else None, Lock()
         if path and hasattr(os, "pread"):
             path.unlink()  # open still, and gone with the process, however that ends
 
     def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
-        """Bring a block of rows into compact form and the order of the groups, in any thread.
+        """Bring a block of rows into compact form and the order of the groups, and store it.
+
+        In any thread, so that the disk is written to while others read and pack.
 
         Parameters
         ----------
@@ -104,7 +107,12 @@ class Shelf:
         Returns
         -------
         tuple
-            Rows of the block, their groups and numbers of entries, values, and genes.
+            Rows of the block, their groups and numbers of entries, and where values and genes are.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
         """
         from . import kernels
 
@@ -114,24 +122,19 @@ class Shelf:
         values = np.empty(lengths.sum(), _smallest_type(block, whole))
         genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
         kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
-        return order, codes[order], lengths.astype(np.int32), values, genes
+        places = self._keep(values), self._keep(genes)
+        return order, codes[order], lengths.astype(np.int32), *places
 
-    def add(self, start: int, order, codes, lengths, values, genes) -> None:
-        """Put what :meth:`pack` made onto the shelf.
+    def add(self, start: int, order, codes, lengths, *places) -> None:
+        """Note where the rows of a block are.
 
         Parameters
         ----------
         start
             Row of the block's first cell; blocks come in rising order.
-        order, codes, lengths, values, genes
+        order, codes, lengths, *places
             As :meth:`pack` returned them.
-
-        Raises
-        ------
-        OSError
-            The disk is full.
         """
-        places = [self._keep(array) for array in (values, genes)]
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         for i, j in pairwise([*np.flatnonzero(np.diff(codes, prepend=-1)), len(codes)]):
             parts = [_part(place, ends[i], ends[j]) for place in places]
@@ -141,11 +144,11 @@ class Shelf:
     def _keep(self, array: np.ndarray):
         if self._file is None:
             return array
-        place = self._file.tell()
         try:
-            rest = memoryview(array.view(np.uint8))
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            with self._writing:
+                place, rest = self._file.tell(), memoryview(array.view(np.uint8))
+                while rest:
+                    rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise OSError(
                 errno.ENOSPC,
