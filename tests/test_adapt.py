@@ -1,14 +1,32 @@
-"""The few-shot adapter at its ends, where the answer is known."""
+"""Few-shot adapters: exact at their ends, short of nothing in between, and blind to the query."""
+
+import pickle
+from typing import NamedTuple
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONTROL
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.ensemble import RandomForestRegressor
+from sklearn.feature_selection import SelectKBest, f_regression
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from vcc_helpers import effects
-from vcc_helpers.adapt import ContextGain
+from vcc_helpers import effects, features, models
+from vcc_helpers.adapt import (
+    Blend,
+    ContextGain,
+    ResidualRidge,
+    SourceBilinear,
+    choose,
+    left_out_residuals,
+)
+from vcc_helpers.models import EffectModel, KnockedDown
 
 GENES = [f"G{i}" for i in range(15)]
 TARGETS = [f"T{i}" for i in range(8)]
@@ -89,8 +107,12 @@ def test_a_target_that_some_source_lacks_is_predicted_from_the_others(sources, b
     pd.testing.assert_series_equal(fitted, ContextGain(part).fit(bulk[[CONTROL, "T2"]]).gain_)
 
 
-def test_predictions_have_the_agreed_form(sources, bulk):
-    pred = ContextGain(sources).fit(bulk).predict(["T5", "T2"])
+@pytest.mark.parametrize("adapter", [ContextGain, ResidualRidge, SourceBilinear])
+def test_predictions_have_the_agreed_form(adapter, sources, bulk, snapshot):
+    take, same = snapshot
+    before = take(bulk)
+    pred = adapter(sources).fit(bulk).predict(["T5", "T2"])
+    same(bulk, before)
     assert pred.obs_names.tolist() == [CONTROL, "T5", "T2"]
     np.testing.assert_array_equal(pred.X[0], np.full(15, BASE, dtype=np.float32))
 
@@ -116,3 +138,506 @@ def test_what_cannot_be_used(sources, bulk):
         model.predict(["NEW", "T0"])
     with pytest.raises(TypeError, match=r"write \['T0'\]"):
         model.predict("T0")
+
+
+def test_a_target_that_no_source_measured_needs_a_fallback(sources, bulk):
+    for adapter in (ContextGain, ResidualRidge, SourceBilinear):
+        model = adapter(sources).fit(bulk[[CONTROL]])
+        with pytest.raises(KeyError, match="no source context measured 'NEW': 1 of 2 targets"):
+            model.predict(["NEW", "T0"])
+        found = adapter(sources, fallback="mean").fit(bulk[[CONTROL]]).predict(["NEW", "T0"])
+        expected = np.mean([s.X.mean(axis=0) for s in sources.values()], axis=0)
+        np.testing.assert_allclose(effects(found)["NEW"].X[0], expected, atol=1e-5)
+        np.testing.assert_array_equal(found["T0"].X, model.predict(["T0"])["T0"].X)
+        with pytest.raises(ValueError, match="fallback='zero'; expected None or 'mean'"):
+            adapter(sources, fallback="zero").fit(bulk)
+
+
+def test_support_that_no_source_measured_teaches_nothing(sources, bulk):
+    part = {name: s[1:] for name, s in sources.items()}
+    for adapter in (ContextGain, ResidualRidge, SourceBilinear):
+        one = adapter(part).fit(bulk[[CONTROL, "T0", "T1", "T2"]])
+        other = adapter(part).fit(bulk[[CONTROL, "T1", "T2"]])
+        assert one.support_.tolist() == ["T1", "T2"]
+        np.testing.assert_array_equal(one.predict(["T5"]).X, other.predict(["T5"]).X)
+
+
+def test_the_size_is_kept(sources, bulk):
+    plain = ContextGain(sources).fit(bulk[[CONTROL, "T1", "T2"]]).gain_
+    kept = ContextGain(sources, keep_size=True).fit(bulk[[CONTROL, "T1", "T2"]]).gain_
+    assert (plain < 0).any() and (kept >= 0).all()
+    positive = plain.clip(lower=0)
+    pd.testing.assert_series_equal(kept, positive / positive.sum())
+    opposite = bulk.copy()
+    opposite.X = 2 * BASE - opposite.X  # every source is wrong about the sign
+    against = ContextGain({"K562": sources["K562"]}, keep_size=True, shrinkage=0).fit(opposite)
+    assert against.gain_.tolist() == [1]
+
+
+# --- residual ridge ------------------------------------------------------------------------------
+
+RIDGES = [ResidualRidge, SourceBilinear]
+
+
+def plain_mean(sources, names):
+    return np.mean([s[names].X for s in sources.values()], axis=0)
+
+
+@pytest.mark.parametrize("adapter", RIDGES)
+def test_the_residual_ridge_starts_at_zero_shot(adapter, sources, bulk):
+    zero = adapter(sources).fit(bulk[[CONTROL]]).predict(TARGETS)
+    np.testing.assert_allclose(effects(zero).X, plain_mean(sources, TARGETS), atol=1e-5)
+    options = {"alpha": np.inf, "shrinkage": np.inf}
+    held = adapter(sources, **options).fit(bulk).predict(TARGETS)
+    np.testing.assert_array_equal(held.X, zero.X)
+    nearly = adapter(sources, alpha=1e9, shrinkage=np.inf).fit(bulk).predict(TARGETS)
+    np.testing.assert_allclose(nearly.X, zero.X, atol=1e-4)
+
+
+def test_the_residual_ridge_is_its_formula(sources, bulk):
+    support, query = TARGETS[:4], TARGETS[4:]
+    start = ContextGain(sources, shrinkage=2, keep_size=True).fit(bulk[[CONTROL, *support]])
+    z = effects(start.predict(TARGETS)).to_df()
+    phi = features.source_components(sources, 3)
+    phi = phi / np.sqrt((phi**2).sum(axis=1).mean())
+    k = 1 + phi @ phi.T
+    residual = (effects(bulk).to_df() - z).loc[support].to_numpy()
+    solved = np.linalg.solve(k.loc[support, support] + 0.7 * np.eye(4), residual)
+    model = ResidualRidge(sources, n_components=3, alpha=0.7, shrinkage=2)
+    found = effects(model.fit(bulk[[CONTROL, *support]]).predict(query)).X
+    expected = z.loc[query] + k.loc[query, support].to_numpy() @ solved
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    pd.testing.assert_series_equal(model.gain_, start.gain_)
+
+
+def test_the_bilinear_adapter_stays_in_its_components(sources, bulk):
+    """Differences between predictions lie in the span of the gene components."""
+    model = SourceBilinear(sources, n_components=3, alpha=0.5).fit(bulk[[CONTROL, *TARGETS[:5]]])
+    g = model.gene_components_
+    np.testing.assert_allclose(g.T @ g, np.eye(3), atol=1e-10)
+    effect = effects(model.predict(TARGETS)).X.astype(float)
+    apart = effect - effect.mean(axis=0)
+    np.testing.assert_allclose(apart @ g @ g.T, apart, atol=1e-4)
+    assert np.linalg.matrix_rank(apart, tol=1e-3) == 3
+
+
+def test_with_all_components_the_bilinear_adapter_is_the_residual_ridge(sources, bulk):
+    """A residual within the span of the components is learnt alike."""
+    inside = bulk.copy()
+    z = plain_mean(sources, TARGETS)
+    inside.X[1:] = BASE + z + np.random.default_rng(3).normal(size=(8, 8)) @ (z - z.mean(axis=0))
+    options = {"n_components": 8, "alpha": 2.0, "shrinkage": np.inf}
+    one, other = (a(sources, **options).fit(inside[:5]).predict(TARGETS) for a in RIDGES)
+    np.testing.assert_allclose(one.X, other.X, atol=1e-4)
+
+
+def test_a_shift_of_all_effects_is_learnt(sources, bulk):
+    """The context adds the same to all; that is what the 1 in the similarity is for."""
+    nothing = pd.DataFrame(0.0, index=TARGETS, columns=["all alike"])
+    shifted = bulk.copy()
+    shift = np.random.default_rng(2).normal(size=15)
+    shifted.X[1:] = BASE + plain_mean(sources, TARGETS) + shift
+    for adapter in RIDGES:
+        model = adapter(sources, alpha=[1, np.inf], shrinkage=np.inf, features=nothing)
+        found = effects(model.fit(shifted[[CONTROL, *TARGETS[:5]]]).predict(["T7"])).X[0]
+        assert model.alpha_ == 1
+        expected = plain_mean(sources, ["T7"])[0] + 5 / 6 * shift  # 5 targets against a weight of 1
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_features_of_the_readers_own(sources, bulk):
+    table = features.source_components(sources, 3)
+    for adapter in RIDGES:
+        mine = adapter(sources, features=table).fit(bulk).predict(["T1"])
+        same = adapter(sources, features=100 * table + 7).fit(bulk).predict(["T1"])
+        np.testing.assert_allclose(mine.X, same.X, rtol=1e-6)  # neither unit nor origin matters
+    mine = ResidualRidge(sources, n_components=3).fit(bulk).predict(["T1"])
+    same = ResidualRidge(sources, features=table).fit(bulk).predict(["T1"])
+    np.testing.assert_allclose(mine.X, same.X, rtol=1e-6)
+    short = ResidualRidge(sources, features=table[1:]).fit(bulk)
+    assert "T0" not in short.support_
+    with pytest.raises(KeyError, match="no features for 'T0': 1 of 2 targets"):
+        short.predict(["T0", "T1"])
+    short.set_params(fallback="mean").fit(bulk).predict(["T0"])
+    with pytest.raises(ValueError, match="more than one row of features for 'T0'"):
+        ResidualRidge(sources, features=pd.concat([table, table[:1]])).fit(bulk)
+    with pytest.raises(ValueError, match="features hold NaN"):
+        ResidualRidge(sources, features=table.where(table > table.iloc[0, 0])).fit(bulk)
+
+
+@pytest.mark.parametrize("adapter", RIDGES)
+def test_penalties_that_cannot_be_used(adapter, sources, bulk):
+    for alpha in (0, [1, -1]):
+        with pytest.raises(ValueError, match="expected above 0"):
+            adapter(sources, alpha=alpha).fit(bulk)
+    with pytest.raises(ValueError, match="no strength to choose from"):
+        adapter(sources, alpha=[]).fit(bulk)
+
+
+# --- strengths chosen on the support set ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.1, 3.0])
+def test_left_out_residuals_equal_refitting(alpha):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 5))
+    k = 1 + x @ x.T
+    found = left_out_residuals(k, y, alpha)
+    for i in range(7):
+        rest = np.arange(7) != i
+        dual = np.linalg.solve(k[np.ix_(rest, rest)] + alpha * np.eye(6), y[rest])
+        np.testing.assert_allclose(found[i], y[i] - k[i, rest] @ dual)
+    np.testing.assert_array_equal(left_out_residuals(k, y, np.inf), y)
+
+
+def leave_one_out(model, bulk, support):
+    error = []
+    for name in support:
+        rest = [CONTROL, *(other for other in support if other != name)]
+        pred = clone(model).fit(bulk[rest]).predict([name])
+        error.append(np.abs(pred[name].X - bulk[name].X).mean())
+    return np.mean(error)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda s, v: ContextGain(s, shrinkage=v), "shrinkage"),
+        (lambda s, v: ContextGain(s, shrinkage=v, keep_size=True), "shrinkage"),
+        (lambda s, v: ResidualRidge(s, alpha=v, shrinkage=np.inf), "alpha"),
+        (lambda s, v: SourceBilinear(s, alpha=v, shrinkage=np.inf, n_components=4), "alpha"),
+    ],
+)
+def test_a_list_is_chosen_from_by_leave_one_out(make, name, sources, bulk):
+    """The choice equals that of refitting without each support target, written out."""
+    support, values = TARGETS[:5], [0.1, 1.0, 30.0, np.inf]
+    if name == "alpha":
+        values = values[:3]
+    error = [leave_one_out(make(sources, v), bulk, support) for v in values]
+    model = make(sources, values).fit(bulk[[CONTROL, *support]])
+    chosen = getattr(model, f"{name}_")
+    assert chosen == values[int(np.argmin(error))]
+    same = make(sources, chosen).fit(bulk[[CONTROL, *support]])
+    np.testing.assert_array_equal(model.predict(TARGETS).X, same.predict(TARGETS).X)
+
+
+def test_without_two_to_compare_the_most_careful_is_chosen(sources, bulk):
+    for support in ([], ["T1"]):
+        known = bulk[[CONTROL, *support]]
+        assert ContextGain(sources, shrinkage=[1, 9]).fit(known).shrinkage_ == 9
+        assert ResidualRidge(sources).fit(known).alpha_ == np.inf
+        model = Blend(ContextGain(sources), models.mean_baseline(), n0=[0, 3])
+        assert model.fit(known).n0_ == 3
+
+
+def test_of_equals_the_most_careful_is_chosen():
+    assert choose([1, 5, 2], lambda strength: np.ones(3), 3) == 5
+    assert choose([1, 5, 2], lambda strength: np.full(3, abs(strength - 2)), 3) == 2
+    assert choose(0.5, None, 3) == 0.5
+
+
+# --- blend ---------------------------------------------------------------------------------------
+
+
+def test_the_blend_is_its_formula(sources, bulk):
+    support = TARGETS[:4]
+    known = bulk[[CONTROL, *support]]
+    model = Blend(ContextGain(sources), models.mean_baseline(), n0=6).fit(known)
+    assert model.weight_ == pytest.approx(0.4)
+    zero = ContextGain(sources).fit(bulk[[CONTROL]]).predict(["T6"]).X
+    mean = models.mean_baseline().fit(known).predict(["T6"]).X
+    np.testing.assert_allclose(model.predict(["T6"]).X, 0.6 * zero + 0.4 * mean, rtol=1e-6)
+
+
+def test_the_blend_at_its_ends(sources, bulk):
+    zero = ContextGain(sources).fit(bulk[[CONTROL]]).predict(TARGETS).X
+    for n0, known in ((3, bulk[[CONTROL]]), (0, bulk[[CONTROL]]), (np.inf, bulk)):
+        model = Blend(ContextGain(sources), models.mean_baseline(), n0=n0).fit(known)
+        np.testing.assert_array_equal(model.predict(TARGETS).X, zero)
+    model = Blend(ContextGain(sources), models.mean_baseline(), n0=0).fit(bulk)
+    mean = models.mean_baseline().fit(bulk).predict(TARGETS).X
+    np.testing.assert_allclose(model.predict(TARGETS).X, mean, rtol=1e-6)
+    with pytest.raises(ValueError, match="n0=-1; expected 0 or more"):
+        Blend(ContextGain(sources), models.mean_baseline(), n0=-1).fit(bulk)
+
+
+def test_the_blend_chooses_what_predicts_the_support(sources, bulk):
+    right = frame(effects(bulk).X, TARGETS)
+    choices = {"n0": [0, 2, np.inf]}
+    good = Blend(ContextGain({"same": right}), models.mean_baseline(), **choices).fit(bulk)
+    assert good.n0_ == np.inf
+    wrong = frame(-9 * right.X, TARGETS)
+    bad = Blend(ContextGain({"opposite": wrong}), models.mean_baseline(), **choices).fit(bulk)
+    assert bad.n0_ == 0
+
+
+# --- scikit-learn's rules ------------------------------------------------------------------------
+
+# These checks fit on plain arrays. A model here is fitted on a pseudobulk, since it must know the
+# names of targets and genes, and refuses arrays. What they look at is tested on a pseudobulk below.
+ON_ARRAYS = {
+    "check_complex_data",
+    "check_dict_unchanged",
+    "check_dont_overwrite_parameters",
+    "check_dtype_object",
+    "check_estimator_sparse_array",
+    "check_estimator_sparse_matrix",
+    "check_estimator_sparse_tag",
+    "check_estimators_dtypes",
+    "check_estimators_empty_data_messages",
+    "check_estimators_fit_returns_self",
+    "check_estimators_nan_inf",
+    "check_estimators_overwrite_params",
+    "check_estimators_pickle",
+    "check_f_contiguous_array_estimator",
+    "check_fit1d",
+    "check_fit2d_1feature",
+    "check_fit2d_1sample",
+    "check_fit2d_predict1d",
+    "check_fit_check_is_fitted",
+    "check_fit_idempotent",
+    "check_fit_score_takes_y",
+    "check_methods_sample_order_invariance",
+    "check_methods_subset_invariance",
+    "check_n_features_in",
+    "check_n_features_in_after_fitting",
+    "check_pipeline_consistency",
+    "check_positive_only_tag_during_fit",
+    "check_readonly_memmap_input",
+}
+TOY = {"a": frame(np.arange(30.0).reshape(2, 15), ["T0", "T1"])}
+BULK_MODELS = [
+    EffectModel(Ridge()),
+    KnockedDown(models.mean_baseline(), residual=0.1),
+    ContextGain(TOY),
+    ResidualRidge(TOY),
+    SourceBilinear(TOY),
+    Blend(ContextGain(TOY), models.mean_baseline()),
+]
+
+
+@pytest.mark.filterwarnings("ignore")  # the checks provoke them
+@pytest.mark.parametrize("model", BULK_MODELS, ids=lambda model: type(model).__name__)
+def test_models_keep_the_rules_that_apply(model):
+    passed = []
+    for estimator, check in estimator_checks_generator(model):
+        name = getattr(check, "func", check).__name__
+        if name in ON_ARRAYS:
+            with pytest.raises((TypeError, AssertionError)):
+                check(estimator)
+        elif not name.startswith("check_array_api"):  # needs an environment variable
+            check(estimator)
+            passed.append(name)
+    assert {"check_estimator_cloneable", "check_no_attributes_set_in_init"} <= set(passed)
+    assert len(passed) >= 10
+
+
+# --- nothing of the query leaks ------------------------------------------------------------------
+
+
+class World(NamedTuple):
+    """Everything there is; a careless model may look at all of it."""
+
+    sources: dict
+    bulk: anndata.AnnData
+    table: pd.DataFrame
+    covariance: pd.DataFrame
+
+
+N = 14
+NAMES = [f"G{i}" for i in range(N)]
+SUPPORT, QUERY = NAMES[:9], NAMES[9:]
+
+
+def world_of(query_effects=None):
+    """Make sources and a new context of targets that are genes; perhaps with another truth."""
+    rng = np.random.default_rng(0)
+    var = pd.DataFrame(index=[f"G{i}" for i in range(20)])
+    truth = rng.normal(size=(N, 20))
+    sources = {
+        name: anndata.AnnData(
+            truth + rng.normal(0, 0.5, truth.shape), obs=pd.DataFrame(index=NAMES), var=var
+        )
+        for name in ("K562", "RPE1")
+    }
+    table = pd.DataFrame(rng.normal(size=(N, 5)), index=NAMES)
+    covariance = pd.DataFrame(rng.normal(size=(N, 20)), index=NAMES, columns=var.index)
+    if query_effects is not None:
+        truth[9:] = query_effects
+    mean = 5 + np.vstack([np.zeros(20), truth])
+    obs = pd.DataFrame({"n_cells": 10}, index=[CONTROL, *NAMES])
+    return World(sources, anndata.AnnData(mean, obs=obs, var=var), table, covariance)
+
+
+def predictions(make, world):
+    """Build a model, fit it on control and support, ask for the query."""
+    return make(world).fit(world.bulk[[CONTROL, *SUPPORT]]).predict(QUERY).X
+
+
+def leaks(make):
+    """Whether any other truth about the query changes a single bit of a prediction."""
+    rng = np.random.default_rng(1)
+    others = [
+        rng.normal(size=(5, 20)),
+        1e6 * rng.normal(size=(5, 20)),
+        np.full((5, 20), -4.9),
+        world_of().bulk.X[:9:-1] - 5,  # the right effects, given to the wrong targets
+    ]
+    seen = predictions(make, world_of())
+    return any(predictions(make, world_of(o)).tobytes() != seen.tobytes() for o in others)
+
+
+def searched(world):
+    """Scaling, choice of features and a setting, each learnt within the folds."""
+    pipeline = make_pipeline(StandardScaler(), SelectFirst(3), Ridge())
+    grid = {"regressor__ridge__alpha": [0.1, 10], "scale": [0.5, 1]}
+    known = world.bulk[[CONTROL, *SUPPORT]]
+    folds = models.target_folds(known, n_splits=3)
+    return GridSearchCV(EffectModel(pipeline, world.table), grid, cv=folds)
+
+
+class SelectFirst(SelectKBest):
+    """Choose features by how well they predict the first gene."""
+
+    def __init__(self, k):
+        super().__init__(lambda x, y: f_regression(x, y[:, 0]), k=k)
+
+
+HONEST = {
+    "no change": lambda w: models.no_change(),
+    "mean": lambda w: models.mean_baseline(),
+    "CRISPR-informed mean": lambda w: models.crispr_mean(),
+    "bilinear": lambda w: models.linear_baseline(3),
+    "ridge": lambda w: models.ridge(w.table),
+    "ridge, source effects": lambda w: models.ridge(features.source_effects(w.sources)),
+    "kernel ridge": lambda w: models.kernel_ridge(w.table),
+    "kNN": lambda w: models.knn_baseline(w.table, 3),
+    "kNN, shrunken": lambda w: models.knn_baseline(w.table, 3, shrinkage="similarity"),
+    "control covariance": lambda w: models.control_covariance(w.covariance),
+    "additive": lambda w: models.additive(w.sources),
+    "joined tables": lambda w: models.ridge({"mine": w.table, "own": features.GeneLoadings(3)}),
+    "own expression": lambda w: models.ridge(features.own_expression(w.bulk)),
+    "forest": lambda w: EffectModel(RandomForestRegressor(3, random_state=0), w.table),
+    "grid search": searched,
+    "gain": lambda w: ContextGain(w.sources),
+    "gain, size kept": lambda w: ContextGain(w.sources, keep_size=True, shrinkage=[0, 1, 9]),
+    "residual ridge": lambda w: ResidualRidge(w.sources),
+    "bilinear, sources": lambda w: SourceBilinear(w.sources, n_components=4),
+    "blend": lambda w: Blend(ContextGain(w.sources), models.ridge(w.table), n0=[0, 2, 8]),
+    "blend, knocked down": lambda w: KnockedDown(
+        Blend(ResidualRidge(w.sources), models.kernel_ridge(w.table))
+    ),
+}
+
+
+class FitsOnEverything(BaseEstimator):
+    """Takes more than it is given."""
+
+    def __init__(self, model, world):
+        self.model, self.world = model, world
+
+    def fit(self, bulk):
+        self.model_ = clone(self.model).fit(self.world.bulk)
+        return self
+
+    def predict(self, targets):
+        return self.model_.predict(targets)
+
+
+class Standardised(FitsOnEverything):
+    """Scales every gene by its spread over all targets, the query's among them."""
+
+    def fit(self, bulk):
+        self.spread_ = self.world.bulk.X.std(axis=0)
+        known = bulk.copy()
+        known.X = known.X / self.spread_
+        self.model_ = clone(self.model).fit(known)
+        return self
+
+    def predict(self, targets):
+        pred = self.model_.predict(targets)
+        pred.X = (pred.X * self.spread_).astype(np.float32)
+        return pred
+
+
+class OnVariableGenes(FitsOnEverything):
+    """Predicts no change of genes that vary little over all targets, the query's among them."""
+
+    def fit(self, bulk):
+        self.base_ = bulk[CONTROL].X.ravel()
+        spread = self.world.bulk.X.std(axis=0)
+        self.quiet_ = spread < np.median(spread)
+        self.model_ = clone(self.model).fit(bulk)
+        return self
+
+    def predict(self, targets):
+        pred = self.model_.predict(targets)
+        pred.X[:, self.quiet_] = self.base_[self.quiet_]
+        return pred
+
+
+def tuned_on_the_query(world):
+    errors = {}
+    for alpha in np.geomspace(0.001, 1000, 30):
+        model = models.ridge(world.table, alpha=alpha)
+        pred = model.fit(world.bulk[[CONTROL, *SUPPORT]]).predict(QUERY)
+        errors[alpha] = np.abs(pred[QUERY].X - world.bulk[QUERY].X).mean()
+    return models.ridge(world.table, alpha=min(errors, key=errors.get))
+
+
+def all_effects(world):
+    return effects(world.bulk)
+
+
+LEAKY = {
+    "fitted on the query": lambda w: FitsOnEverything(models.mean_baseline(), w),
+    "features of the query": lambda w: models.ridge(features.GeneLoadings(3)(all_effects(w))),
+    "effects as features": lambda w: models.ridge(features.source_effects({"H1": all_effects(w)})),
+    "the context is its own source": lambda w: ContextGain(w.sources | {"H1": all_effects(w)}),
+    "components of the query": lambda w: ResidualRidge(
+        w.sources, alpha=1.0, features=features.source_components({"H1": all_effects(w)}, 3)
+    ),
+    "genes scaled with the query": lambda w: Standardised(models.linear_baseline(3), w),
+    "genes chosen with the query": lambda w: OnVariableGenes(models.mean_baseline(), w),
+    "setting tuned on the query": tuned_on_the_query,
+    "size of the query's effects": lambda w: EffectModel(
+        Ridge(), w.table, scale=float(np.abs(all_effects(w)[QUERY].X).mean())
+    ),
+    "knock-down of the query": lambda w: models.crispr_mean(
+        residual=float(np.clip(np.expm1(w.bulk["G9", "G9"].X.item()) / np.expm1(5), 0, 1))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_nothing_of_the_query_leaks(name):
+    assert not leaks(HONEST[name])
+
+
+@pytest.mark.parametrize("name", LEAKY)
+def test_a_planted_leak_is_found(name):
+    assert leaks(LEAKY[name])
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_models_behave_as_estimators_on_a_pseudobulk(name, snapshot):
+    """What scikit-learn checks on arrays: settings and data stay, refits and pickles agree."""
+    take, same = snapshot
+    world = world_of()
+    known = world.bulk[[CONTROL, *SUPPORT]].copy()
+    model, before = HONEST[name](world), take(known)
+    settings = pickle.dumps(sorted(model.get_params(deep=False))), repr(model)
+    assert model.fit(known) is model
+    same(known, before)
+    assert (pickle.dumps(sorted(model.get_params(deep=False))), repr(model)) == settings
+    seen = model.predict(QUERY)
+    assert seen.obs_names.tolist() == [CONTROL, *QUERY] and np.isfinite(seen.X).all()
+    again = clone(model).fit(known, None).predict(QUERY[::-1])
+    np.testing.assert_allclose(again[QUERY].X, seen[QUERY].X, atol=1e-5)
+    if name != "grid search":  # its choice of features is a lambda, which cannot be pickled
+        kept = pickle.loads(pickle.dumps(model)).predict(QUERY)
+        np.testing.assert_array_equal(kept.X, seen.X)
+    real = world.bulk[QUERY].X
+    assert model.score(world.bulk[[CONTROL, *QUERY]]) == pytest.approx(
+        -np.abs(seen[QUERY].X - real).mean()
+    )

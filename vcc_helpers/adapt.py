@@ -1,7 +1,11 @@
 """Few-shot adapters: carry effects from contexts that were measured into a new one.
 
+Every adapter is fitted on a support set: the new context's control and a few measured targets.
+The control alone is zero-shot, the zero end of the same curve. A strength that is given as a list
+is chosen by leave-one-out on the support set, and on nothing else.
+
 Taught in: notebooks/07_few_shot_adaptation.
-Needs: cells.py, effects.py, features.py, models.py.
+Needs: cells.py, effects.py, features.py, models.py and what these need.
 
 >>> import vcc_helpers as vcc
 >>> screen = vcc.datasets.load_hipsc_screen()
@@ -13,20 +17,132 @@ Needs: cells.py, effects.py, features.py, models.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anndata
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
 from .cells import CONTROL, some_of
 from .effects import control_row, effects
-from .models import bulk_of_effects, target_index
+from .features import resolve, source_components, stack_effects
+from .models import (
+    BulkModel,
+    bulk_of_effects,
+    cross_predict,
+    gain_products,
+    shrunken_gains,
+    target_index,
+)
 
 
-class ContextGain(BaseEstimator):
+class SourceAdapter(BulkModel):
+    """What adapters share: sources, a support set, a prediction for targets of the sources.
+
+    A subclass has ``_learn(targets, effect)``, which sees the support set, ``(n_targets,
+    n_genes)``, perhaps empty, and ``_effect(targets)``, which returns ``(n_targets, n_genes)``.
+    Both are only asked about targets that some source measured, or that the fallback stands for.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+
+    def fit(self, bulk: anndata.AnnData, y: None = None) -> SourceAdapter:
+        """Learn from the support set.
+
+        Parameters
+        ----------
+        bulk
+            Pseudobulk of the new context, ``(n_groups, n_genes)``: the control's row, and one row
+            a support target. The control alone means zero-shot.
+        y
+            Ignored; it is there because scikit-learn's tools pass it.
+
+        Returns
+        -------
+        SourceAdapter
+            Itself.
+
+        Raises
+        ------
+        TypeError
+            `bulk` is no AnnData.
+        ValueError
+            There is no source, a source's genes differ from `bulk`'s, `bulk` holds NaN, or a
+            setting is out of range.
+        KeyError
+            `bulk` has no control row.
+        """
+        self._check_bulk(bulk)
+        self._check(bulk)
+        support = effects(bulk, control=self.control)
+        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
+        usable = self._covered(support.obs_names)
+        self.support_ = support.obs_names[usable]
+        self._learn(self.support_, np.asarray(support.X[usable], dtype=np.float64))
+        return self
+
+    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
+        """Predict the pseudobulk of targets in the new context.
+
+        Parameters
+        ----------
+        targets
+            Names of perturbations that at least one source measured.
+
+        Returns
+        -------
+        AnnData
+            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
+
+        Raises
+        ------
+        KeyError
+            No source measured a target, and there is no fallback.
+        TypeError
+            `targets` is one string instead of a list.
+        """
+        check_is_fitted(self)
+        targets = target_index(targets)
+        covered = self._covered(targets)
+        for lacking, known in self._known().items():
+            missing = targets[~covered & ~targets.isin(known)]
+            if len(missing):
+                raise KeyError(
+                    f"{lacking} {some_of(missing)}: {covered.sum()} of {len(targets)} targets "
+                    "asked are covered; leave these out, or give fallback='mean'"
+                )
+        effect = self._effect(targets)
+        return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
+
+    def _check(self, bulk: anndata.AnnData) -> None:
+        if not self.sources:
+            raise ValueError("no source context was given; expected at least one")
+        if self.fallback not in (None, "mean"):
+            raise ValueError(f"fallback={self.fallback!r}; expected None or 'mean'")
+        for name, delta in self.sources.items():
+            if not np.array_equal(delta.var_names, bulk.var_names):
+                raise ValueError(
+                    f"source {name!r} has other genes than the new context ({delta.n_vars} and "
+                    f"{bulk.n_vars}), or another order; select them with "
+                    "source[:, bulk.var_names]"
+                )
+
+    def _known(self) -> dict[str, pd.Index]:
+        """Which targets can be told apart, by what is said of the others."""
+        measured = set().union(*(delta.obs_names for delta in self.sources.values()))
+        return {"no source context measured": pd.Index(sorted(measured))}
+
+    def _covered(self, targets: pd.Index) -> np.ndarray:
+        if self.fallback == "mean":
+            return np.ones(len(targets), dtype=bool)
+        return np.all([targets.isin(known) for known in self._known().values()], axis=0)
+
+
+class ContextGain(SourceAdapter):
     r"""Predict a target's effect as a weighted sum of its effects in other contexts.
 
     Parameters
@@ -36,7 +152,15 @@ class ContextGain(BaseEstimator):
         the new context in its order.
     shrinkage
         How many support targets the starting point is worth, :math:`\alpha \ge 0`. 0 trusts
-        the support set alone.
+        the support set alone, ``inf`` the starting point. Of a list, the best by leave-one-out
+        on the support set.
+    keep_size
+        Divide the gains by their sum (negative ones count as 0), so that the support set decides
+        whom to trust and not how large effects are. Without it, noise makes predictions from 1
+        to 5 support targets small, and PDS suffers.
+    fallback
+        What to predict for a target that no source measured: ``None`` raises a KeyError,
+        ``"mean"`` takes each source's mean effect for it.
     control
         Name of the control's row in a pseudobulk.
 
@@ -44,6 +168,10 @@ class ContextGain(BaseEstimator):
     ----------
     gain_
         One weight a source context, a Series.
+    shrinkage_
+        The shrinkage in use.
+    support_
+        Support targets that some source measured.
 
     Notes
     -----
@@ -65,15 +193,306 @@ class ContextGain(BaseEstimator):
         self,
         sources: Mapping[str, anndata.AnnData],
         *,
-        shrinkage: float = 1.0,
+        shrinkage: float | Sequence[float] = 1.0,
+        keep_size: bool = False,
+        fallback: str | None = None,
         control: str = CONTROL,
     ):
         self.sources = sources
         self.shrinkage = shrinkage
+        self.keep_size = keep_size
+        self.fallback = fallback
         self.control = control
 
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> ContextGain:
-        """Learn one gain a source from the support set.
+    def _learn(self, targets: pd.Index, effect: np.ndarray) -> None:
+        x, present = self._stack(targets)
+        full = present.all(axis=0)
+        x, effect = x[:, full], effect[full]
+        gram, product = gain_products(x, effect)
+
+        def held_out(shrinkage: float) -> np.ndarray:
+            rest = ~np.eye(len(effect), dtype=bool)
+            gains = [self._gains(gram[others], product[others], shrinkage) for others in rest]
+            return effect - np.einsum("tc,ctg->tg", gains, x)
+
+        self.shrinkage_ = choose(self.shrinkage, held_out, len(effect))
+        gain = self._gains(gram, product, self.shrinkage_)
+        self.gain_ = pd.Series(gain, index=list(self.sources), name="gain")
+
+    def _gains(self, gram: np.ndarray, product: np.ndarray, shrinkage: float) -> np.ndarray:
+        prior = np.full(len(self.sources), 1 / len(self.sources))
+        gain = shrunken_gains(gram, product, prior=prior, shrinkage=shrinkage)
+        if not self.keep_size:
+            return gain
+        gain = np.maximum(gain, 0)
+        return gain / gain.sum() if gain.sum() > 0 else prior
+
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        stack, present = self._stack(targets)
+        scale = len(self.sources) / present.sum(axis=0)
+        return np.tensordot(self.gain_.to_numpy(), stack, axes=1) * scale[:, None]
+
+    def _stack(self, targets: pd.Index) -> tuple[np.ndarray, np.ndarray]:
+        stack, present = stack_effects(self.sources, targets)
+        nowhere = ~present.any(axis=0)
+        if nowhere.any():
+            for block, delta in zip(stack, self.sources.values(), strict=True):
+                block[nowhere] = np.mean(delta.X, axis=0, dtype=np.float64)
+            present[:, nowhere] = True
+        return stack, present
+
+
+class ResidualRidge(SourceAdapter):
+    r"""Predict the weighted mean of the sources, and what that leaves by ridge regression.
+
+    Parameters
+    ----------
+    sources
+        As for :class:`ContextGain`.
+    n_components
+        Number of source components that describe a target, K.
+    shrinkage
+        As for :class:`ContextGain`, which makes the starting point :math:`z_t` with
+        ``keep_size=True``; ``inf`` starts from the plain mean of the sources.
+    alpha
+        Penalty, above 0; ``inf`` keeps zero-shot. Of a list, the best by leave-one-out on the
+        support set.
+    features
+        A table whose index holds targets, to describe them by instead of the source components.
+    fallback
+        What to predict for a target that no source measured, or that `features` lacks: ``None``
+        raises a KeyError; ``"mean"`` takes the mean of the sources' effects, and of the features.
+    control
+        Name of the control's row in a pseudobulk.
+
+    Attributes
+    ----------
+    alpha_
+        The penalty in use.
+    gain_
+        The weight of each source in the starting point, a Series.
+    support_
+        Support targets that some source measured.
+
+    Notes
+    -----
+    With the weighted mean :math:`z_t` of a target's source effects, the residuals
+    :math:`R = Y - Z` of the support set, and the similarity
+    :math:`k(t, u) = 1 + \phi_t \cdot \phi_u` of the targets' components, centred and scaled to a
+    mean squared length of 1 over the targets of the sources:
+
+    .. math:: \hat y_q = z_q + k_q (K + \alpha I)^{-1} R
+
+    The 1 stands for what the new context adds to every effect. A huge :math:`\alpha` leaves
+    :math:`z_q`, and so does an empty support set: that is zero-shot. While :math:`\alpha` is
+    chosen, the few gains of the starting point stay those of the whole support set. The
+    components take a moment; where many support sets are tried, make them once and give them as
+    `features`.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, anndata.AnnData],
+        *,
+        n_components: int = 10,
+        shrinkage: float | Sequence[float] = 1.0,
+        alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf),
+        features: pd.DataFrame | None = None,
+        fallback: str | None = None,
+        control: str = CONTROL,
+    ):
+        self.sources = sources
+        self.n_components = n_components
+        self.shrinkage = shrinkage
+        self.alpha = alpha
+        self.features = features
+        self.fallback = fallback
+        self.control = control
+
+    def _learn(self, targets: pd.Index, effect: np.ndarray) -> None:
+        if not np.all(np.asarray(self.alpha) > 0):
+            raise ValueError(f"alpha={self.alpha}; expected above 0")
+        self.zero_shot_ = self._start(targets, effect)
+        self.features_ = self._describe()
+        parts = self._parts(targets, effect - self._zero_shot(targets))
+
+        def held_out(alpha: float) -> np.ndarray:
+            return sum(left_out_residuals(similar, r, alpha) for similar, r in parts)
+
+        self.alpha_ = choose(self.alpha, held_out, len(targets))
+        self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
+
+    def _start(self, targets: pd.Index, effect: np.ndarray) -> pd.DataFrame:
+        """Carry the effects of every target of the sources over."""
+        start = ContextGain(self.sources, shrinkage=self.shrinkage, keep_size=True)
+        measured = np.any([targets.isin(d.obs_names) for d in self.sources.values()], axis=0)
+        start._learn(targets[measured], effect[measured])
+        self.gain_ = start.gain_
+        every = next(iter(start._known().values()))
+        return pd.DataFrame(start._effect(every), index=every, columns=self.var_.index)
+
+    def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
+        """Pairs of similarities and residuals; what each pair learns is added up."""
+        return [(self._similarity(targets), residual)]
+
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        return self._zero_shot(targets) + self._similarity(targets) @ self.dual_[0]
+
+    def _describe(self) -> pd.DataFrame:
+        """Describe targets without a look at the new context."""
+        table = resolve(self.features)
+        if table is None:
+            table = source_components(self.sources, self.n_components)
+        if not np.isfinite(table.to_numpy(dtype=np.float64)).all():
+            raise ValueError("features hold NaN or infinite values; leave those rows out")
+        known = table.index.isin(self.zero_shot_.index)
+        centred = table - table[known].mean()
+        length = np.sqrt((centred[known] ** 2).sum(axis=1).mean())
+        return centred / (length if length > 0 else 1.0)
+
+    def _known(self) -> dict[str, pd.Index]:
+        described = {} if self.features is None else {"no features for": self.features.index}
+        return super()._known() | described
+
+    def _zero_shot(self, targets: pd.Index) -> np.ndarray:
+        effect = self.zero_shot_.reindex(targets).to_numpy(copy=True)
+        effect[~targets.isin(self.zero_shot_.index)] = self.zero_shot_.to_numpy().mean(axis=0)
+        return effect
+
+    def _similarity(self, targets: pd.Index) -> np.ndarray:
+        # only with the fallback is a target absent here; 0 is the mean of the features
+        a, b = (self.features_.reindex(t).fillna(0.0).to_numpy() for t in (targets, self.support_))
+        return 1 + a @ b.T
+
+
+class SourceBilinear(ResidualRidge):
+    r"""The bilinear model with components of the sources, adapted by a few targets.
+
+    Parameters
+    ----------
+    sources, shrinkage, alpha, features, fallback, control
+        As for :class:`ResidualRidge`.
+    n_components
+        Number of components, K, of genes and of targets.
+
+    Attributes
+    ----------
+    alpha_, gain_, support_
+        As for :class:`ResidualRidge`.
+
+    Notes
+    -----
+    As :class:`ResidualRidge`, but all that tells targets apart lies in the first K gene
+    components :math:`G` (genes x K, orthonormal) of the mean source effects :math:`z_t`, which
+    have the mean :math:`m`:
+
+    .. math:: \hat y_q = m + (z_q - m)\, G G^{\mathsf{T}} + b + \phi_q W G^{\mathsf{T}}
+
+    The shift b and the small matrix W are learnt from the support set by the same ridge
+    regression; without support both are 0. It is the model of Ahlmann-Eltze, Huber and Anders
+    (Nature Methods 2025) with both sides taken from other contexts, and so with a zero-shot end.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, anndata.AnnData],
+        *,
+        n_components: int = 20,
+        shrinkage: float | Sequence[float] = 1.0,
+        alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf),
+        features: pd.DataFrame | None = None,
+        fallback: str | None = None,
+        control: str = CONTROL,
+    ):
+        super().__init__(
+            sources,
+            n_components=n_components,
+            shrinkage=shrinkage,
+            alpha=alpha,
+            features=features,
+            fallback=fallback,
+            control=control,
+        )
+
+    def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
+        inside = self._project(residual)
+        # what the components cannot express still shifts every effect alike
+        return [
+            (self._similarity(targets), inside),
+            (np.ones((len(targets), len(targets))), residual - inside),
+        ]
+
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        shift = self.dual_[1].sum(axis=0)
+        return super()._effect(targets) + shift
+
+    def _describe(self) -> pd.DataFrame:
+        mean = self.zero_shot_.mean()
+        centred = self.zero_shot_ - mean
+        value, vector = np.linalg.eigh((centred @ centred.T).to_numpy())
+        largest = np.argsort(-value, kind="stable")[: self.n_components]
+        largest = largest[value[largest] > 1e-9 * value.max()]
+        scores = vector[:, largest] / np.sqrt(value[largest])
+        self.gene_components_ = centred.to_numpy().T @ scores
+        values = self._project(centred.to_numpy()) + mean.to_numpy()
+        self.zero_shot_ = pd.DataFrame(values, index=centred.index, columns=mean.index)
+        return super()._describe()
+
+    def _project(self, effect: np.ndarray) -> np.ndarray:
+        return effect @ self.gene_components_ @ self.gene_components_.T
+
+
+class Blend(BulkModel):
+    r"""Trust zero-shot while the support set is small, and what was learnt from it when it grows.
+
+    Parameters
+    ----------
+    zero_shot
+        A model that needs the new context's control only, such as :class:`ContextGain`.
+    adapted
+        Any model; it is fitted on the support set. Both are cloned, never changed.
+    n0
+        Number of support targets at which both count the same, 0 or more. Of a list, the best by
+        cross-validation on the support set.
+    control
+        Name of the control's row in a pseudobulk.
+
+    Attributes
+    ----------
+    zero_shot_, adapted_
+        The fitted models; `adapted_` is None without support.
+    n0_, weight_
+        The n0 in use, and the weight of the adapted model.
+
+    Notes
+    -----
+    With n support targets,
+
+    .. math:: \hat y = (1 - w)\, \hat y^{\text{zero-shot}} + w\, \hat y^{\text{adapted}},
+              \qquad w = \frac{n}{n + n_0}
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+
+    def __init__(
+        self,
+        zero_shot: BaseEstimator,
+        adapted: BaseEstimator,
+        *,
+        n0: float | Sequence[float] = 5.0,
+        control: str = CONTROL,
+    ):
+        self.zero_shot = zero_shot
+        self.adapted = adapted
+        self.n0 = n0
+        self.control = control
+
+    def fit(self, bulk: anndata.AnnData, y: None = None) -> Blend:
+        """Fit both models.
 
         Parameters
         ----------
@@ -85,31 +504,35 @@ class ContextGain(BaseEstimator):
 
         Returns
         -------
-        ContextGain
+        Blend
             Itself.
 
         Raises
         ------
         ValueError
-            There is no source, a source's genes differ from `bulk`'s, or `shrinkage` is negative.
+            `n0` is negative.
         KeyError
             `bulk` has no control row.
         """
-        self._check(bulk)
-        support = effects(bulk, control=self.control)
-        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
-        stack, present = self._stack(support.obs_names)
-        full = present.all(axis=0)
-        x = stack[:, full].reshape(len(self.sources), -1)
-        target = np.asarray(support.X[full], dtype=np.float64).ravel()
-        prior = np.full(len(self.sources), 1 / len(self.sources))
-        gram = x @ x.T
-        weight = self.shrinkage * np.trace(gram) / len(prior) / max(full.sum(), 1)
-        penalty = weight * np.eye(len(prior))
-        # lstsq, since without shrinkage two sources that agree leave the split between them open
-        gain = prior + np.linalg.lstsq(gram + penalty, x @ (target - prior @ x), rcond=None)[0]
-        self.gain_ = pd.Series(gain, index=list(self.sources), name="gain")
+        if not np.all(np.asarray(self.n0) >= 0):
+            raise ValueError(f"n0={self.n0}; expected 0 or more")
+        self._check_bulk(bulk)
+        n = effects(bulk, control=self.control).n_obs
+        self.zero_shot_ = clone(self.zero_shot).fit(bulk[[self.control]])
+        self.adapted_ = clone(self.adapted).fit(bulk) if n else None
+        self.n0_ = self.n0 if np.ndim(self.n0) == 0 else self._choose(bulk)
+        self.weight_ = n / (n + self.n0_) if n else 0.0
         return self
+
+    def _choose(self, bulk: anndata.AnnData) -> float:
+        n, targets = bulk.n_obs - 1, bulk.obs_names[bulk.obs_names != self.control]
+        if n < 2:
+            return choose(self.n0, None, n)
+        folds = {"n_splits": min(n, 5), "control": self.control}
+        learnt = cross_predict(self.adapted, bulk, **folds)[targets].X
+        given = self.zero_shot_.predict(targets)[targets].X
+        real = np.asarray(bulk[targets].X, dtype=np.float64)
+        return choose(self.n0, lambda n0: real - given - n / (n + n0) * (learnt - given), n)
 
     def predict(self, targets: Iterable[str]) -> anndata.AnnData:
         """Predict the pseudobulk of targets in the new context.
@@ -117,53 +540,93 @@ class ContextGain(BaseEstimator):
         Parameters
         ----------
         targets
-            Names of perturbations that at least one source measured.
+            Names of perturbations that both models can predict.
 
         Returns
         -------
         AnnData
             Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
-
-        Raises
-        ------
-        KeyError
-            No source measured a target.
-        TypeError
-            `targets` is one string instead of a list.
         """
         check_is_fitted(self)
-        targets = target_index(targets)
-        stack, present = self._stack(targets)
-        if not present.any(axis=0).all():
-            missing = targets[~present.any(axis=0)]
-            raise KeyError(
-                f"no source context measured {some_of(missing)}: {present.any(axis=0).sum()} of "
-                f"{len(targets)} targets asked are covered; leave these out"
-            )
-        scale = len(self.sources) / present.sum(axis=0)
-        effect = np.tensordot(self.gain_.to_numpy(), stack, axes=1) * scale[:, None]
-        return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
+        pred = self.zero_shot_.predict(targets)
+        if self.weight_ > 0:
+            learnt = self.adapted_.predict(targets).X
+            pred.X[1:] += np.float32(self.weight_) * (learnt[1:] - pred.X[1:])
+        return pred
 
-    def _check(self, bulk: anndata.AnnData) -> None:
-        if not self.sources:
-            raise ValueError("no source context was given; expected at least one")
-        if self.shrinkage < 0:
-            raise ValueError(f"shrinkage={self.shrinkage}; expected 0 or more")
-        for name, delta in self.sources.items():
-            if not np.array_equal(delta.var_names, bulk.var_names):
-                raise ValueError(
-                    f"source {name!r} has other genes than the new context ({delta.n_vars} and "
-                    f"{bulk.n_vars}), or another order; select them with "
-                    "source[:, bulk.var_names]"
-                )
 
-    def _stack(self, targets: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-        """Effects, ``(n_sources, n_targets, n_genes)``, 0 where absent, and what is present."""
-        rows = [delta.obs_names.get_indexer(targets) for delta in self.sources.values()]
-        stack = np.stack(
-            [
-                np.where(row[:, None] >= 0, np.asarray(delta.X, dtype=np.float64)[row], 0.0)
-                for row, delta in zip(rows, self.sources.values(), strict=True)
-            ]
-        )
-        return stack, np.array(rows) >= 0
+def choose(
+    strength: float | Sequence[float],
+    held_out: Callable[[float], np.ndarray] | None,
+    n_support: int,
+) -> float:
+    """Choose how strongly to hold back, on the support set alone.
+
+    Parameters
+    ----------
+    strength
+        A number, which is taken as it is; or several to choose from.
+    held_out
+        Gives for a strength the errors on support targets that were left out of the fit.
+    n_support
+        Number of support targets. Below 2 nothing can be left out, and the greatest strength,
+        which is the most careful, is taken.
+
+    Returns
+    -------
+    float
+        The strength with the smallest mean absolute error; of equals the greatest.
+
+    Raises
+    ------
+    ValueError
+        There is nothing to choose from.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    if np.ndim(strength) == 0:
+        return strength
+    if not len(strength):
+        raise ValueError("no strength to choose from; give a number, or a list of some")
+    if n_support < 2:
+        return float(max(strength))
+    error = {float(s): np.abs(held_out(s)).mean() for s in sorted(strength, reverse=True)}
+    return min(error, key=error.get)
+
+
+def left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+    r"""Return the errors of kernel ridge regression on targets left out one at a time.
+
+    Parameters
+    ----------
+    similar
+        Similarities K of the targets, ``(n, n)``.
+    y
+        What to predict, ``(n, n_genes)``.
+    alpha
+        Penalty, above 0; ``inf`` predicts 0.
+
+    Returns
+    -------
+    ndarray
+        Truth minus prediction, ``(n, n_genes)``.
+
+    Notes
+    -----
+    No refitting: with :math:`A = (K + \alpha I)^{-1}` the error of target i is
+    :math:`(A Y)_i / A_{ii}`.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    if np.isinf(alpha):
+        return y
+    inverse = _inverse(similar, alpha)
+    return (inverse @ y) / np.diag(inverse)[:, None]
+
+
+def _inverse(similar: np.ndarray, alpha: float) -> np.ndarray:
+    if np.isinf(alpha):
+        return np.zeros_like(similar)
+    return np.linalg.inv(similar + alpha * np.eye(len(similar)))

@@ -1,10 +1,10 @@
 """Perturbation features: what is known of a target before it is silenced here.
 
 A feature table has one row a target. A model can only predict targets that have a row, so each
-table can say which of the asked targets it covers.
+table can say which of the asked targets it covers. A target without a row is missing, never zero.
 
 Taught in: notebooks/05_linear_baseline and notebooks/06_knn_baseline.
-Needs no sibling module.
+Needs: cells.py, effects.py, kernels.py, storage.py.
 
 >>> import anndata, numpy, pandas
 >>> obs, var = pandas.DataFrame(index=["SOX2"]), pandas.DataFrame(index=["G1", "G2"])
@@ -15,12 +15,22 @@ Needs no sibling module.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
+from scipy import sparse
+
+from .cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, some_of
+from .effects import control_row, lognorm_blocks
+
+#: Share of its expression that a silenced gene keeps: the median of the H1 training targets.
+RESIDUAL = 0.05
+#: Cells whose dense values are multiplied at once.
+ROWS_AT_ONCE = 1024
 
 
 def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
@@ -57,13 +67,452 @@ def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.Data
     return table.rename_axis(index="target_gene")
 
 
-def coverage(tables: Mapping[str, pd.DataFrame], targets: Iterable[str]) -> pd.DataFrame:
+def stack_effects(
+    effects_by_context: Mapping[str, anndata.AnnData], targets: pd.Index
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put the effects of targets in several contexts on top of each other.
+
+    Parameters
+    ----------
+    effects_by_context
+        Name of each context, and its effects, ``(n_perts, n_genes)``, the same genes in each.
+    targets
+        Names of perturbations, ``(n_targets,)``.
+
+    Returns
+    -------
+    tuple of ndarray
+        Effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not measure
+        the target; and which it did measure, ``(n_contexts, n_targets)``.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    rows = [delta.obs_names.get_indexer(targets) for delta in effects_by_context.values()]
+    stack = np.zeros((len(rows), len(targets), next(iter(effects_by_context.values())).n_vars))
+    for block, row, delta in zip(stack, rows, effects_by_context.values(), strict=True):
+        block[row >= 0] = np.asarray(delta.X)[row[row >= 0]]
+    return stack, np.array(rows) >= 0
+
+
+def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
+    """Average a target's effects over the contexts that measured it.
+
+    Parameters
+    ----------
+    effects_by_context
+        Name of each source context, and its effects, ``(n_perts, n_genes)``, the same genes in
+        each.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, every target that some context measured, sorted; columns genes; values
+        are effects, differences of mean lognorm values.
+
+    Raises
+    ------
+    ValueError
+        No context was given, or their genes differ.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    genes, targets = _genes_and_targets(effects_by_context)
+    stack, present = stack_effects(effects_by_context, targets)
+    mean = stack.sum(axis=0) / present.sum(axis=0)[:, None]
+    return pd.DataFrame(mean, index=targets, columns=genes)
+
+
+def source_components(
+    effects_by_context: Mapping[str, anndata.AnnData], n_components: int = 10
+) -> pd.DataFrame:
+    r"""Describe a target by a few numbers that sum up its effects in other contexts.
+
+    Parameters
+    ----------
+    effects_by_context
+        As for :func:`source_mean`.
+    n_components
+        Number of principal components, K. No more are used than there are.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, every target that some context measured, sorted; K columns, in the
+        unit of the effects. The mean over targets is 0; the sign of a component is arbitrary.
+
+    Raises
+    ------
+    ValueError
+        No context was given, or their genes differ.
+
+    Notes
+    -----
+    Targets are the observations of this principal component analysis; each is described by its
+    effects in all contexts side by side. Where a context did not measure a target, the mean of
+    those that did stands in.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    _, targets = _genes_and_targets(effects_by_context)
+    stack, present = stack_effects(effects_by_context, targets)
+    mean = stack.sum(axis=0) / present.sum(axis=0)[:, None]
+    stack += np.where(present[:, :, None], 0, mean)
+    stack -= stack.mean(axis=1, keepdims=True)
+    # few targets, many genes: the small matrix of products between targets holds all there is
+    value, vector = np.linalg.eigh(sum(block @ block.T for block in stack))
+    largest = np.argsort(-value, kind="stable")[: min(n_components, len(targets) - 1)]
+    scores = vector[:, largest] * np.sqrt(np.maximum(value[largest], 0))
+    return pd.DataFrame(scores, index=targets)
+
+
+def _genes_and_targets(
+    effects_by_context: Mapping[str, anndata.AnnData],
+) -> tuple[pd.Index, pd.Index]:
+    if not effects_by_context:
+        raise ValueError("no source context was given; expected at least one")
+    (first, delta), *others = effects_by_context.items()
+    for name, other in others:
+        if not other.var_names.equals(delta.var_names):
+            raise ValueError(
+                f"sources {first!r} and {name!r} differ in their genes ({delta.n_vars} and "
+                f"{other.n_vars}) or in the genes' order; select common ones with "
+                "source[:, genes]"
+            )
+    targets = sorted(set().union(*(d.obs_names for d in effects_by_context.values())))
+    return delta.var_names, pd.Index(targets, name="target_gene")
+
+
+def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """Check a table of gene features that you bring: annotations, a language model, networks.
+
+    Parameters
+    ----------
+    source
+        A DataFrame whose index holds genes; or the path of a ``.csv`` or ``.tsv`` (may end in
+        ``.gz``) whose first column does; or of an ``.npz`` with one list of names and one matrix
+        ``(n_names, n_features)``.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene; float64. A row of nothing but zeros says that nothing is known of the
+        gene, so it is left out; ``attrs["empty"]`` names those genes.
+
+    Raises
+    ------
+    ValueError
+        The file is of another kind or holds no such pair; a gene has more than one row; or a
+        value is no finite number.
+
+    Notes
+    -----
+    Taught in: notebooks/06_knn_baseline.
+    """
+    table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
+    table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()].unique()
+        raise ValueError(f"more than one row for {some_of(twice)}; keep one each")
+    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    if words:
+        raise ValueError(f"columns {some_of(words)} hold no numbers; drop them")
+    table = table.astype(np.float64)
+    bad = ~np.isfinite(table.to_numpy()).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"NaN or infinite features of {some_of(table.index[bad])}; leave these rows out: what "
+            "is missing is reported, not guessed"
+        )
+    empty = (table == 0).all(axis=1)
+    kept = table[~empty]
+    kept.attrs["empty"] = table.index[empty].tolist()
+    return kept
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    name = path.name.removesuffix(".gz")
+    if name.endswith((".csv", ".tsv")):
+        return pd.read_csv(path, sep="," if name.endswith(".csv") else "\t", index_col=0)
+    if not name.endswith(".npz"):
+        raise ValueError(f"cannot read {path.name}; expected .csv, .tsv (or these .gz) or .npz")
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    names = [a for a in arrays.values() if a.ndim == 1 and a.dtype.kind in "US"]
+    matrices = [a for a in arrays.values() if a.ndim == 2]
+    if len(names) != 1 or len(matrices) != 1 or len(names[0]) != len(matrices[0]):
+        shapes = {key: a.shape for key, a in arrays.items()}
+        raise ValueError(
+            f"{path.name} holds {shapes}; expected one list of names and one matrix with a row each"
+        )
+    return pd.DataFrame(matrices[0], index=names[0].astype(str))
+
+
+def own_expression(
+    bulk: anndata.AnnData, *, residual: float = RESIDUAL, control: str = CONTROL
+) -> pd.DataFrame:
+    r"""Describe a gene by its own expression in control cells, and by what silencing takes.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, ``(n_groups, n_genes)``, mean lognorm. Only the control's row is read, so no
+        perturbation can leak.
+    residual
+        Share of its expression, r, that a silenced gene is expected to keep, 0 to 1. What was
+        left in a screen that you have is ``knockdown(bulk)``.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, the genes that the control expresses; ``expression``, mean lognorm, m;
+        ``knockdown``, the effect of silencing on the gene itself,
+        :math:`\log(1 + r\,(e^{m} - 1)) - m`.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no control row.
+    ValueError
+        `residual` is negative or above 1.
+
+    Notes
+    -----
+    Taught in: notebooks/03_quality_and_knockdown.
+    """
+    mean = np.asarray(control_row(bulk, control), dtype=np.float64)
+    table = pd.DataFrame(
+        {"expression": mean, "knockdown": silenced(mean, residual) - mean}, index=bulk.var_names
+    )
+    return table[mean > 0].rename_axis(index="target_gene")
+
+
+def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
+    """Return the mean lognorm values that genes have when only a share of them is left.
+
+    Parameters
+    ----------
+    mean
+        Mean lognorm in the control, any shape.
+    residual
+        Share of the expression that is left, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        `residual` is negative or above 1.
+
+    Notes
+    -----
+    Taught in: notebooks/03_quality_and_knockdown.
+    """
+    if not 0 <= residual <= 1:
+        raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")
+    return np.log1p(residual * np.expm1(mean))
+
+
+def control_covariance(
+    controls: anndata.AnnData | str | Path,
+    targets: Iterable[str],
+    *,
+    within: str | None = None,
+    shrinkage: float = 0.1,
+    residual: float = RESIDUAL,
+    target_sum: float | None = None,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+) -> pd.DataFrame:
+    r"""Predict effects from how genes vary together in cells that nobody perturbed.
+
+    Parameters
+    ----------
+    controls
+        Control cells, counts or lognorm, ``(n_cells, n_genes)``, in memory, backed or the path
+        of an ``.h5ad``; read a block of rows at a time.
+    targets
+        Names of perturbations, ``(n_targets,)``. Memory grows with ``n_targets * n_genes``; the
+        whole covariance is never formed.
+    within
+        A column of ``obs``, such as the batch: only what varies within its groups counts.
+    shrinkage
+        Pull of the covariance towards a multiple of the identity, s, 0 to 1.
+    residual
+        Share of its expression that a silenced gene is expected to keep, 0 to 1.
+    target_sum
+        As for :func:`~vcc_helpers.effects.lognorm`.
+    perturbation_key, control
+        Where `controls` has this column, every cell must bear this label.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, those of `targets` that are genes and vary in the controls, in the
+        order given; columns genes; values are effects, differences of mean lognorm values. The
+        own effect is the knock-down.
+
+    Raises
+    ------
+    ValueError
+        There are other cells than controls, too few cells, or no target is a gene that varies;
+        `shrinkage` or `residual` is not from 0 to 1.
+    KeyError
+        ``obs`` has no column `within`.
+
+    Notes
+    -----
+    Linear response: a small input :math:`u` moves the means by :math:`\Sigma u`, where
+    :math:`\Sigma` is the covariance of genes without a perturbation. Silencing gene t is an input
+    to t alone, as large as its knock-down :math:`\delta_t` asks for:
+
+    .. math:: \Delta_g = \Sigma_{gt} \, \delta_t / \Sigma_{tt}, \qquad
+              \Sigma = (1 - s) \, S + s \, \bar\sigma^2 I
+
+    with the sample covariance :math:`S` and its mean variance :math:`\bar\sigma^2`; so s holds
+    back genes that hardly vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
+    genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814,
+    which fits the size of the input to the measured response; here the expected knock-down sets
+    it, so that a perturbation that nobody has measured can be predicted.
+
+    Taught in: notebooks/05_linear_baseline.
+    """
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f"shrinkage={shrinkage}; expected 0 to 1")
+    cells = open_cells(controls)
+    groups = _groups_of_controls(cells, within, perturbation_key, control)
+    asked = pd.Index(pd.unique(pd.Index(targets)))
+    asked = asked[asked.isin(cells.var_names)]
+    column = cells.var_names.get_indexer(asked)
+    mean, variance, rows = _moments(lognorm_blocks(cells, target_sum=target_sum), groups, column)
+    varies = variance[column] > 1e-9
+    if not varies.any():
+        raise ValueError("no target is a gene that varies in the controls; check the gene names")
+    asked, column, rows = asked[varies], column[varies], rows[varies]
+    delta = silenced(mean[column], residual) - mean[column]
+    own = (1 - shrinkage) * variance[column] + shrinkage * variance.mean()
+    response = (1 - shrinkage) * rows * (delta / own)[:, None]
+    response[np.arange(len(column)), column] = delta
+    return pd.DataFrame(response, index=asked.rename("target_gene"), columns=cells.var_names)
+
+
+def _groups_of_controls(
+    cells: anndata.AnnData, within: str | None, perturbation_key: str, control: str
+) -> np.ndarray:
+    """Check that all are controls; return the number of each cell's group."""
+    if perturbation_key in cells.obs:
+        labels = labels_of(cells, perturbation_key)
+        if (labels != control).any():
+            raise ValueError(
+                f"controls must hold control cells only; {(labels != control).sum()} of "
+                f"{len(labels)} are {some_of(labels[labels != control].unique())}; select them "
+                f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
+            )
+    if within is None:
+        groups = np.zeros(cells.n_obs, dtype=int)
+    else:
+        groups = pd.factorize(labels_of(cells, within))[0]
+    if cells.n_obs < groups.max(initial=0) + 2:
+        raise ValueError(f"{cells.n_obs} control cells are too few for a covariance")
+    return groups
+
+
+def _moments(
+    blocks: Iterable[tuple[int, sparse.csr_matrix | np.ndarray]],
+    groups: np.ndarray,
+    column: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and variance of every gene, and the covariance's rows of some; within groups."""
+    pivot = None
+    for start, block in blocks:
+        for first in range(0, block.shape[0], ROWS_AT_ONCE):
+            part = block[first : first + ROWS_AT_ONCE]
+            part = part.toarray() if sparse.issparse(part) else np.array(part)
+            if pivot is None:
+                # near the mean, so that float32 products lose nothing when it is subtracted
+                pivot = part.mean(axis=0)
+                total = np.zeros((groups.max() + 1, len(pivot)))
+                square, cross = np.zeros(len(pivot)), np.zeros((len(column), len(pivot)))
+            part -= pivot
+            member = np.eye(len(total), dtype=part.dtype)[groups[start + first :][: len(part)]]
+            total += member.T @ part
+            square += np.einsum("cg,cg->g", part, part)
+            cross += part[:, column].T @ part
+    size = np.bincount(groups)[:, None]
+    free = len(groups) - len(size)
+    variance = (square - (total**2 / size).sum(axis=0)) / free
+    cross -= (total[:, column] / size).T @ total
+    return pivot + total.sum(axis=0) / len(groups), variance, cross / free
+
+
+def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.DataFrame:
+    """Put feature tables side by side.
+
+    Parameters
+    ----------
+    tables
+        Name of each table, and the table; the index holds targets.
+    balance
+        Divide each table by the root mean square length of its rows, so that none outweighs
+        another. False keeps the values.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, the targets that every table has, in the first one's order; columns
+        ``(table, feature)``. ``attrs["left_out"]`` gives for each table the targets that it
+        lacks and another has.
+
+    Raises
+    ------
+    ValueError
+        No table was given, a table has a target twice, or no target is in all of them.
+
+    Notes
+    -----
+    Taught in: notebooks/06_knn_baseline.
+    """
+    if not tables:
+        raise ValueError("no table was given; expected at least one")
+    for name, table in tables.items():
+        if not table.index.is_unique:
+            twice = table.index[table.index.duplicated()].unique()
+            raise ValueError(f"table {name!r} has more than one row for {some_of(twice)}")
+    every = pd.Index(pd.unique(np.concatenate([table.index for table in tables.values()])))
+    kept = every[np.all([every.isin(table.index) for table in tables.values()], axis=0)]
+    if not len(kept):
+        sizes = ", ".join(f"{name}: {len(table)} targets" for name, table in tables.items())
+        raise ValueError(f"no target is in every table ({sizes})")
+    parts = []
+    for table in tables.values():
+        values = table.to_numpy(dtype=np.float64)
+        length = np.sqrt((values**2).sum(axis=1).mean()) if balance else 1.0
+        parts.append(table.loc[kept] / (length or 1.0))
+    names = [(name, _label(c)) for name, table in tables.items() for c in table.columns]
+    columns = pd.MultiIndex.from_tuples(names, names=["table", "feature"])
+    joined = pd.DataFrame(np.hstack(parts), index=kept.rename("target_gene"), columns=columns)
+    joined.attrs["left_out"] = {
+        name: every.difference(table.index, sort=False).tolist() for name, table in tables.items()
+    }
+    return joined
+
+
+def _label(column: object) -> str:
+    return " ".join(map(str, column)) if isinstance(column, tuple) else str(column)
+
+
+def coverage(
+    tables: pd.DataFrame | Mapping[str, pd.DataFrame], targets: Iterable[str]
+) -> pd.DataFrame:
     """Count which of the asked targets each feature table covers.
 
     Parameters
     ----------
     tables
-        Name and feature table; the index holds targets.
+        A feature table, whose index holds targets; or several, with their names.
     targets
         Targets that a model will be asked about.
 
@@ -77,6 +526,7 @@ def coverage(tables: Mapping[str, pd.DataFrame], targets: Iterable[str]) -> pd.D
     -----
     Taught in: notebooks/06_knn_baseline.
     """
+    tables = {"features": tables} if isinstance(tables, pd.DataFrame) else tables
     asked = pd.Index(pd.unique(pd.Index(targets)))
     rows = {
         name: {
@@ -150,3 +600,91 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
     return u[:, :n_components] * s[:n_components]
+
+
+@dataclass(frozen=True, eq=False)
+class EffectTable:
+    """Put a table whose values are effects into the gene order of the training data.
+
+    Called with training effects, it returns the table with one block of ``n_genes`` columns a
+    context; a gene that the table lacks is an error, not a zero.
+
+    Parameters
+    ----------
+    table
+        Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes
+        them. Values are effects.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+
+    table: pd.DataFrame
+
+    def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
+        """Return the table, ``(n_targets, n_contexts * n_genes)``.
+
+        Parameters
+        ----------
+        train_effects
+            Effects, ``(n_perts, n_genes)``; only its genes are used.
+
+        Raises
+        ------
+        ValueError
+            The table lacks a gene.
+        """
+        columns, genes = self.table.columns, train_effects.var_names
+        if columns.nlevels == 1:
+            wanted = genes
+        else:
+            contexts = columns.get_level_values(0).unique()
+            wanted = pd.MultiIndex.from_product([contexts, genes])
+        place = columns.get_indexer(wanted)
+        if (place < 0).any():
+            lost = wanted[place < 0]
+            raise ValueError(
+                f"the table has no effects on {some_of(lost)}: {len(lost)} of {len(wanted)} "
+                "columns are missing; give the data and the table the same genes"
+            )
+        if np.array_equal(place, np.arange(len(columns))):
+            return self.table
+        return self.table.iloc[:, place]
+
+
+def resolve(
+    features: pd.DataFrame | Callable | Mapping | None,
+    train_effects: anndata.AnnData | None = None,
+) -> pd.DataFrame | None:
+    """Make the feature table that a model asks for.
+
+    Parameters
+    ----------
+    features
+        A table; a function that makes one from training effects; a mapping of names to these,
+        which are joined; or None.
+    train_effects
+        Effects, ``(n_perts, n_genes)``, for the functions.
+
+    Returns
+    -------
+    DataFrame or None
+        The table; None where there is none.
+
+    Raises
+    ------
+    ValueError
+        A target has more than one row.
+
+    Notes
+    -----
+    Taught in: notebooks/05_linear_baseline.
+    """
+    if isinstance(features, Mapping):
+        return join({name: resolve(part, train_effects) for name, part in features.items()})
+    table = features(train_effects) if callable(features) else features
+    if table is not None and not table.index.is_unique:
+        twice = table.index[table.index.duplicated()].unique()
+        raise ValueError(f"more than one row of features for {some_of(twice)}; keep one each")
+    return table

@@ -4,7 +4,7 @@ Every model learns from a pseudobulk and predicts one, so any two can be compare
 regressor of scikit-learn can be put in.
 
 Taught in: notebooks/04_mean_baseline, 05_linear_baseline and 06_knn_baseline.
-Needs: cells.py, effects.py, features.py.
+Needs: cells.py, effects.py, features.py and what these need.
 
 >>> import vcc_helpers as vcc
 >>> bulk = vcc.pseudobulk(vcc.datasets.load_h1_sample())
@@ -14,23 +14,71 @@ Needs: cells.py, effects.py, features.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import anndata
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.dummy import DummyRegressor
+from sklearn.metrics.pairwise import cosine_distances, euclidean_distances, pairwise_kernels
 from sklearn.model_selection import KFold
 from sklearn.neighbors import KNeighborsRegressor
+from sklearn.preprocessing import KernelCenterer
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .cells import CONTROL, some_of
-from .effects import control_row, effects
-from .features import GeneLoadings, gene_scores
+from .effects import control_row, effects, knockdown
+from .features import EffectTable, GeneLoadings, gene_scores, resolve, silenced, source_mean
 
 
-class EffectModel(BaseEstimator):
+class BulkModel(BaseEstimator):
+    """What every model here shares: it learns from a pseudobulk and is scored on one.
+
+    Notes
+    -----
+    Taught in: notebooks/04_mean_baseline.
+    """
+
+    def score(self, bulk: anndata.AnnData, y: None = None) -> float:
+        """Return how well the perturbations of a pseudobulk are predicted.
+
+        Parameters
+        ----------
+        bulk
+            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
+        y
+            Ignored; it is there because scikit-learn's tools pass it.
+
+        Returns
+        -------
+        float
+            Minus the MAE over targets and genes, mean lognorm; best 0, greater is better.
+        """
+        self._check_bulk(bulk)
+        targets = bulk.obs_names[bulk.obs_names != self.control]
+        error = self.predict(targets)[targets].X - np.asarray(bulk[targets].X, dtype=np.float64)
+        return -float(np.abs(error).mean())
+
+    @staticmethod
+    def _check_bulk(bulk: anndata.AnnData) -> None:
+        if not isinstance(bulk, anndata.AnnData):
+            raise TypeError(
+                f"expected a pseudobulk (AnnData), got {type(bulk).__name__}; make one of cells "
+                "with vcc_helpers.pseudobulk"
+            )
+        if not bulk.obs_names.is_unique:
+            twice = bulk.obs_names[bulk.obs_names.duplicated()].unique()
+            raise ValueError(f"the pseudobulk has more than one row for {some_of(twice)}")
+        bad = ~np.isfinite(bulk.X).all(axis=1)
+        if bad.any():
+            raise ValueError(
+                f"the pseudobulk's rows {some_of(bulk.obs_names[bad])} hold NaN or infinite "
+                "values; leave these rows out"
+            )
+
+
+class EffectModel(BulkModel):
     """Predict the effects of perturbations with any multi-output regressor.
 
     Parameters
@@ -40,10 +88,15 @@ class EffectModel(BaseEstimator):
         effects ``(n_perts, n_genes)``. It is cloned, never changed.
     features
         A table whose index holds targets; or a function that makes one from the training effects
-        (``(n_perts, n_genes)`` AnnData); or None where the regressor needs no features.
+        (``(n_perts, n_genes)`` AnnData); or a mapping of names to these, which
+        :func:`~vcc_helpers.features.join` puts side by side; or None where the regressor needs
+        no features.
     fallback
         What to predict for a target without features: ``None`` raises a KeyError, ``"mean"``
         predicts the mean training effect.
+    scale
+        Factor on what the prediction adds to the mean training effect. Below 1 is shrinkage,
+        which MAE rewards; above 1 exaggeration, which PDS rewards.
     control
         Name of the control's row in a pseudobulk.
 
@@ -56,20 +109,45 @@ class EffectModel(BaseEstimator):
 
     Notes
     -----
+    Settings are chosen as anywhere in scikit-learn. The search can be the regressor,
+    ``EffectModel(GridSearchCV(Ridge(), {"alpha": [1, 10]}), table)``; its folds are then the
+    training targets. Or it can be around the model, where features and scale can be searched,
+    too, with folds that keep the control's row in both parts:
+
+    >>> import vcc_helpers as vcc
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> screen = vcc.datasets.load_hipsc_screen()
+    >>> day = {d: vcc.pseudobulk(screen[screen.obs["day"] == d]) for d in (4, 5)}
+    >>> table = vcc.features.source_effects({"day 4": vcc.effects(day[4])})
+    >>> grid = {"regressor__alpha": [1, 100], "scale": [0.5, 1]}
+    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=target_folds(day[5]))
+    >>> search.fit(day[5]).best_estimator_.predict(["SOX2"]).shape
+    (2, 103)
+
+    Without ``scoring``, the MAE decides (:meth:`score`); a function ``scoring(model, bulk)``
+    may decide by any other metric. What a regressor learns from the training targets, such as a
+    ``StandardScaler`` in a pipeline, it learns within each fold.
+
     Taught in: notebooks/04_mean_baseline.
     """
 
     def __init__(
         self,
         regressor: BaseEstimator,
-        features: pd.DataFrame | Callable[[anndata.AnnData], pd.DataFrame] | None = None,
+        features: pd.DataFrame
+        | Callable[[anndata.AnnData], pd.DataFrame]
+        | Mapping[str, pd.DataFrame | Callable]
+        | None = None,
         *,
         fallback: str | None = None,
+        scale: float = 1.0,
         control: str = CONTROL,
     ):
         self.regressor = regressor
         self.features = features
         self.fallback = fallback
+        self.scale = scale
         self.control = control
 
     def fit(self, bulk: anndata.AnnData, y: None = None) -> EffectModel:
@@ -92,21 +170,21 @@ class EffectModel(BaseEstimator):
         KeyError
             `bulk` has no control row, or a training target has no features and there is no
             fallback.
+        TypeError
+            `bulk` is no AnnData.
         ValueError
-            `bulk` has no perturbation, or none with features; or a target has more than one row
-            of features.
+            `bulk` has no perturbation, or none with features; it holds NaN, or a row twice; or a
+            target has more than one row of features.
         """
         if self.fallback not in (None, "mean"):
             raise ValueError(f"fallback={self.fallback!r}; expected None or 'mean'")
+        self._check_bulk(bulk)
         train = effects(bulk, control=self.control)
         if train.n_obs == 0:
             raise ValueError("no perturbation to learn from: the pseudobulk has the control only")
         self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
         self.mean_effect_ = train.X.mean(axis=0, dtype=np.float64)
-        self.features_ = self.features(train) if callable(self.features) else self.features
-        if self.features_ is not None and not self.features_.index.is_unique:
-            twice = self.features_.index[self.features_.index.duplicated()].unique()
-            raise ValueError(f"more than one row of features for {some_of(twice)}; keep one each")
+        self.features_ = resolve(self.features, train)
         covered = self._covered(train.obs_names)
         if not covered.any():
             raise ValueError("no training target has features; nothing can be learnt")
@@ -142,6 +220,8 @@ class EffectModel(BaseEstimator):
         if covered.any():
             predicted = self.regressor_.predict(self._rows(targets[covered]))
             effect[covered] = np.reshape(predicted, (-1, effect.shape[1]))
+        if self.scale != 1:
+            effect = self.mean_effect_ + self.scale * (effect - self.mean_effect_)
         return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
 
     def _covered(self, targets: pd.Index) -> np.ndarray:
@@ -150,9 +230,16 @@ class EffectModel(BaseEstimator):
         covered = targets.isin(self.features_.index)
         if self.fallback is None and not covered.all():
             missing = targets[~covered]
+            left_out = self.features_.attrs.get("left_out", {})
+            where = [
+                f"; {name!r} lacks {some_of(lost)}"
+                for name, part in left_out.items()
+                if (lost := missing[missing.isin(part)]).size
+            ]
             raise KeyError(
                 f"no features for {some_of(missing)}: the table covers {covered.sum()} of "
-                f"{len(targets)} targets asked; leave these out, or give fallback='mean'"
+                f"{len(targets)} targets asked{''.join(where)}; leave these out, or give "
+                "fallback='mean'"
             )
         return covered
 
@@ -160,6 +247,96 @@ class EffectModel(BaseEstimator):
         if self.features_ is None:
             return np.zeros((len(targets), 1))
         return self.features_.loc[targets].to_numpy()
+
+
+class KnockedDown(BulkModel):
+    r"""Any model, with each target's own gene set to what silencing leaves of it.
+
+    Parameters
+    ----------
+    model
+        Anything with ``fit(bulk)`` and ``predict(targets)``. It is cloned, never changed.
+    residual
+        Share of its expression that a silenced gene keeps, r, 0 to 1. By default the median of
+        the training targets.
+    control
+        Name of the control's row in a pseudobulk.
+
+    Attributes
+    ----------
+    model_, residual_
+        The fitted model, and the share in use.
+
+    Notes
+    -----
+    In a screen with CRISPR interference one thing is known of every target before it is measured:
+    its own expression falls. With the control's mean lognorm m, the prediction for the target's
+    own gene is :math:`\log(1 + r (e^m - 1))`; all others are the model's. PDS leaves a target's
+    own gene out, so it hardly changes; MAE gains a little.
+
+    Taught in: notebooks/03_quality_and_knockdown.
+    """
+
+    def __init__(
+        self, model: BaseEstimator, *, residual: float | None = None, control: str = CONTROL
+    ):
+        self.model = model
+        self.residual = residual
+        self.control = control
+
+    def fit(self, bulk: anndata.AnnData, y: None = None) -> KnockedDown:
+        """Fit the model, and measure how much the training targets keep of their own expression.
+
+        Parameters
+        ----------
+        bulk
+            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
+        y
+            Ignored; it is there because scikit-learn's tools pass it.
+
+        Returns
+        -------
+        KnockedDown
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            No training target is an expressed gene and `residual` is not given, or it is not
+            from 0 to 1.
+        """
+        self._check_bulk(bulk)
+        left = knockdown(bulk, control=self.control).dropna()
+        if self.residual is None and left.empty:
+            raise ValueError(
+                "no training target is a gene that the control expresses, so its typical "
+                "knock-down is unknown; give residual=, such as 0.05"
+            )
+        self.residual_ = min(left.median(), 1.0) if self.residual is None else self.residual
+        silenced(np.zeros(1), self.residual_)
+        self.model_ = clone(self.model).fit(bulk)
+        return self
+
+    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
+        """Predict the pseudobulk of targets.
+
+        Parameters
+        ----------
+        targets
+            Names of perturbations; one that is no gene of the data is left as the model says.
+
+        Returns
+        -------
+        AnnData
+            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
+        """
+        check_is_fitted(self)
+        pred = self.model_.predict(targets)
+        column = pred.var_names.get_indexer(pred.obs_names)
+        row = np.flatnonzero(column >= 0)
+        base = control_row(pred, self.control)[column[row]]
+        pred.X[row, column[row]] = silenced(base, self.residual_)
+        return pred
 
 
 def target_index(targets: Iterable[str]) -> pd.Index:
@@ -331,6 +508,306 @@ class BilinearRegressor(_EffectRegressor):
         return effect.reshape(len(p), *self.shape_)
 
 
+class CentredKernelRidge(_EffectRegressor):
+    r"""Ridge regression around the training mean, by the similarities between targets.
+
+    Parameters
+    ----------
+    alpha
+        Penalty, above 0, in units of the mean squared length of the centred features. Large
+        values predict the mean.
+    kernel
+        Similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
+        ``"cosine"``, or another of scikit-learn's
+        :func:`~sklearn.metrics.pairwise.pairwise_kernels`.
+    gamma
+        Width of the kernel where it has one. By default 1 / median squared distance of two
+        training targets.
+
+    Notes
+    -----
+    With effects :math:`Y` (perturbations x genes), their mean :math:`b`, and the kernel matrix
+    :math:`K` of the training targets, centred as if each feature's mean were taken off:
+
+    .. math:: \hat y_q = b + k_q (K + \alpha \bar k I)^{-1} (Y - b), \qquad
+              \bar k = \tfrac1n \operatorname{tr} K
+
+    For a linear kernel that is ridge regression with an intercept, with the penalty
+    :math:`\alpha \bar k`; but it solves for n numbers a gene, not for one number a feature
+    and gene. So 150 targets with 36,000 features each and 18,080 genes take a second or so.
+
+    Taught in: notebooks/05_linear_baseline.
+    """
+
+    def __init__(self, alpha: float = 1.0, *, kernel: str = "linear", gamma: float | None = None):
+        self.alpha = alpha
+        self.kernel = kernel
+        self.gamma = gamma
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> CentredKernelRidge:
+        """Solve for one weight a training target and gene.
+
+        Parameters
+        ----------
+        X
+            Features, ``(n_perts, n_features)``.
+        y
+            Effects, ``(n_perts, n_genes)``.
+        """
+        if not self.alpha > 0:
+            raise ValueError(f"alpha={self.alpha}; expected above 0")
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
+        self.X_fit_, self.mean_ = X, y.mean(axis=0)
+        self.gamma_ = self._width() if self.gamma is None else self.gamma
+        self.centre_ = KernelCenterer()
+        gram = self.centre_.fit_transform(self._similarity(X))
+        penalty = self.alpha * (np.trace(gram) / len(gram) or 1.0)
+        self.dual_ = np.linalg.solve(gram + penalty * np.eye(len(gram)), y - self.mean_)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return effects, ``(n_perts, n_genes)``.
+
+        Parameters
+        ----------
+        X
+            Features, ``(n_perts, n_features)``.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        effect = self.centre_.transform(self._similarity(X)) @ self.dual_ + self.mean_
+        return effect.reshape(len(X), *self.shape_)
+
+    def _similarity(self, X: np.ndarray) -> np.ndarray:
+        width = {"gamma": self.gamma_, "filter_params": True}
+        return pairwise_kernels(X, self.X_fit_, metric=self.kernel, **width)
+
+    def _width(self) -> float:
+        squared = euclidean_distances(self.X_fit_, squared=True)
+        between = squared[np.triu_indices(len(squared), 1)]
+        return 1 / (np.median(between) if np.median(between) > 0 else 1.0) if len(between) else 1.0
+
+
+class ShrunkenNeighbors(_EffectRegressor):
+    r"""Average the most similar training targets, and pull the average towards the mean.
+
+    Parameters
+    ----------
+    n_neighbors
+        How many training targets to average, k; no more are used than there are.
+    shrinkage
+        0 takes the neighbours at their word, 1 predicts the mean, numbers between mix. Or
+        ``"similarity"``: 1 minus the mean cosine similarity of the neighbours, cut to 0 to 1, so
+        that a target unlike all others is predicted by the mean.
+
+    Notes
+    -----
+    With the mean training effect :math:`b` and the k targets N(q) whose features point most
+    nearly in the query's direction (ties: the first in training order):
+
+    .. math:: \hat y_q = b + (1 - s_q) \, \Bigl(\tfrac1k \sum_{t \in N(q)} y_t - b\Bigr)
+
+    Features whose mean is far from 0 are similar for all; ``make_pipeline(StandardScaler(),
+    ShrunkenNeighbors())`` centres them on the training targets.
+
+    Taught in: notebooks/06_knn_baseline.
+    """
+
+    def __init__(self, n_neighbors: int = 5, *, shrinkage: float | str = 0.5):
+        self.n_neighbors = n_neighbors
+        self.shrinkage = shrinkage
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> ShrunkenNeighbors:
+        """Remember the training targets.
+
+        Parameters
+        ----------
+        X
+            Features, ``(n_perts, n_features)``.
+        y
+            Effects, ``(n_perts, n_genes)``.
+        """
+        if self.n_neighbors < 1:
+            raise ValueError(f"n_neighbors={self.n_neighbors}; expected 1 or more")
+        word = isinstance(self.shrinkage, str)
+        if self.shrinkage != "similarity" if word else not 0 <= self.shrinkage <= 1:
+            raise ValueError(
+                f"shrinkage={self.shrinkage!r}; expected a number from 0 to 1, or 'similarity'"
+            )
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        self.X_fit_, self.y_, self.mean_ = X, y, y.mean(axis=0, dtype=np.float64)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return effects, ``(n_perts, n_genes)``.
+
+        Parameters
+        ----------
+        X
+            Features, ``(n_perts, n_features)``.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        distance = cosine_distances(X, self.X_fit_)
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, : self.n_neighbors]
+        average = np.stack([self.y_[rows].mean(axis=0, dtype=np.float64) for rows in nearest])
+        kept = np.full(len(X), 0.0 if isinstance(self.shrinkage, str) else 1 - self.shrinkage)
+        if isinstance(self.shrinkage, str):
+            kept = np.clip(1 - np.take_along_axis(distance, nearest, axis=1).mean(axis=1), 0, 1)
+        kept = kept.reshape(-1, *[1] * (average.ndim - 1))
+        return self.mean_ + kept * (average - self.mean_)
+
+
+class GainRegressor(_EffectRegressor):
+    r"""Features are effects already; learn how much to trust each block of them.
+
+    Parameters
+    ----------
+    prior
+        Sum of the gains to start from, shared equally between the blocks.
+    shrinkage
+        How many training targets the starting point is worth, :math:`\alpha \ge 0`. 0 trusts
+        the training targets alone, ``inf`` keeps the starting point.
+
+    Attributes
+    ----------
+    gain_
+        One number a block, ``(n_blocks,)``.
+
+    Notes
+    -----
+    The features are blocks :math:`x_c` of as many columns as there are genes, such as the effects
+    in source contexts. With the means over training targets :math:`\bar x_c` and :math:`b`:
+
+    .. math:: \hat y_t = b + \sum_c g_c (x_{ct} - \bar x_c)
+
+    and the gains as in :class:`vcc_helpers.adapt.ContextGain`. The mean stands for what the new
+    context adds to every effect.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+
+    def __init__(self, prior: float = 1.0, *, shrinkage: float = 1.0):
+        self.prior = prior
+        self.shrinkage = shrinkage
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> GainRegressor:
+        """Learn one gain a block.
+
+        Parameters
+        ----------
+        X
+            Effects, ``(n_perts, n_blocks * n_genes)``.
+        y
+            Effects, ``(n_perts, n_genes)``.
+
+        Raises
+        ------
+        ValueError
+            The features are no whole number of blocks, or `shrinkage` is negative.
+        """
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
+        if X.shape[1] % y.shape[1]:
+            raise ValueError(
+                f"{X.shape[1]} features are not whole blocks of {y.shape[1]} genes; expected "
+                "effects on the genes of the training data, such as features.source_effects makes"
+            )
+        self.mean_, self.centre_ = y.mean(axis=0), X.mean(axis=0)
+        blocks = self._blocks(X)
+        prior = np.full(len(blocks), self.prior / len(blocks))
+        products = gain_products(blocks, y - self.mean_)
+        self.gain_ = shrunken_gains(*products, prior=prior, shrinkage=self.shrinkage)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return effects, ``(n_perts, n_genes)``.
+
+        Parameters
+        ----------
+        X
+            Effects, ``(n_perts, n_blocks * n_genes)``.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        effect = self.mean_ + np.tensordot(self.gain_, self._blocks(X), axes=1)
+        return effect.reshape(len(X), *self.shape_)
+
+    def _blocks(self, X: np.ndarray) -> np.ndarray:
+        blocks = (X - self.centre_).reshape(len(X), -1, self.mean_.size)
+        return blocks.swapaxes(0, 1)
+
+
+def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return all that gains depend on, target by target, so that one can be left out.
+
+    Parameters
+    ----------
+    x
+        Effects in each source, ``(n_sources, n_targets, n_genes)``.
+    y
+        Effects to explain, ``(n_targets, n_genes)``.
+
+    Returns
+    -------
+    tuple of ndarray
+        Sums over genes: of two sources' effects, ``(n_targets, n_sources, n_sources)``; and of a
+        source's effect and the one to explain, ``(n_targets, n_sources)``.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    x = x.swapaxes(0, 1)
+    return x @ x.swapaxes(1, 2), (x @ y[:, :, None])[:, :, 0]
+
+
+def shrunken_gains(
+    gram: np.ndarray, product: np.ndarray, *, prior: np.ndarray, shrinkage: float
+) -> np.ndarray:
+    r"""Fit one gain a source by least squares, and shrink them towards a starting point.
+
+    Parameters
+    ----------
+    gram, product
+        As :func:`gain_products` makes them of effects :math:`x_{ct}` and :math:`y_t`.
+    prior
+        The starting point :math:`g^0`, ``(n_sources,)``.
+    shrinkage
+        How many targets the starting point is worth, :math:`\alpha \ge 0`, or ``inf``.
+
+    Returns
+    -------
+    ndarray
+        Gains, ``(n_sources,)``; `prior` where there is no target.
+
+    Raises
+    ------
+    ValueError
+        `shrinkage` is negative.
+
+    Notes
+    -----
+    With :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`,
+
+    .. math:: g = \arg\min_g \sum_t \| y_t - \sum_c g_c x_{ct} \|^2
+              + \alpha \bar e\, \| g - g^0 \|^2
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    if not shrinkage >= 0:
+        raise ValueError(f"shrinkage={shrinkage}; expected 0 or more")
+    if np.isinf(shrinkage):
+        return prior
+    n_targets, gram = len(gram), gram.sum(axis=0)
+    weight = shrinkage * np.trace(gram) / len(prior) / max(n_targets, 1)
+    penalty = weight * np.eye(len(prior))
+    # lstsq, since without shrinkage two sources that agree leave the split between them open
+    missed = product.sum(axis=0) - gram @ prior
+    return prior + np.linalg.lstsq(gram + penalty, missed, rcond=None)[0]
+
+
 def no_change() -> EffectModel:
     """Return the model that predicts the control for every target.
 
@@ -369,7 +846,60 @@ def linear_baseline(n_components: int = 10, *, ridge: float = 0.1) -> EffectMode
     return EffectModel(BilinearRegressor(n_components, ridge=ridge), GeneLoadings(n_components))
 
 
-def knn_baseline(features: pd.DataFrame, n_neighbors: int = 5) -> EffectModel:
+def crispr_mean(*, residual: float | None = None) -> KnockedDown:
+    """Return the CRISPR-informed mean: the mean effect, but each target's own gene is silenced.
+
+    Parameters
+    ----------
+    residual
+        As for :class:`KnockedDown`.
+
+    Notes
+    -----
+    Taught in: notebooks/04_mean_baseline.
+    """
+    return KnockedDown(mean_baseline(), residual=residual)
+
+
+def ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
+    """Return ridge regression from features to effects, around the training mean.
+
+    Parameters
+    ----------
+    features
+        As for :class:`EffectModel`.
+    alpha
+        As for :class:`CentredKernelRidge`.
+
+    Notes
+    -----
+    Taught in: notebooks/05_linear_baseline.
+    """
+    return EffectModel(CentredKernelRidge(alpha), features)
+
+
+def kernel_ridge(
+    features: pd.DataFrame, *, alpha: float = 1.0, kernel: str = "rbf", gamma: float | None = None
+) -> EffectModel:
+    """Return kernel ridge regression from features to effects, around the training mean.
+
+    Parameters
+    ----------
+    features
+        As for :class:`EffectModel`.
+    alpha, kernel, gamma
+        As for :class:`CentredKernelRidge`.
+
+    Notes
+    -----
+    Taught in: notebooks/06_knn_baseline.
+    """
+    return EffectModel(CentredKernelRidge(alpha, kernel=kernel, gamma=gamma), features)
+
+
+def knn_baseline(
+    features: pd.DataFrame, n_neighbors: int = 5, *, shrinkage: float | str | None = None
+) -> EffectModel:
     """Return the model that averages the effects of the most similar training targets.
 
     Parameters
@@ -379,12 +909,54 @@ def knn_baseline(features: pd.DataFrame, n_neighbors: int = 5) -> EffectModel:
         direction (cosine).
     n_neighbors
         How many training targets to average.
+    shrinkage
+        Pull towards the mean training effect, as for :class:`ShrunkenNeighbors`. By default
+        none, with scikit-learn's own neighbours.
 
     Notes
     -----
     Taught in: notebooks/06_knn_baseline.
     """
-    return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
+    if shrinkage is None:
+        return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
+    return EffectModel(ShrunkenNeighbors(n_neighbors, shrinkage=shrinkage), features)
+
+
+def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> EffectModel:
+    """Return the model that predicts from how genes vary together in control cells.
+
+    Parameters
+    ----------
+    covariance
+        What :func:`vcc_helpers.features.control_covariance` made.
+    shrinkage
+        As for :class:`GainRegressor`: one gain, common to all targets, is learnt from the
+        training targets.
+
+    Notes
+    -----
+    Taught in: notebooks/05_linear_baseline.
+    """
+    return EffectModel(GainRegressor(shrinkage=shrinkage), EffectTable(covariance))
+
+
+def additive(sources: Mapping[str, anndata.AnnData]) -> EffectModel:
+    """Return the additive model: what the context adds to all, plus what the target does anywhere.
+
+    Parameters
+    ----------
+    sources
+        Name of each source context, and its effects, ``(n_perts, n_genes)``, the same genes in
+        each.
+
+    Notes
+    -----
+    The prediction is the target's mean effect in the sources, plus the mean over training
+    targets of how much more they did in the new context.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    return EffectModel(GainRegressor(shrinkage=np.inf), EffectTable(source_mean(sources)))
 
 
 def cross_predict(
@@ -424,12 +996,49 @@ def cross_predict(
     -----
     Taught in: notebooks/04_mean_baseline.
     """
-    targets = bulk.obs_names[bulk.obs_names != control]
     predicted = {control: control_row(bulk, control)}
-    folds = KFold(n_splits, shuffle=True, random_state=seed)
-    for train, held_out in folds.split(np.arange(len(targets))):
-        fold_bulk = bulk[[control, *targets[train]]]
-        pred = clone(model).fit(fold_bulk).predict(targets[held_out])
+    for train, held_out in target_folds(bulk, n_splits=n_splits, seed=seed, control=control):
+        pred = clone(model).fit(bulk[train]).predict(bulk.obs_names[held_out[1:]])
         predicted.update(zip(pred.obs_names[1:], pred.X[1:], strict=True))
     mean = np.vstack([predicted[name] for name in bulk.obs_names]).astype(np.float32)
     return anndata.AnnData(mean, obs=bulk.obs.copy(), var=bulk.var.copy())
+
+
+def target_folds(
+    bulk: anndata.AnnData, *, n_splits: int = 5, seed: int = 0, control: str = CONTROL
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Split perturbations into folds, with the control's row in both parts of each.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, ``(n_groups, n_genes)``, control included.
+    n_splits
+        Number of folds; as many as perturbations means leave-one-out.
+    seed
+        Seed of the shuffle.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    list of tuple
+        For each fold the rows to learn from and the rows held out, each with the control's row
+        first. scikit-learn's tools take it as ``cv``.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no control row.
+    ValueError
+        There are fewer perturbations than folds.
+
+    Notes
+    -----
+    Taught in: notebooks/06_knn_baseline.
+    """
+    control_row(bulk, control)
+    is_control = bulk.obs_names == control
+    base, rows = np.flatnonzero(is_control), np.flatnonzero(~is_control)
+    folds = KFold(n_splits, shuffle=True, random_state=seed)
+    return [(np.r_[base, rows[a]], np.r_[base, rows[b]]) for a, b in folds.split(rows)]

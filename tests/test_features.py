@@ -1,0 +1,314 @@
+"""Features: exact where the answer is known, and what is missing is said, not filled in."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONTROL, KEY, make_cells, stored
+
+from vcc_helpers import features, lognorm
+
+
+def frame(values, names, genes=None):
+    genes = genes or [f"G{i}" for i in range(np.shape(values)[1])]
+    return anndata.AnnData(
+        np.asarray(values, dtype=float),
+        obs=pd.DataFrame(index=names),
+        var=pd.DataFrame(index=genes),
+    )
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(9)
+    return pd.DataFrame(rng.normal(size=(12, 4)), index=[f"G{i}" for i in range(12)])
+
+
+@pytest.fixture
+def sources():
+    rng = np.random.default_rng(0)
+    names = [f"T{i}" for i in range(6)]
+    return {
+        "K562": frame(rng.normal(size=(6, 9)), names),
+        "RPE1": frame(rng.normal(size=(4, 9)), names[2:]),
+    }
+
+
+# --- other contexts ------------------------------------------------------------------------------
+
+
+def test_gene_scores_span_the_effects():
+    y = np.random.default_rng(0).normal(size=(6, 15))
+    scores = features.gene_scores(y, 99)
+    centred = y.T - y.T.mean(axis=0)
+    np.testing.assert_allclose(scores @ scores.T, centred @ centred.T, atol=1e-10)
+    assert features.gene_scores(y, 2).shape == (15, 2)
+
+
+def test_source_effects_keep_targets_of_every_context():
+    rng = np.random.default_rng(0)
+    delta = frame(rng.normal(size=(12, 20)), [f"G{i}" for i in range(12)])
+    first, second = delta[:4], delta[2:7, :5]
+    table = features.source_effects({"K562": first, "RPE1": second})
+    assert table.index.tolist() == ["G2", "G3"] and table.shape == (2, 25)
+    np.testing.assert_array_equal(table["RPE1"].loc["G3"], second["G3"].X[0])
+    with pytest.raises(ValueError, match="no source context"):
+        features.source_effects({})
+    with pytest.raises(ValueError, match=r"a: 2 targets, b: 1 targets"):
+        features.source_effects({"a": first[:2], "b": second[-1:]})
+
+
+def test_coverage(table):
+    found = features.coverage({"mine": table}, ["G0", "NEW", "G0", "G1"])
+    assert found.loc["mine"].to_dict() == {"covered": 2, "asked": 3, "missing": ["NEW"]}
+
+
+def test_coverage_of_one_table_needs_no_name(table):
+    found = features.coverage(table, ["G0", "NEW"])
+    assert found.loc["features", "missing"] == ["NEW"]
+
+
+def test_stacked_effects_say_what_is_absent(sources):
+    stack, present = features.stack_effects(sources, pd.Index(["T3", "T0", "NEW"]))
+    assert stack.shape == (2, 3, 9)
+    np.testing.assert_array_equal(present, [[True, True, False], [True, False, False]])
+    np.testing.assert_array_equal(stack[1, 0], sources["RPE1"]["T3"].X[0])
+    assert not stack[~present].any()
+
+
+def test_the_source_mean_is_over_the_contexts_that_measured_a_target(sources):
+    mean = features.source_mean(sources)
+    assert mean.index.tolist() == [f"T{i}" for i in range(6)]
+    np.testing.assert_allclose(mean.loc["T0"], sources["K562"]["T0"].X[0])
+    both = (sources["K562"]["T4"].X + sources["RPE1"]["T4"].X) / 2
+    np.testing.assert_allclose(mean.loc["T4"], both[0])
+
+
+def test_source_components_keep_all_products_between_targets(sources):
+    found = features.source_components(sources, 99)
+    k562, rpe1 = sources["K562"].X, np.vstack([sources["K562"].X[:2], sources["RPE1"].X])
+    joined = np.hstack([k562, rpe1])
+    joined = joined - joined.mean(axis=0)
+    np.testing.assert_allclose(found @ found.T, joined @ joined.T, atol=1e-10)
+    first = features.source_components(sources, 2)
+    np.testing.assert_allclose(np.abs(first), np.abs(found[[0, 1]]), atol=1e-10)
+
+
+def test_sources_of_other_genes_are_refused(sources):
+    for function in (features.source_mean, features.source_components):
+        with pytest.raises(ValueError, match="no source context"):
+            function({})
+        with pytest.raises(ValueError, match="'K562' and 'RPE1' differ in their genes"):
+            function({"K562": sources["K562"], "RPE1": sources["RPE1"][:, ::-1]})
+
+
+# --- tables that the reader brings ---------------------------------------------------------------
+
+
+def written(table, kind, folder):
+    path = folder / f"table.{kind}"
+    if kind == "npz":
+        names = table.index.to_numpy().astype(str)
+        np.savez(path, genes=names, embedding=table.to_numpy())
+    else:
+        table.to_csv(path, sep="\t" if "tsv" in kind else ",")
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "npz"])
+def test_an_embedding_comes_back_from_a_file(kind, table, tmp_path):
+    found = features.embedding(written(table, kind, tmp_path))
+    assert found.index.tolist() == table.index.tolist() and found.index.name == "target_gene"
+    np.testing.assert_allclose(found, table)
+
+
+def test_a_row_of_zeros_is_missing_not_zero(table):
+    table.loc["G3"] = 0
+    before = table.copy()
+    found = features.embedding(table)
+    assert "G3" not in found.index and len(found) == 11
+    assert found.attrs["empty"] == ["G3"]
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_tables_that_cannot_be_used(table, tmp_path):
+    with pytest.raises(ValueError, match="more than one row for 'G0'"):
+        features.embedding(pd.concat([table, table[:1]]))
+    with pytest.raises(ValueError, match="NaN or infinite features of 'G1'"):
+        features.embedding(table.replace(table.iloc[1, 1], np.nan))
+    with pytest.raises(ValueError, match="columns 'word' hold no numbers"):
+        features.embedding(table.assign(word="x"))
+    with pytest.raises(ValueError, match="cannot read table.xlsx; expected .csv"):
+        features.embedding(tmp_path / "table.xlsx")
+    np.savez(tmp_path / "odd.npz", genes=np.array(["A", "B"]), matrix=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="expected one list of names and one matrix"):
+        features.embedding(tmp_path / "odd.npz")
+    with pytest.raises(FileNotFoundError):
+        features.embedding(tmp_path / "none.csv")
+
+
+# --- joined --------------------------------------------------------------------------------------
+
+
+def test_join_keeps_what_all_have_and_says_what_each_lacks(table):
+    other = pd.DataFrame({"a": [3.0, 4.0, 0.5]}, index=["G2", "NEW", "G1"])
+    found = features.join({"go": table, "mine": other}, balance=False)
+    assert found.index.tolist() == ["G1", "G2"]
+    np.testing.assert_array_equal(found["go"], table.loc[["G1", "G2"]])
+    np.testing.assert_array_equal(found["mine"]["a"], [0.5, 3.0])
+    assert found.attrs["left_out"]["go"] == ["NEW"]
+    assert len(found.attrs["left_out"]["mine"]) == 10
+
+
+def test_join_balances_the_tables(table):
+    found = features.join({"go": table, "loud": 1000 * table})
+    np.testing.assert_allclose(found["go"], found["loud"])
+    assert (found["go"] ** 2).sum(axis=1).mean() == pytest.approx(1)
+
+
+def test_join_takes_what_the_other_functions_make(table, sources):
+    effect_table = features.source_effects({"K562": frame(np.eye(12), table.index.tolist())})
+    found = features.join({"effects": effect_table, "go": table})
+    assert found.shape == (12, 16)
+    with pytest.raises(ValueError, match=r"no target is in every table \(go: 12 .*, other: 6"):
+        features.join({"go": table, "other": features.source_mean(sources)})
+    with pytest.raises(ValueError, match="no table was given"):
+        features.join({})
+    with pytest.raises(ValueError, match="table 'go' has more than one row for 'G0'"):
+        features.join({"go": pd.concat([table, table[:1]])})
+
+
+# --- the target's own gene -----------------------------------------------------------------------
+
+
+def test_own_expression_reads_the_control_only(bulk):
+    changed = bulk.copy()
+    changed.X[changed.obs_names != CONTROL] = 7
+    found = features.own_expression(bulk, residual=0.2)
+    pd.testing.assert_frame_equal(found, features.own_expression(changed, residual=0.2))
+    m = bulk[CONTROL].X[0, 0]
+    assert found.loc["G0", "expression"] == pytest.approx(m)
+    left = np.expm1(m + found.loc["G0", "knockdown"]) / np.expm1(m)
+    assert left == pytest.approx(0.2)
+    assert "G23" not in found.index  # nobody expresses it
+
+
+def test_a_residual_is_a_share(bulk):
+    assert (features.own_expression(bulk, residual=1)["knockdown"].abs() < 1e-12).all()
+    for residual in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=f"residual={residual}; expected 0"):
+            features.own_expression(bulk, residual=residual)
+
+
+# --- covariance of control cells -----------------------------------------------------------------
+
+
+def control_cells():
+    cells = make_cells(n_cells=(3, 2, 2, 2, 90))
+    controls = cells[cells.obs[KEY] == CONTROL].copy()
+    controls.obs["batch"] = np.repeat(["a", "b", "c"], 30)
+    return controls
+
+
+def by_hand(controls, target, *, shrinkage, residual, within=None):
+    x = np.asarray(lognorm(controls), dtype=float)
+    mean, groups = x.mean(axis=0), [np.arange(len(x))]
+    if within:
+        groups = [np.flatnonzero(controls.obs[within] == g) for g in controls.obs[within].unique()]
+    centred = np.vstack([x[rows] - x[rows].mean(axis=0) for rows in groups])
+    s = centred.T @ centred / (len(x) - len(groups))
+    sigma = (1 - shrinkage) * s + shrinkage * np.trace(s) / len(s) * np.eye(len(s))
+    t = controls.var_names.get_loc(target)
+    delta = np.log1p(residual * np.expm1(mean[t])) - mean[t]
+    u = np.zeros(len(s))
+    u[t] = delta / sigma[t, t]
+    return sigma @ u
+
+
+@pytest.mark.parametrize("within", [None, "batch"])
+@pytest.mark.parametrize("shrinkage", [0, 0.3])
+def test_control_covariance_is_its_formula(shrinkage, within):
+    controls = control_cells()
+    options = {"shrinkage": shrinkage, "residual": 0.1, "within": within}
+    found = features.control_covariance(controls, ["G2", "G0"], **options)
+    assert found.index.tolist() == ["G2", "G0"]
+    for target in ("G2", "G0"):
+        expected = by_hand(controls, target, **options)
+        np.testing.assert_allclose(found.loc[target], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("storage", ["csr", "csc", "backed dense", "backed csr", "sparse view"])
+def test_control_covariance_streams(storage, tmp_path, monkeypatch):
+    """Any storage, and pieces of a few rows, give what the dense cells give at once."""
+    controls = control_cells()
+    same = stored(controls, storage, tmp_path)
+    if storage == "sparse view":
+        same = same[len(same) - 90 :]
+    else:
+        same.obs["batch"] = controls.obs["batch"].to_numpy()
+    expected = features.control_covariance(controls, ["G1", "G2"])
+    monkeypatch.setattr(features, "ROWS_AT_ONCE", 7)
+    found = features.control_covariance(same, ["G1", "G2"])
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    if same.isbacked:
+        same.file.close()
+
+
+def test_control_covariance_reads_a_path_and_changes_nothing(tmp_path, snapshot):
+    controls, (take, same) = control_cells(), snapshot
+    before = take(controls)
+    expected = features.control_covariance(controls, ["G1"])
+    same(controls, before)
+    controls.write_h5ad(tmp_path / "controls.h5ad")
+    found = features.control_covariance(tmp_path / "controls.h5ad", ["G1"])
+    pd.testing.assert_frame_equal(found, expected)
+
+
+def test_targets_without_covariance_are_left_out_and_counted():
+    controls = control_cells()
+    asked = ["G0", "no gene", "G23", "G0"]  # nobody expresses G23
+    found = features.control_covariance(controls, asked)
+    assert found.index.tolist() == ["G0"]
+    assert features.coverage(found, asked).loc["features", "missing"] == ["no gene", "G23"]
+    with pytest.raises(ValueError, match="no target is a gene that varies"):
+        features.control_covariance(controls, ["no gene"])
+
+
+def test_control_covariance_wants_controls_enough():
+    controls = control_cells()
+    with pytest.raises(ValueError, match="must hold control cells only; 9 of 99 are 'G0'"):
+        cells = make_cells(n_cells=(9, 0, 0, 0, 90), shuffle=False)
+        features.control_covariance(cells, ["G0"])
+    with pytest.raises(ValueError, match="1 control cells are too few"):
+        features.control_covariance(controls[:1], ["G0"])
+    with pytest.raises(ValueError, match="shrinkage=2; expected 0 to 1"):
+        features.control_covariance(controls, ["G0"], shrinkage=2)
+    with pytest.raises(KeyError, match="plate"):
+        features.control_covariance(controls, ["G0"], within="plate")
+
+
+# --- tables in a model's hands -------------------------------------------------------------------
+
+
+def test_an_effect_table_follows_the_genes_of_the_data(sources):
+    train = frame(np.zeros((1, 4)), ["T0"], ["G5", "G0", "G2", "G1"])
+    mean = features.source_mean(sources)
+    found = features.EffectTable(mean)(train)
+    np.testing.assert_array_equal(found, mean[["G5", "G0", "G2", "G1"]])
+    both = features.source_effects(sources)
+    found = features.EffectTable(both)(train)
+    assert found.shape == (4, 8)
+    np.testing.assert_array_equal(found["RPE1"], both["RPE1"][["G5", "G0", "G2", "G1"]])
+    with pytest.raises(ValueError, match="no effects on 'X1': 1 of 2 columns"):
+        features.EffectTable(mean)(frame([[0, 0]], ["T0"], ["G0", "X1"]))
+
+
+def test_resolve_makes_tables_of_all_kinds(table, sources):
+    train = frame(np.random.default_rng(0).normal(size=(5, 12)), [f"G{i}" for i in range(5)])
+    assert features.resolve(None, train) is None
+    assert features.resolve(table, train) is table
+    loadings = features.GeneLoadings(3)
+    pd.testing.assert_frame_equal(features.resolve(loadings, train), loadings(train))
+    joined = features.resolve({"go": table, "loadings": loadings}, train)
+    expected = features.join({"go": table, "loadings": loadings(train)})
+    pd.testing.assert_frame_equal(joined, expected)
