@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
 from vcc_helpers import de_table, effect_strength, effects, plot, pseudobulk  # noqa: E402
+from vcc_helpers.evaluation import Calibration, interval  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,34 @@ def every_figure(bulk):
         "ranking": lambda **kw: plot.ranking(square, n_shown=3, **kw),
         "learning_curve": lambda **kw: plot.learning_curve({"a": curve}, metric="mae", **kw),
         "similarity": lambda **kw: plot.similarity(square, **kw),
+        "model_intervals": lambda **kw: plot.model_intervals(
+            interval(measured()), metric="pds", **kw
+        ),
+        "support_curve": lambda **kw: plot.support_curve(
+            interval(measured(), by=("model", "n_support", "metric")), metric="pds", **kw
+        ),
+        "calibration": lambda **kw: plot.calibration(sizes(), **kw),
     }
+
+
+def measured(models=("chance", "mean", "kNN", "split-half ceiling"), supports=(3,)):
+    """A long table of made-up values: model number i has mean i / 10 of targets A to E."""
+    spread = 0.02 * np.arange(-2, 3)
+    return pd.concat(
+        [
+            pd.DataFrame(
+                {"model": name, "split": 0, "n_support": n, "target_gene": list("ABCDE")}
+                | {"metric": "pds", "value": i / 10 + n / 100 + spread * (name != "chance")}
+            )
+            for i, name in enumerate(models)
+            for n in supports
+        ]
+    )
+
+
+def sizes():
+    table = pd.DataFrame({"real_norm": [1.0, 2, 3], "pred_norm": [2.0, 1, 2]}, index=list("ABC"))
+    return Calibration(0.7, table.assign(ratio=table["pred_norm"] / table["real_norm"]))
 
 
 FIGURES = [
@@ -110,3 +138,66 @@ def test_no_curve_is_dropped():
     assert len(ax.containers) == 7
     looks = {(c.lines[0].get_marker(), c.lines[0].get_color()) for c in ax.containers}
     assert len(looks) == 7
+
+
+def test_models_stand_beside_their_references():
+    summary = interval(measured())
+    ax = plot.model_intervals(summary, metric="pds")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["mean", "kNN"]
+    for bar, name in zip(ax.containers, ("mean", "kNN"), strict=True):
+        mean, low, high = summary.loc[(name, "pds"), ["mean", "low", "high"]]
+        assert bar.lines[0].get_xdata()[0] == pytest.approx(mean)
+        ends = bar.lines[2][0].get_segments()[0][:, 0]
+        np.testing.assert_allclose(ends, [low, high])
+    open_, full = (bar.lines[0].get_markerfacecolor() for bar in ax.containers)
+    assert open_ == ax.get_facecolor() and full == plot.BLUE
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend[:3] == ["chance 0.030", "mean baseline 0.130", "split-half ceiling 0.330"]
+
+
+def test_a_table_without_references_draws_none():
+    ax = plot.model_intervals(interval(measured(["a", "b"])), metric="pds")
+    assert ax.get_legend() is None and len(ax.containers) == 2
+
+
+def test_support_curves_are_named_at_their_ends():
+    table = measured(["chance", *(f"model {i}" for i in range(7))], supports=(0, 2, 20))
+    table = table[(table["model"] != "model 6") | (table["n_support"] > 0)]
+    summary = interval(table, by=("model", "n_support", "metric"))
+    ax = plot.support_curve(summary, metric="pds")
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "2", "20"]
+    assert len(ax.containers) == 7
+    assert len(ax.containers[6].lines[0].get_xdata()) == 2
+    looks = {(c.lines[0].get_marker(), c.lines[0].get_color()) for c in ax.containers}
+    assert len(looks) == 7
+    curve = summary.xs("pds", level="metric").loc["model 2"]
+    np.testing.assert_allclose(ax.containers[2].lines[0].get_ydata(), curve["mean"])
+    np.testing.assert_allclose(
+        [segment[:, 1] for segment in ax.containers[2].lines[2][0].get_segments()],
+        curve[["low", "high"]],
+    )
+    assert {text.get_text() for text in ax.texts} == set(table["model"])
+
+
+def test_names_at_the_ends_do_not_overlap():
+    table = measured(["a", "b", "c", "d"])
+    table["value"] = 0.5 + 0.5 * (table["model"] == "d") + 0.01 * (table["target_gene"] == "A")
+    summary = interval(table, by=("model", "n_support", "metric"))
+    ax = plot.support_curve(summary, metric="pds")
+    ax.figure.canvas.draw()
+    # of the words alone, without the line to what they name
+    spots = [matplotlib.text.Text.get_window_extent(text) for text in ax.texts]
+    boxes = sorted((spot.y0, spot.y1) for spot in spots)
+    assert len(boxes) == 4
+    assert all(low[1] <= high[0] for low, high in zip(boxes, boxes[1:], strict=False))
+
+
+def test_calibration_tells_small_from_large():
+    ax = plot.calibration(sizes(), n_named=1)
+    small, large = (points.get_offsets() for points in ax.collections)
+    assert small.tolist() == [[2, 1], [3, 2]] and large.tolist() == [[1, 2]]
+    assert ax.get_xlim() == ax.get_ylim()
+    assert [text.get_text().strip() for text in ax.texts] == ["right size", "C"]
+    assert ax.get_legend().get_title().get_text().endswith("0.70")
+    nothing = plot.calibration(sizes()._replace(slope=np.nan))
+    assert nothing.get_legend().get_title().get_text() == ""

@@ -42,6 +42,7 @@ __all__ = [
     "effect_strength",
     "effects",
     "emit",
+    "evaluation",
     "exercises",
     "features",
     "knockdown",
@@ -64,7 +65,7 @@ __all__ = [
 
 
 # scikit-learn and matplotlib take seconds to import, and scoring needs neither
-_LAZY = ("adapt", "models", "plot")
+_LAZY = ("adapt", "evaluation", "models", "plot")
 
 
 def __getattr__(name: str):

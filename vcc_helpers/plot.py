@@ -4,7 +4,7 @@ Colours are those of Okabe and Ito, told apart by most colour-blind readers; a m
 style always says the same a second time.
 
 Taught in: every notebook.
-Needs: cells.py, effects.py, de.py; matplotlib.
+Needs: cells.py, effects.py, de.py, evaluation.py and what that needs; matplotlib.
 
 >>> import pandas
 >>> ax = scores(pandas.Series({"mean": 0.6, "kNN": 0.7}), metric="pds", chance=0.52)
@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
 from .de import DETable
+from .evaluation import CEILING, CHANCE, Calibration
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#0072B2",
@@ -39,6 +40,7 @@ LABELS = {
     "des": "DES (higher is better)",
     "pds": "PDS (higher is better)",
     "mae": "MAE, log-normalised expression (lower is better)",
+    "pearson": "Pearson correlation of effects (higher is better)",
 }
 
 
@@ -319,4 +321,160 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(place, table.columns, rotation=90, fontsize=8)
     ax.set_yticks(place, table.index, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.7)
+    return ax
+
+
+def model_intervals(
+    summary: pd.DataFrame, *, metric: str, baseline: str = "mean", ax: Axes | None = None
+) -> Axes:
+    """Compare models on one metric, each a dot with its confidence interval.
+
+    Parameters
+    ----------
+    summary
+        From :func:`vcc_helpers.evaluation.interval`, index (model, metric). Rows "chance" and
+        "split-half ceiling" become vertical lines.
+    metric
+        Which metric to show.
+    baseline
+        The model to draw a line for too; open dots are those whose interval holds its mean.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    rows = summary.xs(metric, level="metric")
+    shown = rows.drop([CHANCE, CEILING], errors="ignore")
+    ax = _axes(ax, height=1.3 + 0.34 * len(shown))
+    level = rows["mean"].get(baseline, np.nan)
+    for place, (_, row) in zip(range(len(shown))[::-1], shown.iterrows(), strict=True):
+        unsure = row["low"] <= level <= row["high"]
+        ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+        face = {"markerfacecolor": ax.get_facecolor() if unsure else BLUE, "markersize": 8}
+        ax.errorbar(row["mean"], place, xerr=ends, fmt="o", color=BLUE, capsize=3, zorder=3, **face)
+        ax.annotate(
+            f"{row['mean']:.3f}",
+            (1.01, place),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+        )
+    for value, name, colour, style in _reference_lines(rows, metric, baseline):
+        ax.axvline(value, color=colour, linestyle=style, label=f"{name} {value:.3f}")
+    if np.isfinite(level):
+        ax.plot([], [], "o", color=BLUE, markerfacecolor="none", label="interval holds baseline")
+    ax.set_yticks(range(len(shown))[::-1], shown.index)
+    ax.set(xlabel=LABELS.get(metric, metric), ylim=(-0.6, len(shown) - 0.4))
+    ax.grid(axis="y", alpha=0.25)
+    if ax.get_legend_handles_labels()[0]:
+        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(**spot, ncols=2, frameon=False)
+    return ax
+
+
+def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> list[tuple]:
+    looks = (
+        (CHANCE, "chance", GREY, ":"),
+        (baseline, f"{baseline} baseline", ORANGE, "--"),
+        (CEILING, _ceiling_name(metric), GREEN, "-."),
+    )
+    return [(rows["mean"][row], *look) for row, *look in looks if row in rows.index]
+
+
+def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None) -> Axes:
+    """Show how each model's score grows with the support set, with confidence intervals.
+
+    Parameters
+    ----------
+    summary
+        From :func:`vcc_helpers.evaluation.interval` with ``by=("model", "n_support",
+        "metric")``. Rows "chance" and "split-half ceiling" become horizontal lines.
+    metric
+        Which metric to show.
+    ax
+        Axes to draw on; new ones by default. Support sizes are ranks on the axis: 0, 1, 2, 5
+        stand at equal distances.
+    """
+    ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
+    models = rows.index.get_level_values("model").unique().drop([CHANCE, CEILING], errors="ignore")
+    sizes = sorted(rows.index.get_level_values("n_support").unique())
+    looks = zip(cycle("os^DvP"), cycle((BLUE, ORANGE, PURPLE, SKY, RED)), strict=False)
+    ends = []
+    for number, (name, (marker, colour)) in enumerate(zip(models, looks, strict=False)):
+        curve = rows.loc[name].sort_index()
+        place = np.searchsorted(sizes, curve.index) + 0.06 * (number - (len(models) - 1) / 2)
+        mean, low, high = (curve[part].to_numpy() for part in ("mean", "low", "high"))
+        look = {"marker": marker, "color": colour, "capsize": 3, "label": name}
+        ax.errorbar(place, mean, [mean - low, high - mean], **look)
+        ends.append((mean[-1], name, colour))
+    for level, name, colour, style in _reference_lines(rows.groupby("model").mean(), metric, None):
+        ax.axhline(level, color=colour, linestyle=style, zorder=0)
+        ends.append((level, name, colour))
+    ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
+    ax.set(xlabel="support targets", ylabel=LABELS.get(metric, metric).replace(" (", "\n("))
+    _label_ends(ax, ends)
+    return ax
+
+
+def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
+    """Write names at the right edge, at the heights of what they name, moved apart."""
+    ends = sorted(ends, key=lambda end: end[0])
+    (bottom, top), line = ax.get_ylim(), 13 / (72 * ax.get_position().height)
+    step = (top - bottom) * line / ax.figure.get_figheight()
+    heights = np.array([end[0] for end in ends])
+    for _ in range(100):
+        gap = np.diff(heights)
+        push = np.maximum(step - gap, 0) / 2
+        heights[:-1] -= push
+        heights[1:] += push
+    for y, (level, name, colour) in zip(heights, ends, strict=True):
+        ax.annotate(
+            name,
+            xy=(1, level),
+            xytext=(1.04, y),
+            xycoords=("axes fraction", "data"),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1},
+        )
+
+
+def calibration(found: Calibration, *, n_named: int = 4, ax: Axes | None = None) -> Axes:
+    """Plot the size of each predicted effect against the real one's, a point a perturbation.
+
+    Parameters
+    ----------
+    found
+        From :func:`vcc_helpers.evaluation.calibration`.
+    n_named
+        How many targets to name: those of the largest real effects.
+    ax
+        Axes to draw on; new ones by default.
+    """
+    ax, table = _axes(ax, 5.2, 4.8), found.per_perturbation
+    large = table["ratio"] > 1
+    kw = {"s": 30, "linewidths": 0, "alpha": 0.8}
+    for part, marker, colour, name in (
+        (table[~large], "o", BLUE, "smaller than the real one"),
+        (table[large], "^", RED, "larger"),
+    ):
+        label = f"{name}: {len(part)} of {len(table)}"
+        ax.scatter(
+            part["real_norm"], part["pred_norm"], marker=marker, color=colour, label=label, **kw
+        )
+    end = 1.2 * table[["real_norm", "pred_norm"]].to_numpy().max()
+    ax.plot([0, end], [0, end], color=GREY, linestyle="--", linewidth=1)
+    ax.annotate("right size ", (0.7 * end, 0.7 * end), ha="right", va="bottom", fontsize=9)
+    for name, row in table.nlargest(n_named, "real_norm").iterrows():
+        spot = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8}
+        ax.annotate(name, (row["real_norm"], row["pred_norm"]), **spot)
+    ax.set(
+        xlabel="size of the real effect (L2 norm, mean lognorm)",
+        ylabel="size of the predicted effect",
+        xlim=(0, end),
+        ylim=(0, end),
+    )
+    known = np.isfinite(found.slope)
+    title = f"predicted effects; best factor on them {found.slope:.2f}" if known else None
+    ax.legend(frameon=False, loc="upper left", title=title, alignment="left")
     return ax

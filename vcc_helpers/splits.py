@@ -5,6 +5,8 @@ Needs no sibling module.
 
 >>> few_shot_split(["A", "B", "C", "D"], n_support=1, seed=0)
 FewShotSplit(support=['C'], query=['A', 'B', 'D'])
+>>> [fold.query for fold in k_fold(["A", "B", "C", "D"], n_splits=2, seed=0)]
+[['B', 'C'], ['A', 'D']]
 """
 
 from __future__ import annotations
@@ -57,12 +59,99 @@ def few_shot_split(targets: Iterable[str], *, n_support: int, seed: int = 0) -> 
     -----
     Taught in: notebooks/07_few_shot_adaptation.
     """
-    names = sorted(set(targets))
-    if not 0 <= n_support < len(names):
+    order = _shuffled(targets, seed)
+    if not 0 <= n_support < len(order):
         raise ValueError(
-            f"n_support={n_support} of {len(names)} targets; expected 0 to {len(names) - 1}, "
+            f"n_support={n_support} of {len(order)} targets; expected 0 to {len(order) - 1}, "
             "so that at least one target is left to predict"
         )
-    order = np.random.default_rng(seed).permutation(len(names))
-    support = [names[i] for i in order[:n_support]]
-    return FewShotSplit(sorted(support), sorted(set(names) - set(support)))
+    return FewShotSplit(sorted(order[:n_support]), sorted(order[n_support:]))
+
+
+def nested_splits(
+    targets: Iterable[str],
+    sizes: Iterable[int],
+    *,
+    query: Iterable[str] | None = None,
+    seed: int = 0,
+) -> list[FewShotSplit]:
+    """Draw support sets that grow, with one query set for all: the points of a learning curve.
+
+    Parameters
+    ----------
+    targets
+        Names of perturbations to draw support sets from; repeats count once.
+    sizes
+        Sizes of the support sets.
+    query
+        Targets to predict; those among `targets` are never drawn. By default what the largest
+        support set leaves.
+    seed
+        Seed of the draw.
+
+    Returns
+    -------
+    list of FewShotSplit
+        One a size, in the order given. Smaller support sets lie in larger ones, and equal those
+        of :func:`few_shot_split` with this seed where `query` is left out.
+
+    Raises
+    ------
+    ValueError
+        A size is negative or larger than what there is to draw from, or nothing is left to
+        predict.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    asked, sizes = None if query is None else set(query), list(sizes)
+    order = _shuffled(set(targets) - (asked or set()), seed)
+    most = len(order) - (asked is None)
+    if not sizes or min(sizes) < 0 or max(sizes) > most or asked == set():
+        raise ValueError(
+            f"sizes={sizes} with {len(order)} targets to draw from; expected numbers from 0 to "
+            f"{most}, and at least one target left to predict"
+        )
+    rest = sorted(order[max(sizes) :] if asked is None else asked)
+    return [FewShotSplit(sorted(order[:size]), rest) for size in sizes]
+
+
+def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[FewShotSplit]:
+    """Deal the targets into folds; each is the query set once, the others being the support.
+
+    Parameters
+    ----------
+    targets
+        Names of perturbations; repeats count once.
+    n_splits
+        Number of folds, 2 to the number of targets.
+    seed
+        Seed of the deal.
+
+    Returns
+    -------
+    list of FewShotSplit
+        As many as folds; their query sets share no target, hold all of them together, and their
+        sizes differ by one at most.
+
+    Raises
+    ------
+    ValueError
+        There are fewer targets than folds, or fewer than two folds.
+
+    Notes
+    -----
+    Taught in: notebooks/05_linear_baseline.
+    """
+    order = _shuffled(targets, seed)
+    if not 2 <= n_splits <= len(order):
+        raise ValueError(f"n_splits={n_splits}; expected 2 to the number of targets, {len(order)}")
+    folds = [set(order[start::n_splits]) for start in range(n_splits)]
+    return [FewShotSplit(sorted(set(order) - fold), sorted(fold)) for fold in folds]
+
+
+def _shuffled(targets: Iterable[str], seed: int) -> list[str]:
+    """Names in an order that depends on the set of names and the seed alone."""
+    names = sorted(set(targets))
+    return [names[i] for i in np.random.default_rng(seed).permutation(len(names))]

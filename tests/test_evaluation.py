@@ -1,0 +1,543 @@
+"""Measuring models: nothing leaks, statistics equal closed forms or SciPy, references are right."""
+
+from functools import partial
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONTROL, KEY, make_cells
+from scipy import stats
+
+from vcc_helpers import adapt, datasets, effect_strength, effects, emit, models, pseudobulk, score
+from vcc_helpers import evaluation as ev
+from vcc_helpers.models import bulk_of_effects
+from vcc_helpers.scoring import compare_pseudobulk, split_half
+from vcc_helpers.splits import FewShotSplit, few_shot_split, k_fold
+
+GENES = [f"G{i}" for i in range(30)]
+TARGETS = [f"T{i}" for i in range(12)]
+
+
+def make_bulk(seed=0, size=1.0, names=TARGETS):
+    """Effects of random size on means high enough that no prediction is cut at 0."""
+    rng = np.random.default_rng(seed)
+    effect = size * rng.normal(size=(len(names), 30)) * rng.uniform(0.2, 2, (len(names), 1))
+    bulk = bulk_of_effects(effect, pd.Index(names), np.full(30, 50.0), pd.DataFrame(index=GENES))
+    bulk.obs["n_cells"] = 40
+    bulk.layers["variance"] = np.full(bulk.shape, 0.4, dtype=np.float32)
+    return bulk
+
+
+@pytest.fixture
+def bulk():
+    return make_bulk()
+
+
+@pytest.fixture(scope="module")
+def days():
+    """The hiPSC screen: cells of day 5, its pseudobulk, and the effects on the earlier days."""
+    screen = datasets.load_hipsc_screen()
+    day = {d: screen[screen.obs["day"] == d].copy() for d in (2, 3, 4, 5)}
+    sources = {f"day {d}": effects(pseudobulk(day[d])) for d in (2, 3, 4)}
+    return day[5], pseudobulk(day[5]), sources
+
+
+def long_table(values, model="m", metric="mae", split=0):
+    """One value a target."""
+    names = [f"T{i:03d}" for i in range(len(values))]
+    where = {"model": model, "split": split, "n_support": 5}
+    return pd.DataFrame(where | {"target_gene": names, "metric": metric, "value": values})
+
+
+# --- one prediction ------------------------------------------------------------------------------
+
+
+def test_scores_are_those_of_scoring_and_scipy(bulk):
+    other = make_bulk(seed=1)
+    found = ev.evaluate(other, bulk)
+    pd.testing.assert_frame_equal(found[["pds", "mae"]], compare_pseudobulk(other, bulk))
+    for name in TARGETS:
+        pair = [effects(b)[name].X[0].astype(float) for b in (other, bulk)]
+        assert found.loc[name, "pearson"] == pytest.approx(stats.pearsonr(*pair)[0], abs=1e-9)
+
+
+def test_scores_do_not_depend_on_the_order_of_rows(bulk):
+    other = make_bulk(seed=1)
+    rows = [*TARGETS[::-1], CONTROL]
+    pd.testing.assert_frame_equal(ev.evaluate(other[rows], bulk), ev.evaluate(other, bulk))
+
+
+def test_no_change_has_a_correlation_of_zero(bulk):
+    pred = models.no_change().fit(bulk).predict(TARGETS)
+    assert (ev.evaluate(pred, bulk)["pearson"] == 0).all()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 4.0])
+def test_calibration_finds_the_factor(factor, bulk):
+    delta, control = effects(bulk), bulk[CONTROL].X[0]
+    pred = bulk_of_effects(factor * delta.X, delta.obs_names, control, bulk.var)
+    slope, table = ev.calibration(pred, bulk)
+    assert slope == pytest.approx(1 / factor, rel=1e-4)
+    np.testing.assert_allclose(table["slope"], 1 / factor, rtol=1e-4)
+    np.testing.assert_allclose(table["ratio"], factor, rtol=1e-4)
+    norms = pd.Series(np.linalg.norm(delta.X, axis=1), delta.obs_names)
+    np.testing.assert_allclose(table["real_norm"], norms[table.index], rtol=1e-4)
+
+
+def test_the_common_slope_is_least_squares(bulk):
+    other = make_bulk(seed=1)
+    x, y = (effects(b)[sorted(TARGETS)].X.astype(float).ravel() for b in (other, bulk))
+    found = ev.calibration(other, bulk)
+    assert found.slope == pytest.approx(np.linalg.lstsq(x[:, None], y, rcond=None)[0][0])
+    ratio = found.per_perturbation["ratio"].median()
+    assert abs(found.slope) < 0.3 < ratio < 3  # the right size is not the right direction
+    nothing = models.no_change().fit(bulk).predict(TARGETS)
+    assert np.isnan(ev.calibration(nothing, bulk).slope)
+    with pytest.raises(KeyError, match="no row for 'T0', 'T1'"):
+        ev.calibration(other[[CONTROL, *TARGETS[2:]]], bulk)
+
+
+# --- many predictions ----------------------------------------------------------------------------
+
+
+def test_the_table_holds_every_model_split_target_and_metric(bulk, snapshot):
+    take, same = snapshot
+    before, folds = take(bulk), k_fold(TARGETS, n_splits=3)
+    chosen = {"none": models.no_change(), "mean": models.mean_baseline()}
+    table = ev.repeated(chosen, bulk, folds)
+    assert table.columns.tolist() == [
+        "model", "split", "n_support", "target_gene", "metric", "value"
+    ]  # fmt: skip
+    assert len(table) == 2 * 12 * 3
+    assert not table.duplicated(["model", "split", "target_gene", "metric"]).any()
+    assert (table["n_support"] == 8).all()
+    for number, fold in enumerate(folds):
+        pred = models.mean_baseline().fit(bulk[[CONTROL, *fold.support]]).predict(fold.query)
+        expected = ev.evaluate(pred, bulk[[CONTROL, *fold.query]])
+        part = table[(table["split"] == number) & (table["model"] == "mean")]
+        found = part.pivot(index="target_gene", columns="metric", values="value")
+        np.testing.assert_allclose(found[expected.columns].loc[expected.index], expected)
+    assert not hasattr(chosen["mean"], "regressor_")
+    same(bulk, before)
+
+
+class Spy:
+    """Keeps what it was given, and predicts no change; no scikit-learn estimator."""
+
+    seen: list = []
+
+    def fit(self, bulk):
+        self.bulk = bulk
+        type(self).seen.append(bulk)
+
+    def predict(self, targets):
+        base = self.bulk[CONTROL].X[0]
+        effect = np.zeros((len(targets), len(base)))
+        return bulk_of_effects(effect, pd.Index(targets), base, self.bulk.var)
+
+
+def everything_in(bulk):
+    """All numbers and names that can be reached from an AnnData."""
+    assert not bulk.is_view and bulk._adata_ref is None and bulk.raw is None
+    for mapping in (bulk.uns, bulk.obsm, bulk.varm, bulk.obsp, bulk.varp):
+        assert not len(mapping)
+    arrays = [bulk.X, *bulk.layers.values(), *(bulk.var[c].to_numpy() for c in bulk.var)]
+    assert all(a.base is None or a.base.size == a.size for a in arrays)
+    return arrays
+
+
+def test_only_support_targets_reach_a_model(bulk):
+    bulk.uns["answers"], bulk.varm["effects"] = bulk.X.copy(), bulk.X.T.copy()
+    bulk.var["mean over all"] = bulk.X.mean(axis=0)
+    bulk.raw = bulk.copy()
+    Spy.seen = []
+    splits = [few_shot_split(TARGETS, n_support=n, seed=n) for n in (0, 3, 7)]
+    ev.repeated({"spy": Spy()}, bulk, splits)
+    assert len(Spy.seen) == 3
+    for seen, split in zip(Spy.seen, splits, strict=True):
+        assert seen.obs_names.tolist() == [CONTROL, *split.support]
+        arrays = everything_in(seen)
+        np.testing.assert_array_equal(arrays[0], bulk[seen.obs_names].X)
+        np.testing.assert_array_equal(
+            seen.layers["variance"][0], bulk[CONTROL].layers["variance"][0]
+        )
+        assert not seen.var.columns.size
+
+
+class Peeping(Spy):
+    """A planted leak: it looks its answers up in the whole pseudobulk."""
+
+    def __init__(self, whole):
+        self.whole = whole
+
+    def __deepcopy__(self, memo):
+        return Peeping(self.whole)
+
+    def predict(self, targets):
+        return self.whole[[CONTROL, *targets]].copy()
+
+
+def predictions_when_queries_change(model, bulk):
+    """Each model's predictions before and after the query rows of its split were changed."""
+    split = k_fold(TARGETS, n_splits=3)[0]
+    kept = []
+
+    def keep(pred, real):
+        kept.append(pred[split.query].X.copy())
+        return ev.evaluate(pred, real)
+
+    for _ in range(2):
+        ev.repeated({"model": model}, bulk, [split], measure=keep)
+        rows = bulk.obs_names.get_indexer(split.query)
+        bulk.X[rows] += 1e3 * (1 + np.arange(30))
+    return kept
+
+
+def test_no_query_value_changes_a_prediction(bulk):
+    sources = {"a": effects(make_bulk(1)), "b": effects(make_bulk(2))}
+    table = effects(make_bulk(3)).to_df()
+    for model in (
+        models.no_change(),
+        models.mean_baseline(),
+        models.knn_baseline(table, 2),
+        adapt.ContextGain(sources),
+    ):
+        before, after = predictions_when_queries_change(model, make_bulk())
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_planted_leak_is_seen(bulk):
+    before, after = predictions_when_queries_change(Peeping(bulk), bulk)
+    assert np.abs(before - after).min() > 100
+
+
+def test_a_truth_of_its_own_is_scored_against_its_own_control(bulk):
+    truth = make_bulk(seed=5, names=["N0", "N1", "N2"])
+    truth.X += 7
+    split = FewShotSplit(TARGETS, ["N0", "N1", "N2"])
+    table = ev.repeated({"mean": models.mean_baseline()}, bulk, [split], truth=truth)
+    pred = models.mean_baseline().fit(bulk).predict(split.query)
+    expected = ev.evaluate(pred, truth)["pearson"]
+    found = table[table["metric"] == "pearson"].set_index("target_gene")["value"]
+    np.testing.assert_allclose(found[expected.index], expected)
+
+
+def test_small_supports_are_left_out_where_a_model_needs_more(bulk):
+    chosen = {"gain": adapt.ContextGain({"a": effects(make_bulk(1))})}
+    chosen |= {"mean": models.mean_baseline()}
+    table = ev.learning_curve(chosen, bulk, [0, 2, 6], n_repeats=2, least={"mean": 1})
+    seen = table.groupby("model")["n_support"].unique().map(list).to_dict()
+    assert seen == {"gain": [0, 2, 6], "mean": [2, 6]}
+    with pytest.raises(ValueError, match="the control only") as caught:
+        ev.learning_curve(chosen, bulk, [0, 2], n_repeats=1)
+    assert caught.value.__notes__ == ["model 'mean', with 0 support targets"]
+
+
+def test_a_learning_curve_changes_the_size_alone(bulk):
+    Spy.seen = []
+    table = ev.learning_curve({"spy": Spy()}, bulk, [1, 4, 8], n_repeats=3, seed=2)
+    asked = table.groupby(["split", "n_support"])["target_gene"].agg(lambda x: sorted(set(x)))
+    assert asked.map(len).eq(4).all()
+    for split in range(3):
+        assert asked[split].map(str).nunique() == 1
+        supports = [set(seen.obs_names) for seen in Spy.seen[3 * split : 3 * split + 3]]
+        assert supports[0] < supports[1] < supports[2]
+        assert not supports[2] & set(asked[split].iloc[0])
+        expected = few_shot_split(TARGETS, n_support=8, seed=2 + split)
+        assert supports[2] == {CONTROL, *expected.support}
+    again = ev.learning_curve({"spy": Spy()}, bulk, [1, 4, 8], n_repeats=3, seed=2)
+    pd.testing.assert_frame_equal(table, again)
+
+
+def test_a_learning_curve_with_a_truth_can_use_all_there_is(bulk):
+    truth = make_bulk(seed=5, names=["N0", "T3", "N2"])
+    Spy.seen = []
+    table = ev.learning_curve({"spy": Spy()}, bulk, [0, 11], n_repeats=1, truth=truth)
+    assert set(table["target_gene"]) == {"N0", "T3", "N2"}
+    assert set(Spy.seen[1].obs_names) == {CONTROL, *TARGETS} - {"T3"}
+
+
+def test_what_cannot_be_measured(bulk):
+    chosen = {"mean": models.mean_baseline()}
+    with pytest.raises(ValueError, match="'T1' in the support and in the query set"):
+        ev.repeated(chosen, bulk, [FewShotSplit(["T0", "T1"], ["T1", "T2"])])
+    with pytest.raises(KeyError, match="'X' of the query set or the control: no such row"):
+        ev.repeated(chosen, bulk, [FewShotSplit(["T0"], ["X"])])
+    with pytest.raises(KeyError, match="'ctrl' of the support set or the control"):
+        ev.repeated(chosen, bulk, k_fold(TARGETS), control="ctrl")
+    for nothing in (({}, k_fold(TARGETS)), (chosen, [])):
+        with pytest.raises(ValueError, match="nothing was measured"):
+            ev.repeated(nothing[0], bulk, nothing[1])
+
+
+def test_another_name_for_the_control(bulk):
+    folds, chosen = k_fold(TARGETS, n_splits=3), {"mean": models.mean_baseline()}
+    expected = ev.repeated(chosen, bulk, folds)
+    bulk.obs_names = bulk.obs_names.str.replace(CONTROL, "ctrl")
+    renamed = {"mean": models.mean_baseline().set_params(control="ctrl")}
+    pd.testing.assert_frame_equal(ev.repeated(renamed, bulk, folds, control="ctrl"), expected)
+
+
+def test_folds_ranked_together_would_hurt_a_copying_model():
+    """Why each split is ranked by itself: a copied effect lies at 0 from its source."""
+    bulk = make_bulk(names=[f"T{i}" for i in range(40)])
+    features = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 5)), effects(bulk).obs_names)
+    copying = models.knn_baseline(features, 1)
+    together = ev.evaluate(models.cross_predict(copying, bulk, n_splits=5), bulk)["pds"].mean()
+    splits = [f for seed in range(4) for f in k_fold(features.index, seed=seed)]
+    table = ev.repeated({"copy": copying}, bulk, splits)
+    alone = ev.interval(table).loc[("copy", "pds")]
+    expected = ev.interval(ev.chance(table)).loc[(ev.CHANCE, "pds"), "mean"]
+    assert alone["low"] < expected < alone["high"]
+    assert together < 41 / 80
+
+
+# --- cells ---------------------------------------------------------------------------------------
+
+
+def test_des_is_that_of_the_scorer(days):
+    cells, bulk, sources = days
+    split = few_shot_split(effects(bulk).obs_names, n_support=15, seed=0)
+    emitter = partial(emit.resample_and_shift, seed=3)
+    measure = ev.measure_cells(cells, emitter=emitter)
+    chosen = {"gain": adapt.ContextGain(sources), "none": models.no_change()}
+    table = ev.repeated(chosen, bulk, [split], measure=measure)
+    assert set(table["metric"]) == {"pds", "mae", "pearson", "des"}
+    pred = adapt.ContextGain(sources).fit(bulk[[CONTROL, *split.support]]).predict(split.query)
+    truth = cells[cells.obs[KEY].isin([CONTROL, *split.query])].copy()
+    kw = {"controls": cells[cells.obs[KEY] == CONTROL].copy()}
+    kw["n_cells"] = bulk.obs["n_cells"][split.query]
+    scale = float(np.median(np.asarray(cells.X.sum(axis=1))))
+    made = emit.resample_and_shift(pred, seed=3, target_sum=scale, **kw)
+    expected = score(made, truth).per_perturbation["des"]
+    part = table[(table["model"] == "gain") & (table["metric"] == "des")]
+    np.testing.assert_array_equal(part.set_index("target_gene")["value"][expected.index], expected)
+
+
+# --- references ----------------------------------------------------------------------------------
+
+
+def test_chance_is_what_guessing_gets():
+    names = [f"T{i}" for i in range(30)]
+    bulk = make_bulk(names=names)
+    splits = [FewShotSplit([], names[:n]) for n in (4, 10, 30)]
+    class_ = type("Guess", (Spy,), {"seen": []})
+    rng = np.random.default_rng(0)
+
+    def guess(self, targets):
+        effect = 30 * rng.normal(size=(len(targets), 30))
+        return bulk_of_effects(effect, pd.Index(targets), self.bulk[CONTROL].X[0], self.bulk.var)
+
+    class_.predict = guess
+    table = ev.repeated({"guess": class_()}, bulk, splits * 15)
+    expected = ev.chance(table)
+    assert set(expected["model"]) == {ev.CHANCE}
+    level = expected.groupby("split")["value"].unique().map(list).iloc[:3].tolist()
+    assert level == [[5 / 8], [11 / 20], [31 / 60]]
+    found = table[table["metric"] == "pds"].set_index(["split", "target_gene"])["value"]
+    gap = found - expected.set_index(["split", "target_gene"])["value"]
+    by_size = gap.groupby(gap.index.get_level_values("split") % 3)
+    assert (by_size.mean().abs() < 4 * by_size.std() / np.sqrt(by_size.size())).all()
+
+
+def test_the_ceiling_is_half_against_half(days):
+    cells, bulk, _ = days
+    splits = k_fold(effects(bulk).obs_names, n_splits=2)
+    table = ev.repeated({"none": models.no_change()}, bulk, splits)
+    found = ev.ceiling(table, cells, n_halvings=2, seed=4)
+    assert set(found["model"]) == {ev.CEILING}
+    assert len(found) == len(table)
+    pairs = [[pseudobulk(half) for half in split_half(cells, seed=s)] for s in (4, 5)]
+    for number, fold in enumerate(splits):
+        rows = [CONTROL, *fold.query]
+        expected = sum(ev.evaluate(a[rows], b[rows]) for a, b in pairs) / 2
+        part = found[found["split"] == number]
+        wide = part.pivot(index="target_gene", columns="metric", values="value")
+        np.testing.assert_allclose(wide[expected.columns].loc[expected.index], expected)
+
+
+def test_a_pseudobulk_tells_nearly_the_same_ceiling_as_its_cells(days):
+    cells, bulk, _ = days
+    splits = k_fold(effects(bulk).obs_names, n_splits=2)
+    table = ev.repeated({"none": models.no_change()}, bulk, splits)
+    one, other = (ev.interval(ev.ceiling(table, source))["mean"] for source in (cells, bulk))
+    none = ev.interval(table)["mean"].droplevel("model")
+    one, other = one.droplevel("model"), other.droplevel("model")
+    assert other["mae"] == pytest.approx(one["mae"], rel=0.05)
+    assert abs(other["pds"] - one["pds"]) < 0.2 * abs(one["pds"] - none["pds"])
+    assert abs(other["pearson"] - one["pearson"]) < 0.1
+
+
+def test_halves_from_a_pseudobulk_differ_as_halves_of_cells_do():
+    rng = np.random.default_rng(0)
+    values = rng.normal(5, 1, (60, 400)).astype(np.float32)
+    obs = pd.DataFrame({KEY: ["A"] * 60}, index=[f"c{i}" for i in range(60)])
+    cells = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(400)]))
+    cells.X[0, 0] = 5.5  # no counts
+    made = [ev._halves_of_cells(cells, seed=0, key=KEY)]
+    made.append(ev._halves_of_bulk(pseudobulk(cells), seed=0))
+    spread = [np.std(a.X[0] - b.X[0]) for a, b in made]
+    assert spread[0] == pytest.approx(np.sqrt(4 / 60), rel=0.15)
+    assert spread[1] == pytest.approx(spread[0], rel=0.15)
+
+
+def test_a_ceiling_needs_two_cells(bulk):
+    table = ev.repeated({"none": models.no_change()}, bulk, k_fold(TARGETS))
+    bulk.obs["n_cells"] = 1
+    with pytest.raises(ValueError, match="have one cell only"):
+        ev.ceiling(table, bulk)
+    with pytest.raises(ValueError, match="one cell only"):
+        ev.ceiling(table, make_cells(n_cells=(1, 5, 5, 5, 9)))
+
+
+# --- intervals -----------------------------------------------------------------------------------
+
+
+def test_the_interval_is_scipys_percentile_bootstrap():
+    values = np.random.default_rng(0).gamma(2.0, size=25)
+    found = ev.interval(long_table(values), n_boot=20_000).loc[("m", "mae")]
+    expected = stats.bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=20_000, rng=1
+    ).confidence_interval
+    assert found["mean"] == pytest.approx(values.mean())
+    assert found["n_targets"] == 25
+    spread = values.std() / np.sqrt(25)
+    assert found["low"] == pytest.approx(expected.low, abs=0.06 * spread)
+    assert found["high"] == pytest.approx(expected.high, abs=0.06 * spread)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_of_many_targets_the_interval_is_the_normal_one(level):
+    values = np.random.default_rng(0).normal(size=1000)
+    found = ev.interval(long_table(values), level=level).loc[("m", "mae")]
+    half = stats.norm.ppf((1 + level) / 2) * values.std() / np.sqrt(1000)
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.1)
+
+
+def simulated_table(rng, n_targets=40, n_splits=6):
+    """Targets differ by 1; the same target's splits by 0.3. The true mean is 0."""
+    own = rng.normal(size=n_targets)
+    tables = [long_table(own + 0.3 * rng.normal(size=n_targets), split=s) for s in range(n_splits)]
+    return pd.concat(tables, ignore_index=True)
+
+
+def test_intervals_hold_the_true_mean_as_often_as_they_say():
+    rng, hits, naive = np.random.default_rng(0), [], []
+    for _ in range(120):
+        table = simulated_table(rng)
+        rows = table.assign(target_gene=table["target_gene"] + table["split"].astype(str))
+        for kept, source in ((hits, table), (naive, rows)):
+            found = ev.interval(source, n_boot=300).iloc[0]
+            kept.append(found["low"] < 0 < found["high"])
+    assert 0.88 < np.mean(hits) < 0.99
+    assert np.mean(naive) < 0.7  # splits taken for so many more perturbations
+
+
+def test_targets_count_alike_however_often_they_were_asked():
+    table = pd.concat([long_table([1.0, 3.0]), long_table([1.0], split=1)])
+    assert ev.interval(table).loc[("m", "mae"), "mean"] == 2
+
+
+def test_a_comparison_finds_a_known_difference():
+    base = np.random.default_rng(0).normal(5, 2, 30)
+    table = pd.concat([long_table(base), long_table(base - 0.25, "other")])
+    found = ev.compare(table, "m").loc[("other", "mae")]
+    assert found[["difference", "low", "high"]].tolist() == pytest.approx([-0.25] * 3)
+    assert found["won"] == 1 and found["n_targets"] == 30
+    as_score = ev.compare(table.assign(metric="pds"), "m").loc[("other", "pds")]
+    assert as_score["won"] == 0
+    same = pd.concat([long_table(base), long_table(base, "other")])
+    assert ev.compare(same, "m").loc[("other", "mae"), "won"] == 0.5
+
+
+def test_pairing_takes_off_what_models_share():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(5, 2, 40)
+    table = pd.concat(
+        [long_table(hard + 0.2 * rng.normal(size=40)),
+         long_table(hard - 0.3 + 0.2 * rng.normal(size=40), "other")]
+    )  # fmt: skip
+    means, gap = ev.interval(table), ev.compare(table, "m").loc[("other", "mae")]
+    assert means.loc[("m", "mae"), "low"] < means.loc[("other", "mae"), "high"]
+    assert -0.5 < gap["low"] < gap["high"] < -0.1
+    expected = stats.ttest_rel(*(table[table["model"] == n]["value"] for n in ("other", "m")))
+    ends = expected.confidence_interval(0.95)
+    np.testing.assert_allclose(gap[["low", "high"]], [ends.low, ends.high], atol=0.03)
+
+
+def test_only_pairs_of_the_same_split_and_target_are_compared():
+    first, second = long_table([1.0, 2.0, 3.0]), long_table([2.0, 4.0], "other")
+    table = pd.concat([first, second, long_table([9.0], "other", split=7)])
+    found = ev.compare(table, "m").loc[("other", "mae")]
+    assert found["difference"] == 1.5 and found["n_targets"] == 2
+    with pytest.raises(ValueError, match="share no target of the same split"):
+        ev.compare(pd.concat([first, long_table([9.0], "other", split=7)]), "m")
+    with pytest.raises(KeyError, match="no model 'x' to compare with; there are 'm', 'other'"):
+        ev.compare(table, "x")
+
+
+def test_references_can_stand_in_the_same_table(days):
+    cells, bulk, sources = days
+    chosen = {"none": models.no_change(), "gain": adapt.ContextGain(sources)}
+    table = ev.repeated(chosen, bulk, k_fold(effects(bulk).obs_names, n_splits=2))
+    full = pd.concat([table, ev.chance(table), ev.ceiling(table, bulk, n_halvings=2)])
+    means = ev.interval(full)["mean"]
+    assert means[("none", "pds")] < means[("gain", "pds")]
+    assert means[("chance", "pds")] < means[("gain", "pds")]
+    gap = ev.compare(full, "gain")
+    assert (ev.CHANCE, "mae") not in gap.index and (ev.CEILING, "mae") in gap.index
+
+
+def test_curves_are_summarised_by_size(bulk):
+    table = ev.learning_curve({"mean": models.mean_baseline()}, bulk, [2, 6], n_repeats=3)
+    with pytest.raises(ValueError, match=r"lacks a column, perhaps one of \['n_support'\]"):
+        ev.interval(table)
+    with pytest.raises(ValueError, match="perhaps one of"):
+        ev.compare(table, "mean")
+    found = ev.interval(table, by=("model", "n_support", "metric"))
+    assert found.index.names == ["model", "n_support", "metric"]
+    part = table[(table["n_support"] == 2) & (table["metric"] == "mae")]
+    expected = part.groupby("target_gene")["value"].mean().mean()
+    assert found.loc[("mean", 2, "mae"), "mean"] == pytest.approx(expected)
+    named = table.assign(model=table["model"] + ", " + table["n_support"].astype(str))
+    assert ev.compare(named, "mean, 2").index.unique("model").tolist() == ["mean, 6"]
+
+
+def test_what_has_no_interval():
+    with pytest.raises(ValueError, match="values are NaN, of 'm mae'"):
+        ev.interval(long_table([1.0, np.nan]))
+    for level in (0, 1, 95):
+        with pytest.raises(ValueError, match="expected a share between 0 and 1"):
+            ev.interval(long_table([1.0, 2.0]), level=level)
+
+
+# --- strata --------------------------------------------------------------------------------------
+
+
+def test_strata_are_quantiles_of_the_asked_targets(bulk):
+    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS))
+    norm = effect_strength(bulk)["norm"]
+    more = pd.concat([norm, pd.Series({"never asked": 1e9})])
+    found = ev.by_stratum(table, more, n_strata=3)
+    assert found["stratum"].cat.ordered and len(found["stratum"].cat.categories) == 3
+    place = found.drop_duplicates("target_gene").set_index("target_gene")["stratum"].cat.codes
+    order = norm.sort_values().index
+    assert place[order].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    low, high = norm[order[4]], norm[order[7]]
+    assert found["stratum"].cat.categories[1] == f"{low:.3g} to {high:.3g}"
+    means = ev.interval(found, by=("metric", "stratum"))
+    assert means["n_targets"].tolist() == [4] * 9
+    whole = ev.interval(table).droplevel("model")
+    np.testing.assert_allclose(means["mean"].groupby("metric").mean(), whole["mean"].sort_index())
+    pd.testing.assert_frame_equal(found.drop(columns="stratum"), table)
+
+
+def test_equal_numbers_stay_together(bulk):
+    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS))
+    n_cells = pd.Series([5] * 9 + [50] * 3, TARGETS)
+    found = ev.by_stratum(table, n_cells, n_strata=4)
+    sizes = found.groupby("stratum", observed=True)["target_gene"].nunique()
+    assert sizes.to_dict() == {"5 to 5": 9, "50 to 50": 3}
+    with pytest.raises(KeyError, match="no number for 'T0'"):
+        ev.by_stratum(table, n_cells.drop("T0"))
