@@ -1,5 +1,6 @@
 """Measuring models: nothing leaks, statistics equal closed forms or SciPy, references are right."""
 
+import itertools
 from functools import partial
 
 import anndata
@@ -541,3 +542,31 @@ def test_equal_numbers_stay_together(bulk):
     assert sizes.to_dict() == {"5 to 5": 9, "50 to 50": 3}
     with pytest.raises(KeyError, match="no number for 'T0'"):
         ev.by_stratum(table, n_cells.drop("T0"))
+
+
+def test_dealt_is_the_mean_and_spread_over_all_permutations():
+    rng = np.random.default_rng(0)
+    genes = ["B", "A", *(f"G{i}" for i in range(4))]  # two targets are genes
+    real, pred = (
+        anndata.AnnData(
+            rng.normal(size=(6, 6)),
+            obs=pd.DataFrame(index=["non-targeting", *"ABCDE"]),
+            var=pd.DataFrame(index=genes),
+        )
+        for _ in range(2)
+    )
+    scores = []
+    for order in itertools.permutations(range(1, 6)):
+        shuffled = pred.copy()
+        shuffled.X[1:] = pred.X[list(order)]
+        scores.append(ev.evaluate(shuffled, real)["pds"].mean())
+    found = ev.dealt(pred, real)
+    np.testing.assert_allclose(found, [np.mean(scores), np.std(scores)], rtol=1e-12)
+
+
+def test_dealt_needs_two_targets_and_all_of_them():
+    bulk = anndata.AnnData(np.eye(3), obs=pd.DataFrame(index=["non-targeting", "A", "B"]))
+    with pytest.raises(ValueError, match="fewer than two"):
+        ev.dealt(bulk, bulk[["non-targeting", "A"]])
+    with pytest.raises(KeyError, match="'B'"):
+        ev.dealt(bulk[["non-targeting", "A"]], bulk)

@@ -527,7 +527,7 @@ def _genes_of(piece, genes: slice) -> Rows:
         return Rows(piece.data, piece.indices, piece.indptr, piece.shape)
     ends = np.empty((2, piece.shape[0]), np.int64)
     for gene, place in zip((genes.start, genes.stop), ends, strict=True):
-        kernels.seek(piece.indices, piece.indptr, gene, place)
+        kernels.seek(piece.indices, piece.indptr[:-1], piece.indptr[1:], gene, place)
     kept = (piece.indices >= genes.start) & (piece.indices < genes.stop)
     indptr = np.concatenate([[0], np.cumsum(ends[1] - ends[0])])
     shape = piece.shape[0], genes.stop - genes.start

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from tqdm import tqdm
 
@@ -335,6 +336,75 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
     rows = asked.assign(model=CHANCE, metric="pds", value=ranked.map(metrics.pds_chance))
     return rows[table.columns.intersection(rows.columns)].reset_index(drop=True)
+
+
+class Dealt(NamedTuple):
+    """PDS of predictions that are dealt to the targets at random.
+
+    Attributes
+    ----------
+    mean, sd
+        Over all ways to deal them, of the mean PDS over targets.
+    """
+
+    mean: float
+    sd: float
+
+
+def dealt(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL) -> Dealt:
+    r"""Return the PDS that these predictions would have if nobody knew which is whose.
+
+    Parameters
+    ----------
+    pred, real
+        As for :func:`evaluate`; two perturbations at least.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    Dealt
+        Mean and standard deviation over all permutations of the predictions.
+
+    Raises
+    ------
+    KeyError
+        A control row or a perturbation is missing.
+    ValueError
+        There is one perturbation only.
+
+    Notes
+    -----
+    The sharpest chance level: it keeps the sizes of all effects, and asks only whether each
+    prediction was given to the right target. Per-target values of PDS are spread over 0 to 1,
+    mostly because weak real effects are near to every prediction, and so an interval over targets
+    is wide. That spread drops out here.
+
+    With :math:`a_{ij}` the PDS of prediction i when it is given to target j, and
+    :math:`d_{ij}` what is left of it without row and column means, the mean is that of all
+    :math:`a_{ij}`, and the variance of :math:`\tfrac1n \sum_i a_{i\pi(i)}` is
+    :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of Mathematical
+    Statistics 22:558, 1951.
+
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    names = pd.Index(sorted(real.obs_names[real.obs_names != control]))
+    if len(names) < 2:
+        raise ValueError(f"{len(names)} perturbation; there is nothing to deal with fewer than two")
+    if len(missing := names.difference(pred.obs_names)):
+        raise KeyError(f"pred has no row for {some_of(missing)}")
+    mine, truth = (_effect_rows(bulk, names, control) for bulk in (pred, real))
+    apart = cdist(mine, truth, metric="cityblock")
+    given = np.empty_like(apart)
+    for j, gene in enumerate(real.var_names.get_indexer(names)):
+        own = abs(mine[:, [gene]] - truth[:, gene]) if gene >= 0 else 0.0
+        left = apart - own
+        closer = left < left[:, [j]]
+        closer[:, :j] |= left[:, :j] == left[:, [j]]
+        given[:, j] = 1 - closer.sum(axis=1) / len(names)
+    rest = given - given.mean(axis=0) - given.mean(axis=1, keepdims=True) + given.mean()
+    n = len(names)
+    return Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
 
 
 def ceiling(

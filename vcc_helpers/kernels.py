@@ -155,51 +155,49 @@ def gather(values, genes, indptr, order, out_values, out_genes):
 
 
 @njit(nogil=True, cache=True)
-def seek(genes, indptr, first, place):
+def seek(genes, starts, ends, first, place):
     """Find the first entry of each row that is of gene `first` or of a later one.
 
     Parameters
     ----------
-    genes, indptr
+    genes
         Of a CSR matrix, the genes of each row in rising order.
+    starts, ends
+        Where each row begins and ends, ``(n_rows,)``; any rows, in any order.
     first
         A gene.
     place
         Filled, ``(n_rows,)``.
     """
-    for row in range(len(indptr) - 1):
-        part = genes[indptr[row] : indptr[row + 1]]
-        place[row] = indptr[row] + np.searchsorted(part, first)
+    for row in range(len(starts)):
+        part = genes[starts[row] : ends[row]]
+        place[row] = starts[row] + np.searchsorted(part, first)
 
 
 @njit(nogil=True, cache=True)
-def fill_tile(values, genes, indptr, place, first, tile, left):
+def fill_tile(values, genes, place, ends, first, tile, left):
     """Lay the entries of a few genes out as dense rows, a gene each.
 
     Parameters
     ----------
-    values, genes, indptr
-        A CSR matrix of some cells, the genes of each row in rising order.
-    place
-        The next entry of each row; moved on.
+    values, genes
+        Entries of a CSR matrix, the genes of each row in rising order.
+    place, ends
+        The next entry of each cell, moved on; and where its last one ends, ``(n_cells,)``.
     first
         The gene of the tile's first row.
     tile
         Filled from column `left` on, ``(n_genes, n)``, in one piece.
     left
-        The column of the matrix's first cell.
+        The column of the first cell.
     """
-    n_cells, begin, stop = len(indptr) - 1, np.uint64(first), np.uint64(first + len(tile))
+    n_cells, begin, stop = len(place), np.uint64(first), np.uint64(first + len(tile))
     for top in range(0, n_cells, STRIP):
         bottom = min(top + STRIP, n_cells)
         for gene in range(len(tile)):
             tile[gene, left + top : left + bottom] = 0
         for row in range(top, bottom):
-            i, end, column = (
-                np.uint64(place[row]),
-                np.uint64(indptr[row + 1]),
-                np.uint64(left + row),
-            )
+            i, end, column = np.uint64(place[row]), np.uint64(ends[row]), np.uint64(left + row)
             while i < end and genes[i] < stop:
                 tile[np.uint64(genes[i]) - begin, column] = values[i]
                 i += np.uint64(1)
@@ -207,10 +205,11 @@ def fill_tile(values, genes, indptr, place, first, tile, left):
 
 
 @njit(nogil=True, cache=True)
-def count(values, genes, n_values):
-    """Count the non-zeros of each gene; adds to `n_values`, ``(n_genes,)``."""
-    for i in range(len(values)):
-        n_values[genes[i]] += values[i] != 0
+def count(values, genes, starts, ends, n_values):
+    """Count the non-zeros of each gene in some rows; adds to `n_values`, ``(n_genes,)``."""
+    for row in range(len(starts)):
+        for i in range(np.uint64(starts[row]), np.uint64(ends[row])):
+            n_values[genes[i]] += values[i] != 0
 
 
 @njit(nogil=True, cache=True)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -76,6 +77,37 @@ class Controls(NamedTuple):
     n_cells: int
 
 
+class Picked(NamedTuple):
+    """Some rows of a CSR matrix, without a copy of their entries.
+
+    Attributes
+    ----------
+    data, indices
+        As in the ``csr_matrix``, the genes of each row in rising order.
+    starts, ends
+        Where each of the rows begins and ends, ``(n_cells,)``.
+    shape
+        ``(n_cells, n_genes)``.
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.data.dtype
+
+    @classmethod
+    def of(cls, block, rows: np.ndarray | slice = slice(None)) -> Picked:
+        """Pick rows, all by default, of a CSR matrix or of its arrays."""
+        starts, ends = block.indptr[:-1][rows], block.indptr[1:][rows]
+        return cls(block.data, block.indices, starts, ends, (len(starts), block.shape[1]))
+
+
 def rank_sum(
     matrix: np.ndarray | sparse.spmatrix,
     labels: pd.Index,
@@ -126,14 +158,12 @@ def rank_sum(
             f"a test needs cells labelled {control!r} and others; there are {len(labels)} cells "
             f"of {len(groups)} other groups"
         )
-    matrix = _rows(matrix)
+    matrix, reach = _checked(matrix, n_threads(threads))
     codes = groups.get_indexer(labels)  # -1: control
-    controls = sort_controls([matrix[np.flatnonzero(codes < 0)]], threads=threads)
-    with ThreadPoolExecutor(n_threads(threads)) as pool:
-        rows = (np.flatnonzero(codes == code) for code in range(len(groups)))
-        blocks = [[block] for block in pool.map(matrix.__getitem__, rows)]
+    pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(Picked.of, matrix)
+    others, *blocks = ([pick(np.flatnonzero(codes == code))] for code in range(-1, len(groups)))
+    controls = sort_controls(others, threads=threads)
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
-    reach = span(blocks)
 
     def rank(genes: slice) -> None:
         u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes, reach=reach)
@@ -179,21 +209,28 @@ def cut(n_genes: int, n_parts: int) -> list[slice]:
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
 
 
-def _rows(matrix) -> sparse.csr_matrix | np.ndarray:
-    """Bring a matrix to rows of floating numbers, one entry a place, and check the values."""
+def _checked(matrix, threads: int) -> tuple:
+    """Bring a matrix to rows of floating numbers, one entry a place, and find its :func:`span`."""
     matrix = sparse.csr_matrix(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
-    if sparse.issparse(matrix) and not matrix.has_canonical_format:
+    with ThreadPoolExecutor(threads) as pool:
+        sound = pool.submit(getattr, matrix, "has_canonical_format", True)
+        values = matrix.data if sparse.issparse(matrix) else matrix
+        parts = [values[part] for part in cut(len(values), 8 * threads)]
+        low, high = (
+            (list(pool.map(f, parts)) for f in (np.min, np.max)) if values.size else [[0]] * 2
+        )
+        low, high = np.min(low), np.max(high)
+    if not (low >= 0 and high < np.inf):
+        raise ValueError(
+            f"values to rank must be 0 or more and finite; they reach from {low} to {high}; give "
+            "counts or lognorm"
+        )
+    if not sound.result():
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    values = matrix.data if sparse.issparse(matrix) else matrix
-    if values.size and not (values.min() >= 0 and values.max() < np.inf):
-        raise ValueError(
-            f"values to rank must be 0 or more and finite; they reach from {values.min()} to "
-            f"{values.max()}; give counts or lognorm"
-        )
-    return matrix
+    return matrix, (low, high) if sound.result() and low > 0 else span([[matrix]])
 
 
 def tiles(
@@ -205,7 +242,7 @@ def tiles(
     ----------
     blocks
         Some cells each, ``(n_cells, n_genes)``, dense, or the arrays of a CSR matrix with the
-        genes of each cell in rising order.
+        genes of each cell in rising order, or some rows :class:`Picked` of one.
     genes
         Which genes, ``slice(first, stop)``.
     width
@@ -229,19 +266,20 @@ def tiles(
     # rows whose distance is a power of two would fight for the same places of the cache
     room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
     place = np.empty(ends[-1], np.int64)
+    blocks = [b if isinstance(b, np.ndarray | Picked) else Picked.of(b) for b in blocks]
     pieces = [(block, slice(i, j)) for block, (i, j) in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
-        if not isinstance(block, np.ndarray):
-            kernels.seek(block.indices, block.indptr, genes.start, place[cells])
+        if isinstance(block, Picked):
+            kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
         tile = room[: part.stop - first]
         for block, cells in pieces:
-            if isinstance(block, np.ndarray):
-                tile[:, cells] = block[:, part].T
+            if isinstance(block, Picked):
+                entries = block.data, block.indices, place[cells], block.ends
+                kernels.fill_tile(*entries, first, tile, cells.start)
             else:
-                entries = block.data, block.indices, block.indptr
-                kernels.fill_tile(*entries, place[cells], first, tile, cells.start)
+                tile[:, cells] = block[:, part].T
         yield part, tile[:, : ends[-1]]
 
 
@@ -272,7 +310,7 @@ def sort_controls(
 
     n_cells, n_genes = sum(block.shape[0] for block in blocks), blocks[0].shape[1]
     with ThreadPoolExecutor(n_threads(threads)) as pool:
-        n_values = sum(pool.map(_count_values, blocks))
+        n_values = sum(pool.map(_count_values, _in_parts(blocks, n_threads(threads))))
         indptr = np.concatenate([[0], np.cumsum(n_values + 1)])
         values, ties = np.empty(indptr[-1], blocks[0].dtype), np.empty(n_genes)
 
@@ -296,8 +334,21 @@ def _count_values(block) -> np.ndarray:
     if isinstance(block, np.ndarray):
         return np.count_nonzero(block, axis=0)
     found = np.zeros(block.shape[1], np.int64)
-    kernels.count(block.data, block.indices, found)
+    kernels.count(*block[:4], found)
     return found
+
+
+def _in_parts(blocks, n_parts: int) -> Iterator:
+    """Cut each block into parts, so that threads can share it."""
+    for block in blocks:
+        for cells in cut(block.shape[0], n_parts):
+            if isinstance(block, np.ndarray):
+                yield block[cells]
+            elif isinstance(block, Picked):
+                ends = block.starts[cells], block.ends[cells]
+                yield Picked(*block[:2], *ends, (len(ends[0]), block.shape[1]))
+            else:
+                yield Picked.of(block, cells)
 
 
 def rank_groups(

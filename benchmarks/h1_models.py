@@ -1,0 +1,198 @@
+"""Every model of the book on real H1 effects, by repeated cross-validation.
+
+    python benchmarks/h1_models.py PSEUDOBULK.h5ad --annotation GO.npz
+
+PSEUDOBULK.h5ad is what `vcc pseudobulk` writes: mean and variance of each perturbation and the
+control. GO.npz holds a feature table of genes. Each model learns from four fifths of the targets
+and predicts the others, ten times over with other folds; nothing of a held-out target is used but
+its name and, where a model says so, its published number of cells and depth.
+
+Writes benchmarks/results/h1_models.json, which the book shows.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from sklearn.compose import ColumnTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+
+from vcc_helpers import evaluation, features, models, splits
+from vcc_helpers.cells import CONTROL
+from vcc_helpers.effects import effect_strength
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "benchmarks" / "results" / "h1_models.json"
+
+#: Weights of number of cells and of the name's family, beside the annotation's 1.
+COUNTS, FAMILY = 0.5, 0.5
+
+
+# Features, and how alike they make two targets
+
+
+def target_table(bulk, annotation):
+    """Annotation, log number of cells and log depth, and the family of the gene's name."""
+    targets = bulk.obs_names[bulk.obs_names != CONTROL]
+    known = targets[targets.isin(annotation.index)]
+    obs = bulk.obs.loc[known]
+    counts = np.log(obs[["n_cells", "median_umi_per_cell"]].to_numpy(float))
+    family = pd.factorize(known.str[:3])[0][:, None]  # MED1, MED12, MED24: one complex
+    return pd.DataFrame(np.hstack([annotation.loc[known], counts, family]), index=known)
+
+
+def prepare(n_annotation):
+    """Centre directions and scale counts, as the training targets say."""
+    directions = make_pipeline(Normalizer(), StandardScaler(with_std=False), Normalizer())
+    scaled = make_pipeline(StandardScaler(), FunctionTransformer(np.clip, kw_args=CLIP))
+    parts = [
+        ("annotation", directions, slice(0, n_annotation)),
+        ("counts", scaled, slice(n_annotation, n_annotation + 2)),
+        ("family", "passthrough", slice(n_annotation + 2, n_annotation + 3)),
+    ]
+    return ColumnTransformer(parts)
+
+
+CLIP = {"a_min": -3, "a_max": 3}
+
+
+class Alike:
+    """Similarity of two targets: annotation, cells and depth, family of the name."""
+
+    def __init__(self, *, counts=COUNTS, family=FAMILY):
+        self.counts, self.family = counts, family
+
+    def __call__(self, a, b):
+        annotation = np.exp(5 * (a[:, :-3] @ b[:, :-3].T - 1))
+        squared = ((a[:, None, -3:-1] - b[None, :, -3:-1]) ** 2).sum(axis=2)
+        family = a[:, None, -1] == b[None, :, -1]
+        return annotation + self.counts * np.exp(-squared / 2) + self.family * family
+
+
+def alike_model(table, **weights):
+    """Kernel ridge on several kinds of likeness, stretched as far as the MAE allows."""
+    regressor = make_pipeline(
+        prepare(table.shape[1] - 3), models.CentredKernelRidge(0.3, kernel=Alike(**weights))
+    )
+    model = models.EffectModel(regressor, table, fallback="mean")
+    return models.KnockedDown(models.Stretched(model))
+
+
+def all_models(bulk, annotation):
+    own = features.own_expression(bulk)
+    table = target_table(bulk, annotation)
+    with_own = features.join({"annotation": annotation, "own": own})
+    named = {
+        "no change": models.no_change(),
+        "mean": models.mean_baseline(),
+        "mean, own gene silenced": models.crispr_mean(),
+        "bilinear": models.linear_baseline(),
+        "kNN": models.knn_baseline(annotation, 3),
+        "kNN, shrunken": models.knn_baseline(annotation, 5, shrinkage=0.7),
+        "ridge": models.ridge(annotation, alpha=10),
+        "ridge, own expression too": models.ridge(with_own, alpha=10),
+        "kernel ridge": models.kernel_ridge(annotation),
+        "several likenesses, stretched": alike_model(table),
+        "the same without cells and depth": alike_model(table, counts=0),
+    }
+    for name, model in named.items():
+        if "ridge" in name or "kNN" in name:
+            model.set_params(fallback="mean")  # a gene without annotation gets the mean
+    return named | {"bilinear, 16 times": models.linear_baseline().set_params(scale=16)}
+
+
+# Measuring
+
+
+def measure(pred, real):
+    """Scores of each target; and what dealing the predictions at random would give."""
+    by_chance = evaluation.dealt(pred, real)
+    return evaluation.evaluate(pred, real).assign(
+        dealt_mean=by_chance.mean, dealt_variance=by_chance.sd**2
+    )
+
+
+def run(bulk, named, *, n_repeats, n_splits, progress=True):
+    targets = bulk.obs_names[bulk.obs_names != CONTROL]
+    folds = [
+        fold
+        for seed in range(n_repeats)
+        for fold in splits.k_fold(targets, n_splits=n_splits, seed=seed)
+    ]
+    table = evaluation.repeated(named, bulk, folds, measure=measure, progress=progress)
+    return table.assign(repeat=table["split"] // n_splits)
+
+
+def summary(table, bulk):
+    """Mean of each metric with its interval, and what it is beside chance and the baselines."""
+    scores = table[table["metric"].isin(["pds", "mae", "pearson"])]
+    found = {
+        "scores": evaluation.interval(scores),
+        "minus no change": evaluation.compare(scores, "no change"),
+        "minus mean": evaluation.compare(scores, "mean"),
+        "dealt": dealt_at_random(table),
+        "by repeat": scores.groupby(["model", "metric", "repeat"])["value"].mean().unstack(),
+        "by strength": strata(scores, bulk),
+    }
+    return {name: as_records(part) for name, part in found.items()}
+
+
+def dealt_at_random(table):
+    """PDS of each repeat beside the same predictions dealt at random, in standard deviations."""
+    by_fold = table.pivot_table("value", ["model", "repeat", "split"], "metric")
+    n_folds = by_fold.groupby(["model", "repeat"]).size()
+    by_repeat = by_fold.groupby(["model", "repeat"]).mean()
+    sd = np.sqrt(by_repeat["dealt_variance"] / n_folds)
+    rows = by_repeat.assign(dealt_sd=sd, sds=(by_repeat["pds"] - by_repeat["dealt_mean"]) / sd)
+    return rows.groupby("model", sort=False)[["pds", "dealt_mean", "dealt_sd", "sds"]].mean()
+
+
+def strata(scores, bulk):
+    strength = effect_strength(bulk)["norm"]
+    part = evaluation.by_stratum(scores, strength, n_strata=4)
+    part["stratum"] = part["stratum"].astype(str)
+    return evaluation.interval(part, by=("model", "metric", "stratum"))
+
+
+def as_records(table):
+    table = table.rename(columns=str).reset_index()
+    return json.loads(table.to_json(orient="records", double_precision=6))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pseudobulk", type=Path)
+    parser.add_argument("--annotation", type=Path, required=True, help="feature table of genes")
+    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    bulk = anndata.read_h5ad(options.pseudobulk)
+    annotation = features.embedding(options.annotation)
+    named = all_models(bulk, annotation)
+    table = run(bulk, named, n_repeats=options.repeats, n_splits=options.folds)
+    ceiling = evaluation.ceiling(table[table["repeat"] == 0], bulk)
+    data = {
+        "targets": bulk.n_obs - 1,
+        "genes": bulk.n_vars,
+        "cells": int(bulk.obs["n_cells"].sum()),
+        "repeats": options.repeats,
+        "folds": options.folds,
+        "chance": evaluation.interval(evaluation.chance(table))["mean"].iloc[0],
+        "without annotation": bulk.obs_names.drop(CONTROL).difference(annotation.index).tolist(),
+    }
+    halves = as_records(evaluation.interval(ceiling))
+    found = {"data": data, "halves": halves, **summary(table, bulk)}
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    scores = pd.DataFrame(found["scores"]).pivot(index="model", columns="metric", values="mean")
+    print(
+        scores.loc[list(named)].round(4).to_string(), f"chance PDS {data['chance']:.3f}", sep="\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
