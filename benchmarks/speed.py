@@ -55,6 +55,9 @@ METRICS = {"overlap_at_N": "des", "discrimination_score_l1": "pds", "mae": "mae"
 #: What is timed while one size of the work grows, and by which factors it is smaller.
 GROWING = (OURS, "read anndata", "read raw")
 GROWTH_STEPS = (1 / 8, 1 / 4, 1 / 2)
+#: With so many times fewer perturbations of the same cells cell-eval is timed, too: it compares
+#: each with all controls anew.
+FEWER = 5
 
 
 # What is run: group -> name -> command
@@ -378,10 +381,18 @@ def growth(options):
             where = options.folder, *files
             commands = {OURS: ours(*where, out=Path(folder), **settings), **floor(*where)}
             times = {name: best_wall(commands[name], options) for name in GROWING}
+            if size == "perturbations" and value < whole_of(options.folder):
+                peer = scorers(*where, out=Path(folder), **settings)["cell-eval"]
+                times["cell-eval"] = run(peer, threads=options.threads)["wall"]
             points.append({"size": size, "value": value, "entries": entries} | times)
             print(points[-1], flush=True)
     keep({"growth": {"points": points, "slopes": slopes(points), "memory": options.memory}})
     print(pd.DataFrame(points).to_string(), slopes(points), sep="\n")
+
+
+def whole_of(folder):
+    """Return the number of perturbations of the work."""
+    return describe(folder / "real.h5ad")["perturbations"]
 
 
 def best_wall(command, options):
@@ -405,9 +416,9 @@ def grown(folder):
         yield "genes", len(chosen), [part[:, chosen].copy() for part in whole]
         thin = [thinned(part, share, rng) for part in whole]
         yield "density", round(thin[0].X.nnz / n_cells / n_genes, 3), thin
-    for times in (2, 4, 8):
-        split = [split_labels(part, times) for part in whole]
-        yield "perturbations", split[0].obs[KEY].nunique() - 1, split
+    for times in (1 / FEWER, 2, 4):
+        other = [relabelled(part, times) for part in whole]
+        yield "perturbations", other[0].obs[KEY].nunique() - 1, other
 
 
 def thinned(cells, share, rng):
@@ -418,17 +429,23 @@ def thinned(cells, share, rng):
     return thin
 
 
-def split_labels(cells, times):
-    """Call parts of a perturbation's cells by names of their own; the controls stay."""
-    split = cells.copy()
-    label = split.obs[KEY].astype(str)
-    part = (np.arange(len(label)) % times).astype(str)
-    split.obs[KEY] = pd.Categorical(np.where(label == CONTROL, label, label + "_" + part))
-    return split
+def relabelled(cells, times):
+    """Call the same cells by more names, or by fewer; the controls keep theirs."""
+    other = cells.copy()
+    target, names = pd.factorize(other.obs[KEY].astype(str), sort=True)
+    part = np.arange(len(target)) % times if times > 1 else 0
+    number = (target * max(times, 1) + part) // max(1 / times, 1)
+    label = np.where(names[target] == CONTROL, CONTROL, [f"group {int(i)}" for i in number])
+    other.obs[KEY] = pd.Categorical(label)
+    return other
 
 
 def slopes(points):
-    """Fit seconds = a + b entries to all points; b in nanoseconds, and the share explained."""
+    """Fit seconds = a + b entries; b in nanoseconds, and the share explained.
+
+    To the files of fewer cells: genes and perturbations, which cost a test each, are as many in all.
+    """
+    points = [point for point in points if point["size"] in ("whole", "cells")]
     entries = np.array([point["entries"] for point in points])
     found = {}
     for name in GROWING:

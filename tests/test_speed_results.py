@@ -14,7 +14,7 @@ OURS = SPEED["end to end"]["vcc"]
 def test_all_ran_in_one_run_and_on_the_work_that_the_page_names():
     work = SPEED["work"]
     assert (work["cells"], work["genes"], work["threads"]) == (14_000, 18_080, 2)
-    assert (work["perturbations"], work["controls"]) == (10, 6000) and work["simulated"]
+    assert (work["perturbations"], work["controls"]) == (50, 6000) and work["simulated"]
     names = {
         "end to end": {"cell-eval", "cell-eval, as it comes", "cell-eval2", "vcc"},
         "floor": {"read anndata", "read raw", "sort"},
@@ -26,10 +26,12 @@ def test_all_ran_in_one_run_and_on_the_work_that_the_page_names():
         assert not [name for name, step in SPEED[group].items() if "error" in step]
 
 
-@pytest.mark.parametrize("peer", ["cell-eval", "cell-eval, as it comes", "cell-eval2"])
-def test_end_to_end_is_many_times_faster_in_a_quarter_of_the_memory(peer):
+@pytest.mark.parametrize(
+    ("peer", "times"), [("cell-eval", 20), ("cell-eval, as it comes", 20), ("cell-eval2", 8)]
+)
+def test_end_to_end_is_many_times_faster_in_a_quarter_of_the_memory(peer, times):
     theirs = SPEED["end to end"][peer]
-    assert theirs["wall"] >= 7 * OURS["wall"]
+    assert theirs["wall"] >= times * OURS["wall"]
     assert theirs["peak_gb"] >= 4 * OURS["peak_gb"]
 
 
@@ -42,8 +44,7 @@ def test_de_alone_is_faster_than_all_others():
     others = {name: step for name, step in steps.items() if not name.startswith("ours")}
     assert steps["ours, table"]["seconds"] < min(step["seconds"] for step in others.values())
     illico, ours = others["illico"], steps["ours, ranks"]
-    assert illico["seconds"] >= 2 * ours["seconds"]  # each on the layout that it prefers
-    assert illico["seconds"] + illico["conversion"] >= 2.5 * ours["seconds"]  # from CSR
+    assert illico["seconds"] >= 3 * ours["seconds"]  # each on the layout that it prefers
 
 
 def test_memory_stayed_within_what_was_asked_for():
@@ -61,7 +62,6 @@ def test_the_results_agree():
     assert max(agree["scores, small log-normalised files"]["cell-eval2"].values()) < 1e-6
 
 
-@pytest.mark.skipif("growth" not in SPEED, reason="the run on growing files is not kept")
 def test_time_grows_in_a_straight_line_with_the_values_above_zero():
     growth = SPEED["growth"]
     sizes = [point["size"] for point in growth["points"]]
@@ -71,7 +71,6 @@ def test_time_grows_in_a_straight_line_with_the_values_above_zero():
     assert ours["ns_per_entry"] <= 3 * reading["ns_per_entry"]
 
 
-@pytest.mark.skipif("full" not in SPEED, reason="the run on files of full size is not kept")
 def test_full_size_was_scored_within_six_gigabytes():
     full = SPEED["full"]
     assert full["memory"] == "6GB" and full["steps"]["vcc"]["peak_gb"] <= 6
