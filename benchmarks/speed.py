@@ -443,7 +443,7 @@ def relabelled(cells, times):
 def slopes(points):
     """Fit seconds = a + b entries; b in nanoseconds, and the share explained.
 
-    To the files of fewer cells: genes and perturbations, which cost a test each, are as many in all.
+    To the files of fewer cells, since each gene of each perturbation costs a test besides.
     """
     points = [point for point in points if point["size"] in ("whole", "cells")]
     entries = np.array([point["entries"] for point in points])
