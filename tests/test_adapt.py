@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from vcc_helpers import effects, features, models
+from vcc_helpers import adapt, datasets, effects, features, models, pseudobulk
 from vcc_helpers.adapt import (
     Blend,
     ContextGain,
@@ -641,3 +641,45 @@ def test_models_behave_as_estimators_on_a_pseudobulk(name, snapshot):
     assert model.score(world.bulk[[CONTROL, *QUERY]]) == pytest.approx(
         -np.abs(seen[QUERY].X - real).mean()
     )
+
+
+def test_precision_weighs_by_the_squared_error_of_an_effect():
+    def bulk(variance, n_cells):
+        names = ["non-targeting", "A", "B"]
+        obs = pd.DataFrame({"n_cells": n_cells}, index=names)
+        spread = np.repeat(np.array(variance, dtype=float)[:, None], 4, axis=1)
+        return anndata.AnnData(np.ones((3, 4)), obs=obs, layers={"variance": spread})
+
+    # errors: (2/10 + 4/10) / 2 + 1/100 = .31, and half of all that
+    found = adapt.precision(
+        {"loud": bulk([1, 2, 4], [100, 10, 10]), "calm": bulk([1, 2, 4], [200, 20, 20])}
+    )
+    assert found == pytest.approx({"loud": 1 / 3, "calm": 2 / 3})
+    with pytest.raises(KeyError, match="'calm' has no row 'NT'"):
+        adapt.precision({"calm": bulk([1, 1, 1], [9, 9, 9])}, control="NT")
+
+
+def test_prior_is_the_zero_shot_end_and_scales_for_missing_sources():
+    screen = datasets.load_hipsc_screen()
+    bulk = {d: pseudobulk(screen[screen.obs["day"] == d]) for d in (3, 4, 5)}
+    sources = {"day 3": effects(bulk[3])[["SOX2"]], "day 4": effects(bulk[4])[["SOX2", "MYC"]]}
+    control = bulk[5][["non-targeting"]]
+    model = adapt.ContextGain(sources, prior={"day 4": 3, "day 3": 1}).fit(control)
+    assert model.gain_.to_dict() == {"day 3": 0.25, "day 4": 0.75}
+    pred = effects(model.predict(["SOX2", "MYC"]))
+    base = control.X.ravel()
+    both = 0.25 * sources["day 3"]["SOX2"].X + 0.75 * sources["day 4"]["SOX2"].X
+    for name, effect in (("SOX2", both), ("MYC", sources["day 4"]["MYC"].X)):
+        shown = np.maximum(base + effect.ravel(), 0) - base
+        np.testing.assert_allclose(pred[name].X.ravel(), shown, atol=1e-6)
+    ridge = adapt.ResidualRidge(sources, prior={"day 4": 3, "day 3": 1}).fit(control)
+    np.testing.assert_allclose(ridge.predict(["SOX2"]).X, model.predict(["SOX2"]).X, atol=1e-6)
+
+
+@pytest.mark.parametrize("prior", [{"day 4": 1}, {"day 3": 0, "day 4": 1}, {"day 3": 1, "x": 1}])
+def test_prior_must_name_every_source(prior):
+    screen = datasets.load_hipsc_screen()
+    bulk = {d: pseudobulk(screen[screen.obs["day"] == d]) for d in (3, 4, 5)}
+    sources = {f"day {d}": effects(bulk[d]) for d in (3, 4)}
+    with pytest.raises(ValueError, match="a weight above 0 for each of 'day 3', 'day 4'"):
+        adapt.ContextGain(sources, prior=prior).fit(bulk[5][["non-targeting"]])

@@ -8,6 +8,7 @@ from conftest import CONTROL
 from sklearn.base import clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import Ridge
+from sklearn.metrics.pairwise import linear_kernel
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
@@ -23,6 +24,7 @@ from vcc_helpers.models import (
     KnockedDown,
     NoChange,
     ShrunkenNeighbors,
+    Stretched,
 )
 
 
@@ -216,6 +218,13 @@ def test_a_linear_kernel_is_ridge_regression(alpha, n_features):
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
+def test_a_kernel_may_be_a_function():
+    rng = np.random.default_rng(5)
+    x, y, new = (rng.normal(size=shape) for shape in ((9, 4), (9, 6), (3, 4)))
+    named, given = (CentredKernelRidge(kernel=k).fit(x, y) for k in ("linear", linear_kernel))
+    np.testing.assert_allclose(given.predict(new), named.predict(new), rtol=1e-12)
+
+
 def test_kernel_ridge_does_not_depend_on_the_unit_of_the_features():
     x, y = numbers()
     for kernel in ("linear", "rbf", "cosine"):
@@ -336,6 +345,61 @@ def test_a_knock_down_that_is_unknown(bulk):
     assert models.crispr_mean(residual=0.1).fit(other).residual_ == 0.1
     with pytest.raises(ValueError, match="residual=2; expected 0"):
         models.crispr_mean(residual=2).fit(bulk)
+
+
+def held_out_error(model, bulk, factor, *, n_splits):
+    """MAE of the stretched predictions of held-out targets, written out once more."""
+    real = effects(bulk)
+    held_out = effects(models.cross_predict(model, bulk, n_splits=n_splits))[real.obs_names].X
+    size = np.abs(held_out).mean(axis=1, keepdims=True)
+    pred = factor * held_out * size / size.mean()
+    return np.abs(np.maximum(pred, -bulk[CONTROL].X) - real.X).mean()
+
+
+@pytest.mark.parametrize("budget", [0.95, 1.0, 1.3])
+def test_predictions_are_stretched_as_far_as_the_mean_baselines_error_goes(budget, table):
+    bulk = make_bulk(seed=3)
+    inner = models.ridge(table, alpha=3)
+    stretched = Stretched(inner, temper=0, budget=budget, n_splits=4).fit(bulk)
+    mean = effects(models.cross_predict(models.mean_baseline(), bulk, n_splits=4))
+    allowed = budget * np.abs(mean.X - effects(bulk).X).mean()
+    error = {
+        factor: held_out_error(inner, bulk, factor, n_splits=4) for factor in Stretched.FACTORS
+    }
+    affordable = [factor for factor in Stretched.FACTORS if error[factor] <= allowed]
+    assert stretched.factor_ == max(affordable, default=Stretched.FACTORS[0])
+
+
+def test_strong_predictions_are_stretched_more(bulk, table):
+    inner = models.ridge(table)
+    plain = effect_of(inner.fit(bulk).predict(["G1", "G5"]))
+    for power in (0, 1):
+        stretched = Stretched(inner, temper=0, power=power).fit(bulk)
+        shape = (np.abs(plain).mean(axis=1, keepdims=True) / stretched.size_) ** power
+        want = np.maximum(stretched.factor_ * shape * plain, -bulk[CONTROL].X)
+        np.testing.assert_allclose(effect_of(stretched.predict(["G1", "G5"])), want, atol=2e-6)
+
+
+def test_tempered_effects_keep_their_directions_and_lose_size(bulk):
+    seen = {}
+
+    class Spy(EffectModel):
+        def fit(self, bulk, y=None):
+            seen["effects"] = effects(bulk)
+            return super().fit(bulk)
+
+    Stretched(Spy(NoChange()), temper=1.0).fit(bulk)
+    real, tempered = effects(bulk), seen["effects"]
+    assert list(tempered.obs_names) == list(real.obs_names)
+    size = np.linalg.norm(tempered.X, axis=1)
+    np.testing.assert_allclose(size, np.median(np.linalg.norm(real.X, axis=1)), rtol=1e-5)
+    cosine = (tempered.X * real.X).sum(axis=1) / size / np.linalg.norm(real.X, axis=1)
+    np.testing.assert_allclose(cosine, 1, rtol=1e-6)
+
+
+def test_one_target_cannot_be_held_out(bulk):
+    with pytest.raises(ValueError, match="a factor needs two"):
+        Stretched(models.mean_baseline()).fit(bulk[["G1", CONTROL]])
 
 
 def test_scale_resizes_what_is_added_to_the_mean(bulk, table):

@@ -158,6 +158,9 @@ class ContextGain(SourceAdapter):
         Divide the gains by their sum (negative ones count as 0), so that the support set decides
         whom to trust and not how large effects are. Without it, noise makes predictions from 1
         to 5 support targets small, and PDS suffers.
+    prior
+        Weight of each source at the start, a mapping of names, scaled to a sum of 1; such as
+        :func:`precision` makes. By default all weigh the same.
     fallback
         What to predict for a target that no source measured: ``None`` raises a KeyError,
         ``"mean"`` takes each source's mean effect for it.
@@ -181,10 +184,10 @@ class ContextGain(SourceAdapter):
               g = \arg\min_g \sum_{t \in \text{support}} \| y_t - \hat y_t \|^2
               + \alpha \bar e\, \| g - g^0 \|^2
 
-    where :math:`g^0_c = 1 / C` is the plain mean of the C sources and :math:`\bar e` the mean of
-    :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`: that is zero-shot. A target
-    missing from some sources is predicted from the others, their weights scaled up by
-    C / (number present). A support target that some source lacks teaches nothing about the gains.
+    where :math:`g^0` are the weights at the start, for the plain mean :math:`1 / C` each, and
+    :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`:
+    that is zero-shot. A target missing from some sources is predicted from the others, their gains
+    divided by the share of :math:`g^0` that is theirs. A support target that some source lacks teaches nothing about the gains.
 
     Taught in: notebooks/07_few_shot_adaptation.
     """
@@ -195,12 +198,14 @@ class ContextGain(SourceAdapter):
         *,
         shrinkage: float | Sequence[float] = 1.0,
         keep_size: bool = False,
+        prior: Mapping[str, float] | None = None,
         fallback: str | None = None,
         control: str = CONTROL,
     ):
         self.sources = sources
         self.shrinkage = shrinkage
         self.keep_size = keep_size
+        self.prior = prior
         self.fallback = fallback
         self.control = control
 
@@ -220,7 +225,7 @@ class ContextGain(SourceAdapter):
         self.gain_ = pd.Series(gain, index=list(self.sources), name="gain")
 
     def _gains(self, gram: np.ndarray, product: np.ndarray, shrinkage: float) -> np.ndarray:
-        prior = np.full(len(self.sources), 1 / len(self.sources))
+        prior = self._prior()
         gain = shrunken_gains(gram, product, prior=prior, shrinkage=shrinkage)
         if not self.keep_size:
             return gain
@@ -229,8 +234,19 @@ class ContextGain(SourceAdapter):
 
     def _effect(self, targets: pd.Index) -> np.ndarray:
         stack, present = self._stack(targets)
-        scale = len(self.sources) / present.sum(axis=0)
-        return np.tensordot(self.gain_.to_numpy(), stack, axes=1) * scale[:, None]
+        share = self._prior() @ present
+        return np.tensordot(self.gain_.to_numpy(), stack, axes=1) / share[:, None]
+
+    def _prior(self) -> np.ndarray:
+        if self.prior is None:
+            return np.full(len(self.sources), 1 / len(self.sources))
+        if set(self.prior) != set(self.sources) or not all(w > 0 for w in self.prior.values()):
+            raise ValueError(
+                f"prior={dict(self.prior)}; expected a weight above 0 for each of "
+                f"{some_of(self.sources)}"
+            )
+        weights = np.array([self.prior[name] for name in self.sources], dtype=np.float64)
+        return weights / weights.sum()
 
     def _stack(self, targets: pd.Index) -> tuple[np.ndarray, np.ndarray]:
         stack, present = stack_effects(self.sources, targets)
@@ -240,6 +256,46 @@ class ContextGain(SourceAdapter):
                 block[nowhere] = np.mean(delta.X, axis=0, dtype=np.float64)
             present[:, nowhere] = True
         return stack, present
+
+
+def precision(bulk_by_context: Mapping[str, anndata.AnnData], *, control: str = CONTROL) -> dict:
+    r"""Weigh contexts by how precisely they were measured.
+
+    Parameters
+    ----------
+    bulk_by_context
+        Name of each source context, and its pseudobulk with ``layers["variance"]`` and
+        ``obs["n_cells"]``, ``(n_groups, n_genes)``.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    dict
+        Name of each context, and its weight; they sum to 1.
+
+    Raises
+    ------
+    KeyError
+        A pseudobulk has no control row, no variance or no numbers of cells.
+
+    Notes
+    -----
+    An effect is a difference of two means, with the squared standard error
+    :math:`v_t / n_t + v_0 / n_0`. The weight of a context is 1 over the mean of that over its
+    targets and genes: the weights of the most precise average, were the contexts alike. No target
+    of the new context is looked at.
+
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    weights = {}
+    for name, bulk in bulk_by_context.items():
+        error = bulk.layers["variance"] / bulk.obs[["n_cells"]].to_numpy()
+        is_control = bulk.obs_names == control
+        if not is_control.any():
+            raise KeyError(f"context {name!r} has no row {control!r}")
+        weights[name] = 1 / (error[~is_control].mean() + error[is_control].mean())
+    return {name: float(weight / sum(weights.values())) for name, weight in weights.items()}
 
 
 class ResidualRidge(SourceAdapter):
@@ -253,7 +309,9 @@ class ResidualRidge(SourceAdapter):
         Number of source components that describe a target, K.
     shrinkage
         As for :class:`ContextGain`, which makes the starting point :math:`z_t` with
-        ``keep_size=True``; ``inf`` starts from the plain mean of the sources.
+        ``keep_size=True``; ``inf`` starts from the weights at the start.
+    prior
+        As for :class:`ContextGain`.
     alpha
         Penalty, above 0; ``inf`` keeps zero-shot. Of a list, the best by leave-one-out on the
         support set.
@@ -298,6 +356,7 @@ class ResidualRidge(SourceAdapter):
         *,
         n_components: int = 10,
         shrinkage: float | Sequence[float] = 1.0,
+        prior: Mapping[str, float] | None = None,
         alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf),
         features: pd.DataFrame | None = None,
         fallback: str | None = None,
@@ -306,6 +365,7 @@ class ResidualRidge(SourceAdapter):
         self.sources = sources
         self.n_components = n_components
         self.shrinkage = shrinkage
+        self.prior = prior
         self.alpha = alpha
         self.features = features
         self.fallback = fallback
@@ -326,7 +386,8 @@ class ResidualRidge(SourceAdapter):
 
     def _start(self, targets: pd.Index, effect: np.ndarray) -> pd.DataFrame:
         """Carry the effects of every target of the sources over."""
-        start = ContextGain(self.sources, shrinkage=self.shrinkage, keep_size=True)
+        settings = {"shrinkage": self.shrinkage, "prior": self.prior}
+        start = ContextGain(self.sources, keep_size=True, **settings)
         measured = np.any([targets.isin(d.obs_names) for d in self.sources.values()], axis=0)
         start._learn(targets[measured], effect[measured])
         self.gain_ = start.gain_
@@ -372,7 +433,7 @@ class SourceBilinear(ResidualRidge):
 
     Parameters
     ----------
-    sources, shrinkage, alpha, features, fallback, control
+    sources, shrinkage, prior, alpha, features, fallback, control
         As for :class:`ResidualRidge`.
     n_components
         Number of components, K, of genes and of targets.
@@ -403,6 +464,7 @@ class SourceBilinear(ResidualRidge):
         *,
         n_components: int = 20,
         shrinkage: float | Sequence[float] = 1.0,
+        prior: Mapping[str, float] | None = None,
         alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf),
         features: pd.DataFrame | None = None,
         fallback: str | None = None,
@@ -412,6 +474,7 @@ class SourceBilinear(ResidualRidge):
             sources,
             n_components=n_components,
             shrinkage=shrinkage,
+            prior=prior,
             alpha=alpha,
             features=features,
             fallback=fallback,
