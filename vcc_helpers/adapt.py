@@ -187,7 +187,8 @@ class ContextGain(SourceAdapter):
     where :math:`g^0` are the weights at the start, for the plain mean :math:`1 / C` each, and
     :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`:
     that is zero-shot. A target missing from some sources is predicted from the others, their gains
-    divided by the share of :math:`g^0` that is theirs. A support target that some source lacks teaches nothing about the gains.
+    divided by the share of :math:`g^0` that is theirs. A support target that some source lacks
+    teaches nothing about the gains.
 
     Taught in: notebooks/07_few_shot_adaptation.
     """
