@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import distribution, distributions
+from importlib.metadata import distributions
 from pathlib import Path
 
 import anndata
@@ -510,8 +510,9 @@ def describe(path):
 
 
 def versions(folder):
-    found = {name: distribution(name).version for name in ("numpy", "scipy", "numba", "anndata")}
-    for name, environment in PEERS.items():
+    found = {}
+    mine = dict.fromkeys(("numpy", "scipy", "numba", "anndata"), OURS)
+    for name, environment in (mine | PEERS).items():
         places = [str(path) for path in (folder / environment / "lib").glob("*/site-packages")]
         found[name] = next(distributions(name=name, path=places)).version
     return found
