@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -524,7 +525,7 @@ def _genes_of(piece, genes: slice) -> Rows:
     from . import kernels
 
     if genes.stop - genes.start == piece.shape[1]:
-        return Rows(piece.data, piece.indices, piece.indptr, piece.shape)
+        return piece
     ends = np.empty((2, piece.shape[0]), np.int64)
     for gene, place in zip((genes.start, genes.stop), ends, strict=True):
         kernels.seek(piece.indices, piece.indptr[:-1], piece.indptr[1:], gene, place)
@@ -572,7 +573,7 @@ def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int
         def look(group: int, *tile) -> None:
             sums[group].add_up(*tile)
 
-        reach = span(groups)
+        reach = span(chain.from_iterable(groups))
 
         def rank(part: slice) -> None:
             found = rank_groups(groups, controls, part, reach=reach, look=look)

@@ -214,9 +214,7 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     """
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
-    if not table.index.is_unique:
-        twice = table.index[table.index.duplicated()].unique()
-        raise ValueError(f"more than one row for {some_of(twice)}; keep one each")
+    _refuse_repeats(table, "more than one row")
     words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     if words:
         raise ValueError(f"columns {some_of(words)} hold no numbers; drop them")
@@ -478,9 +476,7 @@ def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.Data
     if not tables:
         raise ValueError("no table was given; expected at least one")
     for name, table in tables.items():
-        if not table.index.is_unique:
-            twice = table.index[table.index.duplicated()].unique()
-            raise ValueError(f"table {name!r} has more than one row for {some_of(twice)}")
+        _refuse_repeats(table, f"table {name!r} has more than one row")
     every = pd.Index(pd.unique(np.concatenate([table.index for table in tables.values()])))
     kept = every[np.all([every.isin(table.index) for table in tables.values()], axis=0)]
     if not len(kept):
@@ -684,7 +680,12 @@ def resolve(
     if isinstance(features, Mapping):
         return join({name: resolve(part, train_effects) for name, part in features.items()})
     table = features(train_effects) if callable(features) else features
-    if table is not None and not table.index.is_unique:
-        twice = table.index[table.index.duplicated()].unique()
-        raise ValueError(f"more than one row of features for {some_of(twice)}; keep one each")
+    if table is not None:
+        _refuse_repeats(table, "more than one row of features")
     return table
+
+
+def _refuse_repeats(table: pd.DataFrame, what: str) -> None:
+    if not table.index.is_unique:
+        twice = table.index[table.index.duplicated()].unique()
+        raise ValueError(f"{what} for {some_of(twice)}; keep one each")

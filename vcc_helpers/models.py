@@ -429,7 +429,7 @@ class Stretched(BulkModel):
         tempered = self._tempered(bulk, real)
         folds = {"n_splits": min(self.n_splits, real.n_obs), "control": self.control}
         held_out = self._held_out(self.model, tempered, real.obs_names, folds)
-        mean = self._held_out(EffectModel(DummyRegressor()), bulk, real.obs_names, folds)
+        mean = self._held_out(mean_baseline(), bulk, real.obs_names, folds)
         self.size_ = np.abs(held_out).mean() or 1.0
         budget = self.budget * np.abs(mean - real.X).mean()
         shaped = held_out * self._shape(held_out)

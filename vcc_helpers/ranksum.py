@@ -18,7 +18,7 @@ array([[3.5]])
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
@@ -103,8 +103,11 @@ class Picked(NamedTuple):
 
     @classmethod
     def of(cls, block, rows: np.ndarray | slice = slice(None)) -> Picked:
-        """Pick rows, all by default, of a CSR matrix or of its arrays."""
-        starts, ends = block.indptr[:-1][rows], block.indptr[1:][rows]
+        """Pick rows, all by default, of a CSR matrix, of its arrays, or of rows picked before."""
+        if isinstance(block, cls):
+            starts, ends = block.starts[rows], block.ends[rows]
+        else:
+            starts, ends = block.indptr[:-1][rows], block.indptr[1:][rows]
         return cls(block.data, block.indices, starts, ends, (len(starts), block.shape[1]))
 
 
@@ -230,7 +233,7 @@ def _checked(matrix, threads: int) -> tuple:
     if not sound.result():
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    return matrix, (low, high) if sound.result() and low > 0 else span([[matrix]])
+    return matrix, (low, high) if sound.result() and low > 0 else span([matrix])
 
 
 def tiles(
@@ -266,7 +269,7 @@ def tiles(
     # rows whose distance is a power of two would fight for the same places of the cache
     room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
     place = np.empty(ends[-1], np.int64)
-    blocks = [b if isinstance(b, np.ndarray | Picked) else Picked.of(b) for b in blocks]
+    blocks = [block if isinstance(block, np.ndarray) else Picked.of(block) for block in blocks]
     pieces = [(block, slice(i, j)) for block, (i, j) in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
         if isinstance(block, Picked):
@@ -342,13 +345,7 @@ def _in_parts(blocks, n_parts: int) -> Iterator:
     """Cut each block into parts, so that threads can share it."""
     for block in blocks:
         for cells in cut(block.shape[0], n_parts):
-            if isinstance(block, np.ndarray):
-                yield block[cells]
-            elif isinstance(block, Picked):
-                ends = block.starts[cells], block.ends[cells]
-                yield Picked(*block[:2], *ends, (len(ends[0]), block.shape[1]))
-            else:
-                yield Picked.of(block, cells)
+            yield block[cells] if isinstance(block, np.ndarray) else Picked.of(block, cells)
 
 
 def rank_groups(
@@ -370,7 +367,7 @@ def rank_groups(
     genes
         Which genes, ``slice(first, stop)``.
     reach
-        What :func:`span` says of the groups.
+        What :func:`span` says of all their cells.
     look
         Called with the number of the group, the genes of a tile, and the tile.
 
@@ -440,20 +437,20 @@ def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ti
     ties += _cubes(zeros + zero_controls) + controls.ties[part][:, None]
 
 
-def span(groups: Sequence[Sequence[sparse.csr_matrix | np.ndarray]]) -> tuple[float, float]:
+def span(blocks: Iterable[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
     """Return the smallest and the largest non-zero value.
 
     Parameters
     ----------
-    groups
-        The cells of each group, dense, or the arrays of CSR matrices.
+    blocks
+        Dense, or the arrays of CSR matrices.
 
     Notes
     -----
     Taught in: notebooks/11_rank_every_gene.
     """
     low, high = np.inf, 0.0
-    for block in (block for blocks in groups for block in blocks):
+    for block in blocks:
         values = block if isinstance(block, np.ndarray) else block.data
         if values.size and values.min() <= 0:
             values = values[values > 0]
