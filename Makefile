@@ -23,7 +23,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup bench bench-models bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ fix: $(STAMP)  ## repair what can be repaired: ruff fixes, first cells, outputs
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py
+
+bench-models: $(STAMP)  ## the full table of models; H1="BULK.h5ad --counts C.csv --annotation GO.npz" adds real effects
+	@"$(PY)" benchmarks/models.py $(if $(H1),--pseudobulk $(H1))
 
 bench-speed: $(STAMP)  ## time scoring beside every other scorer, each in an environment of its own (half an hour)
 	@"$(PY)" benchmarks/prepare_speed.py

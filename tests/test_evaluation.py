@@ -570,3 +570,30 @@ def test_dealt_needs_two_targets_and_all_of_them():
         ev.dealt(bulk, bulk[["non-targeting", "A"]])
     with pytest.raises(KeyError, match="'B'"):
         ev.dealt(bulk[["non-targeting", "A"]], bulk)
+
+
+def test_summaries_are_laid_out_in_their_own_order():
+    table = pd.concat(
+        [
+            long_table([1.0, 1.0], model="z", metric="pds"),
+            long_table([0.5, 0.5], model="a", metric="pds"),
+            long_table([2.0, 2.0], model="z"),
+        ]
+    )
+    shown = ev.with_intervals(ev.interval(table), digits={"mae": 1})
+    assert shown.index.tolist() == ["z", "a"] and shown.columns.tolist() == ["pds", "mae"]
+    assert shown.loc["z"].tolist() == ["1.000 [1.000, 1.000]", "2.0 [2.0, 2.0]"]
+    assert shown.loc["a"].tolist() == ["0.500 [0.500, 0.500]", ""]
+    gap = ev.with_intervals(ev.compare(table, "z"), digits=2)
+    assert gap.loc["a", "pds"] == "-0.50 [-0.50, -0.50]"
+
+
+def test_halves_of_a_pseudobulk_keep_their_variance(bulk):
+    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS, n_splits=3))
+
+    def measure(pred, real):
+        np.testing.assert_array_equal(pred.layers["variance"], np.float32(0.4))
+        assert (real.obs["n_cells"] == 20).all()
+        return ev.evaluate(pred, real)
+
+    assert (ev.ceiling(table, bulk, measure=measure)["model"] == ev.CEILING).all()

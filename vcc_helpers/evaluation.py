@@ -485,10 +485,9 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
     n_cells = bulk.obs["n_cells"].to_numpy()[:, None]
     noise = np.random.default_rng(seed).normal(size=bulk.shape)
     apart = noise * np.sqrt(bulk.layers["variance"] / n_cells)
-    obs, var = bulk.obs[["n_cells"]] // 2, pd.DataFrame(index=bulk.var_names)
-    return [
-        anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), obs=obs, var=var) for sign in (1, -1)
-    ]
+    kept = {"obs": bulk.obs[["n_cells"]] // 2, "var": pd.DataFrame(index=bulk.var_names)}
+    kept["layers"] = {"variance": bulk.layers["variance"]}
+    return [anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), **kept) for sign in (1, -1)]
 
 
 def interval(
@@ -645,6 +644,39 @@ def compare(
 def _won(gap: np.ndarray, metric: str) -> float:
     better = -gap if metrics.BEST.get(metric, 1.0) == 0 else gap
     return float(((better > 0) + 0.5 * (better == 0)).mean())
+
+
+def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3) -> pd.DataFrame:
+    """Lay a summary out for reading: models down, metrics across, each with its interval.
+
+    Parameters
+    ----------
+    summary
+        From :func:`interval` or :func:`compare`, with ``"metric"`` in its index.
+    digits
+        Digits after the point; or a number for each metric, and 3 for those that are not named.
+
+    Returns
+    -------
+    DataFrame
+        Index: what is left of the summary's, in its order; a column a metric; text such as
+        ``"0.577 [0.517, 0.632]"``, with a sign where it is a difference, and nothing where a
+        model lacks the metric.
+
+    Notes
+    -----
+    Taught in: notebooks/07_few_shot_adaptation.
+    """
+    sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
+    texts = []
+    names = summary.index.get_level_values("metric")
+    for metric, row in zip(names, summary.itertuples(), strict=True):
+        places = digits if isinstance(digits, int) else digits.get(metric, 3)
+        numbers = (f"{x:{sign}.{places}f}" for x in (getattr(row, value), row.low, row.high))
+        texts.append("{} [{}, {}]".format(*numbers))
+    rows = summary.index.droplevel("metric").unique()
+    wide = pd.Series(texts, index=summary.index).unstack("metric")
+    return wide.loc[rows, names.unique()].fillna("")
 
 
 def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.DataFrame:

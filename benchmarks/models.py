@@ -1,0 +1,159 @@
+"""The full table: every model, DES, PDS, MAE and Pearson of effects, with intervals.
+
+    python benchmarks/models.py
+    python benchmarks/models.py --pseudobulk H1.h5ad --counts COUNTS.csv --annotation GO.npz
+
+The first takes the simulated world: models learn from its training targets and its other lines, and
+predict its validation and test sets, each ranked by itself as in the contest. The second does real
+H1 effects beside it, with benchmarks/h1_models.py.
+
+Writes benchmarks/results/models.json (and h1_models.json), which the book shows.
+"""
+
+import argparse
+import json
+from functools import partial
+from pathlib import Path
+
+import h1_models
+import numpy as np
+import pandas as pd
+from h1_models import METRICS, as_records, measure_means
+
+import vcc_helpers as vcc
+from vcc_helpers import adapt, emit, evaluation, features, models, scoring
+from vcc_helpers.cells import CONTROL
+from vcc_helpers.splits import FewShotSplit
+
+RESULT = Path(__file__).resolve().parent / "results" / "models.json"
+BASELINE, ZERO_SHOT = "official baseline", "zero-shot, by precision"
+
+
+def all_models(world, bulk):
+    """Every model of the book; the names in groups: nothing known, H1 only, other lines, both."""
+    source_bulk = {name: vcc.pseudobulk(world.contexts[name]) for name in world.sources}
+    sources = {name: vcc.effects(part) for name, part in source_bulk.items()}
+    weights = adapt.precision(source_bulk)
+    elsewhere = features.source_effects(sources)
+    asked = sum(world.split.values(), [])
+    controls = world.cells("train")
+    controls = controls[controls.obs["target_gene"] == CONTROL]
+    covariance = features.control_covariance(controls, asked, within="batch")
+    known = {"fallback": "mean"}  # a target that no line measured gets the mean
+    adapted = {"sources": sources, "prior": weights, **known}
+    return {
+        "no change": models.no_change(),
+        "mean": models.mean_baseline(),
+        "mean, own gene silenced": models.crispr_mean(),
+        "bilinear": models.linear_baseline(),
+        "control covariance": models.control_covariance(covariance).set_params(**known),
+        "kNN": models.knn_baseline(elsewhere, 5).set_params(**known),
+        "kNN, shrunken": models.knn_baseline(elsewhere, 5, shrinkage=0.7).set_params(**known),
+        "ridge": models.ridge(elsewhere, alpha=10).set_params(**known),
+        "kernel ridge": models.kernel_ridge(elsewhere).set_params(**known),
+        "additive": models.additive(sources).set_params(**known),
+        "zero-shot, mean": adapt.ContextGain(sources, shrinkage=np.inf, **known),
+        ZERO_SHOT: adapt.ContextGain(**adapted, shrinkage=np.inf),
+        "gain": adapt.ContextGain(**adapted),
+        "gain, size kept": adapt.ContextGain(**adapted, keep_size=True),
+        "residual ridge": adapt.ResidualRidge(**adapted),
+        "bilinear, source components": adapt.SourceBilinear(**adapted),
+    }
+
+
+def predict_part(world, part, bulk, named, *, emitter):
+    """Long table of one part of the world: models, official baseline, ceiling, chance."""
+    cells = world.cells(part)
+    real, split = vcc.pseudobulk(cells), FewShotSplit(world.split["train"], world.split[part])
+    measure = evaluation.measure_cells(cells, emitter=emitter)
+    table = evaluation.repeated(named, bulk, [split], truth=real, measure=measure)
+    by_means = evaluation.repeated(named, bulk, [split], truth=real, measure=measure_means)
+    baseline = scoring.official_baseline(
+        world.cells("train"), n_cells=real.obs["n_cells"].drop(CONTROL)
+    )
+    means = evaluation.evaluate(vcc.pseudobulk(baseline), real)
+    card = scoring.score(baseline, cells).per_perturbation
+    halves = scoring.split_half_ceiling(cells).per_perturbation
+    rows = [
+        table,
+        reference(BASELINE, means.assign(des=card["des"]), table),
+        evaluation.ceiling(table, cells),
+        reference(evaluation.CEILING, halves[["des"]], table),
+        evaluation.chance(table),
+    ]
+    return pd.concat(rows, ignore_index=True), by_means
+
+
+def reference(name, scores, table):
+    """Rows of a prediction that no model of the table made."""
+    long = scores.rename_axis("target_gene").reset_index()
+    long = long.melt("target_gene", var_name="metric", value_name="value")
+    return long.assign(model=name, split=0, n_support=table["n_support"].iloc[0])
+
+
+def stand_in(table, by_means):
+    """How the DES from means alone, as on the real pseudobulk, stands to the DES from cells."""
+    des = [
+        part[part["metric"] == "des"].groupby("model", sort=False)["value"].mean()
+        for part in (table, by_means)
+    ]
+    both = pd.concat(des, axis=1, keys=["from cells", "from means"], join="inner")
+    return {
+        "models": as_records(both),
+        "rank correlation": round(float(both.corr("spearman").iloc[0, 1]), 3),
+        "mean difference": round(float((both["from means"] - both["from cells"]).mean()), 3),
+    }
+
+
+def simulated(world):
+    """Tables of the validation and the test set of one simulated world."""
+    bulk = vcc.pseudobulk(world.cells("train"))
+    named = all_models(world, bulk)
+    emitter = partial(emit.resample_and_shift, seed=0)
+    found = {}
+    for part in ("validation", "test"):
+        table, by_means = predict_part(world, part, bulk, named, emitter=emitter)
+        table = table[table["metric"].isin(METRICS)]
+        found[f"simulated {part}"] = {
+            "targets": len(world.split[part]),
+            "trained on": len(world.split["train"]),
+            "genes": bulk.n_vars,
+            "table": as_records(evaluation.interval(table)),
+            "minus mean": as_records(evaluation.compare(table, "mean")),
+            "minus zero-shot": as_records(evaluation.compare(table, ZERO_SHOT)),
+            "DES from means": stand_in(table, by_means),
+        }
+    return found
+
+
+def real(options):
+    """The same table of the real pseudobulk."""
+    files = [options.pseudobulk, "--counts", options.counts, "--annotation", options.annotation]
+    h1 = h1_models.main([str(word) for word in files])
+    return {
+        "targets": h1["data"]["targets"],
+        "genes": h1["data"]["genes"],
+        "table": h1["scores"] + h1["halves"] + h1["chance"],
+        "minus mean": h1["minus mean"],
+    }
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pseudobulk", type=Path, help="what vcc pseudobulk wrote of real cells")
+    parser.add_argument("--counts", type=Path, help="cells and depth of each target")
+    parser.add_argument("--annotation", type=Path, help="feature table of genes")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args(arguments)
+    found = simulated(vcc.datasets.make_h1_like(seed=0))
+    if options.pseudobulk:
+        found["real H1"] = real(options)
+    options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for name, part in found.items():
+        table = pd.DataFrame(part["table"])
+        means = table.pivot_table("mean", "model", "metric", sort=False)
+        print(f"\n{name}, {part['targets']} targets", means.round(4).to_string(), sep="\n")
+
+
+if __name__ == "__main__":
+    main()
