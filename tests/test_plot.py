@@ -28,7 +28,6 @@ def every_figure(bulk):
     delta = effects(bulk)
     names = [f"T{i}" for i in range(5)]
     square = pd.DataFrame(np.random.default_rng(0).random((5, 5)), index=names, columns=names)
-    curve = pd.DataFrame(np.random.default_rng(1).random((3, 4)), columns=[0, 1, 2, 4])
     return {
         "scores": lambda **kw: plot.scores(
             pd.Series({"mean": 0.6, "kNN": 0.7}), metric="pds", chance=0.5, **kw
@@ -40,7 +39,6 @@ def every_figure(bulk):
         ),
         "volcano": lambda **kw: plot.volcano(de_table(make_cells()), "G0", **kw),
         "ranking": lambda **kw: plot.ranking(square, n_shown=3, **kw),
-        "learning_curve": lambda **kw: plot.learning_curve({"a": curve}, metric="mae", **kw),
         "similarity": lambda **kw: plot.similarity(square, **kw),
         "model_intervals": lambda **kw: plot.model_intervals(
             interval(measured()), metric="pds", **kw
@@ -130,14 +128,6 @@ def test_the_ranking_counts_who_is_closer():
     names = ["A", "B"]
     ax = plot.ranking(pd.DataFrame([[2.0, 1.0], [5.0, 1.0]], index=names, columns=names))
     assert [text.get_text() for text in ax.texts] == ["1 closer", "0 closer"]
-
-
-def test_no_curve_is_dropped():
-    curve = pd.DataFrame([[0.1, 0.2]], columns=[0, 1])
-    ax = plot.learning_curve({f"model {i}": curve for i in range(7)}, metric="pds")
-    assert len(ax.containers) == 7
-    looks = {(c.lines[0].get_marker(), c.lines[0].get_color()) for c in ax.containers}
-    assert len(looks) == 7
 
 
 def test_models_stand_beside_their_references():

@@ -78,6 +78,62 @@ class BulkModel(BaseEstimator):
             )
 
 
+class NoChange(BulkModel):
+    """Predict an effect of zero for every target; the context's control is all it needs.
+
+    Parameters
+    ----------
+    control
+        Name of the control's row in a pseudobulk.
+
+    Notes
+    -----
+    The one baseline that is there without a single measured perturbation.
+
+    Taught in: notebooks/04_mean_baseline.
+    """
+
+    def __init__(self, *, control: str = CONTROL):
+        self.control = control
+
+    def fit(self, bulk: anndata.AnnData, y: None = None) -> NoChange:
+        """Remember the control.
+
+        Parameters
+        ----------
+        bulk
+            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
+        y
+            Ignored; it is there because scikit-learn's tools pass it.
+
+        Raises
+        ------
+        KeyError
+            `bulk` has no control row.
+        """
+        self._check_bulk(bulk)
+        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
+        return self
+
+    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
+        """Return the control's row for every target.
+
+        Parameters
+        ----------
+        targets
+            Names of perturbations.
+
+        Returns
+        -------
+        AnnData
+            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
+        """
+        check_is_fitted(self)
+        targets = target_index(targets)
+        effect = np.zeros((len(targets), len(self.var_)))
+        return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
+
+
 class EffectModel(BulkModel):
     """Predict the effects of perturbations with any multi-output regressor.
 
@@ -548,41 +604,6 @@ class _EffectRegressor(RegressorMixin, BaseEstimator):
         return tags
 
 
-class NoChange(_EffectRegressor):
-    """Predict an effect of zero for everything, whatever the features.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> NoChange:
-        """Remember the shape of the effects.
-
-        Parameters
-        ----------
-        X
-            Features, ``(n_perts, n_features)``; ignored.
-        y
-            Effects, ``(n_perts, n_genes)``; only their shape is used.
-        """
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True)
-        self.shape_ = y.shape[1:]
-        return self
-
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return zeros of shape ``(n_perts, n_genes)``.
-
-        Parameters
-        ----------
-        X
-            Features, ``(n_perts, n_features)``.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False)
-        return np.zeros((len(X), *self.shape_))
-
-
 class BilinearRegressor(_EffectRegressor):
     r"""The linear model of Ahlmann-Eltze, Huber and Anders.
 
@@ -957,14 +978,14 @@ def shrunken_gains(
     return prior + np.linalg.lstsq(gram + penalty, missed, rcond=None)[0]
 
 
-def no_change() -> EffectModel:
+def no_change() -> NoChange:
     """Return the model that predicts the control for every target.
 
     Notes
     -----
     Taught in: notebooks/04_mean_baseline.
     """
-    return EffectModel(NoChange())
+    return NoChange()
 
 
 def mean_baseline() -> EffectModel:

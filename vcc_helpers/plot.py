@@ -27,7 +27,7 @@ from matplotlib.transforms import ScaledTranslation
 from .de import DETable
 from .evaluation import CEILING, CHANCE, Calibration
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY, BLACK = (
     "#0072B2",
     "#E69F00",
     "#009E73",
@@ -35,6 +35,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#56B4E9",
     "#D55E00",
     "#7F7F7F",
+    "#333333",
 )
 LABELS = {
     "des": "DES (higher is better)",
@@ -266,45 +267,6 @@ def ranking(distance: pd.DataFrame, *, n_shown: int = 12, ax: Axes | None = None
     return ax
 
 
-def learning_curve(
-    curves: Mapping[str, pd.DataFrame],
-    *,
-    metric: str,
-    chance: float | None = None,
-    ceiling: float | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Show how a score grows with the size of the support set.
-
-    Parameters
-    ----------
-    curves
-        Name of each model and its scores: one row a repeat, one column a support size.
-    metric
-        ``"des"``, ``"pds"`` or ``"mae"``; any other name labels the axis as it is.
-    chance, ceiling
-        Drawn as horizontal lines where given.
-    ax
-        Axes to draw on; new ones by default.
-    """
-    ax = _axes(ax)
-    looks = zip(cycle("os^DvP"), cycle((BLUE, ORANGE, PURPLE, SKY, RED)), strict=False)
-    for (name, table), (marker, colour) in zip(curves.items(), looks, strict=False):
-        mean, spread = table.mean(), table.std()
-        ax.errorbar(
-            mean.index, mean, yerr=spread, marker=marker, color=colour, capsize=3, label=name
-        )
-    for level, name, colour, style in (
-        (chance, "chance", GREY, ":"),
-        (ceiling, _ceiling_name(metric), GREEN, "-."),
-    ):
-        if level is not None:
-            ax.axhline(level, color=colour, linestyle=style, label=name)
-    ax.set(xlabel="support targets", ylabel=LABELS.get(metric, metric))
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
-    return ax
-
-
 def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show how alike targets are, as a heat map from -1 to 1.
 
@@ -397,7 +359,7 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
     models = rows.index.get_level_values("model").unique().drop([CHANCE, CEILING], errors="ignore")
     sizes = sorted(rows.index.get_level_values("n_support").unique())
-    looks = zip(cycle("os^DvP"), cycle((BLUE, ORANGE, PURPLE, SKY, RED)), strict=False)
+    looks = zip(cycle("os^DvPX"), cycle((BLUE, ORANGE, PURPLE, SKY, RED, BLACK)), strict=False)
     ends = []
     for number, (name, (marker, colour)) in enumerate(zip(models, looks, strict=False)):
         curve = rows.loc[name].sort_index()
