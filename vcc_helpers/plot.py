@@ -14,7 +14,6 @@ Needs: cells.py, effects.py, de.py, evaluation.py and what that needs; matplotli
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from itertools import cycle
 
 import anndata
