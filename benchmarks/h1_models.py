@@ -26,7 +26,7 @@ from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScale
 
 from vcc_helpers import evaluation, features, metrics, models, splits
 from vcc_helpers.cells import CONTROL
-from vcc_helpers.de import log2_fold_change
+from vcc_helpers.de import fold_change, log2
 from vcc_helpers.effects import effect_strength
 from vcc_helpers.ranksum import benjamini_hochberg
 
@@ -154,7 +154,7 @@ def called_genes(bulk, names):
     gap = np.abs(perturbed.X - base.X)
     z = np.divide(gap, np.sqrt(error), out=np.zeros(gap.shape), where=error > 0)
     fdr = benjamini_hochberg(2 * stats.norm.sf(z))
-    return fdr < 0.05, log2_fold_change(perturbed.X, np.ravel(base.X))
+    return fdr < 0.05, log2(fold_change(perturbed.X, np.ravel(base.X)))
 
 
 def run(bulk, named, *, n_repeats, n_splits, progress=True):

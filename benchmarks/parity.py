@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import parity_cases  # noqa: E402
 
-METRICS = ["des", "pds", "mae"]
+METRICS = list(parity_cases.OFFICIAL)
 
 
 def main() -> None:

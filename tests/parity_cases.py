@@ -18,9 +18,19 @@ from scipy import sparse
 
 from vcc_helpers import lognorm, scoring
 from vcc_helpers.cells import labels_of
+from vcc_helpers.metrics import LEADERBOARD
+from vcc_helpers.presets import GENERALIST
 
 CONTROL, KEY = "non-targeting", "target_gene"
-OFFICIAL = {"des": "overlap_at_N", "pds": "discrimination_score_l1", "mae": "mae"}
+OFFICIAL = {
+    "des": "overlap_at_N",
+    "pds": "discrimination_score_l1",
+    "mae": "mae",
+    "deg_count_spearman": "de_spearman_sig",
+    "lfc_spearman": "de_spearman_lfc_sig",
+    "pr_auc": "pr_auc",
+    "pearson_delta": "pearson_delta",
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,7 @@ def random_case(seed: int) -> Case:
 
 
 def official(case: Case) -> pd.DataFrame:
-    """Score with cell-eval 0.6.6, index target_gene, columns des, pds, mae."""
+    """Score with cell-eval 0.6.6, index target_gene, a column a metric of the seven."""
     return _official(case)[0]
 
 
@@ -107,12 +117,15 @@ def official_overall(case: Case, baseline: anndata.AnnData) -> float:
     """Score and combine with cell-eval 0.6.6, 0 to 100."""
     from cell_eval import score_agg_metrics
 
-    card = score_agg_metrics(_official(case)[1], _official(Case("", baseline, case.real))[1])
+    base = Case("", baseline, case.real)
+    leaderboard = ["statistic", *(OFFICIAL[name] for name in LEADERBOARD)]
+    card = score_agg_metrics(*(_official(c)[1].select(leaderboard) for c in (case, base)))
     return 100 * card.filter(card["metric"] == "avg_score")["from_baseline"][0]
 
 
 def _official(case: Case):
     from cell_eval import MetricsEvaluator
+    from cell_eval.metrics import metrics_registry
 
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -128,8 +141,12 @@ def _official(case: Case):
             batch_size=100_000,
             outdir=folder,
         )
-        result, means = evaluator.compute(profile="vcc", write_csv=False, break_on_error=True)
-    table = pd.DataFrame({n: result[o].to_numpy() for n, o in OFFICIAL.items()})
+        others = set(metrics_registry.list_metrics()) - set(OFFICIAL.values())
+        result, means = evaluator.compute(
+            profile="full", skip_metrics=sorted(others), write_csv=False, break_on_error=True
+        )
+    columns = {n: result[o] if o in result.columns else np.nan for n, o in OFFICIAL.items()}
+    table = pd.DataFrame({n: np.asarray(v, float) for n, v in columns.items()})
     table.index = pd.Index(result["perturbation"].to_list(), name=KEY)
     return table.sort_index(), means
 
@@ -169,14 +186,15 @@ def tie_range(case: Case) -> pd.DataFrame:
 def difference(case: Case) -> pd.DataFrame:
     """Absolute difference between our values and the official ones, per perturbation and metric.
 
+    Both without a value is no difference, one of them without is an infinite one.
     Where ties are cut in an order that the official tool leaves open, the difference of DES is
     the distance to the range of :func:`tie_range`; column ``open_tie`` marks those rows.
     """
-    mine = scoring.score(case.pred, case.real).per_perturbation
+    mine = scoring.score(case.pred, case.real, GENERALIST).per_perturbation
     theirs = official(case)
     if list(mine.index) != list(theirs.index):
         raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
-    gap = (mine - theirs).abs()
+    gap = (mine - theirs).abs().mask(mine.isna() ^ theirs.isna(), np.inf).fillna(0.0)
     ties = tie_range(case).reindex(mine.index)
     open_tie = (ties["high"] > ties["low"]) & (gap["des"] > 0)
     outside = np.maximum(ties["low"] - theirs["des"], theirs["des"] - ties["high"]).clip(lower=0)

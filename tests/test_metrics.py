@@ -165,3 +165,89 @@ def test_overall_names_what_is_missing():
     whole = {"des": 0.1, "pds": 0.5, "mae": 0.04}
     with pytest.raises(KeyError, match="pds missing"):
         metrics.overall(whole, {"des": 0.1, "mae": 0.04})
+
+
+# --- the four that the Generalist ranking adds ---------------------------------------------------
+
+
+def test_numbers_of_significant_genes_are_ranked_over_the_perturbations_that_have_any():
+    real = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
+    pred = np.array([[1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 1]], dtype=bool)
+    # over the first three: 3, 2, 1 and 4, 0, 2 -> ranks 3 2 1 and 3 1 2
+    assert metrics.deg_count_spearman(pred, real) == pytest.approx(0.5)
+    assert metrics.deg_count_spearman(real, real) == pytest.approx(1)
+    assert np.isnan(metrics.deg_count_spearman(pred[:1], real[:1]))  # one has no rank
+    assert np.isnan(metrics.deg_count_spearman(np.ones((3, 4), bool), real[:3]))  # all alike
+    assert metrics.deg_count_spearman(pred[3:], real[3:]) == 1  # nothing to find
+
+
+def test_fold_changes_are_ranked_over_the_genes_that_really_changed():
+    real = np.array([[4.0, 2.0, 0.5, 9.0], [4.0, 2.0, 0.5, 9.0], [1.0, 2.0, 3.0, 4.0]])
+    pred = np.array([[3.0, 9.0, 1.0, 0.0], [2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
+    called = np.array([[1, 1, 1, 0], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=bool)
+    found = metrics.lfc_spearman(pred, real, called)
+    assert found[0] == pytest.approx(0.5)  # ranks 2 3 1 and 3 2 1
+    assert np.isnan(found[1:]).all()  # all predicted alike; one gene only
+    log = metrics.lfc_spearman(np.log2(pred[:1] + 1), np.log2(real[:1]), called[:1])
+    assert log[0] == pytest.approx(found[0])
+
+
+def test_precision_and_recall_by_hand():
+    real = np.array([[1, 0, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=bool)
+    fdr = np.tile(np.float32([0.001, 0.01, 0.02, 0.9]), (3, 1))
+    # hits at places 1 and 3: half of the recall at precision 1, half at 2/3
+    found = metrics.pr_auc(fdr, real)
+    assert found[0] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert np.isnan(found[1:]).all()
+    tied = metrics.pr_auc(np.full((1, 4), 0.5, np.float32), real[:1])
+    assert tied[0] == pytest.approx(0.5)  # one step: the share of genes, which is chance
+
+
+def test_a_rate_of_zero_is_one_of_1e_10():
+    real = np.array([[True, False]])
+    assert metrics.pr_auc(np.float32([[0, 1e-11]]), real)[0] == pytest.approx(0.5)
+    assert metrics.pr_auc(np.float32([[0, 1e-9]]), real)[0] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_is_that_of_scikit_learn(seed):
+    from sklearn.metrics import average_precision_score
+
+    rng = np.random.default_rng(seed)
+    fdr = rng.choice(np.float32([0.001, 0.01, 0.1, 0.5, 1]), (4, 40))
+    real = rng.random((4, 40)) < 0.3
+    theirs = [average_precision_score(t, -np.log10(f)) for t, f in zip(real, fdr, strict=True)]
+    np.testing.assert_allclose(metrics.pr_auc(fdr, real), theirs, rtol=1e-12)
+
+
+def test_the_correlation_of_effects_is_blind_to_size():
+    pred, real = random_pair()
+    found = metrics.pearson_delta(pred, real)
+    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(pred, real, strict=True)]
+    np.testing.assert_allclose(found, expected)
+    np.testing.assert_allclose(metrics.pearson_delta(7 * pred, real), found)
+    assert np.isnan(metrics.pearson_delta(np.zeros((1, 3)), np.ones((1, 3)))).all()
+
+
+# --- figures that were published -----------------------------------------------------------------
+
+#: Test set of 2025: metric rows of arXiv 2603.25240, supplementary table 1; overall scores of the
+#: organisers' announcement; the baseline is back-solved, no official figure is known.
+BASELINE = {"des": 0.095, "pds": 0.508, "mae": 0.026}
+WINNERS = [
+    ({"des": 0.349, "pds": 0.872, "mae": 1.03}, 34.0),
+    ({"des": 0.356, "pds": 0.851, "mae": 1.07}, 32.8),
+    ({"des": 0.361, "pds": 0.845, "mae": 4.22}, 32.6),
+]
+
+
+@pytest.mark.parametrize(("row", "published"), WINNERS)
+def test_the_overall_scores_of_the_winners_come_out(row, published):
+    assert metrics.overall(row, BASELINE) == pytest.approx(published, abs=0.1)
+    assert metrics.scaled(row["mae"], BASELINE["mae"], best=0) == 0  # forty times the baseline's
+    better = row | {"mae": BASELINE["mae"]}
+    assert metrics.overall(better, BASELINE) == metrics.overall(row, BASELINE)
+
+
+def test_chance_for_the_numbers_of_targets_of_the_contest():
+    assert (metrics.pds_chance(50), metrics.pds_chance(100)) == (0.51, 0.505)

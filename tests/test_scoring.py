@@ -230,3 +230,25 @@ def test_presets():
         presets.get_preset("vcc1999")
     with pytest.raises(AttributeError):
         presets.VCC2025.fdr = 1
+
+
+def test_the_seven_hold_the_three_and_survive_the_file(pair, tmp_path):
+    seven, three = score(*pair, "vcc2025-generalist"), score(*pair)
+    assert tuple(seven.per_perturbation) == presets.GENERALIST.metrics
+    pd.testing.assert_frame_equal(
+        seven.per_perturbation[["des", "pds", "mae"]], three.per_perturbation
+    )
+    assert seven.overall(seven) == three.overall(three)
+    seven.to_json(tmp_path / "card.json")
+    text = (tmp_path / "card.json").read_text()
+    assert "NaN" not in text
+    back = scoring.ScoreCard.from_json(tmp_path / "card.json")
+    pd.testing.assert_frame_equal(back.per_perturbation, seven.per_perturbation)
+    pd.testing.assert_series_equal(back.summary, seven.summary)
+
+
+def test_a_mean_is_over_the_perturbations_that_have_a_value():
+    table = pd.DataFrame({"a": [1.0, np.nan, 3.0], "b": [np.nan] * 3}, index=["x", "y", "z"])
+    card = scoring.ScoreCard("vcc2025", table)
+    assert card.summary["a"] == 2 and np.isnan(card.summary["b"])
+    assert card.to_dict()["summary"] == {"a": 2.0, "b": None}

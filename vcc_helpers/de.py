@@ -35,9 +35,11 @@ class DETable:
         Two-sided Wilcoxon rank-sum p-value, ``(n_perts, n_genes)``, float64.
     fdr
         Benjamini-Hochberg over all of `p_value` at once, same shape, float32.
+    fold_change
+        Ratio of ``expm1`` of mean lognorm values, perturbed over control, same shape, float32; 20
+        or 1/20 where one of the two means is 0, and 1 where both are.
     log2_fold_change
-        log2 of the ratio of ``expm1`` of mean lognorm values, perturbed over control, same shape,
-        float32; at most ``log2(20)`` in size where one of the two means is 0, and 0 where both are.
+        Its log2, taken before rounding to float32, same shape.
     threshold
         A gene is significant where `fdr` is below this.
     """
@@ -46,6 +48,7 @@ class DETable:
     genes: pd.Index
     p_value: np.ndarray
     fdr: np.ndarray
+    fold_change: np.ndarray
     log2_fold_change: np.ndarray
     threshold: float = 0.05
 
@@ -95,7 +98,7 @@ def de_table(
     fdr
         A gene is significant below this false discovery rate.
     clip
-        As for :func:`log2_fold_change`.
+        As for :func:`fold_change`.
     memory, threads, progress
         As for :func:`~vcc_helpers.contrast.contrast`.
 
@@ -147,20 +150,22 @@ def de_of_contrast(found: Contrast, *, fdr: float = 0.05, clip: float = 20.0) ->
     """
     is_control = found.groups == found.control
     mean = found.mean_as_summed
+    ratio = fold_change(mean[~is_control], mean[is_control][0], clip=clip)
     return DETable(
         perturbations=found.groups[~is_control],
         genes=found.genes,
         p_value=found.p_value,
         fdr=benjamini_hochberg(found.p_value).astype(np.float32),
-        log2_fold_change=log2_fold_change(mean[~is_control], mean[is_control][0], clip=clip),
+        fold_change=ratio.astype(np.float32),
+        log2_fold_change=log2(ratio),
         threshold=fdr,
     )
 
 
-def log2_fold_change(
+def fold_change(
     target_mean: np.ndarray, control_mean: np.ndarray, *, clip: float = 20.0
 ) -> np.ndarray:
-    """Return log2 of the ratio of back-transformed means.
+    """Return the ratio of back-transformed means.
 
     Parameters
     ----------
@@ -174,14 +179,14 @@ def log2_fold_change(
     Returns
     -------
     ndarray
-        ``(n_perts, n_genes)``, float32. 0 where both means are 0.
+        ``(n_perts, n_genes)``. 1 where both means are 0. float32, as the official table, unless
+        the means are float64 or some mean is 0: then float64.
 
     Notes
     -----
     The mean is taken first and ``expm1`` after it, so this is no ratio of arithmetic means, as in
-    pdex 0.1.27. `clip` fills in for a division by zero and limits nothing else. The precision of
-    the logarithm follows the official table's: that is float32 unless the data are float64 or
-    some mean of the file is 0. The last digit matters, since DES cuts a list that it sorts.
+    pdex 0.1.27. `clip` fills in for a division by zero and limits nothing else. The last digit
+    matters, since DES cuts a list that it sorts.
 
     Taught in: notebooks/08_metrics_by_hand.
     """
@@ -192,5 +197,25 @@ def log2_fold_change(
     dtype = np.float64 if silent.any() else ratio.dtype.type
     ratio = np.where(base == 0, clip, ratio.astype(np.float64))
     ratio = np.where(target == 0, 1 / clip, ratio)
-    ratio = np.where((base == 0) & (target == 0), 1.0, ratio)
-    return (np.log(ratio).astype(dtype) / np.log(2.0).astype(dtype)).astype(np.float32)
+    return np.where((base == 0) & (target == 0), 1.0, ratio).astype(dtype)
+
+
+def log2(ratio: np.ndarray) -> np.ndarray:
+    """Return log2 as the official table computes it: in the precision of `ratio`, then float32.
+
+    Parameters
+    ----------
+    ratio
+        From :func:`fold_change`, any shape.
+
+    Returns
+    -------
+    ndarray
+        Same shape, float32.
+
+    Notes
+    -----
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    logged = np.log(ratio.astype(np.float64)).astype(ratio.dtype)
+    return (logged / np.log(2.0).astype(ratio.dtype)).astype(np.float32)

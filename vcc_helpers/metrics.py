@@ -19,10 +19,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from scipy import stats
 from scipy.spatial.distance import cdist
 
+#: The three of the leaderboard of 2025, whose scaled values make the overall score.
+LEADERBOARD = ("mae", "des", "pds")
 #: The value of a perfect prediction, for each metric.
-BEST = {"mae": 0.0, "des": 1.0, "pds": 1.0}
+BEST = {
+    "mae": 0.0,
+    "des": 1.0,
+    "pds": 1.0,
+    "deg_count_spearman": 1.0,
+    "lfc_spearman": 1.0,
+    "pr_auc": 1.0,
+    "pearson_delta": 1.0,
+}
 
 
 def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
@@ -158,6 +169,144 @@ def des(
     return score
 
 
+def deg_count_spearman(pred_significant: np.ndarray, real_significant: np.ndarray) -> float:
+    r"""Rank correlation of how many genes each perturbation changes: are strong ones known?
+
+    Parameters
+    ----------
+    pred_significant, real_significant
+        Genes called in the predicted and in the real cells, ``(n_perts, n_genes)``, bool.
+
+    Returns
+    -------
+    float
+        One number for the whole panel, -1 to 1. Best 1, worst -1, chance 0; higher is better.
+        Ties share their mean rank. NaN where fewer than two perturbations count, or where all have
+        the same number; 1 where no perturbation counts.
+
+    Notes
+    -----
+    Spearman's correlation of the numbers of significant genes, over the perturbations that have
+    any in the real cells. Source: cell-eval 0.6.6, ``de_spearman_sig``.
+
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    counts = [called.sum(axis=1) for called in (pred_significant, real_significant)]
+    counts = [count[real_significant.any(axis=1)] for count in counts]
+    return _spearman(*counts) if len(counts[0]) else 1.0
+
+
+def lfc_spearman(
+    pred_fold_change: np.ndarray, real_fold_change: np.ndarray, real_significant: np.ndarray
+) -> np.ndarray:
+    r"""Rank correlation of fold changes over the genes that really changed.
+
+    Parameters
+    ----------
+    pred_fold_change, real_fold_change
+        Ratio of back-transformed means, ``(n_perts, n_genes)``. A logarithm keeps the order, so
+        the rank correlation of log fold changes is the same.
+    real_significant
+        Genes called in the real cells, same shape, bool.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, -1 to 1. Best 1, worst -1, chance 0; higher is better. Ties share
+        their mean rank. NaN where fewer than two genes are significant, or all fold changes of one
+        side are equal, as for a prediction of no change.
+
+    Notes
+    -----
+    Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
+
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    rows = zip(pred_fold_change, real_fold_change, real_significant, strict=True)
+    return np.array([_spearman(pred[called], real[called]) for pred, real, called in rows])
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    if len(a) < 2:
+        return np.nan
+    a, b = (rank - rank.mean() for rank in (stats.rankdata(a), stats.rankdata(b)))
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size else np.nan
+
+
+def pr_auc(pred_fdr: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
+    r"""Area under the precision-recall curve: are the really changed genes the surest ones?
+
+    Parameters
+    ----------
+    pred_fdr
+        False discovery rate of each gene in the predicted cells, ``(n_perts, n_genes)``, float32:
+        the smaller, the surer. An exact 0 counts as 1e-10.
+    real_significant
+        Genes called in the real cells, same shape, bool.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, 0 to 1. Best 1; higher is better; chance is the share of genes that
+        are significant. Equal rates are one step of the curve. NaN where no gene is significant,
+        or all are.
+
+    Notes
+    -----
+    .. math:: \mathrm{AP} = \sum_n (R_n - R_{n-1}) \, P_n
+
+    with precision P and recall R after each step down the list (average precision; no line is
+    drawn between the points). Source: cell-eval 0.6.6, ``pr_auc``. There, too, a rate of exactly 0
+    is less sure than one below 1e-10.
+
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    rate = np.where(pred_fdr == 0, np.float32(1e-10), pred_fdr).astype(np.float32)
+    found = [
+        _average_precision(-np.log10(r), t) for r, t in zip(rate, real_significant, strict=True)
+    ]
+    return np.array(found)
+
+
+def _average_precision(score: np.ndarray, truth: np.ndarray) -> float:
+    n_true = int(truth.sum())
+    if not 0 < n_true < len(truth):
+        return np.nan
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of each step
+    hits = np.cumsum(truth[order])[last]
+    return float(np.sum(np.diff(hits, prepend=0) / n_true * (hits / (last + 1))))
+
+
+def pearson_delta(pred_effect: np.ndarray, real_effect: np.ndarray) -> np.ndarray:
+    r"""Correlation of effects: do the genes move in the right directions and proportions?
+
+    Parameters
+    ----------
+    pred_effect, real_effect
+        Effects, ``(n_perts, n_genes)``, each against its own file's control, mean lognorm.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, -1 to 1. Best 1, worst -1; higher is better. Blind to size. Chance is
+        no 0: what all perturbations share is enough to be above it. NaN where one effect is
+        constant over genes, as for no change.
+
+    Notes
+    -----
+    All genes count, the silenced one included. Source: cell-eval 0.6.6, ``pearson_delta``.
+
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    pred, real = (np.asarray(x, dtype=np.float64) for x in (pred_effect, real_effect))
+    pred, real = (x - x.mean(axis=1, keepdims=True) for x in (pred, real))
+    size = np.linalg.norm(pred, axis=1) * np.linalg.norm(real, axis=1)
+    together = (pred * real).sum(axis=1)
+    return np.divide(together, size, out=np.full(len(size), np.nan), where=size > 0)
+
+
 def scaled(value: float, baseline: float, best: float) -> float:
     """Place a score between a baseline (0) and perfection (1); below the baseline is 0.
 
@@ -212,11 +361,11 @@ def overall(summary: Mapping[str, float], baseline: Mapping[str, float]) -> floa
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    missing = [name for name in BEST if name not in summary or name not in baseline]
+    missing = [name for name in LEADERBOARD if name not in summary or name not in baseline]
     if missing:
         raise KeyError(
-            f"the overall score needs {', '.join(BEST)} of the prediction and of the baseline; "
-            f"{', '.join(missing)} missing"
+            f"the overall score needs {', '.join(LEADERBOARD)} of the prediction and of the "
+            f"baseline; {', '.join(missing)} missing"
         )
-    shares = [scaled(summary[name], baseline[name], best) for name, best in BEST.items()]
+    shares = [scaled(summary[name], baseline[name], BEST[name]) for name in LEADERBOARD]
     return 100 * float(np.mean(shares))

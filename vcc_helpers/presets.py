@@ -11,7 +11,7 @@ True
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,14 @@ VCC2025 = Preset(
     source="cell-eval 0.6.6 with pdex 0.1.27",
 )
 
-PRESETS = {preset.name: preset for preset in (VCC2025,)}
+#: The rules of 2025 with all seven metrics of the Generalist Prize.
+GENERALIST = replace(
+    VCC2025,
+    name="vcc2025-generalist",
+    metrics=(*VCC2025.metrics, "deg_count_spearman", "lfc_spearman", "pr_auc", "pearson_delta"),
+)
+
+PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST)}
 
 
 def get_preset(preset: str | Preset) -> Preset:

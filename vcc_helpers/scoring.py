@@ -13,7 +13,7 @@ these need.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import fsum
 from pathlib import Path
@@ -50,7 +50,8 @@ class ScoreCard:
     preset
         Name of the rules.
     per_perturbation
-        Index target_gene, sorted; one column a metric.
+        Index target_gene, sorted; one column a metric. NaN where a metric has no value for a
+        perturbation; a metric of the whole panel has the same number in each row.
     settings
         What the numbers depend on besides the data.
     """
@@ -61,9 +62,10 @@ class ScoreCard:
 
     @property
     def summary(self) -> pd.Series:
-        """Mean of each metric over perturbations, index metric, float64."""
+        """Mean of each metric over the perturbations that have a value, index metric, float64."""
         # fsum, so that the order of the perturbations does not show in the last digit
-        means = {name: fsum(values) / len(values) for name, values in self.per_perturbation.items()}
+        known = {name: values.dropna() for name, values in self.per_perturbation.items()}
+        means = {name: fsum(v) / len(v) if len(v) else np.nan for name, v in known.items()}
         return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
 
     def overall(self, baseline: ScoreCard) -> float:
@@ -88,12 +90,18 @@ class ScoreCard:
         return metrics.overall(self.summary, baseline.summary)
 
     def to_dict(self) -> dict:
-        """Return the card as plain numbers and strings, in the layout of the JSON file."""
+        """Return the card as plain numbers and strings, in the layout of the JSON file.
+
+        A value that there is not (a correlation over no gene) is None there, null in the file.
+        """
+        rows = self.per_perturbation.astype(object)
+        rows = rows.where(self.per_perturbation.notna(), None)
+        summary = {name: None if np.isnan(v) else v for name, v in self.summary.items()}
         return {
             "preset": self.preset,
             "n_perturbations": len(self.per_perturbation),
-            "summary": self.summary.to_dict(),
-            "per_perturbation": self.per_perturbation.to_dict(orient="index"),
+            "summary": summary,
+            "per_perturbation": rows.to_dict(orient="index"),
             "settings": dict(self.settings),
         }
 
@@ -134,7 +142,8 @@ class ScoreCard:
 
     def __repr__(self) -> str:
         """Show the means, and how many perturbations they are over."""
-        lines = [f"  {name:<5}{value:8.4f}" for name, value in self.summary.items()]
+        width = max(5, *(len(name) + 1 for name in self.per_perturbation))
+        lines = [f"  {name:<{width}}{value:8.4f}" for name, value in self.summary.items()]
         head = f"ScoreCard {self.preset}, {len(self.per_perturbation)} perturbations (mean)"
         return "\n".join([head, *lines])
 
@@ -218,7 +227,7 @@ def score(
         for name, cells in (("pred", pred), ("real", real))
     ]
     settings = question | {"source": rules.source}
-    return ScoreCard(rules.name, compare(*halves, control=control), settings)
+    return ScoreCard(rules.name, compare(*halves, rules, control=control), settings)
 
 
 def _check_pair(pred, real, perturbation_key: str, control: str) -> None:
@@ -270,29 +279,61 @@ def digest(
     return Digest(bulk, de)
 
 
-def compare(pred: Digest, real: Digest, *, control: str = CONTROL) -> pd.DataFrame:
-    """Compute every metric from two digests.
+class _Pair(NamedTuple):
+    """Two files, side by side: row i of every array is the same perturbation."""
+
+    pred: DETable | None
+    real: DETable | None
+    names: pd.Index
+    pred_mean: np.ndarray
+    real_mean: np.ndarray
+    pred_effect: np.ndarray
+    real_effect: np.ndarray
+    own_gene: np.ndarray
+
+
+#: How each metric is computed from two files; one number a perturbation, or one for all of them.
+MEASURES: Mapping[str, Callable[[_Pair], np.ndarray | float]] = {
+    "des": lambda p: metrics.des(p.pred.significant, p.pred.log2_fold_change, p.real.significant),
+    "pds": lambda p: metrics.pds(p.pred_effect, p.real_effect, p.own_gene),
+    "mae": lambda p: metrics.mae(p.pred_mean, p.real_mean),
+    "deg_count_spearman": lambda p: metrics.deg_count_spearman(
+        p.pred.significant, p.real.significant
+    ),
+    "lfc_spearman": lambda p: metrics.lfc_spearman(
+        p.pred.fold_change, p.real.fold_change, p.real.significant
+    ),
+    "pr_auc": lambda p: metrics.pr_auc(p.pred.fdr, p.real.significant),
+    "pearson_delta": lambda p: metrics.pearson_delta(p.pred_effect, p.real_effect),
+}
+
+
+def compare(
+    pred: Digest, real: Digest, preset: str | Preset = "vcc2025", *, control: str = CONTROL
+) -> pd.DataFrame:
+    """Compute every metric of a preset from two digests.
 
     Parameters
     ----------
     pred, real
         Digests over the same genes and perturbations.
+    preset
+        The rules, by name or as a record.
     control
         Name of the control's row.
 
     Returns
     -------
     DataFrame
-        Index target_gene; columns des, pds, mae.
+        Index target_gene, sorted; the preset's metrics as columns. A metric of the whole panel
+        (deg_count_spearman) has the same number in each row.
 
     Notes
     -----
     Taught in: notebooks/08_metrics_by_hand.
     """
-    table = compare_pseudobulk(pred.bulk, real.bulk, control=control)
-    des = metrics.des(pred.de.significant, pred.de.log2_fold_change, real.de.significant)
-    table.insert(0, "des", pd.Series(des, index=real.de.perturbations))
-    return table
+    pair = _side_by_side(pred.bulk, real.bulk, control)._replace(pred=pred.de, real=real.de)
+    return _measured(pair, get_preset(preset).metrics)
 
 
 def compare_pseudobulk(
@@ -324,20 +365,25 @@ def compare_pseudobulk(
     -----
     Taught in: notebooks/04_mean_baseline.
     """
+    return _measured(_side_by_side(pred, real, control), ("pds", "mae"))
+
+
+def _measured(pair: _Pair, names: Iterable[str]) -> pd.DataFrame:
+    columns = {name: MEASURES[name](pair) for name in names}
+    return pd.DataFrame(columns, index=pair.names, dtype=np.float64)
+
+
+def _side_by_side(pred: anndata.AnnData, real: anndata.AnnData, control: str) -> _Pair:
     if not np.array_equal(pred.var_names, real.var_names):
         raise ValueError("pred and real must have the same genes in the same order")
     names = sorted(real.obs_names[real.obs_names != control])
     missing = sorted(set(names) - set(pred.obs_names))
     if missing:
         raise KeyError(f"pred has no row for {', '.join(map(repr, missing[:5]))}")
-    pred_mean, real_mean = (b.X[b.obs_names.get_indexer(names)] for b in (pred, real))
-    pds = metrics.pds(
-        pred_mean - control_row(pred, control),
-        real_mean - control_row(real, control),
-        real.var_names.get_indexer(names),
-    )
-    index = pd.Index(names, name="target_gene")
-    return pd.DataFrame({"pds": pds, "mae": metrics.mae(pred_mean, real_mean)}, index=index)
+    mean = [b.X[b.obs_names.get_indexer(names)] for b in (pred, real)]
+    effect = [m - control_row(b, control) for m, b in zip(mean, (pred, real), strict=True)]
+    own_gene = real.var_names.get_indexer(names)
+    return _Pair(None, None, pd.Index(names, name="target_gene"), *mean, *effect, own_gene)
 
 
 def official_baseline(
