@@ -50,8 +50,8 @@ MAX_LINES = 12
 MIN_EXERCISES = 2
 MIN_ALT = 20
 TITLE_VERBS = {
-    "Adapt", "Build", "Compute", "Fit", "Load", "Make", "Measure", "Predict", "Score", "Simulate",
-    "Submit", "Turn", "Write",
+    "Adapt", "Build", "Choose", "Compute", "Fit", "Load", "Make", "Measure", "Predict", "Score",
+    "Simulate", "Submit", "Turn", "Write",
 }  # fmt: skip
 SECTIONS = ("Key takeaways", "Further reading")
 OPENING = ("do", "learn", "need", "time", "memory", "data")

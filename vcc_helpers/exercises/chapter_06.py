@@ -1,6 +1,6 @@
 """Exercises of notebooks/06_knn_baseline: neighbours, leakage, features.
 
-Needs: datasets, effects, features, models, scoring; exercises/__init__.py.
+Needs: datasets, effects, evaluation, features, models, splits; exercises/__init__.py.
 
 >>> from vcc_helpers import check
 >>> check("06-2", 1.0).status
@@ -15,9 +15,10 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from vcc_helpers.datasets import load_hipsc_screen
 from vcc_helpers.effects import effects, pseudobulk
+from vcc_helpers.evaluation import evaluate, interval, repeated
 from vcc_helpers.features import source_effects
-from vcc_helpers.models import cross_predict, knn_baseline
-from vcc_helpers.scoring import compare_pseudobulk
+from vcc_helpers.models import knn_baseline
+from vcc_helpers.splits import k_fold
 
 from . import Exercise, Hint
 
@@ -40,17 +41,19 @@ def _neighbours(target: str, *days: int) -> pd.Series:
 
 
 @cache
-def _leave_one_out(k: int, *days: int) -> pd.Series:
+def _held_out(k: int, *days: int) -> pd.Series:
     bulk = _bulk(5)
-    pred = cross_predict(knn_baseline(_features(*days), k), bulk, n_splits=bulk.n_obs - 1)
-    return compare_pseudobulk(pred, bulk).mean()
+    targets = effects(bulk).obs_names
+    folds = [fold for seed in range(5) for fold in k_fold(targets, n_splits=4, seed=seed)]
+    table = repeated({"kNN": knn_baseline(_features(*days), k)}, bulk, folds)
+    return interval(table)["mean"]["kNN"]
 
 
 @cache
 def _in_sample(k: int) -> pd.Series:
     bulk = _bulk(5)
     pred = knn_baseline(_features(2, 3, 4), k).fit(bulk).predict(effects(bulk).obs_names)
-    return compare_pseudobulk(pred, bulk).mean()
+    return evaluate(pred, bulk).mean()
 
 
 EXERCISES = {
@@ -81,8 +84,8 @@ EXERCISES = {
         "look for the answer among the inputs.",
         hints=(
             Hint(
-                lambda: _leave_one_out(1, 2, 3, 4)["pds"],
-                "That is the honest leave-one-out value. Here the model is fitted on all 23 and "
+                lambda: _held_out(1, 2, 3, 4)["pds"],
+                "That is the honest value, over the folds. Here the model is fitted on all 23 and "
                 "asked about the same 23.",
             ),
             Hint(
@@ -92,20 +95,20 @@ EXERCISES = {
         ),
     ),
     "06-3": Exercise(
-        solution=lambda: _leave_one_out(3, 4)["mae"],
+        solution=lambda: _held_out(3, 4)["mae"],
         right="Worse than with three days: three noisy portraits of a target beat one, even though "
         "day 4 is the nearest in time.",
         hints=(
             Hint(
-                lambda: _leave_one_out(3, 2, 3, 4)["mae"],
+                lambda: _held_out(3, 2, 3, 4)["mae"],
                 "That is with all three days. Select day 4 from the feature table first.",
             ),
             Hint(
-                lambda: _leave_one_out(3, 4)["pds"],
+                lambda: _held_out(3, 4)["pds"],
                 "That is the mean PDS. The question is about MAE.",
             ),
             Hint(
-                lambda: _leave_one_out(5, 4)["mae"],
+                lambda: _held_out(5, 4)["mae"],
                 "That is with five neighbours. Ask for three.",
             ),
         ),
