@@ -345,30 +345,34 @@ def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) ->
 
 
 class _RateSolver:
-    """The inverse of :func:`mean_lognorm`: from mean and dispersion to rate, by bisection.
+    """The inverse of :func:`mean_lognorm`: from mean and dispersion to rate.
 
-    A smooth table of the forward function, made once, stands in for it.
+    A smooth table of the forward function, made once, stands in for it; its inverse, interpolated,
+    gives a start that Newton's method makes exact.
     """
 
     def __init__(self, phi: np.ndarray, depth: np.ndarray, scale: float):
         self.depth = np.quantile(depth, (np.arange(16) + 0.5) / 16)
         lowest, highest = np.clip([phi.min() / 4, phi.max() * 4], *DISPERSION_RANGE)
-        phis = np.geomspace(lowest / 1.01, highest * 1.01, 24)
+        phis = np.log(np.geomspace(lowest / 1.01, highest * 1.01, 24))
         # no gene can have more than all of a cell's counts
-        rates = np.geomspace(1e-7, scale, 80)
-        means = mean_lognorm(rates, phis[:, None], self.depth)
-        self.log_mean = RectBivariateSpline(np.log(phis), np.log(rates), np.log(means))
-        self.phi, self.scale, self.ends = phi, scale, np.log(rates[[0, -1]])
+        rates = np.log(np.geomspace(1e-7, scale, 80))
+        means = np.log(mean_lognorm(np.exp(rates), np.exp(phis)[:, None], self.depth))
+        self.log_mean = RectBivariateSpline(phis, rates, means)
+        wanted = np.linspace(means.min(), means.max(), 160)
+        start = np.array([np.interp(wanted, row, rates) for row in means])
+        self.log_rate = RectBivariateSpline(phis, wanted, start, kx=1, ky=1)
+        self.phi, self.scale, self.ends = phi, scale, rates[[0, -1]]
 
     def rates(self, mean: np.ndarray, phi: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore"):
-            wanted = np.log(np.maximum(mean, 0, dtype=np.float64))
-        low, high = (np.full(len(phi), end) for end in self.ends)
-        for _ in range(30):
-            middle = (low + high) / 2
-            below = self.log_mean.ev(np.log(phi), middle) < wanted
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        return np.where(low > self.ends[0], np.exp(low), 0.0)
+            wanted, phi = np.log(np.maximum(mean, 0, dtype=np.float64)), np.log(phi)
+        seen = np.maximum(wanted, self.log_mean.ev(phi, self.ends[0]))  # of the least rate, or more
+        found = self.log_rate.ev(phi, seen)
+        for _ in range(2):
+            gap = self.log_mean.ev(phi, found) - seen
+            found = np.clip(found - gap / self.log_mean.ev(phi, found, dy=1), *self.ends)
+        return np.where(wanted > seen - 1e-12, np.exp(found), 0.0)
 
     def stretched(self, mean: np.ndarray) -> np.ndarray:
         """Return the dispersions, times the factor that makes the rates add up."""
