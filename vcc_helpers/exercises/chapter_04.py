@@ -1,6 +1,6 @@
-"""Exercises of notebooks/04_mean_baseline: noise, the mean against no change, chance.
+"""Exercises of notebooks/04_mean_baseline: noise, the mean against no change, chance, own gene.
 
-Needs: datasets, effects, metrics, models, scoring; exercises/__init__.py.
+Needs: datasets, effects, evaluation, metrics, models, splits; exercises/__init__.py.
 
 >>> from vcc_helpers import check
 >>> check("04-3", 12 / 23).status
@@ -13,9 +13,10 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from vcc_helpers import metrics, models, scoring
+from vcc_helpers import evaluation, metrics, models
 from vcc_helpers.datasets import load_hipsc_screen
 from vcc_helpers.effects import effects, pseudobulk
+from vcc_helpers.splits import k_fold
 
 from . import Exercise, Hint
 
@@ -41,18 +42,34 @@ def _floor(target: str) -> float:
 
 
 @cache
-def _mae(name: str) -> pd.Series:
+def _table() -> pd.DataFrame:
+    """Return the models of the chapter, scored as there: four folds, dealt five times."""
+    asked = {
+        "no change": models.no_change(),
+        "mean": models.mean_baseline(),
+        "mean, own gene silenced": models.crispr_mean(),
+        "own gene only": models.KnockedDown(models.no_change()),
+    }
     targets = _effect().obs_names
-    if name == "mean, target seen":
-        pred = models.mean_baseline().fit(_bulk()).predict(targets)
-    else:
-        model = {"mean": models.mean_baseline, "no change": models.no_change}[name]()
-        pred = models.cross_predict(model, _bulk(), n_splits=len(targets))
-    return scoring.compare_pseudobulk(pred, _bulk())["mae"]
+    folds = [split for seed in range(5) for split in k_fold(targets, n_splits=4, seed=seed)]
+    return evaluation.repeated(asked, _bulk(), folds)
 
 
-def _n_won(name: str) -> int:
-    return int((_mae(name) < _mae("no change")).sum())
+def _pearson(name: str) -> float:
+    return evaluation.interval(_table()).loc[(name, "pearson"), "mean"]
+
+
+def _won() -> float:
+    return evaluation.compare(_table(), "no change").loc[("mean", "mae"), "won"]
+
+
+def _won_when_seen() -> float:
+    targets = _effect().obs_names
+    seen, nothing = (
+        evaluation.evaluate(model.fit(_bulk()).predict(targets), _bulk())["mae"]
+        for model in (models.mean_baseline(), models.no_change())
+    )
+    return (seen < nothing).mean()
 
 
 def _pds_of_nothing(*, leave_out: bool) -> float:
@@ -84,17 +101,22 @@ EXERCISES = {
         ),
     ),
     "04-2": Exercise(
-        solution=lambda: _n_won("mean"),
-        right="Fewer than half! It wins on average, because where it wins it wins by more.",
+        solution=_won,
+        right="Fewer than half! It does not lose on average, because where it wins it wins by "
+        "more.",
         hints=(
             Hint(
-                lambda: len(_mae("mean")) - _n_won("mean"),
+                lambda: 1 - _won(),
                 "That is how often no change is the better one. Lower MAE is better.",
             ),
             Hint(
-                lambda: _n_won("mean, target seen"),
+                lambda: round(_won() * 23),
+                "That is the number of targets. The question is for the share.",
+            ),
+            Hint(
+                _won_when_seen,
                 "That is the mean with the target in it, which has seen the answer. Use the "
-                "held-out predictions, as in `cards`.",
+                "held-out predictions, as in `table`.",
             ),
         ),
     ),
@@ -111,6 +133,26 @@ EXERCISES = {
                 lambda: 0.5,
                 "Nearly. The best rank counts 1 and the worst 1/N, so the middle lies a little "
                 "above one half. Compute it.",
+            ),
+        ),
+    ),
+    "04-4": Exercise(
+        solution=lambda: _pearson("own gene only"),
+        right="One gene, nothing said of the other 102, and it does not even matter how much of it "
+        "is left. Leave the own gene out before you believe a correlation.",
+        hints=(
+            Hint(
+                lambda: _pearson("mean, own gene silenced"),
+                "That is the mean with its own gene silenced. Put no change into KnockedDown.",
+            ),
+            Hint(
+                lambda: _pearson("mean"),
+                "That is the plain mean. Start from no change instead, and silence the own gene.",
+            ),
+            Hint(
+                lambda: _pearson("no change"),
+                "That is no change itself: no direction, so no correlation. Silence the own gene "
+                "in it with KnockedDown.",
             ),
         ),
     ),

@@ -1,6 +1,6 @@
-"""Exercises of notebooks/05_linear_baseline: loadings, W by hand, features from day 2.
+"""Exercises of notebooks/05_linear_baseline: loadings, W by hand, day 2, covariance.
 
-Needs: datasets, effects, features, models, scoring; exercises/__init__.py.
+Needs: datasets, effects, evaluation, features, models, splits; exercises/__init__.py.
 
 >>> from vcc_helpers import check
 >>> check("05-1", "NANOG").status
@@ -11,13 +11,13 @@ from functools import cache
 
 import anndata
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
+import pandas as pd
 
-from vcc_helpers import models, scoring
+from vcc_helpers import evaluation, models
 from vcc_helpers.datasets import load_hipsc_screen
-from vcc_helpers.effects import effects, pseudobulk
-from vcc_helpers.features import GeneLoadings, source_effects
+from vcc_helpers.effects import effects, lognorm, pseudobulk
+from vcc_helpers.features import GeneLoadings, silenced, source_effects
+from vcc_helpers.splits import k_fold
 
 from . import Exercise, Hint
 
@@ -65,13 +65,27 @@ def _norm_of_w(
 
 
 @cache
-def _pds_from(day: int) -> float:
+def _scores(day: int) -> pd.DataFrame:
+    """Return ridge on the effects of a day, scored as in the chapter: four folds, five times."""
     table = source_effects({"source": effects(_bulk(day))})
-    regressor = make_pipeline(PCA(10), models.BilinearRegressor(10, ridge=0.1))
-    bulk = _bulk(5)
-    model = models.EffectModel(regressor, table)
-    pred = models.cross_predict(model, bulk, n_splits=bulk.n_obs - 1)
-    return scoring.compare_pseudobulk(pred, bulk)["pds"].mean()
+    targets = effects(_bulk(5)).obs_names
+    folds = [split for seed in range(5) for split in k_fold(targets, n_splits=4, seed=seed)]
+    return evaluation.interval(
+        evaluation.repeated({"ridge": models.ridge(table)}, _bulk(5), folds)
+    )["mean"]["ridge"]
+
+
+@cache
+def _controls() -> pd.DataFrame:
+    screen = load_hipsc_screen()
+    controls = screen[(screen.obs["day"] == 5) & (screen.obs["target_gene"] == "non-targeting")]
+    return pd.DataFrame(lognorm(controls.copy()).toarray(), columns=controls.var_names)
+
+
+def _response(of: str, on: str, *, over: str | None = None, share: float = 0.05) -> float:
+    """Linear response of one gene to silencing another, over the variance of the gene `over`."""
+    sigma, mean = _controls()[[of, on]].cov(), _controls()[of].mean()
+    return sigma.loc[on, of] * (silenced(mean, share) - mean) / sigma.loc[over or of, over or of]
 
 
 EXERCISES = {
@@ -130,13 +144,41 @@ EXERCISES = {
         ),
     ),
     "05-3": Exercise(
-        solution=lambda: _pds_from(2),
-        right="Hardly better than guessing. On day 2 there are fewer cells, and the effects have "
-        "had less time to unfold; both may count.",
+        solution=lambda: _scores(2)["pds"],
+        right="Above the mean, and far below day 4. On day 2 there are fewer cells, and the "
+        "effects have had less time to unfold; both may count.",
         hints=(
             Hint(
-                lambda: _pds_from(4),
+                lambda: _scores(4)["pds"],
                 "That is the score with the features of day 4. Build the table from bulks[2].",
+            ),
+            Hint(
+                lambda: _scores(2)["mae"],
+                "That is the MAE. The question is for the PDS.",
+            ),
+        ),
+    ),
+    "05-4": Exercise(
+        solution=lambda: _response("NANOG", "UTF1"),
+        right="Two genes that fluctuate together, and a push to one of them: that is all the "
+        "model knows.",
+        hints=(
+            Hint(
+                lambda: _response("UTF1", "NANOG"),
+                "That is the effect of silencing UTF1 on NANOG. The push is to NANOG.",
+            ),
+            Hint(
+                lambda: _response("NANOG", "UTF1", over="UTF1"),
+                "You divided by the variance of UTF1. Divide by that of the gene that is silenced.",
+            ),
+            Hint(
+                lambda: -_response("NANOG", "UTF1"),
+                "The size is right, the sign is not: silencing takes expression away, so the "
+                "knock-down is negative.",
+            ),
+            Hint(
+                lambda: _controls()["UTF1"].cov(_controls()["NANOG"]),
+                "That is the covariance alone. It still has to be multiplied by the input.",
             ),
         ),
     ),
