@@ -3,7 +3,7 @@
 One long table holds every value: a row for each model, split, target and metric. Reference rows
 (chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it.
 
-Taught in: notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
+Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
 Needs: cells.py, effects.py, emit.py, metrics.py, scoring.py, splits.py and what these need.
 
 >>> import vcc_helpers as vcc
@@ -201,7 +201,7 @@ def repeated(
     effects it learnt from: one copied from a neighbour lies at distance 0 from it, and can never
     be nearest to its own truth.
 
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/04_mean_baseline.
     """
     truth = bulk if truth is None else truth
     measure = partial(evaluate, control=control) if measure is None else measure
@@ -329,7 +329,7 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
 
     Notes
     -----
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/04_mean_baseline.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -452,7 +452,7 @@ def ceiling(
     which is how far the halves of n cells fall apart, each gene by itself. Noise that genes share
     (a cell's state, its depth) is left out.
 
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/04_mean_baseline.
     """
     measure = partial(evaluate, control=control) if measure is None else measure
     is_bulk = "variance" in source.layers and "n_cells" in source.obs
@@ -535,7 +535,7 @@ def interval(
     targets, depend a little on each other. With fewer than about twenty targets take it as a
     lower bound of the doubt.
 
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/04_mean_baseline.
     """
     by = list(by)
     _check_values(table, by)
@@ -618,7 +618,7 @@ def compare(
     To compare support sizes of one learning curve, make the size part of the name:
     ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
 
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/04_mean_baseline.
     """
     by = list(by)
     if reference not in set(table["model"]):
@@ -665,7 +665,7 @@ def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3
 
     Notes
     -----
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/04_mean_baseline.
     """
     sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
     texts = []
@@ -708,7 +708,7 @@ def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.D
     -----
     The values stay as they are: PDS still ranks among all targets of the split.
 
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/13_choose_and_compare_models.
     """
     targets = pd.Index(sorted(table["target_gene"].unique()))
     if len(missing := targets.difference(of.dropna().index)):
@@ -774,7 +774,7 @@ def calibration(
 
     PDS rewards exaggeration and MAE timidity: look here before believing either.
 
-    Taught in: notebooks/07_few_shot_adaptation.
+    Taught in: notebooks/13_choose_and_compare_models.
     """
     names = pd.Index(sorted(real.obs_names[real.obs_names != control]), name="target_gene")
     if len(missing := names.difference(pred.obs_names)):

@@ -1062,7 +1062,7 @@ def kernel_ridge(
 
     Notes
     -----
-    Taught in: notebooks/06_knn_baseline.
+    Taught in: notebooks/05_linear_baseline.
     """
     return EffectModel(CentredKernelRidge(alpha, kernel=kernel, gamma=gamma), features)
 

@@ -142,7 +142,7 @@ def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[
 
     Notes
     -----
-    Taught in: notebooks/05_linear_baseline.
+    Taught in: notebooks/04_mean_baseline.
     """
     order = _shuffled(targets, seed)
     if not 2 <= n_splits <= len(order):
