@@ -55,8 +55,19 @@ def test_baseline_and_ceiling(files, card, capsys):
     out = capsys.readouterr().out
     overall = card.overall(ScoreCard.from_json(files[2]))
     assert overall > 0 and f"overall {overall:.2f} of 100" in out
-    ceiling = scoring.split_half_ceiling(make_cells(0)).summary
-    assert f"ceiling des {ceiling['des']:.4f}  pds {ceiling['pds']:.4f}" in out
+    beside = scoring.anchors(make_cells(0))
+    for name, row in beside.iterrows():
+        line = next(line for line in out.splitlines() if line.startswith(f"{name} "))
+        assert f"{row['des']:.4f}" in line or np.isnan(row["des"])
+        assert f"{row['pds']:.4f}" in line
+
+
+def test_a_ceiling_leaves_out_what_does_not_fit_the_memory(files, capsys, monkeypatch):
+    monkeypatch.setattr(scoring, "_dense_bytes", lambda cells: 1e12)
+    assert main(["score", *files[:2], "--ceiling"]) == 0
+    out = capsys.readouterr().out
+    assert "half against half" in out and "replicated" not in out
+    assert "left out: more --memory would hold them" in out
 
 
 def test_its_own_json_serves_as_a_baseline(files, tmp_path, capsys):

@@ -252,3 +252,64 @@ def test_a_mean_is_over_the_perturbations_that_have_a_value():
     card = scoring.ScoreCard("vcc2025", table)
     assert card.summary["a"] == 2 and np.isnan(card.summary["b"])
     assert card.to_dict()["summary"] == {"a": 2.0, "b": None}
+
+
+# --- what stands beside a score ------------------------------------------------------------------
+
+
+def test_anchors_are_what_their_names_say(cells):
+    beside = scoring.anchors(cells, n_halvings=3, seed=1)
+    assert beside.index.tolist() == list(scoring.ANCHORS)
+    assert list(beside) == ["des", "pds", "mae"]
+    truth = scoring.digest(cells)
+    significant = truth.de.significant
+    assert beside.loc["chance", "pds"] == metrics.pds_chance(len(significant))
+    assert beside.loc["chance", "des"] == significant.mean() and np.isnan(
+        beside.loc["chance", "mae"]
+    )
+    halves = [scoring.split_half_ceiling(cells, seed=s).summary for s in (1, 2, 3)]
+    np.testing.assert_allclose(beside.loc["half against half"], pd.DataFrame(halves).mean())
+    np.testing.assert_allclose(beside.loc["half against half, sd"], pd.DataFrame(halves).std())
+    baseline = score(scoring.official_baseline(cells), cells)
+    np.testing.assert_allclose(beside.loc["mean of these"], baseline.summary)
+    perfect = beside.loc["real cells"]
+    assert perfect["des"] == significant.any(axis=1).mean() and perfect["mae"] == 0
+    assert (beside.loc[["real cells", "their means, replicated"], "pds"] == 1).all()
+
+
+def test_perfect_means_replicated_lose_des_and_no_mean(cells):
+    beside = scoring.anchors(cells, n_halvings=2)
+    copies, drawn = (beside.loc[f"their means, {way}"] for way in ("replicated", "resampled"))
+    assert copies["mae"] < 1e-6 < drawn["mae"] and drawn["pds"] > 0.5
+    assert copies["des"] < beside.loc["real cells", "des"]
+
+
+def test_a_random_list_hits_what_chance_says():
+    """DES of genes called at random, as many as are real, over many draws."""
+    rng = np.random.default_rng(0)
+    real = rng.random((6, 50)) < rng.random((6, 1))
+    found = [
+        metrics.des(np.ones_like(real), rng.normal(size=real.shape), real).mean()
+        for _ in range(2000)
+    ]
+    assert np.mean(found) == pytest.approx(real.mean(), abs=4 * np.std(found) / np.sqrt(2000))
+
+
+def test_a_card_shows_and_keeps_its_anchors(pair, card, tmp_path):
+    found = score(*pair, ceiling=True)
+    pd.testing.assert_frame_equal(found.per_perturbation, card.per_perturbation)
+    pd.testing.assert_frame_equal(found.anchors, scoring.anchors(pair[1]))
+    assert card.anchors is None and "half against half" in repr(found)
+    assert "half against half" in found._repr_html_() and "anchors" not in card.to_dict()
+    found.to_json(tmp_path / "card.json")
+    back = ScoreCard.from_json(tmp_path / "card.json")
+    pd.testing.assert_frame_equal(back.anchors, found.anchors)
+    assert repr(back) == repr(found) and "NaN" not in (tmp_path / "card.json").read_text()
+
+
+def test_anchors_that_do_not_fit_the_memory_are_left_out(cells, monkeypatch):
+    monkeypatch.setattr(scoring, "_dense_bytes", lambda cells: 5e9)
+    beside = scoring.anchors(cells, n_halvings=2, memory="4GB")
+    assert beside.index.tolist() == [
+        "chance", "half against half", "half against half, sd", "real cells",
+    ]  # fmt: skip

@@ -142,7 +142,9 @@ def _add_score(commands) -> None:
     )
     score.add_argument("--baseline", metavar="BASE.json", help="card of the official baseline")
     score.add_argument(
-        "--ceiling", action="store_true", help="score one half of REAL against the other, too"
+        "--ceiling",
+        action="store_true",
+        help="beside it the mean, one half of REAL against the other, and perfect predictions",
     )
     score.add_argument("--json", metavar="OUT.json", help="write the card to a file")
     score.add_argument("--csv", metavar="OUT.csv", help="write one row a perturbation to a file")
@@ -229,15 +231,17 @@ def _score(options: argparse.Namespace) -> None:
         "cache": options.cache,
     }
     try:
-        card = scoring.score(options.pred, options.real, **rules, progress=_watched())
+        kw = {"progress": _watched(), "ceiling": options.ceiling}
+        card = scoring.score(options.pred, options.real, **rules, **kw)
     except KeyboardInterrupt:
         if options.cache:
             _say(f"what is finished is kept in {options.cache}; the same command goes on from it")
         raise
-    lines = [repr(card), f"  chance  pds {pds_chance(len(card.per_perturbation)):.4f}"]
-    if options.ceiling:
-        ceiling = scoring.split_half_ceiling(options.real, **rules).summary
-        lines.append("  ceiling " + "  ".join(f"{k} {v:.4f}" for k, v in ceiling.items()))
+    lines = [repr(card)]
+    if not options.ceiling:
+        lines.append(f"  chance  pds {pds_chance(len(card.per_perturbation)):.4f}")
+    elif len(card.anchors) < len(scoring.ANCHORS):
+        lines.append("  (mean and perfect predictions left out: more --memory would hold them)")
     if baseline is not None:
         lines.append(f"  overall {card.overall(baseline):.2f} of 100, baseline 0")
     if options.json:

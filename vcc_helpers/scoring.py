@@ -13,7 +13,7 @@ these need.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import fsum
 from pathlib import Path
@@ -29,14 +29,16 @@ from .cells import (
     PERTURBATION_KEY,
     check_cells,
     check_same,
+    inspect_values,
     labels_of,
     open_cells,
+    parse_memory,
     problems,
 )
 from .contrast import contrast
 from .de import DETable, de_of_contrast
-from .effects import control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
-from .emit import replicate
+from .effects import Scaling, control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
+from .emit import replicate, resample_and_shift
 from .files import write_whole
 from .presets import Preset, get_preset
 
@@ -54,11 +56,14 @@ class ScoreCard:
         perturbation; a metric of the whole panel has the same number in each row.
     settings
         What the numbers depend on besides the data.
+    anchors
+        What to hold the means against, from :func:`anchors`, where it was asked for.
     """
 
     preset: str
     per_perturbation: pd.DataFrame
     settings: Mapping[str, object] = field(default_factory=dict)
+    anchors: pd.DataFrame | None = None
 
     @property
     def summary(self) -> pd.Series:
@@ -94,16 +99,14 @@ class ScoreCard:
 
         A value that there is not (a correlation over no gene) is None there, null in the file.
         """
-        rows = self.per_perturbation.astype(object)
-        rows = rows.where(self.per_perturbation.notna(), None)
-        summary = {name: None if np.isnan(v) else v for name, v in self.summary.items()}
-        return {
+        card = {
             "preset": self.preset,
             "n_perturbations": len(self.per_perturbation),
-            "summary": summary,
-            "per_perturbation": rows.to_dict(orient="index"),
+            "summary": _plain(self.summary.to_frame().T)["mean"],
+            "per_perturbation": _plain(self.per_perturbation),
             "settings": dict(self.settings),
         }
+        return card if self.anchors is None else card | {"anchors": _plain(self.anchors)}
 
     def to_json(self, path: str | Path) -> None:
         """Write the card to a file, whole or not at all.
@@ -131,9 +134,9 @@ class ScoreCard:
         """
         try:
             card = json.loads(Path(path).read_text(encoding="utf-8"))
-            rows = dict(card["per_perturbation"])
-            table = pd.DataFrame.from_dict(rows, orient="index").astype(np.float64)
-            return cls(card["preset"], table.rename_axis("target_gene"), card["settings"])
+            table = _table(card["per_perturbation"], "target_gene")
+            beside = _table(card["anchors"], "anchor") if "anchors" in card else None
+            return cls(card["preset"], table, card["settings"], beside)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is not a score card ({error!r}); expected a file that vcc score --json "
@@ -141,16 +144,31 @@ class ScoreCard:
             ) from error
 
     def __repr__(self) -> str:
-        """Show the means, and how many perturbations they are over."""
+        """Show the means, how many perturbations they are over, and what stands beside them."""
+        head = f"ScoreCard {self.preset}, {len(self.per_perturbation)} perturbations (mean)"
+        if self.anchors is not None:
+            return f"{head}\n{self._beside().to_string(float_format='{:.4f}'.format, na_rep='')}"
         width = max(5, *(len(name) + 1 for name in self.per_perturbation))
         lines = [f"  {name:<{width}}{value:8.4f}" for name, value in self.summary.items()]
-        head = f"ScoreCard {self.preset}, {len(self.per_perturbation)} perturbations (mean)"
         return "\n".join([head, *lines])
 
+    def _beside(self) -> pd.DataFrame:
+        mean = self.summary.to_frame().T.set_axis(["this prediction"])
+        return mean if self.anchors is None else pd.concat([mean, self.anchors])
+
     def _repr_html_(self) -> str:
-        table = pd.concat([self.summary.to_frame().T, self.per_perturbation.sort_values("pds")])
-        body = table.to_html(float_format="{:.3f}".format)
+        table = pd.concat([self._beside(), self.per_perturbation.sort_values("pds")])
+        body = table.to_html(float_format="{:.3f}".format, na_rep="")
         return f"<p><b>Score card</b>, {self.preset}, mean and each perturbation</p>{body}"
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    rows = table.astype(object).where(table.notna(), None)
+    return rows.to_dict(orient="index")
+
+
+def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(dict(rows), orient="index").astype(np.float64).rename_axis(name)
 
 
 class Digest(NamedTuple):
@@ -180,6 +198,7 @@ def score(
     cache: str | Path | None = None,
     client=None,
     progress: bool = False,
+    ceiling: bool = False,
 ) -> ScoreCard:
     """Score predicted cells against real ones.
 
@@ -199,6 +218,9 @@ def score(
         Most memory to use, number of threads, a folder for what is finished (the truth's half is
         then there for the next prediction), a Dask cluster, progress bars: as for
         :func:`~vcc_helpers.contrast.contrast`. None changes a bit of the result.
+    ceiling
+        Put chance, the mean baseline, the split-half ceiling and perfect predictions beside the
+        result: :func:`anchors`, in the card's `anchors`.
 
     Returns
     -------
@@ -226,8 +248,11 @@ def score(
         digest(cells, rules, name=name, progress=progress, **question, **means)
         for name, cells in (("pred", pred), ("real", real))
     ]
+    beside = None
+    if ceiling:
+        beside = anchors(real, rules, **question, memory=memory, threads=threads, cache=cache)
     settings = question | {"source": rules.source}
-    return ScoreCard(rules.name, compare(*halves, rules, control=control), settings)
+    return ScoreCard(rules.name, compare(*halves, rules, control=control), settings, beside)
 
 
 def _check_pair(pred, real, perturbation_key: str, control: str) -> None:
@@ -384,6 +409,129 @@ def _side_by_side(pred: anndata.AnnData, real: anndata.AnnData, control: str) ->
     effect = [m - control_row(b, control) for m, b in zip(mean, (pred, real), strict=True)]
     own_gene = real.var_names.get_indexer(names)
     return _Pair(None, None, pd.Index(names, name="target_gene"), *mean, *effect, own_gene)
+
+
+#: The value that a prediction expects which knows nothing, where there is a closed form.
+CHANCE: Mapping[str, Callable[[_Pair], float]] = {
+    "des": lambda p: float(p.real.significant.mean()),
+    "pds": lambda p: metrics.pds_chance(len(p.names)),
+    "deg_count_spearman": lambda p: 0.0,
+    "lfc_spearman": lambda p: 0.0,
+    "pr_auc": lambda p: float(np.nanmean(_share_where_some(p.real.significant))),
+}
+
+
+def _share_where_some(significant: np.ndarray) -> np.ndarray:
+    share = significant.mean(axis=1)
+    return np.where((share > 0) & (share < 1), share, np.nan)
+
+
+def anchors(
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    n_halvings: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    **settings,
+) -> pd.DataFrame:
+    """Return what to hold a score against: chance, the mean, a repeat, and perfect predictions.
+
+    Parameters
+    ----------
+    real
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    preset
+        The rules, by name or as a record.
+    n_halvings
+        How many times the cells are dealt into halves.
+    seed
+        Seed of the deals and of the resampled cells.
+    perturbation_key, control, memory, **settings
+        As for :func:`score`.
+
+    Returns
+    -------
+    DataFrame
+        Index anchor; a column a metric, means over perturbations. Rows:
+
+        - *chance*: what a prediction that knows nothing expects, where there is a closed form:
+          :func:`~vcc_helpers.metrics.pds_chance`; for des the share of genes that are significant,
+          which a list drawn at random hits; for pr_auc that share where some but not all are; 0
+          for rank correlations. NaN elsewhere;
+        - *mean of these*: :func:`official_baseline` of these very cells;
+        - *half against half* and its *sd*: the split-half ceiling over `n_halvings` deals;
+        - *real cells*: a perfect prediction, the cells themselves;
+        - *their means, replicated* and *their means, resampled*: perfect means, written as cells.
+
+        Rows that need cells made, which are dense, are left out where these do not fit `memory`.
+
+    Raises
+    ------
+    ValueError
+        The cells are unusable; every problem is listed.
+
+    Notes
+    -----
+    A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
+    rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
+    every gene significant, and then the largest fold changes are kept, which are not the surest
+    ones. So no submission of replicated means can have a DES above that row's.
+
+    Taught in: notebooks/08_metrics_by_hand.
+    """
+    rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
+    means = question | {"memory": memory} | settings
+    truth = digest(real, rules, name="real", **means)
+    perfect = compare(truth, truth, rules, control=control)
+    pair = _side_by_side(truth.bulk, truth.bulk, control)._replace(pred=truth.de, real=truth.de)
+    deals = [
+        split_half_ceiling(real, rules, seed=seed + deal, **means).summary
+        for deal in range(n_halvings)
+    ]
+    rows = {"chance": {name: CHANCE[name](pair) for name in rules.metrics if name in CHANCE}}
+    if _dense_bytes(open_cells(real)) < parse_memory(memory):
+        for name, pred in _written(open_cells(real), truth.bulk, seed, **question):
+            made = digest(pred, rules, name=name, **means)
+            rows[name] = compare(made, truth, rules, control=control).mean()
+    rows["half against half"] = pd.DataFrame(deals).mean()
+    rows["half against half, sd"] = pd.DataFrame(deals).std(ddof=1)
+    rows["real cells"] = perfect.mean()
+    order = [name for name in ANCHORS if name in rows]
+    found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64).T
+    return found.loc[order].rename_axis("anchor")
+
+
+#: Rows of :func:`anchors`, in their order.
+ANCHORS = (
+    "chance",
+    "mean of these",
+    "half against half",
+    "half against half, sd",
+    "their means, resampled",
+    "their means, replicated",
+    "real cells",
+)
+
+
+def _dense_bytes(cells) -> float:
+    """What as many dense cells take, made and looked at."""
+    return 8.0 * cells.n_obs * cells.n_vars
+
+
+def _written(cells, bulk, seed: int, **question) -> Iterator[tuple[str, anndata.AnnData]]:
+    """Yield the mean baseline and perfect means, written as cells."""
+    yield "mean of these", official_baseline(cells, **question)
+    is_control = labels_of(cells, question["perturbation_key"]) == question["control"]
+    kw = question | {
+        "controls": cells[np.flatnonzero(is_control)].to_memory(),
+        "n_cells": bulk.obs["n_cells"].drop(question["control"]),
+        "target_sum": Scaling.of(inspect_values(cells)).target_sum,
+    }
+    yield "their means, resampled", resample_and_shift(bulk, seed=seed, **kw)
+    yield "their means, replicated", replicate(bulk, **kw)
 
 
 def official_baseline(

@@ -1,4 +1,4 @@
-"""Exercises of notebooks/08_metrics_by_hand: MAE, PDS, false discovery rate, overall score.
+"""Exercises of notebooks/08_metrics_by_hand: MAE, PDS, false discovery rate, overall scores.
 
 Needs: datasets, effects, metrics, ranksum, scoring; exercises/__init__.py.
 
@@ -60,6 +60,10 @@ def _line() -> np.ndarray:
 def _uncut_shares() -> list[float]:
     gains = [(WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds")]
     return [*gains, 1 - WINNER["mae"] / BASELINE["mae"]]
+
+
+def _with_mae(times: float) -> dict[str, float]:
+    return WINNER | {"mae": times * BASELINE["mae"]}
 
 
 EXERCISES = {
@@ -170,6 +174,27 @@ EXERCISES = {
             Hint(
                 lambda: 100 * (WINNER["des"] + WINNER["pds"]) / 3,
                 "You averaged the scores themselves. Place each between the baseline and 1 first.",
+            ),
+        ),
+    ),
+    "08-5": Exercise(
+        solution=lambda: overall(_with_mae(0.5), BASELINE),
+        right="Nearly half as much again. A model that keeps the direction and mends the size has "
+        "a third of the score to win, and in 2025 nobody at the top took it.",
+        tolerance=5e-3,
+        hints=(
+            Hint(
+                lambda: overall(WINNER, BASELINE),
+                "That is the score as it was. Put another MAE into the row.",
+            ),
+            Hint(
+                lambda: overall(_with_mae(0.5), BASELINE) / 100,
+                "Right, but on a scale from 0 to 1. The leaderboard goes to 100.",
+            ),
+            Hint(
+                lambda: overall(WINNER | {"mae": 0.0}, BASELINE),
+                "That is with an MAE of 0, a perfect one. Half of the baseline's is a share of "
+                "one half.",
             ),
         ),
     ),
