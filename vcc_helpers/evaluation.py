@@ -76,13 +76,8 @@ def evaluate(
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    table = compare_pseudobulk(pred, real, control=control)
-    mine, truth = (_effect_rows(bulk, table.index, control) for bulk in (pred, real))
-    mine, truth = (x - x.mean(axis=1, keepdims=True) for x in (mine, truth))
-    size = np.linalg.norm(mine, axis=1) * np.linalg.norm(truth, axis=1)
-    together = (mine * truth).sum(axis=1)
-    table["pearson"] = np.divide(together, size, out=np.zeros(len(size)), where=size > 0)
-    return table
+    table = compare_pseudobulk(pred, real, ("pds", "mae", "pearson_delta"), control=control)
+    return table.rename(columns={"pearson_delta": "pearson"}).fillna({"pearson": 0.0})
 
 
 def _effect_rows(bulk: anndata.AnnData, names: pd.Index, control: str) -> np.ndarray:
@@ -214,10 +209,10 @@ def repeated(
                 continue
             pred = _fit_predict(name, model, _rows_of(bulk, [control, *split.support]), split)
             where = {"model": name, "split": number, "n_support": len(split.support)}
-            tables.append(_long(measure(pred, real), where))
+            tables.append((where, measure(pred, real)))
     if not tables:
         raise ValueError("nothing was measured: expected at least one split and one model")
-    return pd.concat(tables, ignore_index=True)
+    return _long(tables)
 
 
 def _fit_predict(name: str, model, support: anndata.AnnData, split: FewShotSplit):
@@ -230,12 +225,18 @@ def _fit_predict(name: str, model, support: anndata.AnnData, split: FewShotSplit
         raise
 
 
-def _long(scores: pd.DataFrame, where: Mapping[str, object]) -> pd.DataFrame:
-    scores = scores.rename_axis("target_gene").reset_index()
-    table = scores.melt("target_gene", var_name="metric", value_name="value")
-    for place, (column, value) in enumerate(where.items()):
-        table.insert(place, column, value)
-    return table
+def _long(tables: list[tuple[Mapping[str, object], pd.DataFrame]]) -> pd.DataFrame:
+    """Lay tables of a row a target and a column a metric under each other, a row a value."""
+    sizes = [scores.size for _, scores in tables]
+    columns = {
+        name: np.repeat(np.array([where[name] for where, _ in tables]), sizes)
+        for name in tables[0][0]
+    }
+    parts = [scores for _, scores in tables]
+    columns["target_gene"] = np.concatenate([np.tile(t.index, t.shape[1]) for t in parts])
+    columns["metric"] = np.concatenate([np.repeat(t.columns, t.shape[0]) for t in parts])
+    columns["value"] = np.concatenate([t.to_numpy(np.float64).T.ravel() for t in parts])
+    return pd.DataFrame(columns)
 
 
 def _check_split(
@@ -469,8 +470,8 @@ def ceiling(
     for (split, n_support), part in table.groupby(["split", "n_support"]):
         names = tuple(sorted(part["target_gene"].unique()))
         where = {"model": CEILING, "split": split, "n_support": n_support}
-        tables.append(_long(mean_scores(names), where))
-    return pd.concat(tables, ignore_index=True)
+        tables.append((where, mean_scores(names)))
+    return _long(tables)
 
 
 def _halves_of_cells(cells: anndata.AnnData, *, seed: int, key: str) -> list[anndata.AnnData]:

@@ -362,22 +362,28 @@ def compare(
 
 
 def compare_pseudobulk(
-    pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL
+    pred: anndata.AnnData,
+    real: anndata.AnnData,
+    names: Iterable[str] = ("pds", "mae"),
+    *,
+    control: str = CONTROL,
 ) -> pd.DataFrame:
-    """Compute the metrics that need no cells: PDS and MAE.
+    """Compute metrics that need no cells.
 
     Parameters
     ----------
     pred, real
         Pseudobulk with a control row each, ``(n_groups, n_genes)``, mean lognorm, over the same
         genes; perturbations of `real` that `pred` lacks are an error, others are ignored.
+    names
+        Which: pds, mae, pearson_delta.
     control
         Name of the control's row.
 
     Returns
     -------
     DataFrame
-        Index target_gene, sorted; columns pds and mae.
+        Index target_gene, sorted; columns `names`.
 
     Raises
     ------
@@ -390,7 +396,7 @@ def compare_pseudobulk(
     -----
     Taught in: notebooks/04_mean_baseline.
     """
-    return _measured(_side_by_side(pred, real, control), ("pds", "mae"))
+    return _measured(_side_by_side(pred, real, control), names)
 
 
 def _measured(pair: _Pair, names: Iterable[str]) -> pd.DataFrame:
@@ -517,7 +523,7 @@ ANCHORS = (
 
 
 def _dense_bytes(cells) -> float:
-    """What as many dense cells take, made and looked at."""
+    """Return what as many dense cells take, made and looked at."""
     return 8.0 * cells.n_obs * cells.n_vars
 
 
