@@ -12,6 +12,7 @@ Writes benchmarks/results/models.json (and h1_models.json), which the book shows
 
 import argparse
 import json
+import time
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import h1_models
 import numpy as np
 import pandas as pd
 from h1_models import METRICS, as_records, measure_means
+from sklearn.base import clone
 
 import vcc_helpers as vcc
 from vcc_helpers import adapt, emit, evaluation, features, models, scoring
@@ -29,16 +31,20 @@ RESULT = Path(__file__).resolve().parent / "results" / "models.json"
 BASELINE, ZERO_SHOT = "official baseline", "zero-shot, by precision"
 
 
-def all_models(world, bulk):
-    """Every model of the book; the names in groups: nothing known, H1 only, other lines, both."""
+def all_models(world):
+    """Every model of the book, on what a world knows of other lines and of its controls."""
     source_bulk = {name: vcc.pseudobulk(world.contexts[name]) for name in world.sources}
     sources = {name: vcc.effects(part) for name, part in source_bulk.items()}
-    weights = adapt.precision(source_bulk)
-    elsewhere = features.source_effects(sources)
     asked = sum(world.split.values(), [])
     controls = world.cells("train")
     controls = controls[controls.obs["target_gene"] == CONTROL]
     covariance = features.control_covariance(controls, asked, within="batch")
+    return named_models(sources, adapt.precision(source_bulk), covariance)
+
+
+def named_models(sources, weights, covariance):
+    """Every model of the book: nothing known, H1 only, other lines only, both."""
+    elsewhere = features.source_effects(sources)
     known = {"fallback": "mean"}  # a target that no line measured gets the mean
     adapted = {"sources": sources, "prior": weights, **known}
     return {
@@ -108,7 +114,7 @@ def stand_in(table, by_means):
 def simulated(world):
     """Tables of the validation and the test set of one simulated world."""
     bulk = vcc.pseudobulk(world.cells("train"))
-    named = all_models(world, bulk)
+    named = all_models(world)
     emitter = partial(emit.resample_and_shift, seed=0)
     found = {}
     for part in ("validation", "test"):
@@ -124,6 +130,31 @@ def simulated(world):
             "DES from means": stand_in(table, by_means),
         }
     return found
+
+
+def seconds(n_train=150, n_asked=50, n_genes=18_080, *, n_runs=3):
+    """Fit and predict once at the challenge's size, effects drawn at random; best of some runs."""
+    rng = np.random.default_rng(0)
+    var = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
+    targets = [f"G{i}" for i in range(n_train + n_asked)]
+    base = np.full(n_genes, 1.0)
+
+    def drawn(names):
+        effect = rng.normal(0, 0.1, (len(names), n_genes))
+        return models.bulk_of_effects(effect, pd.Index(names), base, var)
+
+    bulk, sources = drawn(targets[:n_train]), {f"line {i}": drawn(targets) for i in range(3)}
+    effects = {name: vcc.effects(part) for name, part in sources.items()}
+    covariance = effects["line 0"].to_df()
+    rows = []
+    for name, model in named_models(effects, None, covariance).items():
+        times = []
+        for _ in range(n_runs):
+            start = time.perf_counter()
+            clone(model, safe=False).fit(bulk).predict(targets[n_train:])
+            times.append(time.perf_counter() - start)
+        rows.append({"model": name, "seconds": round(min(times), 3)})
+    return {"targets": n_train, "asked": n_asked, "genes": n_genes, "models": rows}
 
 
 def real(options):
@@ -148,8 +179,12 @@ def main(arguments=None):
     found = simulated(vcc.datasets.make_h1_like(seed=0))
     if options.pseudobulk:
         found["real H1"] = real(options)
+    found["seconds"] = seconds()
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     for name, part in found.items():
+        if "table" not in part:
+            print(f"\n{name}", pd.DataFrame(part["models"]).to_string(index=False), sep="\n")
+            continue
         table = pd.DataFrame(part["table"])
         means = table.pivot_table("mean", "model", "metric", sort=False)
         print(f"\n{name}, {part['targets']} targets", means.round(4).to_string(), sep="\n")

@@ -583,9 +583,11 @@ def test_summaries_are_laid_out_in_their_own_order():
     shown = ev.with_intervals(ev.interval(table), digits={"mae": 1})
     assert shown.index.tolist() == ["z", "a"] and shown.columns.tolist() == ["pds", "mae"]
     assert shown.loc["z"].tolist() == ["1.000 [1.000, 1.000]", "2.0 [2.0, 2.0]"]
-    assert shown.loc["a"].tolist() == ["0.500 [0.500, 0.500]", ""]
+    assert shown.loc["a"].tolist() == [".500 [.500, .500]", ""]
     gap = ev.with_intervals(ev.compare(table, "z"), digits=2)
-    assert gap.loc["a", "pds"] == "-0.50 [-0.50, -0.50]"
+    assert gap.loc["a", "pds"] == "-.50 [-.50, -.50]"
+    ten = ev.with_intervals(ev.interval(long_table([10.04, 10.04])))
+    assert ten.loc["m", "mae"] == "10.040 [10.040, 10.040]"
 
 
 def test_halves_of_a_pseudobulk_keep_their_variance(bulk):

@@ -59,6 +59,18 @@ def test_what_the_page_says_of_few_shot_in_the_simulated_world(name):
     assert table_of(STORED, name, "minus mean").loc[("residual ridge", "pds"), "low"] > 0
 
 
+def test_every_model_is_timed_at_the_challenges_size():
+    took = STORED["seconds"]
+    assert (took["targets"], took["genes"]) == (150, 18_080)
+    names = {row["model"] for row in took["models"]}
+    assert names == set(table_of(STORED, SIMULATED[0]).index.unique("model")) - {
+        CHANCE, CEILING, benchmark.BASELINE,
+    }  # fmt: skip
+    small = benchmark.seconds(12, 4, 60, n_runs=1)
+    assert {row["model"] for row in small["models"]} == names
+    assert all(row["seconds"] > 0 for row in small["models"])
+
+
 def test_the_stand_in_for_des_calls_what_a_test_of_two_means_calls():
     screen = datasets.load_hipsc_screen()
     bulk = pseudobulk(screen[screen.obs["day"] == 5])

@@ -17,6 +17,7 @@ Needs: cells.py, effects.py, emit.py, metrics.py, scoring.py, splits.py and what
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
@@ -661,8 +662,8 @@ def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3
     -------
     DataFrame
         Index: what is left of the summary's, in its order; a column a metric; text such as
-        ``"0.577 [0.517, 0.632]"``, with a sign where it is a difference, and nothing where a
-        model lacks the metric.
+        ``".577 [.517, .632]"``, without a 0 before the point so that four fit beside each other,
+        with a sign where it is a difference, and nothing where a model lacks the metric.
 
     Notes
     -----
@@ -674,7 +675,7 @@ def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3
     for metric, row in zip(names, summary.itertuples(), strict=True):
         places = digits if isinstance(digits, int) else digits.get(metric, 3)
         numbers = (f"{x:{sign}.{places}f}" for x in (getattr(row, value), row.low, row.high))
-        texts.append("{} [{}, {}]".format(*numbers))
+        texts.append(re.sub(r"\b0\.", ".", "{} [{}, {}]".format(*numbers)))
     rows = summary.index.droplevel("metric").unique()
     wide = pd.Series(texts, index=summary.index).unstack("metric")
     return wide.loc[rows, names.unique()].fillna("")

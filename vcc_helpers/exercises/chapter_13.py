@@ -82,8 +82,8 @@ def _ahead(stratum: int, metric: str = "pds") -> float:
 EXERCISES = {
     "13-1": Exercise(
         solution=lambda: 23 * (_half_width() / 0.02) ** 2,
-        right="Hundreds. Two models that know the same of a target differ by little, and a PDS "
-        "is a rank among few. The challenge's hundred test targets would leave this pair open.",
+        right="Several times the targets of this screen. Two models that know the same of a target "
+        "differ by little; the challenge's 50 validation targets would leave this pair open.",
         hints=(
             Hint(
                 lambda: 23 * _half_width() / 0.02,
