@@ -2,7 +2,7 @@
 
     python benchmarks/parity.py --cases 200
 
-Needs the oracle extra (cell-eval 0.6.6, pdex 0.1.27). Writes benchmarks/results/parity.json.
+Needs the oracle extra (cell-eval 0.6.6, pdex 0.1.27, cell-eval2 0.20.0). Writes benchmarks/results/parity.json.
 """
 
 import argparse
@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 import parity_cases  # noqa: E402
 
 METRICS = list(parity_cases.OFFICIAL)
+VERSIONS = ("cell-eval", "cell-eval2", "pdex", "scipy", "polars", "scanpy")
 
 
 def main() -> None:
@@ -29,6 +30,12 @@ def main() -> None:
     warnings.simplefilter("ignore")  # the oracle's own
     gap = pd.concat(
         [parity_cases.difference(parity_cases.random_case(seed)) for seed in tqdm(range(n_cases))]
+    )
+    counts = pd.concat(
+        [
+            parity_cases.difference_2026(parity_cases.random_counts_case(seed)).drop("mean")
+            for seed in tqdm(range(n_cases))
+        ]
     )
     result = {
         "cases": n_cases,
@@ -40,7 +47,14 @@ def main() -> None:
             for name in METRICS
         },
         "des_values_where_the_official_order_of_ties_is_open": int(gap["open_tie"].sum()),
-        "versions": {name: version(name) for name in ("cell-eval", "pdex", "scipy", "polars")},
+        "vcc2026": {
+            "cases": n_cases,
+            "perturbations": len(counts),
+            "values": counts.size,
+            "largest_difference": counts.max().to_dict(),
+            "exactly_equal": (counts == 0).sum().to_dict(),
+        },
+        "versions": {name: version(name) for name in VERSIONS},
     }
     text = json.dumps(result, indent=1)
     (ROOT / "benchmarks" / "results" / "parity.json").write_text(text + "\n", encoding="utf-8")

@@ -202,6 +202,131 @@ def difference(case: Case) -> pd.DataFrame:
     return gap.assign(open_tie=open_tie)
 
 
+OFFICIAL_2026 = {
+    "pds_cosine": "pds_cosine",
+    "mse_normalized": "expr_mse_unbiased_capped_norm",
+    "direction_fidelity": "de_wilcoxon_direction_fidelity_yield_raw",
+    "direction_reach": "de_wilcoxon_direction_reach_raw",
+    "significant_jaccard": "de_wilcoxon_sig_jaccard",
+    "lfc_nmae": "de_wilcoxon_lfc_nmae",
+}
+
+
+def random_counts_case(seed: int) -> Case:
+    """Draw one pair of files of counts, for the rules of 2026.
+
+    Cells per group from 2 to 60; genes silent or nearly so in the controls, so that they are not
+    tested; targets that are no genes; predictions that are the control, one profile for all, the
+    same cells again and again, far too large, or without controls of their own; any layout,
+    precision and order.
+    """
+    rng = np.random.default_rng([seed, 2026])
+    n_genes, n_perts = int(rng.integers(20, 120)), int(rng.integers(2, 25))
+    genes = np.array([f"G{i}" for i in rng.permutation(n_genes)])
+    names = np.unique([genes[0], *_names(rng, n_perts, genes)])
+    basal = rng.gamma(0.5, rng.choice([2.0, 20.0]), n_genes)
+    basal[rng.random(n_genes) < 0.15] = 0
+    basal[0] = 50  # at least one target is a gene that is tested
+    if rng.random() < 0.4:  # one gene has nearly all counts, and the others few per million
+        basal[rng.integers(1, n_genes)] = 3e5
+    size = rng.choice([0.0, 0.3, 1.5], (len(names), 1))
+    size[0] = 2.5  # else the official tool finds no effect in the whole panel, and gives up
+    effect = np.exp(rng.normal(0, size, (len(names), n_genes)))
+    pair = []
+    for _ in range(2):
+        size = rng.choice([2, 3, 5, 8, 9, 20, 60], len(names))
+        labels = np.repeat([*names, CONTROL], [*size, rng.choice([3, 8, 9, 50, 150])])
+        seen = effect * np.exp(rng.normal(0, 0.2, effect.shape))
+        counts = _counts(rng, labels, names, genes, effect=seen, basal=basal)
+        counts[counts.sum(axis=1) == 0, 0] = 1
+        pair.append(_store_counts(rng, _within_limit(counts), labels, genes))
+    pred, real = pair
+    return Case(f"random counts {seed}", _distort(rng, pred, real), real)
+
+
+def _within_limit(counts: np.ndarray) -> np.ndarray:
+    """Thin cells of more than a million counts."""
+    return counts // np.ceil(counts.sum(axis=1, keepdims=True) / 9e5).astype(counts.dtype)
+
+
+def _store_counts(rng, counts: np.ndarray, labels, genes) -> anndata.AnnData:
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
+    dtype = rng.choice(["float32", "float64", "int32"])
+    cells = anndata.AnnData(
+        counts.astype(dtype), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object))
+    )
+    layout = rng.choice(["dense", "csr", "csc"])
+    if layout != "dense":
+        cells.X = sparse.csr_matrix(cells.X).asformat(layout)
+    return cells[rng.permutation(cells.n_obs)].copy() if rng.random() < 0.5 else cells
+
+
+def _distort(rng, pred: anndata.AnnData, real: anndata.AnnData) -> anndata.AnnData:
+    how = rng.choice(["as it is", "one profile", "control", "copies", "large", "no controls"])
+    values = pred.X.toarray() if sparse.issparse(pred.X) else np.array(pred.X)
+    is_control = (pred.obs[KEY] == CONTROL).to_numpy()
+    if how == "one profile":
+        values[~is_control] = values[np.flatnonzero(~is_control)[0]]
+    if how == "control":  # exactly no change: every distance is 1
+        controls = real[real.obs[KEY] == CONTROL]
+        names = sorted({*real.obs[KEY]} - {CONTROL})
+        return anndata.concat({name: controls for name in [*names, CONTROL]}, label=KEY)
+    if how == "copies":
+        for name in set(pred.obs[KEY]) - {CONTROL}:
+            rows = np.flatnonzero(pred.obs[KEY] == name)
+            values[rows] = values[rows[0]]
+    if how == "large":
+        values[~is_control, :5] *= 30
+    pred.X = _within_limit(values)
+    return pred[~is_control].copy() if how == "no controls" else pred
+
+
+def official_2026(case: Case) -> tuple[pd.DataFrame, pd.Series]:
+    """Score with cell-eval2 0.20.0: a table of the metrics, index target_gene, and their means.
+
+    The panel's ratio has no value of its own for a perturbation: each row holds the whole.
+    """
+    from dataclasses import replace
+
+    from cell_eval2.run import aggregate_metrics, compute_metrics
+
+    pred, controls = case.pred, case.real[case.real.obs[KEY] == CONTROL]
+    if not (pred.obs[KEY] == CONTROL).any():  # the contest adds the real ones to what is handed in
+        pred = anndata.concat([pred, controls])
+    with _silent_logs():
+        rows = compute_metrics(pred.copy(), case.real.copy(), config=_config_2026(replace))
+        means = dict(aggregate_metrics(rows).select("metric", "mean").iter_rows())
+    table = rows.to_pandas().pivot(index="perturbation", columns="metric", values="value")
+    for name in OFFICIAL_2026.values():
+        if name not in table:
+            table[name] = means.get(name, np.nan)
+    table = table[list(OFFICIAL_2026.values())].set_axis(list(OFFICIAL_2026), axis=1)
+    summary = pd.Series({mine: means.get(theirs) for mine, theirs in OFFICIAL_2026.items()})
+    return table.astype(float).rename_axis(KEY).sort_index(), summary.astype(float)
+
+
+def _config_2026(replace):
+    from cell_eval2.config import EvalConfig
+
+    config = EvalConfig.from_preset("vcc2026")
+    de = replace(config.de, backend="scanpy")  # the one that runs without a graphics card
+    return replace(config, pert_col=KEY, device="cpu", de=de)
+
+
+def difference_2026(case: Case) -> pd.DataFrame:
+    """Absolute difference from cell-eval2, per perturbation and metric, the means in a last row.
+
+    Both without a value is no difference, one of them without is an infinite one.
+    """
+    card = scoring.score(case.pred, case.real, "vcc2026")
+    table, means = official_2026(case)
+    mine = pd.concat([card.per_perturbation, card.summary.to_frame("mean").T])
+    theirs = pd.concat([table, means.to_frame("mean").T])
+    if list(mine.index) != list(theirs.index):
+        raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
+    return (mine - theirs).abs().mask(mine.isna() ^ theirs.isna(), np.inf).fillna(0.0)
+
+
 def n_controls(cells: anndata.AnnData) -> int:
     """Number of control cells."""
     return int((labels_of(cells, KEY) == CONTROL).sum())

@@ -138,7 +138,7 @@ def problems(
     cells: anndata.AnnData,
     *,
     perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
+    control: str | None = CONTROL,
     name: str = "cells",
 ) -> list[str]:
     """List what makes the labels and gene names of `cells` unusable, one message an item.
@@ -150,7 +150,7 @@ def problems(
     perturbation_key
         The column of ``cells.obs`` that names each cell's perturbation.
     control
-        The label of control cells in that column.
+        The label of control cells in that column; None where there need be none.
     name
         What the messages call this file.
 
@@ -179,7 +179,7 @@ def _empty_message(cells: anndata.AnnData, name: str) -> str:
     return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
 
 
-def _label_problems(cells: anndata.AnnData, key: str, control: str, name: str) -> list[str]:
+def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name: str) -> list[str]:
     if key not in cells.obs:
         return [
             f"{name}: obs has no column {key!r}; it has {some_of(cells.obs.columns)}; "
@@ -193,6 +193,8 @@ def _label_problems(cells: anndata.AnnData, key: str, control: str, name: str) -
             f"first is {labels.index[missing][0]!r}; label or remove them"
         )
     present = pd.Index(labels[~missing].astype(str).unique())
+    if control is None:
+        return found
     if control not in present:
         found.append(
             f"{name}: no control cells: obs[{key!r}] never equals {control!r}; it has "
@@ -212,7 +214,7 @@ def check_cells(
     cells: anndata.AnnData,
     *,
     perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
+    control: str | None = CONTROL,
     name: str = "cells",
 ) -> None:
     """Raise a ValueError that lists every message of :func:`problems`; else do nothing.
@@ -241,6 +243,7 @@ def check_same(
     real: anndata.AnnData,
     *,
     perturbation_key: str = PERTURBATION_KEY,
+    besides: str | None = None,
 ) -> None:
     """Raise unless two files speak of the same genes, in the same order, and perturbations.
 
@@ -250,6 +253,8 @@ def check_same(
         Predicted and real cells, shapes ``(n_pred_cells, n_genes)``, ``(n_real_cells, n_genes)``.
     perturbation_key
         The column of ``obs`` that names each cell's perturbation.
+    besides
+        A label that either may lack.
 
     Raises
     ------
@@ -269,9 +274,8 @@ def check_same(
             f"{pred.var_names[first]!r}, expected {real.var_names[first]!r}; "
             "reorder with pred[:, real.var_names]"
         )
-    found += _set_problems(
-        "perturbations", labels_of(pred, perturbation_key), labels_of(real, perturbation_key)
-    )
+    names = (labels_of(cells, perturbation_key).unique() for cells in (pred, real))
+    found += _set_problems("perturbations", *(n[n != besides] for n in names))
     if found:
         raise ValueError("\n".join(found))
 
@@ -403,7 +407,11 @@ def _floating(block, rows: Sequence[int], cells: anndata.AnnData):
 
 
 def inspect_values(
-    cells: anndata.AnnData, *, name: str = "cells", progress: bool = False
+    cells: anndata.AnnData,
+    *,
+    name: str = "cells",
+    progress: bool = False,
+    tolerance: float | None = None,
 ) -> ValueSummary:
     """Read every value once: are these counts or log-normalised values, and are they sound?
 
@@ -415,6 +423,8 @@ def inspect_values(
         What the messages call this file.
     progress
         Show a progress bar.
+    tolerance
+        A value is fractional if it is further from a whole number; 1e-3 by default.
 
     Returns
     -------
@@ -439,7 +449,7 @@ def inspect_values(
     if 0 in cells.shape:
         raise ValueError(_empty_message(cells, name))
     with tqdm(total=cells.n_obs, unit=" cells", desc="inspect", disable=not progress) as bar:
-        return _inspect_whole(cells, bar) or _inspect_any(cells, name, bar)
+        return _inspect_whole(cells, bar) or _inspect_any(cells, name, bar, tolerance)
 
 
 def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
@@ -476,8 +486,10 @@ def _in_float(values):
     return values.astype(dtype, copy=False)
 
 
-def _inspect_any(cells: anndata.AnnData, name: str, bar: tqdm) -> ValueSummary:
-    inspection = Inspection(cells, name=name)
+def _inspect_any(
+    cells: anndata.AnnData, name: str, bar: tqdm, tolerance: float | None
+) -> ValueSummary:
+    inspection = Inspection(cells, name=name, tolerance=tolerance)
     for start, block in row_blocks(cells):
         inspection.add(*inspection.look(start, block))
         bar.update(block.shape[0])
@@ -493,10 +505,15 @@ class Inspection:
         Whose blocks these are, ``(n_cells, n_genes)``.
     name
         What the messages call this file.
+    tolerance
+        As for :func:`inspect_values`.
     """
 
-    def __init__(self, cells: anndata.AnnData, *, name: str = "cells"):
+    def __init__(
+        self, cells: anndata.AnnData, *, name: str = "cells", tolerance: float | None = None
+    ):
         self.cells, self.name = cells, name
+        self.tolerance = FRACTION_TOLERANCE if tolerance is None else tolerance
         self.fractional, self.largest = False, 0.0
         self.library_size = np.zeros(cells.n_obs)
 
@@ -526,7 +543,7 @@ class Inspection:
         values = block.data if is_sparse else np.ascontiguousarray(block).ravel()
         indptr = block.indptr if is_sparse else np.arange(block.shape[0] + 1) * block.shape[1]
         sums = self.library_size[start : start + block.shape[0]]
-        tolerance = values.dtype.type(FRACTION_TOLERANCE)
+        tolerance = values.dtype.type(self.tolerance)
         low, high, fractional, whole, nan = kernels.look_over(values, indptr, tolerance, sums)
         if nan or low < 0 or high == np.inf:
             self._refuse(start, block)

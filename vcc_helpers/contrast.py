@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +40,7 @@ from .cells import (
     CONTROL,
     PERTURBATION_KEY,
     Inspection,
+    ValueSummary,
     check_cells,
     inspect_values,
     labels_of,
@@ -48,7 +49,7 @@ from .cells import (
     read_rows,
     row_blocks,
 )
-from .effects import Scaling, moments
+from .effects import Scaling, jackknife, moments
 from .files import replacing
 from .ranksum import (
     TILE_GENES,
@@ -75,6 +76,8 @@ from .storage import (
 LIBRARIES = 400 * 10**6
 #: Bytes for each perturbation and gene: what is kept of a file, and the false discovery rate.
 RESULT = 100
+#: The same for what is kept of counts.
+RESULT_OF_COUNTS = 72
 #: Genes that are looked at together at the least, when memory is short.
 FEWEST_GENES = 64
 #: Values that are read at a time at the least: fewer would take more time for each row than for it.
@@ -107,6 +110,10 @@ class Contrast(NamedTuple):
     p_value
         Two-sided rank-sum p-value of each group but the control, ``(n_groups - 1, n_genes)``,
         float64.
+    counts, scaled_mean, sampling
+        Of counts, where :attr:`Question.bulk_target_sum` asks for them, else without a row: their
+        sum, the mean of the scaled values before the logarithm, and the sampling variance of
+        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64.
     """
 
     groups: pd.Index
@@ -117,6 +124,70 @@ class Contrast(NamedTuple):
     variance: np.ndarray
     mean_as_summed: np.ndarray
     p_value: np.ndarray
+    counts: np.ndarray
+    scaled_mean: np.ndarray
+    sampling: np.ndarray
+
+
+class Question(NamedTuple):
+    """How a file is looked at; as the rules of 2025 do, unless told.
+
+    Attributes
+    ----------
+    target_sum
+        The total that each cell is scaled to before the logarithm; None for the median of the
+        file.
+    dtype
+        What is computed in, ``"float64"``; None for the precision of the file.
+    counts_only
+        Refuse values with fractions.
+    tolerance
+        A value has a fraction if it is further from a whole number; None for 1e-3.
+    most_counts
+        Refuse a cell with more counts.
+    bulk_target_sum
+        Sum the counts of each group, too, and estimate the sampling variance of the logarithm of
+        these sums, scaled to this total; None for no.
+    exact, use_continuity
+        As for :func:`~vcc_helpers.ranksum.p_values`.
+    """
+
+    target_sum: float | None = None
+    dtype: str | None = None
+    counts_only: bool = False
+    tolerance: float | None = None
+    most_counts: float = np.inf
+    bulk_target_sum: float | None = None
+    exact: bool = True
+    use_continuity: bool = True
+
+
+class _Reference(NamedTuple):
+    """Control cells of another file.
+
+    Attributes
+    ----------
+    cells, path, rows
+        The file's cells, where it is, and which of them are controls.
+    n_values
+        At most so many of their values are above zero.
+    """
+
+    cells: anndata.AnnData
+    path: Path | None
+    rows: np.ndarray
+    n_values: int
+
+    @classmethod
+    def of(cls, source, *, perturbation_key, control) -> _Reference:
+        cells = open_cells(source)
+        check_cells(cells, perturbation_key=perturbation_key, control=control, name="controls")
+        rows = np.flatnonzero(labels_of(cells, perturbation_key) == control)
+        return cls(cells, _path_of(source), rows, int(most_entries(cells)[rows].sum()))
+
+    def pieces(self) -> Iterator:
+        """Take the controls down a few at a time."""
+        return _pieces_of(self.cells, self.rows)
 
 
 class Needs(NamedTuple):
@@ -163,7 +234,11 @@ class _Job(NamedTuple):
     progress
         Whether to show bars.
     stamp
-        What the file looked like before anything was read.
+        What the files looked like before anything was read.
+    question
+        How the values are looked at.
+    reference
+        Where the controls come from; None for these very cells.
     """
 
     cells: anndata.AnnData
@@ -178,31 +253,62 @@ class _Job(NamedTuple):
     threads: int
     progress: bool
     stamp: tuple
+    question: Question = Question()
+    reference: _Reference | None = None
 
     @classmethod
     def of(
-        cls, source, *, perturbation_key, control, threads=None, progress=False, name="cells"
+        cls,
+        source,
+        *,
+        perturbation_key,
+        control,
+        threads=None,
+        progress=False,
+        name="cells",
+        question=None,
+        controls=None,
     ) -> _Job:
         """Open the cells, check labels and gene names, and count; no value is read."""
         stamp = _stamp(_path_of(source))
-        cells = open_cells(source)
-        check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
-        codes, groups = pd.factorize(labels_of(cells, perturbation_key), sort=True)
-        groups, stored = pd.Index(groups, dtype=object), stored_matrix(cells).dtype
+        cells, question, reference = open_cells(source), question or Question(), None
+        keys = {"perturbation_key": perturbation_key}
+        check_cells(cells, **keys, control=None if controls is not None else control, name=name)
+        labels = labels_of(cells, perturbation_key)
+        if controls is not None:
+            stamp += _stamp(_path_of(controls))
+            reference = _Reference.of(controls, **keys, control=control)
+        groups = pd.Index(sorted({*labels, control}), dtype=object)
+        place, codes = int(groups.get_loc(control)), groups.get_indexer(labels)
+        if reference:
+            codes[codes == place] = -1
+        kept = codes >= 0
+        n_cells = np.bincount(codes[kept], minlength=len(groups))
+        n_values = np.bincount(codes[kept], most_entries(cells)[kept], minlength=len(groups))
+        if reference:
+            n_cells[place], n_values[place] = len(reference.rows), reference.n_values
         return cls(
             cells,
             name,
             _path_of(source),
             codes,
             groups,
-            int(groups.get_loc(control)),
-            np.bincount(codes),
-            np.bincount(codes, weights=most_entries(cells)),
-            np.dtype(np.float64 if stored.kind == "f" and stored.itemsize == 8 else np.float32),
+            place,
+            n_cells,
+            n_values,
+            _precision(cells, question),
             n_threads(threads),
             progress,
             stamp,
+            question,
+            reference,
         )
+
+
+def _precision(cells: anndata.AnnData, question: Question) -> np.dtype:
+    stored = stored_matrix(cells).dtype
+    double = stored.kind == "f" and stored.itemsize == 8
+    return np.dtype(question.dtype or (np.float64 if double else np.float32))
 
 
 def contrast(
@@ -216,6 +322,8 @@ def contrast(
     client=None,
     progress: bool = False,
     name: str = "cells",
+    question: Question | None = None,
+    controls: anndata.AnnData | str | Path | None = None,
 ) -> Contrast:
     """Average every perturbation, and test every gene of it against the controls.
 
@@ -246,6 +354,11 @@ def contrast(
         Say what it will take, and show progress bars.
     name
         What messages call these cells.
+    question
+        How the values are looked at; as the rules of 2025 do, by default.
+    controls
+        Cells, or a file, whose controls take the place of those of `cells`, which may then lack
+        them; over the same genes, and counts. They are read once more.
 
     Returns
     -------
@@ -271,6 +384,8 @@ def contrast(
         threads=threads,
         progress=progress,
         name=name,
+        question=question,
+        controls=controls,
     )
     keeper = _Keeper(job, cache)
     return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
@@ -366,7 +481,8 @@ class _Load(NamedTuple):
     def of(cls, job: _Job) -> _Load:
         cells, n_controls = job.cells, int(job.n_cells[job.control])
         others = np.delete(job.n_values, job.control)
-        results = RESULT * len(job.groups) * cells.n_vars
+        each = RESULT + (RESULT_OF_COUNTS if job.question.bulk_target_sum else 0)
+        results = each * len(job.groups) * cells.n_vars
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
         number = 2 if cells.n_vars <= 2**16 else 4
         return cls(
@@ -377,7 +493,7 @@ class _Load(NamedTuple):
             n_controls,
             others.sum(),
             others.max(),
-            others.sum() / (cells.n_obs - n_controls),
+            others.sum() / np.delete(job.n_cells, job.control).sum(),
             LIBRARIES + results + labels,
             int(job.n_values.sum())
             * (number + (job.dtype.itemsize if _has_fractions(cells) else 2)),
@@ -429,7 +545,7 @@ def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
         shelf = Shelf(n_genes=job.cells.n_vars, path=path)
         try:
             source, scaling = _read(job, plan, shelf, keeper)
-            return _rank(job, plan, keeper, source, scaling)
+            return _rank(job, plan, keeper, _with_reference(job, source), scaling)
         finally:
             shelf.close()
 
@@ -451,7 +567,7 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
     done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
     codes = np.where(np.isin(job.codes, done), -1, job.codes)
-    inspection = Inspection(job.cells, name=job.name)
+    inspection = Inspection(job.cells, name=job.name, tolerance=job.question.tolerance)
     picked = at_hand(job.cells)
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
@@ -476,11 +592,29 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
                 bar.update(n)
     _check_unchanged(job)
     source = _pieces_at_hand(job) if picked else shelf.pieces
-    return source, Scaling.of(inspection.summary())
+    return source, _scaling(job, inspection.summary())
+
+
+def _scaling(job: _Job, found: ValueSummary) -> Scaling:
+    """Refuse what the question does not allow, and find the scale."""
+    question, size = job.question, found.library_size
+    if question.counts_only and found.scale != "counts":
+        raise ValueError(
+            f"{job.name}: values have fractions; expected raw counts, whole and never negative: "
+            "leave out normalisation and logarithm, or draw counts with emit.negative_binomial"
+        )
+    if question.counts_only and (size > question.most_counts).any():
+        first = int(np.flatnonzero(size > question.most_counts)[0])
+        raise ValueError(
+            f"{job.name}: cell {job.cells.obs_names[first]!r} has {size[first]:,.0f} counts; "
+            f"expected at most {question.most_counts:,.0f} a cell; scale its counts down"
+        )
+    return Scaling.of(found, question.target_sum)
 
 
 def _check_unchanged(job: _Job) -> None:
-    if _stamp(job.path) != job.stamp:
+    other = _stamp(job.reference.path) if job.reference else ()
+    if _stamp(job.path) + other != job.stamp:
         raise ValueError(
             f"{job.name}: {job.path} was changed while it was read; wait until it is "
             "written, and run again"
@@ -500,6 +634,13 @@ def _pieces_at_hand(job: _Job) -> Callable[[int], Iterator]:
     return lambda code: _pieces_of(job.cells, np.flatnonzero(job.codes == code))
 
 
+def _with_reference(job: _Job, source: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
+    """Take the controls from elsewhere, where that was asked for."""
+    if job.reference is None:
+        return source
+    return lambda code: job.reference.pieces() if code == job.control else source(code)
+
+
 def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
     """Take some rows a few at a time."""
     n = max(1, BLOCK_VALUES // cells.n_vars)
@@ -507,17 +648,31 @@ def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
         yield part, sparse.csr_matrix(read_rows(cells, part))
 
 
-def _collect(pieces, scaling: Scaling, genes: slice, dtype, *, threads: int = 1) -> list[Rows]:
-    """Log-normalise a group piece by piece, and keep some of its genes."""
+def _collect(pieces, scaling, genes: slice, dtype, *, threads: int = 1) -> list[Rows]:
+    """Log-normalise a group piece by piece, and keep some of its genes.
+
+    `scaling` is that of the file, or a function of a piece where the file was not looked at before.
+    """
 
     def logged(rows: np.ndarray, piece) -> Rows:
         kept = _genes_of(piece, genes)
         number = np.uint16 if piece.shape[1] <= 2**16 else np.int32
-        values = scaling.apply_to_entries(kept.data, kept.indptr, rows, dtype=dtype)
+        here, rows = _scaling_of(scaling, rows, piece)
+        values = here.apply_to_entries(kept.data, kept.indptr, rows, dtype=dtype)
         return Rows(values, kept.indices.astype(number, copy=False), kept.indptr, kept.shape)
 
     with closing(ahead(logged, pieces, threads=threads)) as done:
         return list(done)
+
+
+def _scaling_of(scaling, rows: np.ndarray, piece) -> tuple[Scaling, object]:
+    """Return the scaling of a piece, and where in it the library sizes of these rows are."""
+    return (scaling, rows) if isinstance(scaling, Scaling) else (scaling(piece), slice(None))
+
+
+def _scaling_by_piece(target_sum: float, piece) -> Scaling:
+    total = np.concatenate([[0.0], np.cumsum(piece.data, dtype=np.float64)])
+    return Scaling(total[piece.indptr[1:]] - total[piece.indptr[:-1]], target_sum)
 
 
 def _genes_of(piece, genes: slice) -> Rows:
@@ -543,10 +698,29 @@ class _Sums(NamedTuple):
     mean: np.ndarray
     u: np.ndarray
     ties: np.ndarray
+    counts: np.ndarray
+    scaled: np.ndarray
+    sampling: np.ndarray
 
     @classmethod
     def empty(cls, n_genes: int, dtype: np.dtype) -> _Sums:
         return cls(*(np.zeros(n_genes, dtype if name == "mean" else "f8") for name in cls._fields))
+
+    def count(self, pieces: Callable[[], Iterator], scaling, genes: slice, total: float) -> None:
+        """Sum counts and scaled values, cell by cell, and estimate their sampling variance."""
+        from . import kernels
+
+        n_cells, size, spare = 0, 0.0, np.zeros((2, 1, len(self.counts)))
+        for rows, piece in pieces():
+            kept, (here, rows) = _genes_of(piece, genes), _scaling_of(scaling, rows, piece)
+            self.counts[:] += np.bincount(kept.indices, kept.data, minlength=len(self.counts))
+            each = np.repeat(here.divisor(rows, np.dtype("f8")), np.diff(kept.indptr))
+            group = np.zeros(kept.shape[0], np.int64)
+            kernels.add_rows(kept.data / each, kept.indices, kept.indptr, group, *spare)
+            n_cells, size = n_cells + kept.shape[0], size + here.library_size[rows].sum()
+        self.scaled[:] = spare[0, 0]
+        left_out = _left_out(pieces(), scaling, genes)
+        self.sampling[:] = jackknife(self.counts, size, left_out, n_cells, target_sum=total)
 
     def add_up(self, part: slice, tile: np.ndarray) -> None:
         """Sum the cells, in their order; twice, once in the precision of the data."""
@@ -556,19 +730,37 @@ class _Sums(NamedTuple):
         tile.mean(axis=1, out=self.mean[part])
 
 
-def _control_sums(pieces, scaling, genes: slice, job: _Job) -> tuple[Controls, _Sums]:
-    blocks = _collect(pieces, scaling, genes, job.dtype, threads=job.threads)
+def _left_out(pieces, scaling, genes: slice) -> Iterator:
+    """Yield of each cell the genes and counts it has, and its library size."""
+    for rows, piece in pieces:
+        kept, (here, rows) = _genes_of(piece, genes), _scaling_of(scaling, rows, piece)
+        for (i, j), size in zip(pairwise(kept.indptr), here.library_size[rows], strict=True):
+            yield kept.indices[i:j], kept.data[i:j], size
+
+
+def _control_sums(source, scaling, genes: slice, job: _Job) -> tuple[Controls, _Sums]:
+    if job.reference:
+        scaling = partial(_scaling_by_piece, job.question.target_sum)
+    pieces = partial(source, job.control)
+    blocks = _collect(pieces(), scaling, genes, job.dtype, threads=job.threads)
     sums = _Sums.empty(genes.stop - genes.start, job.dtype)
+    if job.question.bulk_target_sum:
+        sums.count(pieces, scaling, genes, job.question.bulk_target_sum)
     return sort_controls(blocks, threads=job.threads, look=sums.add_up), sums
 
 
-def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int) -> list[_Sums]:
-    """Do what there is to do for a few groups; `sources` holds the pieces of each."""
+def _group_sums(
+    sources, scaling, genes: slice, controls: Controls, threads: int, total: float | None
+) -> list[_Sums]:
+    """Do what there is to do for a few groups; `sources` gives the pieces of each."""
     with ThreadPoolExecutor(threads) as pool:
         dtype = controls.values.dtype
-        groups = list(pool.map(lambda pieces: _collect(pieces, scaling, genes, dtype), sources))
+        groups = list(pool.map(lambda pieces: _collect(pieces(), scaling, genes, dtype), sources))
         n_genes = genes.stop - genes.start
         sums = [_Sums.empty(n_genes, dtype) for _ in groups]
+        if total:
+            counted = zip(sums, sources, strict=True)
+            list(pool.map(lambda pair: pair[0].count(pair[1], scaling, genes, total), counted))
 
         def look(group: int, *tile) -> None:
             sums[group].add_up(*tile)
@@ -586,12 +778,13 @@ def _group_sums(sources, scaling, genes: slice, controls: Controls, threads: int
 
 def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
     def prepare(genes: slice) -> tuple[_Sums, Callable]:
-        controls, sums = _control_sums(source(job.control), scaling, genes, job)
+        controls, sums = _control_sums(source, scaling, genes, job)
+        total = job.question.bulk_target_sum
 
         def run(batches: list[list[int]]) -> Iterator:
             for batch in batches:
-                sources = [source(code) for code in batch]
-                yield batch, _group_sums(sources, scaling, genes, controls, job.threads)
+                sources = [partial(source, code) for code in batch]
+                yield batch, _group_sums(sources, scaling, genes, controls, job.threads, total)
 
         return sums, run
 
@@ -648,8 +841,9 @@ def _empty_result(job: _Job) -> Contrast:
     shape = len(job.groups), job.cells.n_vars
     tables = (np.empty(shape, job.dtype) for _ in range(3))
     p_value = np.empty((shape[0] - 1, shape[1]))
+    of_counts = np.empty((3, shape[0] if job.question.bulk_target_sum else 0, shape[1]))
     genes, control = pd.Index(job.cells.var_names, dtype=object), job.groups[job.control]
-    return Contrast(job.groups, genes, control, job.n_cells, *tables, p_value)
+    return Contrast(job.groups, genes, control, job.n_cells, *tables, p_value, *of_counts)
 
 
 def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -> None:
@@ -657,10 +851,14 @@ def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -
     n = result.n_cells[code]
     result.mean[code, genes], result.variance[code, genes] = moments(sums.total, sums.square, n)
     result.mean_as_summed[code, genes] = sums.mean
+    if job.question.bulk_target_sum:
+        result.counts[code, genes], result.sampling[code, genes] = sums.counts, sums.sampling
+        result.scaled_mean[code, genes] = sums.scaled / n
     if code != job.control:
         row = code - (code > job.control)
         n_controls = result.n_cells[job.control]
-        result.p_value[row, genes] = p_values(sums.u, sums.ties, n, n_controls)
+        how = {"exact": job.question.exact, "use_continuity": job.question.use_continuity}
+        result.p_value[row, genes] = p_values(sums.u, sums.ties, n, n_controls, **how)
 
 
 def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
@@ -669,14 +867,16 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
         raise ValueError(
             f"{job.name}: workers of a cluster read the file for themselves; give its path"
         )
-    scaling = Scaling.of(inspect_values(job.cells, name=job.name, progress=job.progress))
-    source = _pieces_at_hand(job)
+    found = inspect_values(
+        job.cells, name=job.name, progress=job.progress, tolerance=job.question.tolerance
+    )
+    scaling, source = _scaling(job, found), _with_reference(job, _pieces_at_hand(job))
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
         size = np.zeros(0) if scaling.library_size is None else scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
         def prepare(genes: slice) -> tuple[_Sums, Callable]:
-            controls, sums = _control_sums(source(job.control), scaling, genes, job)
+            controls, sums = _control_sums(source, scaling, genes, job)
             _check_unchanged(job)
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
@@ -685,7 +885,9 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
                 rows = [[np.flatnonzero(job.codes == code) for code in batch] for batch in batches]
                 with client.get_executor() as pool:
                     submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
-                    waiting = {submit(part): b for part, b in zip(rows, batches, strict=True)}
+                    total = job.question.bulk_target_sum
+                    parts = zip(rows, batches, strict=True)
+                    waiting = {submit(part, total): batch for part, batch in parts}
                     try:
                         for future in as_completed(waiting):
                             try:
@@ -709,7 +911,9 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
         return _spread(job, plan._replace(batch=batch), keeper, prepare)
 
 
-def _remote_sums(path: Path, folder: str, genes: slice, rows: list[np.ndarray]) -> list[_Sums]:
+def _remote_sums(
+    path: Path, folder: str, genes: slice, rows: list[np.ndarray], total: float | None
+) -> list[_Sums]:
     """Do a batch in a process that shares nothing but files."""
     cells = _opened(path, os.stat(path).st_mtime_ns)
     with np.load(Path(folder) / "scaling.npz") as kept:
@@ -717,7 +921,8 @@ def _remote_sums(path: Path, folder: str, genes: slice, rows: list[np.ndarray]) 
     parts = (Path(folder) / f"{genes.start}_{name}.npy" for name in Controls._fields)
     controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
     controls = controls._replace(n_cells=int(controls.n_cells))
-    return _group_sums([_pieces_of(cells, r) for r in rows], scaling, genes, controls, threads=1)
+    sources = [partial(_pieces_of, cells, r) for r in rows]
+    return _group_sums(sources, scaling, genes, controls, 1, total)
 
 
 @lru_cache(maxsize=2)
@@ -808,20 +1013,28 @@ def _load(path: Path, names: tuple[str, ...]) -> dict | None:
 
 def _content_key(job: _Job) -> str:
     """Hash all that the result depends on: cells, labels, question, and this code."""
-    found, cells = hashlib.sha256(), job.cells
+    found = hashlib.sha256()
     here = Path(__file__).parent
     for name in ("cells", "contrast", "effects", "kernels", "ranksum", "shelf", "storage"):
         found.update((here / f"{name}.py").read_bytes())
-    found.update(json.dumps([job.groups.tolist(), job.control, cells.var_names.tolist()]).encode())
+    asked = [job.groups.tolist(), job.control, job.cells.var_names.tolist(), *job.question]
+    found.update(json.dumps(asked).encode())
     found.update(job.codes.astype(np.int64).tobytes())
-    if job.path and job.path.is_file():
-        with job.path.open("rb") as file:
+    _hash_values(found, job.cells, job.path)
+    if job.reference:
+        found.update(job.reference.rows.tobytes())
+        _hash_values(found, job.reference.cells, job.reference.path)
+    return found.hexdigest()[:32]
+
+
+def _hash_values(found, cells: anndata.AnnData, path: Path | None) -> None:
+    if path and path.is_file():
+        with path.open("rb") as file:
             while chunk := file.read(2**24):
                 found.update(chunk)
-    else:
-        for _, block in stored_blocks(cells):
-            rows = sparse.csr_matrix(block)
-            for array in (rows.data, rows.indices, rows.indptr):
-                found.update(str(array.dtype).encode())
-                found.update(np.ascontiguousarray(array))
-    return found.hexdigest()[:32]
+        return
+    for _, block in stored_blocks(cells):
+        rows = sparse.csr_matrix(block)
+        for array in (rows.data, rows.indices, rows.indptr):
+            found.update(str(array.dtype).encode())
+            found.update(np.ascontiguousarray(array))

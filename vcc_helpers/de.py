@@ -34,12 +34,14 @@ class DETable:
     p_value
         Two-sided Wilcoxon rank-sum p-value, ``(n_perts, n_genes)``, float64.
     fdr
-        Benjamini-Hochberg over all of `p_value` at once, same shape, float32.
+        Benjamini-Hochberg over all of `p_value` at once, same shape, float32; by the rules of 2026
+        over each perturbation's tests, float64, and 1 for a gene that is not tested.
     fold_change
         Ratio of ``expm1`` of mean lognorm values, perturbed over control, same shape, float32; 20
-        or 1/20 where one of the two means is 0, and 1 where both are.
+        or 1/20 where one of the two means is 0, and 1 where both are. By the rules of 2026 of mean
+        scaled counts, float64.
     log2_fold_change
-        Its log2, taken before rounding to float32, same shape.
+        Its log2, taken before rounding to float32, same shape; NaN for a gene that is not tested.
     threshold
         A gene is significant where `fdr` is below this.
     """
@@ -55,7 +57,7 @@ class DETable:
     @property
     def significant(self) -> np.ndarray:
         """Which genes are called, ``(n_perts, n_genes)``, bool."""
-        return self.fdr < np.float32(self.threshold)
+        return self.fdr < self.fdr.dtype.type(self.threshold)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the table in long form, one row per perturbation and gene.
@@ -160,6 +162,48 @@ def de_of_contrast(found: Contrast, *, fdr: float = 0.05, clip: float = 20.0) ->
         log2_fold_change=log2(ratio),
         threshold=fdr,
     )
+
+
+def de_of_counts(
+    found: Contrast, *, fdr: float = 0.05, pseudocount: float = 1e-9, least_cpm: float = 5.0
+) -> DETable:
+    """Make the table by the rules of 2026, from a contrast that counted.
+
+    Parameters
+    ----------
+    found
+        Means of counts per million and p-values of every perturbation.
+    fdr
+        A gene is significant below this false discovery rate.
+    pseudocount
+        Added to both means of a fold change, counts per million.
+    least_cpm
+        Only genes with more than this in the controls are tested; the others have a p-value and a
+        rate of 1, and NaN for a fold change.
+
+    Returns
+    -------
+    DETable
+        Perturbations sorted by name, float64. The false discovery rate of each perturbation is
+        taken over its own tests.
+
+    Notes
+    -----
+    The controls alone choose the genes, so that which genes are tested tells nothing about the
+    answer. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    is_control = found.groups == found.control
+    cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]
+    tested = base > least_cpm
+    p_value = np.where(tested, found.p_value, 1.0)
+    rate = np.ones_like(p_value)
+    for row, p in zip(rate, p_value, strict=True):
+        row[tested] = benjamini_hochberg(p[tested])
+    ratio = np.where(tested, (cpm + pseudocount) / (base + pseudocount), np.nan)
+    names = found.groups[~is_control], found.genes
+    return DETable(*names, p_value, rate, ratio, np.log2(ratio), threshold=fdr)
 
 
 def fold_change(

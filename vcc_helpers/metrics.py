@@ -17,6 +17,7 @@ array([1., 1.])
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -24,6 +25,8 @@ from scipy.spatial.distance import cdist
 
 #: The three of the leaderboard of 2025, whose scaled values make the overall score.
 LEADERBOARD = ("mae", "des", "pds")
+#: The limits of the scaled values of these.
+LIMITS = dict.fromkeys(LEADERBOARD, (0.0, np.inf))
 #: The value of a perfect prediction, for each metric.
 BEST = {
     "mae": 0.0,
@@ -33,6 +36,12 @@ BEST = {
     "lfc_spearman": 1.0,
     "pr_auc": 1.0,
     "pearson_delta": 1.0,
+    "pds_cosine": 1.0,
+    "mse_normalized": 0.0,
+    "direction_fidelity": 1.0,
+    "direction_reach": 1.0,
+    "significant_jaccard": 1.0,
+    "lfc_nmae": 0.0,
 }
 
 
@@ -307,47 +316,353 @@ def pearson_delta(pred_effect: np.ndarray, real_effect: np.ndarray) -> np.ndarra
     return np.divide(together, size, out=np.full(len(size), np.nan), where=size > 0)
 
 
-def scaled(value: float, baseline: float, best: float) -> float:
-    """Place a score between a baseline (0) and perfection (1); below the baseline is 0.
+def pds_cosine(
+    pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray
+) -> np.ndarray:
+    r"""Perturbation discrimination by angle, without the genes that anyone silenced.
+
+    Parameters
+    ----------
+    pred_effect, real_effect
+        Effects, ``(n_perts, n_genes)``, both against the real control.
+    own_gene
+        Column of each perturbation's target gene, ``(n_perts,)``, int; -1 where there is none.
+        All of these columns are left out of all distances.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, 0 to 1. Best 1, worst 0, chance 0.5; higher is better. Equal distances
+        share their mean rank, so one prediction for all has a mean of 0.5, and no change has 0.5
+        for each. 1 where there is one perturbation only.
+
+    Notes
+    -----
+    .. math:: \mathrm{PDS}_p = 1 - \frac{k_p}{N - 1}, \qquad
+              d(u, v) = 1 - \frac{\langle u, v \rangle}{\|u\| \|v\|}
+
+    where k counts the real effects that are closer than the right one, and half of those that are
+    as close; d is 1 where an effect is zero. Source: cell-eval2 0.20.0, ``pds_cosine``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    kept = np.ones(real_effect.shape[1], bool)
+    kept[own_gene[own_gene >= 0]] = False
+    pred, real = (np.asarray(x, np.float64)[:, kept] for x in (pred_effect, real_effect))
+    size = np.linalg.norm(pred, axis=1)[:, None] * np.linalg.norm(real, axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = np.where(size > 0, 1 - pred @ real.T / size, 1.0)
+    own = np.diag(distance)[:, None]
+    rank = (distance < own).sum(axis=1) + ((distance == own).sum(axis=1) - 1) / 2
+    return 1 - rank / max(len(rank) - 1, 1)
+
+
+class Sampled(NamedTuple):
+    """Profiles, and how far each may be off by chance.
+
+    Attributes
+    ----------
+    profile
+        log1p of scaled summed counts, ``(n_perts, n_genes)``, or ``(1, n_genes)``.
+    variance
+        Its sampling variance, summed over genes, ``(n_perts,)`` or ``(1,)``.
+    """
+
+    profile: np.ndarray
+    variance: np.ndarray
+
+
+def mse_normalized(
+    pred: Sampled, real: Sampled, *, control: Sampled, own_gene: np.ndarray
+) -> float:
+    r"""Squared error, as a share of what predicting the control would cost.
+
+    Parameters
+    ----------
+    pred, real, control
+        Predicted and real perturbations, and the real control.
+    own_gene
+        Column of each perturbation's target gene, ``(n_perts,)``, int; -1 where there is none. It
+        is left out of its own perturbation.
+
+    Returns
+    -------
+    float
+        One number for the whole panel. Best 0, no change about 1, no upper end; lower is better.
+        NaN where the real effects are no larger than their sampling noise.
+
+    Notes
+    -----
+    .. math:: \frac{\sum_p \left(\|\hat b_p - b_p\|^2 - \rho \min(\hat C_p, C_p) - C_p\right) / G_p}
+                   {\sum_p \left(\|b_p - b_c\|^2 - C_p - C_c\right) / G_p}
+
+    Squared distances of noisy profiles are too large by the noise of both, C, which is taken off.
+    A prediction's own noise counts at most as much as the measurement's, and all of it together,
+    through :math:`\rho \le 1`, at most as much as its profiles differ from one another: so cells
+    whose scatter cancels in the sum earn nothing. The variances are those of all genes.
+    Source: cell-eval2 0.20.0, ``expr_mse_unbiased_capped_norm``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    kept = np.ones(real.profile.shape, bool)
+    has = np.flatnonzero(own_gene >= 0)
+    kept[has, own_gene[has]] = False
+    n_genes = kept.sum(axis=1)
+    weight = np.divide(1.0, n_genes, out=np.zeros(len(kept)), where=n_genes > 0)
+    noise = np.minimum(pred.variance, real.variance)
+    claim = float((noise * weight).sum())
+    if claim > 0:
+        noise = noise * min(1.0, _spread(pred.profile, kept, weight) / claim)
+    off, effect = (
+        (np.where(kept, real.profile - other, 0) ** 2).sum(axis=1)
+        for other in (pred.profile, control.profile)
+    )
+    error = ((off - noise - real.variance) * weight).sum()
+    whole = ((effect - real.variance - control.variance) * weight).sum()
+    return float(error / whole) if whole > 0 else np.nan
+
+
+def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
+    """Sum of squares about each gene's weighted mean, over the perturbations that count."""
+    off = profile - profile.mean(axis=0)
+    share = weight[:, None] * kept
+    total, mean, square = share.sum(axis=0), (share * off).sum(axis=0), (share * off**2).sum(axis=0)
+    counts = (kept.sum(axis=0) >= 2) & (total > 0)
+    return float(np.maximum(square[counts] - mean[counts] ** 2 / total[counts], 0).sum())
+
+
+class Calls(NamedTuple):
+    """What a rank test says of each perturbation and gene, ``(n_perts, n_genes)`` each.
+
+    Attributes
+    ----------
+    significant
+        Genes called, bool; False for the silenced gene of each perturbation.
+    log2_fold_change, p_value, fdr
+        Size and direction, NaN for a gene that was not tested; and how sure.
+    """
+
+    significant: np.ndarray
+    log2_fold_change: np.ndarray
+    p_value: np.ndarray
+    fdr: np.ndarray
+
+
+def _same_direction(pred: Calls, real: Calls) -> tuple[np.ndarray, np.ndarray]:
+    """Where the truth has a direction, and where the prediction has the same one."""
+    guess, truth = np.sign(pred.log2_fold_change), np.sign(real.log2_fold_change)
+    has_direction = np.abs(truth) == 1  # NaN has none
+    return has_direction, has_direction & (guess == truth)
+
+
+def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
+    r"""Do the genes that are called move in the right direction, and are there enough of them?
+
+    Parameters
+    ----------
+    pred, real
+        Predicted and real calls.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, 0 to 1. Best 1; higher is better; chance 0.5 once as many genes are
+        called as really changed. 0 where none is called though some changed; NaN where neither has
+        any.
+
+    Notes
+    -----
+    .. math:: F_p = \frac{k}{\max(\hat n, n)}
+
+    with k of the :math:`\hat n` predicted calls in the right direction, and n real ones. To call
+    more than n buys nothing, to call fewer costs in proportion. Source: cell-eval2 0.20.0,
+    ``direction_fidelity_yield_raw``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    has_direction, same = _same_direction(pred, real)
+    called = pred.significant & has_direction
+    most = np.maximum(called.sum(axis=1), real.significant.sum(axis=1))
+    right = (called & same).sum(axis=1)
+    return np.divide(right, most, out=np.full(len(most), np.nan), where=most > 0)
+
+
+def direction_reach(
+    pred: Calls, real: Calls, genes: np.ndarray, *, purity: float = 0.9
+) -> np.ndarray:
+    r"""How far down its own list of genes are a prediction's directions right?
+
+    Parameters
+    ----------
+    pred, real
+        Predicted and real calls.
+    genes
+        Names of the genes, which decide among ties, ``(n_genes,)``.
+    purity
+        The share that must be right.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, 0 to 1. Best 1; higher is better; chance is small and falls with the
+        number of genes that changed. NaN where none did.
+
+    Notes
+    -----
+    .. math:: R_p = \frac{1}{n} \max\{k : P(k) \ge 0.9\}
+
+    The n genes that really changed are ordered by the prediction: its calls first, then by false
+    discovery rate, p-value, size of the fold change and name. P(k) is the share of the first k in
+    the right direction. Source: cell-eval2 0.20.0, ``direction_reach_raw``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    has_direction, same = _same_direction(pred, real)
+    place = np.argsort(np.argsort(np.asarray(genes, dtype=str), kind="stable"))
+    reach = np.full(len(real.significant), np.nan)
+    for row, truth in enumerate(real.significant):
+        if not truth.any():
+            continue
+        some = np.flatnonzero(truth & ~np.isnan(pred.log2_fold_change[row]))
+        called, rate, p, size = (
+            values[row, some]
+            for values in (pred.significant, pred.fdr, pred.p_value, pred.log2_fold_change)
+        )
+        ranked = some[np.lexsort((place[some], -np.abs(size), p, rate, ~called))]
+        ranked = ranked[has_direction[row, ranked]]
+        depth = np.arange(1, len(ranked) + 1)
+        pure = depth[np.cumsum(same[row, ranked]) / depth >= purity]
+        reach[row] = pure.max(initial=0) / truth.sum()
+    return reach
+
+
+def significant_jaccard(pred_significant: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
+    r"""Are the same genes called?
+
+    Parameters
+    ----------
+    pred_significant, real_significant
+        Genes called, ``(n_perts, n_genes)``, bool; False for the silenced gene.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``, 0 to 1: genes called on both sides over genes called on either. Best
+        1; higher is better; chance near 0. 1 where neither side calls any.
+
+    Notes
+    -----
+    Source: cell-eval2 0.20.0, ``sig_jaccard``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    both = (pred_significant & real_significant).sum(axis=1)
+    either = (pred_significant | real_significant).sum(axis=1)
+    return np.divide(both, either, out=np.ones(len(both)), where=either > 0)
+
+
+def lfc_nmae(
+    pred_log2_fold_change: np.ndarray,
+    real_log2_fold_change: np.ndarray,
+    real_significant: np.ndarray,
+    *,
+    fewest: int = 10,
+) -> np.ndarray:
+    r"""Error of fold changes, as a share of what predicting none would cost.
+
+    Parameters
+    ----------
+    pred_log2_fold_change, real_log2_fold_change
+        log2 fold changes, ``(n_perts, n_genes)``, both against the real control. A predicted NaN
+        counts as no change.
+    real_significant
+        Genes that really changed, same shape, bool; False for the silenced gene.
+    fewest
+        With fewer genes than this a perturbation has no value.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_perts,)``. Best 0, no change 1, no upper end; lower is better. NaN for fewer than
+        `fewest` genes, whatever is predicted.
+
+    Notes
+    -----
+    .. math:: \frac{\sum_g |\hat\ell_g - \ell_g|}{\sum_g |\ell_g|}
+
+    over the genes that really changed. Source: cell-eval2 0.20.0, ``lfc_nmae``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    truth = np.where(real_significant, real_log2_fold_change, 0.0)
+    guess = np.where(real_significant, np.nan_to_num(pred_log2_fold_change), 0.0)
+    size = np.abs(truth).sum(axis=1)
+    enough = (real_significant.sum(axis=1) >= fewest) & (size > 0)
+    error = np.abs(guess - truth).sum(axis=1)
+    return np.divide(error, size, out=np.full(len(size), np.nan), where=enough)
+
+
+def scaled(
+    value: float,
+    baseline: float,
+    best: float,
+    limits: tuple[float, float] = (0.0, np.inf),
+) -> float:
+    """Place a score between a baseline (0) and what counts as good (1).
 
     Parameters
     ----------
     value, baseline
         The metric's mean over perturbations, of the prediction and of the baseline.
     best
-        The metric's perfect value, 0 or 1.
+        The metric's perfect value, 0 or 1; or, by the rules of 2026, that of a replicate.
+    limits
+        The result is held between these.
 
     Returns
     -------
     float
-        0 to 1. 0 also where the result is not a number, as when the baseline is perfect.
+        Where the result is not a number, as when the baseline is perfect, the lower limit; without
+        one, what a value of 0 gets.
 
     Notes
     -----
-    ``1 - value / baseline`` for errors (best 0), ``(value - baseline) / (1 - baseline)`` for
-    scores (best 1). Source: cell-eval 0.6.6, ``score``.
+    ``1 - value / baseline`` for a best of 0, else ``(value - baseline) / (best - baseline)``.
+    Source: cell-eval 0.6.6, ``score``, and cell-eval2 0.20.0, ``score_one``.
 
     Taught in: notebooks/08_metrics_by_hand.
     """
     value, baseline = np.float64(value), np.float64(baseline)
     with np.errstate(divide="ignore", invalid="ignore"):
-        share = 1.0 - value / baseline if best == 0 else (value - baseline) / (1 - baseline)
-    return 0.0 if np.isnan(share) else float(max(share, 0.0))
+        share = 1.0 - value / baseline if best == 0 else (value - baseline) / (best - baseline)
+    if np.isnan(share):
+        share = limits[0] if np.isfinite(limits[0]) else baseline / (baseline - best)
+    return float(np.clip(share, *limits))
 
 
-def overall(summary: Mapping[str, float], baseline: Mapping[str, float]) -> float:
-    """Combine the three metrics into the leaderboard's number.
+def overall(
+    summary: Mapping[str, float],
+    baseline: Mapping[str, float],
+    best: Mapping[str, float] = BEST,
+    limits: Mapping[str, tuple[float, float]] = LIMITS,
+) -> float:
+    """Combine metrics into the leaderboard's number.
 
     Parameters
     ----------
     summary, baseline
         ``{"mae": ..., "des": ..., "pds": ...}``, means over perturbations.
+    best
+        What counts as 1 on the scale of each metric; in 2026 a replicate's means.
+    limits
+        Which metrics count, and between what limits.
 
     Returns
     -------
     float
-        0 to 100: 100 times the mean of the three scaled scores. Best 100; the baseline itself,
-        and whatever is below it on every metric, 0. The 2025 winner had 34.0.
+        100 times the mean of the scaled scores; the baseline itself 0. In 2025 0 to 100, best 100,
+        and whatever is below the baseline on every metric 0; the winner had 34.0. In 2026 a repeat
+        of the experiment is 100, and results below 0 and above 100 occur.
 
     Raises
     ------
@@ -356,16 +671,17 @@ def overall(summary: Mapping[str, float], baseline: Mapping[str, float]) -> floa
 
     Notes
     -----
-    Since :func:`scaled` stops at 0, an error forty times the baseline's costs no more than one
-    of the baseline's size. Source: cell-eval 0.6.6, ``score``.
+    Since in 2025 :func:`scaled` stops at 0, an error forty times the baseline's costs no more than
+    one of the baseline's size. Source: cell-eval 0.6.6, ``score``.
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    missing = [name for name in LEADERBOARD if name not in summary or name not in baseline]
+    given = (summary, baseline, best)
+    missing = [name for name in limits if any(name not in values for values in given)]
     if missing:
         raise KeyError(
-            f"the overall score needs {', '.join(LEADERBOARD)} of the prediction and of the "
+            f"the overall score needs {', '.join(limits)} of the prediction and of the "
             f"baseline; {', '.join(missing)} missing"
         )
-    shares = [scaled(summary[name], baseline[name], BEST[name]) for name in LEADERBOARD]
+    shares = [scaled(summary[n], baseline[n], best[n], limits[n]) for n in limits]
     return 100 * float(np.mean(shares))

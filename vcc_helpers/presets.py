@@ -11,12 +11,14 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import inf
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Every choice that a season's rules make.
+    """Every choice that a season's rules make; the defaults are those of 2025.
 
     Attributes
     ----------
@@ -24,27 +26,68 @@ class Preset:
         What ``score(preset=...)`` and ``vcc score --preset`` call it.
     metrics
         Names of the metrics, in the order of a score card's columns.
-    fdr
-        A gene is significant below this false discovery rate.
-    fold_change_clip
-        The fold change where the control's mean is 0, and its inverse where the other's is.
     source
         The software whose numbers these are.
+    target_sum
+        Total that each cell is scaled to before the logarithm; None for the median of its file.
+    dtype
+        What is computed in; None for the precision of the file.
+    counts_only, tolerance, most_counts
+        Whether values with fractions are refused, how far from a whole number a fraction begins,
+        and the most counts that a cell may have.
+    real_controls
+        Whether the real controls serve both sides; else each file's own.
+    bulk_target_sum
+        Total that the summed counts of a perturbation are scaled to, for its profile; None where
+        the profile is the mean of the cells' lognorm values.
+    exact, use_continuity
+        Of the rank-sum test: exact p-values for few cells, and the continuity correction.
+    least_cpm
+        Genes with no more counts per million than this in the controls are not tested.
+    fdr, fdr_family
+        A gene is significant below this false discovery rate, taken over the tests of a whole
+        ``"file"`` or of each ``"perturbation"``.
+    fold_change_clip
+        The fold change where the control's mean is 0, and its inverse where the other's is.
+    pseudocount
+        Added to both means of a fold change, which are then of scaled counts; None for means of
+        lognorm values, back-transformed, and the clip.
+    leave_out_own_gene
+        Whether the silenced gene counts in no metric; else in all but pds.
+    limits
+        The overall score is a mean over these metrics, each scaled so that the baseline is 0, and
+        held between its two limits.
+    top
+        What is 1 on that scale: a ``"perfect"`` score, or a ``"replicate"`` of the experiment.
     """
 
     name: str
     metrics: tuple[str, ...]
-    fdr: float
-    fold_change_clip: float
     source: str
+    limits: Mapping[str, tuple[float, float]]
+    top: str = "perfect"
+    target_sum: float | None = None
+    dtype: str | None = None
+    counts_only: bool = False
+    tolerance: float | None = None
+    most_counts: float = inf
+    real_controls: bool = False
+    bulk_target_sum: float | None = None
+    exact: bool = True
+    use_continuity: bool = True
+    least_cpm: float | None = None
+    fdr: float = 0.05
+    fdr_family: str = "file"
+    fold_change_clip: float = 20.0
+    pseudocount: float | None = None
+    leave_out_own_gene: bool = False
 
 
 VCC2025 = Preset(
     name="vcc2025",
     metrics=("des", "pds", "mae"),
-    fdr=0.05,
-    fold_change_clip=20.0,
     source="cell-eval 0.6.6 with pdex 0.1.27",
+    limits=dict.fromkeys(("mae", "des", "pds"), (0.0, inf)),
 )
 
 #: The rules of 2025 with all seven metrics of the Generalist Prize.
@@ -54,7 +97,42 @@ GENERALIST = replace(
     metrics=(*VCC2025.metrics, "deg_count_spearman", "lfc_spearman", "pr_auc", "pearson_delta"),
 )
 
-PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST)}
+VCC2026 = Preset(
+    name="vcc2026",
+    metrics=(
+        "pds_cosine",
+        "mse_normalized",
+        "direction_fidelity",
+        "direction_reach",
+        "significant_jaccard",
+        "lfc_nmae",
+    ),
+    source="cell-eval2 0.20.0",
+    limits={
+        "pds_cosine": (-inf, inf),
+        "mse_normalized": (0.0, 1.0),
+        "direction_fidelity": (-inf, inf),
+        "direction_reach": (-inf, inf),
+        "significant_jaccard": (-inf, inf),
+        "lfc_nmae": (-6.0, inf),
+    },
+    top="replicate",
+    target_sum=1e6,
+    dtype="float64",
+    counts_only=True,
+    tolerance=1e-6,
+    most_counts=1e6,
+    real_controls=True,
+    bulk_target_sum=5e4,
+    exact=False,
+    use_continuity=False,
+    least_cpm=5.0,
+    fdr_family="perturbation",
+    pseudocount=1e-9,
+    leave_out_own_gene=True,
+)
+
+PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST, VCC2026)}
 
 
 def get_preset(preset: str | Preset) -> Preset:

@@ -478,7 +478,15 @@ def _cubes(run: np.ndarray) -> np.ndarray:
     return run**3 - run
 
 
-def p_values(u: np.ndarray, ties: np.ndarray, n_1, n_2) -> np.ndarray:
+def p_values(
+    u: np.ndarray,
+    ties: np.ndarray,
+    n_1,
+    n_2,
+    *,
+    exact: bool = True,
+    use_continuity: bool = True,
+) -> np.ndarray:
     r"""Turn U into two-sided p-values.
 
     Parameters
@@ -489,6 +497,10 @@ def p_values(u: np.ndarray, ties: np.ndarray, n_1, n_2) -> np.ndarray:
         Sum of t**3 - t over runs of t equal values, same shape.
     n_1, n_2
         Cells of the two groups; numbers, or arrays that fit `u`.
+    exact
+        Count the orders where there is no tie and a group of 8 cells or fewer, as SciPy does.
+    use_continuity
+        Take off the half below.
 
     Returns
     -------
@@ -500,7 +512,7 @@ def p_values(u: np.ndarray, ties: np.ndarray, n_1, n_2) -> np.ndarray:
     .. math:: z = \frac{\max(U, n_1 n_2 - U) - n_1 n_2 / 2 - 1/2}{\sqrt{\frac{n_1 n_2}{12} \left(
               n + 1 - \frac{\sum t^3 - t}{n (n - 1)}\right)}}, \qquad p = 2 \Phi(-z)
 
-    with :math:`n = n_1 + n_2`; exact where there is no tie and a group of 8 cells or fewer.
+    with :math:`n = n_1 + n_2`.
 
     Taught in: notebooks/11_rank_every_gene.
     """
@@ -511,11 +523,11 @@ def p_values(u: np.ndarray, ties: np.ndarray, n_1, n_2) -> np.ndarray:
     larger = np.maximum(u, n_1 * n_2 - u)
     with np.errstate(divide="ignore", invalid="ignore"):
         sd = np.sqrt(n_1 * n_2 / 12 * ((n + 1) - ties / (n * (n - 1))))
-        p = 2 * ndtr(-(larger - n_1 * n_2 / 2 - 0.5) / sd)
+        p = 2 * ndtr(-(larger - n_1 * n_2 / 2 - 0.5 * use_continuity) / sd)
     p = np.nan_to_num(np.clip(p, 0, 1), nan=1.0)
-    exact = (ties == 0) & (np.minimum(n_1, n_2) <= EXACT_LIMIT)
-    for a, b in sorted(set(zip(n_1[exact], n_2[exact], strict=True))):
-        here = exact & (n_1 == a) & (n_2 == b)
+    few = exact & (ties == 0) & (np.minimum(n_1, n_2) <= EXACT_LIMIT)
+    for a, b in sorted(set(zip(n_1[few], n_2[few], strict=True))):
+        here = few & (n_1 == a) & (n_2 == b)
         p[here] = _exact_p(u[here], int(a), int(b))
     return p
 

@@ -35,12 +35,12 @@ from .cells import (
     parse_memory,
     problems,
 )
-from .contrast import contrast
-from .de import DETable, de_of_contrast
+from .contrast import Question, contrast
+from .de import DETable, de_of_contrast, de_of_counts
 from .effects import Scaling, control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
 from .emit import replicate, resample_and_shift
 from .files import write_whole
-from .presets import Preset, get_preset
+from .presets import PRESETS, VCC2025, Preset, get_preset
 
 
 @dataclass(frozen=True)
@@ -73,18 +73,22 @@ class ScoreCard:
         means = {name: fsum(v) / len(v) if len(v) else np.nan for name, v in known.items()}
         return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
 
-    def overall(self, baseline: ScoreCard) -> float:
-        """Return the leaderboard's number, 0 to 100.
+    def overall(self, baseline: ScoreCard, replicate: Mapping[str, float] | None = None) -> float:
+        """Return the leaderboard's number: 0 is the baseline, 100 the best.
 
         Parameters
         ----------
         baseline
             The score card of the official mean baseline against the same truth.
+        replicate
+            By the rules of 2026, which take a repeat of the experiment for 100: the means of
+            :func:`replicate`.
 
         Raises
         ------
         ValueError
-            The baseline was scored by other rules or on other perturbations.
+            The baseline was scored by other rules or on other perturbations; or the replicate is
+            missing.
         """
         mine, theirs = self.per_perturbation.index, baseline.per_perturbation.index
         if baseline.preset != self.preset or set(mine) != set(theirs):
@@ -92,7 +96,14 @@ class ScoreCard:
                 f"the baseline is of preset {baseline.preset!r} with {len(theirs)} perturbations, "
                 f"this card of {self.preset!r} with {len(mine)}: score both against the same truth"
             )
-        return metrics.overall(self.summary, baseline.summary)
+        rules = PRESETS.get(self.preset, VCC2025)
+        if rules.top == "replicate" and replicate is None:
+            raise ValueError(
+                f"the overall score of {rules.name} takes a repeat of the experiment for 100; give "
+                "its means, scoring.replicate(real).mean()"
+            )
+        best = replicate if rules.top == "replicate" else metrics.BEST
+        return metrics.overall(self.summary, baseline.summary, best, rules.limits)
 
     def to_dict(self) -> dict:
         """Return the card as plain numbers and strings, in the layout of the JSON file.
@@ -157,7 +168,9 @@ class ScoreCard:
         return mean if self.anchors is None else pd.concat([mean, self.anchors])
 
     def _repr_html_(self) -> str:
-        table = pd.concat([self._beside(), self.per_perturbation.sort_values("pds")])
+        first = next((n for n in self.per_perturbation if n.startswith("pds")), None)
+        rows = self.per_perturbation.sort_values(first) if first else self.per_perturbation
+        table = pd.concat([self._beside(), rows])
         body = table.to_html(float_format="{:.3f}".format, na_rep="")
         return f"<p><b>Score card</b>, {self.preset}, mean and each perturbation</p>{body}"
 
@@ -177,9 +190,11 @@ class Digest(NamedTuple):
     Attributes
     ----------
     bulk
-        Pseudobulk, ``(1 + n_perts, n_genes)``, mean lognorm.
+        Pseudobulk, ``(1 + n_perts, n_genes)``, mean lognorm; by the rules of 2026 log1p of scaled
+        sums of counts, and ``obs["sampling"]`` holds the sampling variance, summed over genes.
     de
-        Differential expression of each perturbation against the file's own controls.
+        Differential expression of each perturbation against the file's own controls; in 2026
+        against the real ones.
     """
 
     bulk: anndata.AnnData
@@ -236,17 +251,22 @@ def score(
 
     Notes
     -----
-    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27.
+    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
+    0.20.0. That takes counts only, and the controls of `real` for both sides: those of `pred` are
+    not looked at, and may be missing.
 
     Taught in: notebooks/08_metrics_by_hand.
     """
     rules = get_preset(preset)
-    _check_pair(open_cells(pred), open_cells(real), perturbation_key, control)
+    _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules)
     question = {"perturbation_key": perturbation_key, "control": control}
     means = {"memory": memory, "threads": threads, "cache": cache, "client": client}
     halves = [
-        digest(cells, rules, name=name, progress=progress, **question, **means)
-        for name, cells in (("pred", pred), ("real", real))
+        digest(cells, rules, name=name, controls=controls, progress=progress, **question, **means)
+        for name, cells, controls in (
+            ("pred", pred, real if rules.real_controls else None),
+            ("real", real, None),
+        )
     ]
     beside = None
     if ceiling:
@@ -255,12 +275,20 @@ def score(
     return ScoreCard(rules.name, compare(*halves, rules, control=control), settings, beside)
 
 
-def _check_pair(pred, real, perturbation_key: str, control: str) -> None:
-    kw = {"perturbation_key": perturbation_key, "control": control}
-    found = problems(pred, name="pred", **kw) + problems(real, name="real", **kw)
+def _check_pair(pred, real, perturbation_key: str, control: str, rules: Preset) -> None:
+    key = {"perturbation_key": perturbation_key}
+    found = problems(pred, name="pred", **key, control=None if rules.real_controls else control)
+    found += problems(real, name="real", **key, control=control)
     if found:
         raise ValueError("\n".join(found))
-    check_same(pred, real, perturbation_key=perturbation_key)
+    check_same(pred, real, **key, besides=control if rules.real_controls else None)
+    targets = labels_of(real, perturbation_key).unique()
+    if rules.leave_out_own_gene and not targets.isin(real.var_names).any():
+        raise ValueError(
+            f"real: none of the {len(targets) - 1} perturbations is named after a gene, the first "
+            f"is {min(targets[targets != control])!r}, the first gene {real.var_names[0]!r}; "
+            f"{rules.name} leaves the silenced genes out: label cells by gene symbol"
+        )
 
 
 def digest(
@@ -281,7 +309,8 @@ def digest(
     name
         What messages call this file.
     **settings
-        perturbation_key, control, memory, threads, cache, client, progress: as for :func:`score`.
+        perturbation_key, control, memory, threads, cache, client, progress: as for :func:`score`;
+        controls: as for :func:`~vcc_helpers.contrast.contrast`.
 
     Returns
     -------
@@ -293,15 +322,18 @@ def digest(
     Taught in: notebooks/08_metrics_by_hand.
     """
     rules = get_preset(preset)
-    found = contrast(cells, name=name, **settings)
-    bulk = anndata.AnnData(
-        found.mean,
-        obs=pd.DataFrame({"n_cells": found.n_cells}, index=found.groups.astype(str)),
-        var=pd.DataFrame(index=found.genes.astype(str)),
-        layers={"variance": found.variance},
-    )
-    de = de_of_contrast(found, fdr=rules.fdr, clip=rules.fold_change_clip)
-    return Digest(bulk, de)
+    asked = {name: getattr(rules, name) for name in Question._fields}
+    found = contrast(cells, name=name, question=Question(**asked), **settings)
+    names = pd.Index(found.groups.astype(str))
+    obs, var = pd.DataFrame({"n_cells": found.n_cells}, names), pd.DataFrame(index=found.genes)
+    if not rules.bulk_target_sum:
+        bulk = anndata.AnnData(found.mean, obs, var, layers={"variance": found.variance})
+        return Digest(bulk, de_of_contrast(found, fdr=rules.fdr, clip=rules.fold_change_clip))
+    size = found.counts.sum(axis=1, keepdims=True)
+    profile = np.log1p(rules.bulk_target_sum / np.where(size > 0, size, 1) * found.counts)
+    obs["sampling"] = np.maximum(found.sampling.sum(axis=1), 0)
+    limits = {"pseudocount": rules.pseudocount, "least_cpm": rules.least_cpm}
+    return Digest(anndata.AnnData(profile, obs, var), de_of_counts(found, fdr=rules.fdr, **limits))
 
 
 class _Pair(NamedTuple):
@@ -315,6 +347,19 @@ class _Pair(NamedTuple):
     pred_effect: np.ndarray
     real_effect: np.ndarray
     own_gene: np.ndarray
+    sampled: Mapping[str, metrics.Sampled]
+    genes: np.ndarray
+
+    @property
+    def calls(self) -> tuple[metrics.Calls, metrics.Calls]:
+        """Predicted and real calls, without each perturbation's own gene."""
+        return tuple(_calls(table, self.own_gene) for table in (self.pred, self.real))
+
+
+def _calls(table: DETable, own_gene: np.ndarray) -> metrics.Calls:
+    called, has = table.significant.copy(), np.flatnonzero(own_gene >= 0)
+    called[has, own_gene[has]] = False
+    return metrics.Calls(called, table.log2_fold_change, table.p_value, table.fdr)
 
 
 #: How each metric is computed from two files; one number a perturbation, or one for all of them.
@@ -330,6 +375,16 @@ MEASURES: Mapping[str, Callable[[_Pair], np.ndarray | float]] = {
     ),
     "pr_auc": lambda p: metrics.pr_auc(p.pred.fdr, p.real.significant),
     "pearson_delta": lambda p: metrics.pearson_delta(p.pred_effect, p.real_effect),
+    "pds_cosine": lambda p: metrics.pds_cosine(p.pred_effect, p.real_effect, p.own_gene),
+    "mse_normalized": lambda p: metrics.mse_normalized(
+        p.sampled["pred"], p.sampled["real"], control=p.sampled["control"], own_gene=p.own_gene
+    ),
+    "direction_fidelity": lambda p: metrics.direction_fidelity(*p.calls),
+    "direction_reach": lambda p: metrics.direction_reach(*p.calls, p.genes),
+    "significant_jaccard": lambda p: metrics.significant_jaccard(*(c.significant for c in p.calls)),
+    "lfc_nmae": lambda p: metrics.lfc_nmae(
+        p.pred.log2_fold_change, p.real.log2_fold_change, p.calls[1].significant
+    ),
 }
 
 
@@ -351,7 +406,7 @@ def compare(
     -------
     DataFrame
         Index target_gene, sorted; the preset's metrics as columns. A metric of the whole panel
-        (deg_count_spearman) has the same number in each row.
+        (deg_count_spearman, mse_normalized) has the same number in each row.
 
     Notes
     -----
@@ -413,8 +468,15 @@ def _side_by_side(pred: anndata.AnnData, real: anndata.AnnData, control: str) ->
         raise KeyError(f"pred has no row for {', '.join(map(repr, missing[:5]))}")
     mean = [b.X[b.obs_names.get_indexer(names)] for b in (pred, real)]
     effect = [m - control_row(b, control) for m, b in zip(mean, (pred, real), strict=True)]
-    own_gene = real.var_names.get_indexer(names)
-    return _Pair(None, None, pd.Index(names, name="target_gene"), *mean, *effect, own_gene)
+    own_gene, genes = real.var_names.get_indexer(names), real.var_names.to_numpy()
+    index = pd.Index(names, name="target_gene")
+    sampled = {}
+    if "sampling" in real.obs:
+        rows = {"pred": (pred, names), "real": (real, names), "control": (real, [control])}
+        for side, (bulk, some) in rows.items():
+            place = bulk.obs_names.get_indexer(some)
+            sampled[side] = metrics.Sampled(bulk.X[place], bulk.obs["sampling"].to_numpy()[place])
+    return _Pair(None, None, index, *mean, *effect, own_gene, sampled, genes)
 
 
 #: The value that a prediction expects which knows nothing, where there is a closed form.
@@ -424,6 +486,8 @@ CHANCE: Mapping[str, Callable[[_Pair], float]] = {
     "deg_count_spearman": lambda p: 0.0,
     "lfc_spearman": lambda p: 0.0,
     "pr_auc": lambda p: float(np.nanmean(_share_where_some(p.real.significant))),
+    "pds_cosine": lambda p: 0.5,
+    "direction_fidelity": lambda p: 0.5,
 }
 
 
