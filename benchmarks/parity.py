@@ -2,7 +2,8 @@
 
     python benchmarks/parity.py --cases 200
 
-Needs the oracle extra (cell-eval 0.6.6, pdex 0.1.27, cell-eval2 0.20.0). Writes benchmarks/results/parity.json.
+Needs the oracle extra (cell-eval 0.6.6, pdex 0.1.27, cell-eval2 0.20.0). Writes
+benchmarks/results/parity.json.
 """
 
 import argparse

@@ -58,7 +58,9 @@ def test_real_halves_equal_the_official_scorer(sample, dtype):
 
 def test_a_panel_without_effects_has_no_squared_error(sample):
     """The official scorer gives up there, on every metric; ours leaves out this one."""
-    cells = sample[sample.obs["target_gene"].isin(["SRC", "STAT1", "TMSB4X", "non-targeting"])].copy()
+    cells = sample[
+        sample.obs["target_gene"].isin(["SRC", "STAT1", "TMSB4X", "non-targeting"])
+    ].copy()
     is_control = (cells.obs["target_gene"] == "non-targeting").to_numpy()
     rows = np.random.default_rng(0).choice(np.flatnonzero(is_control), cells.n_obs)
     cells.X[~is_control] = cells.X[rows[~is_control]]

@@ -29,8 +29,9 @@ SCORE_EXAMPLES = """examples:
 With --cache, the next prediction finds the truth's half done, and a run that was stopped goes on
 where it was. What is kept is known by the content of the files: it is never out of date.
 
-A baseline file is the card of the official mean baseline against the same truth:
-write that baseline with vcc_helpers.scoring.official_baseline, score it with --json.
+A baseline file is the card of the official mean baseline against the same truth, as
+vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it. With vcc2026 the
+overall score needs a replicate, too: halves of REAL are then scored five times.
 """
 SORT_EXAMPLES = """examples:
   vcc sort adata_Training.h5ad training_sorted.h5ad
@@ -216,7 +217,6 @@ def _positive(text: str) -> int:
 
 def _score(options: argparse.Namespace) -> None:
     from . import files, scoring
-    from .metrics import pds_chance
 
     # first what can fail at once: it should not cost the wait for a score
     for path in filter(None, (options.json, options.csv)):
@@ -239,16 +239,33 @@ def _score(options: argparse.Namespace) -> None:
         raise
     lines = [repr(card)]
     if not options.ceiling:
-        lines.append(f"  chance  pds {pds_chance(len(card.per_perturbation)):.4f}")
-    elif len(card.anchors) < len(scoring.ANCHORS):
+        lines.append(f"  chance  {_chance(card)}")
+    elif "their means, replicated" not in card.anchors.index:
         lines.append("  (mean and perfect predictions left out: more --memory would hold them)")
     if baseline is not None:
-        lines.append(f"  overall {card.overall(baseline):.2f} of 100, baseline 0")
+        lines.append(_overall(card, baseline, options.real, rules))
     if options.json:
         card.to_json(options.json)
     if options.csv:
         files.write_whole(options.csv, card.per_perturbation.to_csv())
     print("\n".join(lines))
+
+
+def _chance(card) -> str:
+    from .metrics import pds_chance
+
+    if "pds" in card.per_perturbation:
+        return f"pds {pds_chance(len(card.per_perturbation)):.4f}"
+    return "pds_cosine 0.5000"
+
+
+def _overall(card, baseline, real: str, rules: dict) -> str:
+    from . import scoring
+
+    if PRESETS[card.preset].top == "perfect":
+        return f"  overall {card.overall(baseline):.2f} of 100, baseline 0"
+    repeat = scoring.replicates(real, **rules).mean()  # may be far dearer than the score
+    return f"  overall {card.overall(baseline, repeat):.2f}, baseline 0, replicate 100"
 
 
 def _sort(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import fsum
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from typing import NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from . import metrics
 from .cells import (
@@ -34,13 +35,21 @@ from .cells import (
     open_cells,
     parse_memory,
     problems,
+    row_blocks,
 )
 from .contrast import Question, contrast
 from .de import DETable, de_of_contrast, de_of_counts
-from .effects import Scaling, control_row, lognorm_blocks, pseudobulk_of_blocks, stack_blocks
-from .emit import replicate, resample_and_shift
+from .effects import (
+    Scaling,
+    control_row,
+    lognorm_blocks,
+    pseudobulk,
+    pseudobulk_of_blocks,
+    stack_blocks,
+)
+from .emit import negative_binomial, replicate, resample_and_shift
 from .files import write_whole
-from .presets import PRESETS, VCC2025, Preset, get_preset
+from .presets import PRESETS, VCC2025, VCC2026, Preset, get_preset
 
 
 @dataclass(frozen=True)
@@ -534,7 +543,8 @@ def anchors(
         - *mean of these*: :func:`official_baseline` of these very cells;
         - *half against half* and its *sd*: the split-half ceiling over `n_halvings` deals;
         - *real cells*: a perfect prediction, the cells themselves;
-        - *their means, replicated* and *their means, resampled*: perfect means, written as cells.
+        - *their means, replicated* and *their means, resampled*: perfect means, written as cells;
+          by the rules of 2026 as counts, so *drawn* in place of resampled.
 
         Rows that need cells made, which are dense, are left out where these do not fit `memory`.
 
@@ -557,23 +567,24 @@ def anchors(
     truth = digest(real, rules, name="real", **means)
     perfect = compare(truth, truth, rules, control=control)
     pair = _side_by_side(truth.bulk, truth.bulk, control)._replace(pred=truth.de, real=truth.de)
-    deals = [
-        split_half_ceiling(real, rules, seed=seed + deal, **means).summary
-        for deal in range(n_halvings)
-    ]
+    deals = _deals(real, rules, n_halvings, seed, means)
     rows = {"chance": {name: CHANCE[name](pair) for name in rules.metrics if name in CHANCE}}
     if _dense_bytes(open_cells(real)) < parse_memory(memory):
-        for name, pred in _written(open_cells(real), truth.bulk, seed, **question):
-            made = digest(pred, rules, name=name, **means)
+        written = _written_as_counts if rules.counts_only else _written
+        controls = real if rules.real_controls else None
+        for name, pred in written(open_cells(real), truth.bulk, seed, **question):
+            made = digest(pred, _lenient(rules), name=name, controls=controls, **means)
             rows[name] = compare(made, truth, rules, control=control).mean()
-    rows["half against half"] = pd.DataFrame(deals).mean()
-    rows["half against half, sd"] = pd.DataFrame(deals).std(ddof=1)
+    rows["half against half"] = deals.mean()
+    rows["half against half, sd"] = deals.std(ddof=1)
     rows["real cells"] = perfect.mean()
     order = [name for name in ANCHORS if name in rows]
     found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64).T
     return found.loc[order].rename_axis("anchor")
 
 
+#: Counts of a cell that stands for a mean.
+AS_MANY_COUNTS = 9e5
 #: Rows of :func:`anchors`, in their order.
 ANCHORS = (
     "chance",
@@ -581,9 +592,18 @@ ANCHORS = (
     "half against half",
     "half against half, sd",
     "their means, resampled",
+    "their means, drawn",
     "their means, replicated",
     "real cells",
 )
+
+
+def _deals(real, rules: Preset, n_halvings: int, seed: int, means: Mapping) -> pd.DataFrame:
+    """Score halves against halves: by the rule of the season, where it has one."""
+    if rules.top == "replicate":
+        return replicates(real, rules, n_splits=n_halvings, seed=seed, **means)
+    seeds = range(seed, seed + n_halvings)
+    return pd.DataFrame([split_half_ceiling(real, rules, seed=s, **means).summary for s in seeds])
 
 
 def _dense_bytes(cells) -> float:
@@ -604,21 +624,46 @@ def _written(cells, bulk, seed: int, **question) -> Iterator[tuple[str, anndata.
     yield "their means, replicated", replicate(bulk, **kw)
 
 
+def _written_as_counts(cells, bulk, seed: int, **question):
+    """Yield the mean baseline and perfect means, written as counts."""
+    yield "mean of these", official_baseline(cells, VCC2026, seed=seed, **question)
+    key, control = question["perturbation_key"], question["control"]
+    labels = labels_of(cells, key)
+    n_cells = bulk.obs["n_cells"].drop(control)
+    kw = question | {"controls": cells[np.flatnonzero(labels == control)].to_memory()}
+    drawn = negative_binomial(
+        pseudobulk(cells, perturbation_key=key), n_cells=n_cells, seed=seed, **kw
+    )
+    yield "their means, drawn", drawn
+    share = np.expm1(bulk[n_cells.index].X)
+    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-12)
+    whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)  # so many that rounding is nothing
+    rows = np.repeat(np.arange(len(whole)), n_cells)
+    obs = pd.DataFrame({key: n_cells.index[rows]}, index=[f"pred_{i}" for i in range(len(rows))])
+    yield "their means, replicated", anndata.AnnData(whole[rows], obs, cells.var.copy())
+
+
 def official_baseline(
     cells: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
     *,
     n_cells: Mapping[str, int] | pd.Series | None = None,
+    seed: int = 0,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
 ) -> anndata.AnnData:
-    """Make the contest's mean baseline: one mean, repeated as every perturbation's cells.
+    """Make the contest's mean baseline: one mean for every perturbation, written as cells.
 
     Parameters
     ----------
     cells
         Counts or lognorm, ``(n_cells, n_genes)``: the measured perturbations and controls.
+    preset
+        The rules, by name or as a record.
     n_cells
         Cells to make for each target; by default the targets and numbers of `cells`.
+    seed
+        Seed of the draw, where the rules want counts.
     perturbation_key
         The column of ``obs`` that names each cell's perturbation.
     control
@@ -627,8 +672,9 @@ def official_baseline(
     Returns
     -------
     AnnData
-        Shape ``(sum of n_cells + n_controls, n_genes)``, lognorm: identical cells for all
-        targets, then the controls of `cells`.
+        Shape ``(sum of n_cells + n_controls, n_genes)``: by the rules of 2025 lognorm, identical
+        cells for all targets; by those of 2026 counts, which are not whole: control cells drawn at
+        random, each gene scaled so that the mean is right. Then the controls of `cells`.
 
     Raises
     ------
@@ -637,14 +683,18 @@ def official_baseline(
 
     Notes
     -----
-    The mean is over the groups' means, the control's row counted in as one group, as
-    ``cell-eval baseline`` does it.
+    In 2025 the mean is over the groups' means, the control's row counted in as one group, as
+    ``cell-eval baseline`` does it. In 2026 it is over the perturbations' mean counts, each without
+    its own gene, as ``build_generic_baseline`` of cell-eval2 0.20.0 does it. Fractions are refused
+    in a submission: :func:`baseline` scores this one.
 
-    Taught in: notebooks/09_first_submission.
+    Taught in: notebooks/09_first_submission and notebooks/15_from_2025_to_2026.
     """
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
     labels = labels_of(cells, perturbation_key)
+    if get_preset(preset).counts_only:
+        return _scaled_controls(cells, labels, n_cells, seed, perturbation_key, control)
     blocks = list(lognorm_blocks(cells))
     bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
     if n_cells is None:
@@ -659,6 +709,143 @@ def official_baseline(
     return replicate(
         pred, controls=controls, n_cells=n_cells, perturbation_key=perturbation_key, control=control
     )
+
+
+def _scaled_controls(cells, labels, n_cells, seed: int, key: str, control: str):
+    """Draw control cells and scale each gene, so that the mean is that of all perturbations."""
+    blocks = ((start, block.astype(np.float64)) for start, block in row_blocks(cells))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    groups, mean = bulk.obs_names, bulk.X
+    is_control = groups == control
+    own = cells.var_names.get_indexer(groups)
+    counted = np.ones(mean.shape, bool)
+    counted[own >= 0, own[own >= 0]] = False
+    counted[is_control] = False
+    if not counted.any(axis=0).all():
+        gene = cells.var_names[~counted.any(axis=0)][0]
+        raise ValueError(
+            f"the baseline leaves out each silenced gene's own perturbation, and of {gene!r} no "
+            "other is there; give cells of at least two perturbations"
+        )
+    profile, base = (mean * counted).sum(axis=0) / counted.sum(axis=0), mean[is_control][0]
+    scale = np.divide(profile, base, out=np.zeros_like(base), where=base > 0)
+    pool = cells[np.flatnonzero(labels == control)].to_memory()
+    if n_cells is None:
+        n_cells = bulk.obs["n_cells"]
+    sizes = pd.Series(n_cells).drop(control, errors="ignore").sort_index()
+    rng, values = np.random.default_rng(seed), sparse.csr_matrix(pool.X)
+    made = values[np.concatenate([rng.integers(0, pool.n_obs, size=n) for n in sizes])]
+    made.data = (made.data * scale[made.indices]).astype(np.float32)
+    obs = pd.DataFrame({key: [*np.repeat(sizes.index, sizes), *[control] * pool.n_obs]})
+    obs.index = [*(f"pred_{i}" for i in range(made.shape[0])), *pool.obs_names]
+    return anndata.AnnData(sparse.vstack([made, values], format="csr"), obs, cells.var.copy())
+
+
+def baseline(
+    real: anndata.AnnData | str | Path, preset: str | Preset = "vcc2025", **settings
+) -> ScoreCard:
+    """Score the official mean baseline of some cells against these cells: the 0 of the scale.
+
+    Parameters
+    ----------
+    real
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    preset
+        The rules, by name or as a record.
+    **settings
+        As for :func:`score`.
+
+    Returns
+    -------
+    ScoreCard
+        For ``card.overall(baseline)``.
+
+    Notes
+    -----
+    By the rules of 2026 the fractions of :func:`official_baseline` are let pass.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    rules = get_preset(preset)
+    question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
+    made = official_baseline(real, rules, **question)
+    return score(made, real, _lenient(rules), **settings)
+
+
+def _lenient(rules: Preset) -> Preset:
+    """Let counts pass that are not whole, where counts are wanted."""
+    return replace(rules, tolerance=np.inf) if rules.counts_only else rules
+
+
+def replicates(
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2026",
+    *,
+    n_splits: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    **settings,
+) -> pd.DataFrame:
+    """Score halves of the real cells against the other halves, again and again.
+
+    Parameters
+    ----------
+    real
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    preset
+        The rules, by name or as a record.
+    n_splits, seed
+        How many splits, and the seed from which theirs come.
+    perturbation_key, control, **settings
+        As for :func:`score`.
+
+    Returns
+    -------
+    DataFrame
+        A row a split, index its seed, a column a metric: means over perturbations. Their mean is
+        the 1 of the scale of 2026.
+
+    Notes
+    -----
+    Each half is measured against its own controls, so that the two share no noise. A half calls
+    fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their changes, from
+    all cells. Source: cell-eval2 0.20.0, ``compute_replicate_anchor``.
+
+    Taught in: notebooks/15_from_2025_to_2026.
+    """
+    rules = replace(get_preset(preset), real_controls=False)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    cells, means = open_cells(real), {}
+    whole = digest(cells, rules, **question, **settings) if "lfc_nmae" in rules.metrics else None
+    for split in np.random.SeedSequence(seed).generate_state(n_splits):
+        first, other = (
+            digest(half, rules, **question, **settings)
+            for half in _disjoint_halves(cells, perturbation_key, int(split))
+        )
+        table = compare(other, first, rules, control=control)
+        if whole:
+            table["lfc_nmae"] = _change_between(first, other, whole, control)
+        means[int(split)] = ScoreCard(rules.name, table).summary
+    return pd.DataFrame(means).T.rename_axis("seed")
+
+
+def _disjoint_halves(cells: anndata.AnnData, key: str, seed: int) -> Iterator[anndata.AnnData]:
+    """Deal each group's cells into halves of equal size, an odd one left out."""
+    rng, halves = np.random.default_rng(seed), ([], [])
+    for rows in cells.obs.groupby(key, observed=True).indices.values():
+        shuffled, half = rng.permutation(rows), len(rows) // 2
+        halves[0].append(shuffled[:half])
+        halves[1].append(shuffled[half : 2 * half])
+    return (cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def _change_between(first: Digest, other: Digest, whole: Digest, control: str) -> np.ndarray:
+    """Return the error of fold changes between halves, over the genes that all cells call."""
+    own = _side_by_side(whole.bulk, whole.bulk, control).own_gene
+    called, size = _calls(whole.de, own).significant, whole.de.log2_fold_change
+    halves = (np.nan_to_num(half.de.log2_fold_change) for half in (first, other))
+    return metrics.lfc_nmae(size + np.subtract(*halves), size, called)
 
 
 def split_half(
