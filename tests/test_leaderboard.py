@@ -1,4 +1,7 @@
-"""A leaderboard: ranks by hand, thresholds, ties, and which places are really different."""
+"""A leaderboard: ranks by hand, thresholds, ties, places really different, and its page."""
+
+import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pandas as pd
@@ -114,3 +117,116 @@ def test_what_cannot_be_ranked(cards, says):
             function(cards, BASE)
     with pytest.raises(ValueError, match="level=95"):
         leaderboard.doubt({"a": BASE}, BASE, level=95)
+
+
+# --- the board as HTML ---------------------------------------------------------------------------
+
+
+class Table(HTMLParser):
+    """The rows of a table as text, the tags with their attributes, and whether all were closed."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.rows, self.tags, self.open = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+        if tag != "wbr":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += f" {data}" if "small" in self.open else data
+
+
+def three():
+    return {
+        "bold": card(0.3, 0.9, 1.0),
+        "quiet": card(0.1, 0.5, 0.02),
+        "even": card(0.2, 0.7, 0.036),
+    }
+
+
+def test_the_board_shows_what_rank_and_doubt_found():
+    html = leaderboard.board(three(), BASE, title="Class of spring", n_boot=50)
+    table = Table(html)
+    assert table.open == []
+    assert table.rows[0][:5] == [
+        "place its interval", "entry", "overall its interval", "ahead of the next in repeats",
+        "mean rank less is better",
+    ]  # fmt: skip
+    assert table.rows[0][5:] == ["des more is better", "pds more is better", "mae less is better"]
+    overall = 100 * (0.2 / 0.9 + 0.8) / 3
+    assert table.rows[1] == [
+        "1 1 only", "bold ▼ below the baseline on 1 metric", f"{overall:.1f} 34.1 to 34.1",
+        "sure 100 %", "1.67", "0.300 rank 1", "0.900 rank 1", "1.000 rank 3 ▼",
+    ]  # fmt: skip
+    assert [row[1] for row in table.rows[2:]] == ["even", "quiet", "the mean baseline"]
+    assert table.rows[3][3] == "last"
+    assert table.rows[-1][5:] == ["0.100", "0.500", "0.040"]
+    assert all(len(row) == 8 for row in table.rows)
+
+
+def test_the_board_can_be_read_aloud_and_loads_nothing():
+    html = leaderboard.board(three(), BASE, title="Class of spring", n_boot=50)
+    tags = Table(html).tags
+    assert "<caption>Class of spring</caption>" in html
+    heads = [attributes.get("scope") for tag, attributes in tags if tag == "th"]
+    assert heads.count("col") == 8 and heads.count("row") == 4 and len(heads) == 12
+    assert {
+        "class": "scroll",
+        "role": "region",
+        "aria-label": "Class of spring",
+        "tabindex": "0",
+    } in [attributes for _, attributes in tags]
+    assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in tags}
+    assert not re.search(r"url\(|@import|https?:|\bon\w+=", html)
+
+
+def test_names_and_reasons_are_text_and_never_markup():
+    bad = "<script>alert(1)</script>\" onmouseover='x' & \u202eabc\nnew"
+    html = leaderboard.board(
+        {bad: three()["bold"]}, BASE, title=bad, not_scored={bad: bad}, n_boot=20
+    )
+    table = Table(html)
+    assert not {"script", "b"} & {tag for tag, _ in table.tags}
+    assert all(set(attributes) <= {"class", "scope", "role", "aria-label", "tabindex"}
+               for _, attributes in table.tags)  # fmt: skip
+    assert "\u202e" not in html and "abc\nnew" not in html
+    assert html.count("&lt;script&gt;") == 5  # label, caption, entry, name and reason
+
+
+def test_places_that_are_not_really_different_are_marked():
+    cards = {
+        "first": card(0.5, 0.95, 0.01, spread=0.1, seed=1),
+        "second": card(0.3, 0.8, 0.03, spread=0.1, seed=2),
+        "third": card(0.3, 0.8, 0.03, spread=0.1, seed=3),
+    }
+    html = leaderboard.board(cards, BASE, n_boot=300)
+    assert re.findall(r'<tr class="(\w+)"', html) == ["sure", "open", "sure"]
+    rows = Table(html).rows
+    assert rows[2][0] == "2 2 to 3" and rows[2][3].startswith("open")
+
+
+def test_equal_entries_and_a_value_that_does_not_exist():
+    cards = {"a": card(0.2, 0.7, 0.04), "b": card(0.2, 0.7, 0.04)}
+    cards["b"].per_perturbation["des"] = np.nan
+    rows = Table(leaderboard.board(cards, BASE, n_boot=20)).rows
+    assert rows[2][5] == "none rank 2 ▼"
+    rows = Table(leaderboard.board({"a": BASE, "b": BASE}, BASE, n_boot=20)).rows
+    assert [row[0] for row in rows[1:3]] == ["1 1 only", "1 1 only"]
+    assert rows[1][3] == "open 50 %"
+
+
+def test_a_board_of_nobody_says_so_and_lists_why():
+    html = leaderboard.board({}, BASE, not_scored={"team": "the genes differ"})
+    assert "no entry has a score yet" in html and "<table" not in html
+    assert "<li>team: not scored: the genes differ</li>" in html
