@@ -10,6 +10,7 @@ from importlib import import_module
 
 from . import (
     cells,
+    classroom,
     datasets,
     emit,
     exercises,
@@ -38,6 +39,7 @@ __all__ = [
     "adapt",
     "cells",
     "check",
+    "classroom",
     "datasets",
     "de_table",
     "effect_strength",
