@@ -51,7 +51,7 @@ MIN_EXERCISES = 2
 MIN_ALT = 20
 TITLE_VERBS = {
     "Adapt", "Build", "Choose", "Compute", "Fit", "Load", "Make", "Measure", "Predict", "Score",
-    "Simulate", "Submit", "Turn", "Write",
+    "Run", "Simulate", "Submit", "Turn", "Write",
 }  # fmt: skip
 SECTIONS = ("Key takeaways", "Further reading")
 OPENING = ("do", "learn", "need", "time", "memory", "data")

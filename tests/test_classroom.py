@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from conftest import make_cells
 
 from vcc_helpers import classroom, scoring
@@ -265,6 +266,15 @@ def test_a_bad_file_says_why_and_does_not_stop_the_others(spoil, kit, handed_in,
     assert list(refused) == ["ada, 2026-03-01"] and re.search(
         BAD[spoil], refused["ada, 2026-03-01"]
     )
+
+
+def test_a_check_of_one_team_does_not_speak_of_others(kit, handed_in):
+    of_text(handed_in / "bob" / "2026-03-01.h5ad", None)
+    touch(handed_in, "bob/final.h5ad", "Bad/2026-03-01.h5ad")
+    kw = {"today": TODAY}
+    assert len(classroom.check_folder(handed_in, kit / "public", **kw)) == 3
+    assert classroom.check_folder(handed_in, kit / "public", only={"ada"}, **kw) == {}
+    assert len(classroom.check_folder(handed_in, kit / "public", only={"bob"}, **kw)) == 2
 
 
 def test_an_error_that_nobody_foresaw_shows_no_inside(kit, handed_in, tmp_path, monkeypatch):
@@ -524,3 +534,44 @@ def test_a_line_break_in_a_name_stays_on_its_line(run, kit, tmp_path):
     touch(tmp_path / "submissions", "a\n::stop-commands::x/2026-03-01.h5ad")
     _, out, _ = run("check", tmp_path / "submissions", "--task", kit / "public")
     assert all(line.startswith("leaderboard: ") for line in out.splitlines())
+
+
+# --- the workflow --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def workflow():
+    text = (SCRIPT.parents[1] / ".github" / "workflows" / "leaderboard.yml").read_text()
+    return yaml.safe_load(text)
+
+
+def test_a_proposal_meets_no_secret_and_none_of_its_own_code_runs(workflow):
+    assert set(workflow[True]) == {"pull_request", "push", "workflow_dispatch"}
+    for name, job in workflow["jobs"].items():
+        with_secrets = "secrets." in json.dumps(job)
+        assert with_secrets == (name == "score")
+    assert workflow["jobs"]["check"]["if"] == "github.event_name == 'pull_request'"
+    condition = workflow["jobs"]["score"]["if"]
+    assert "github.event_name != 'pull_request'" in condition and "refs/heads/main" in condition
+    first, second = (s["with"] for s in workflow["jobs"]["check"]["steps"][:2])
+    assert first["ref"] == "${{ github.event.pull_request.base.sha }}" and "path" not in first
+    assert second["path"] == "proposed"
+    runs = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    assert not any(re.search(r"(python|bash|sh|make|\./)\S* +proposed/", run) for run in runs)
+
+
+def test_actions_are_pinned_and_shells_get_no_text_of_strangers(workflow):
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    used = [step["uses"] for step in steps if "uses" in step]
+    assert used and all(re.fullmatch(r"actions/[\w/-]+@[0-9a-f]{40}", name) for name in used)
+    assert not any("${{" in step.get("run", "") for step in steps)
+    checkouts = [step["with"] for step in steps if "checkout" in step.get("uses", "")]
+    assert all(options["persist-credentials"] is False for options in checkouts)
+
+
+def test_the_truth_and_its_cache_leave_the_runner_only_locked(workflow):
+    steps = workflow["jobs"]["score"]["steps"]
+    cached = {s["with"]["path"] for s in steps if "actions/cache" in s.get("uses", "")}
+    assert cached == {"scored.tar.gpg"}
+    (page,) = (s["with"]["path"] for s in steps if "upload" in s.get("uses", ""))
+    assert page == "${{ runner.temp }}/site"

@@ -19,7 +19,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -324,6 +324,7 @@ def check_folder(
     folder: str | Path,
     task: str | Path,
     *,
+    only: Collection[str] | None = None,
     today: date | None = None,
     size_limit: int | float | str = "2GB",
 ) -> dict[str, str]:
@@ -335,6 +336,8 @@ def check_folder(
         As for :func:`read_folder`.
     task
         The public folder that :func:`prepare` wrote.
+    only
+        The teams to look at; all by default.
     today
         As for :func:`read_folder`.
     size_limit
@@ -351,6 +354,9 @@ def check_folder(
     """
     wanted = _stand_in(Path(task))
     entries, refused = read_folder(folder, today=today)
+    if only is not None:
+        entries = [entry for entry in entries if entry.team in only]
+        refused = {name: why for name, why in refused.items() if name.split("/")[0] in only}
     for entry in entries:
         with _told(entry, refused), opened(entry.path, size_limit=size_limit) as path:
             pred = open_cells(path)
