@@ -86,7 +86,10 @@ def _score(options: argparse.Namespace) -> int:
     for public in (options.submissions, options.out):
         if Path(public).resolve() in [*truth.resolve().parents, *cache.resolve().parents]:
             raise ValueError(f"the truth or its cache lies in {public}, which others see: move it")
-    baseline = ScoreCard.from_json(truth.parent / "baseline.json")
+    card = truth.parent / "baseline.json"
+    if not card.is_file():
+        raise ValueError(f"no {card}: expected the baseline's card beside the truth; run prepare")
+    baseline = ScoreCard.from_json(card)
     kw = {"baseline": baseline, "cache": cache, "size_limit": options.size_limit}
     scored = classroom.score_folder(options.submissions, truth, **kw)
     classroom.publish(scored, options.out, baseline=baseline, title=options.title)

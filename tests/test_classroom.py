@@ -104,6 +104,17 @@ def test_the_truth_is_kept_apart(tmp_path):
     assert not (tmp_path / "a").exists() and not private.exists()
 
 
+@pytest.mark.parametrize("n_known", [-1, 0, 4, 9])
+def test_a_deal_leaves_something_to_learn_and_to_predict(n_known, tmp_path):
+    folders = {"public": tmp_path / "a", "private": tmp_path / "b"}
+    with pytest.raises(ValueError, match=f"{n_known} of 4 targets known; expected 1 to 3"):
+        classroom.prepare(make_cells(), **folders, n_known=n_known)
+    cells = make_cells()
+    with pytest.raises(ValueError, match="no control cells"):
+        classroom.prepare(cells, **folders, n_known=1, control="ctrl")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- names ---------------------------------------------------------------------------------------
 
 
@@ -525,6 +536,11 @@ def test_the_command_keeps_the_truth_out_of_reach(run, kit, handed_in, tmp_path)
     assert status == 1 and "which others see" in err
     status, _, err = run(*words, "--truth", kit / "nowhere" / "truth.h5ad")
     assert status == 1 and "nowhere" in err and "Traceback" not in err
+    shutil.copy(truth, tmp_path / "truth.h5ad")
+    status, _, err = run(*words, "--truth", tmp_path / "truth.h5ad")
+    assert status == 1 and "baseline.json: expected the baseline's card beside the truth" in err
+    status, _, err = run("check", handed_in, "--task", tmp_path)
+    assert status == 1 and "no genes.csv in" in err
     assert not (tmp_path / "site").exists()
 
 

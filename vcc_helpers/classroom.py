@@ -148,15 +148,24 @@ def prepare(
     Raises
     ------
     ValueError
-        One folder holds the other, or `private` lies in a git repository.
+        One folder holds the other, or `private` lies in a git repository; there are no controls, or
+        no target to know or to hold out.
 
     Notes
     -----
     Taught in: notebooks/16_run_your_own_leaderboard.
     """
     public, private = _apart(public, private)
-    cells, labels = open_cells(cells), labels_of(open_cells(cells), perturbation_key)
-    deal = few_shot_split(labels.unique().drop(control), n_support=n_known, seed=seed)
+    cells = open_cells(cells)
+    check_cells(cells, perturbation_key=perturbation_key, control=control)
+    labels = labels_of(cells, perturbation_key)
+    targets = labels.unique().drop(control, errors="ignore")
+    if not 0 < n_known < len(targets):
+        raise ValueError(
+            f"{n_known} of {len(targets)} targets known; expected 1 to {len(targets) - 1}, so that "
+            "the class can learn and something is left to predict"
+        )
+    deal = few_shot_split(targets, n_support=n_known, seed=seed)
     known, truth = (_part(cells, labels, [control, *names], control) for names in deal)
     n_cells = labels[labels.isin(deal.query)].value_counts().sort_index()
     baseline = scoring.official_baseline(known, n_cells=n_cells)
@@ -368,6 +377,9 @@ def check_folder(
 
 def _stand_in(task: Path) -> anndata.AnnData:
     """Return empty cells, one of each perturbation, with the genes of the task."""
+    for name in ("genes.csv", "targets.csv"):
+        if not (task / name).is_file():
+            raise FileNotFoundError(f"no {name} in {task}; name the public folder of the class")
     genes = pd.read_csv(task / "genes.csv", dtype=str, keep_default_na=False)["gene"]
     targets = pd.read_csv(task / "targets.csv", dtype=str, keep_default_na=False)["target_gene"]
     labels = [CONTROL, *targets]
