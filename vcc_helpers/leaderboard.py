@@ -195,11 +195,11 @@ def board(
 #: Grey lines on the surrounding page's own colours: readable on light and on dark.
 STYLE = """
 .vcc-board{color:inherit;line-height:1.4}
-.vcc-board .scroll{overflow-x:auto;max-width:100%}
+.vcc-board .scroll{overflow-x:auto;max-width:100%;margin-bottom:.6rem}
 .vcc-board table{border-collapse:collapse;font-size:.9rem;margin:0;background:transparent;
  font-variant-numeric:tabular-nums}
 .vcc-board caption{caption-side:top;text-align:left;font-weight:600;font-size:1.1rem;
- padding:.3rem 0}
+ padding:.3rem 0;color:inherit}
 .vcc-board :is(td,th){padding:.35rem .6rem;text-align:right;vertical-align:top;white-space:nowrap;
  color:inherit;background:transparent;border:0}
 .vcc-board :is(th[scope=row],th:nth-child(2)){text-align:left}
@@ -278,8 +278,8 @@ def _lead(lead: float, sure: float) -> str:
 
 def _how_to_read(n: int, level: float) -> str:
     return (
-        f"<p>An interval holds what {100 * level:.0f} % of {n} perturbations drawn anew, with "
-        "replacement, would give. <em>Open</em>, and a dotted line below: these two places are not "
+        f"<p>Intervals hold {100 * level:.0f} % of the results when the {n} perturbations are drawn "
+        "anew, with replacement. <em>Open</em>, and a dotted line below: these two places are not "
         "really different. ▼: here the entry is worse than the mean baseline.</p>"
     )
 
