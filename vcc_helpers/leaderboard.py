@@ -184,7 +184,7 @@ def board(
         doubts = doubt(cards, baseline, level=level, n_boot=n_boot, seed=seed)
         names = list(baseline.per_perturbation)
         rows = _rows(ranked, doubts.loc[ranked.index], names, (1 + level) / 2)
-        parts += _table(rows, _baseline_row(baseline.summary), names, title)
+        parts += _table(rows, _baseline_row(baseline), names, title)
         parts.append(_how_to_read(len(baseline.per_perturbation), level))
     else:
         parts.append(f"<p>{_text(title)}: no entry has a score yet.</p>")
@@ -258,10 +258,11 @@ def _table(rows: list[str], foot: str, names: list[str], title: str) -> list[str
     ]
 
 
-def _baseline_row(means: pd.Series) -> str:
-    values = "".join(_cell(_number(value)) for value in means)
+def _baseline_row(baseline: ScoreCard) -> str:
+    values = "".join(_cell(_number(value)) for value in baseline.summary)
     name = '<th scope="row">the mean baseline</th>'
-    return f"<tr>{_cell('')}{name}{_cell('0.0')}{_cell('') * 2}{values}</tr>"
+    own = _cell(f"{baseline.overall(baseline):.1f}")
+    return f"<tr>{_cell('')}{name}{own}{_cell('') * 2}{values}</tr>"
 
 
 def _entry(name: object, n_below: int) -> str:
@@ -278,9 +279,9 @@ def _lead(lead: float, sure: float) -> str:
 
 def _how_to_read(n: int, level: float) -> str:
     return (
-        f"<p>Intervals hold {100 * level:.0f} % of the results when the {n} perturbations are drawn "
-        "anew, with replacement. <em>Open</em>, and a dotted line below: these two places are not "
-        "really different. ▼: here the entry is worse than the mean baseline.</p>"
+        f"<p>Intervals hold {100 * level:.0f} % of the results when the {n} perturbations are "
+        "drawn anew, with replacement. <em>Open</em>, and a dotted line below: these two places "
+        "are not really different. ▼: here the entry is worse than the mean baseline.</p>"
     )
 
 
