@@ -90,6 +90,17 @@ def test_other_words_become_the_contests_own(tmp_path):
     assert (truth.obs["target_gene"] == "non-targeting").sum() == (labels == "ctrl").sum()
 
 
+def test_awkward_gene_names_survive(tmp_path):
+    cells = make_cells()
+    cells.var_names = ["NA", "a,b", 'say "x"', *cells.var_names[3:]]
+    cells.obs["target_gene"] = cells.obs["target_gene"].replace("no gene", "NA")
+    folders = {"public": tmp_path / "a", "private": tmp_path / "b"}
+    classroom.prepare(cells, **folders, n_known=1)
+    (tmp_path / "in" / "ada").mkdir(parents=True)
+    shutil.copy(tmp_path / "b" / "truth.h5ad", tmp_path / "in" / "ada" / "2026-03-01.h5ad")
+    assert classroom.check_folder(tmp_path / "in", tmp_path / "a", today=TODAY) == {}
+
+
 def test_the_truth_is_kept_apart(tmp_path):
     cells = make_cells()
     for public, private in (("a", "a"), ("a", "a/b"), ("a/b", "a")):

@@ -168,16 +168,14 @@ def prepare(
     deal = few_shot_split(targets, n_support=n_known, seed=seed)
     known, truth = (_part(cells, labels, [control, *names], control) for names in deal)
     n_cells = labels[labels.isin(deal.query)].value_counts().sort_index()
-    baseline = scoring.official_baseline(known, n_cells=n_cells)
-    card = scoring.score(baseline, truth, preset)
-    for folder in (public, private):
+    n_cells = n_cells.rename_axis("target_gene").rename("n_cells")
+    card = scoring.score(scoring.official_baseline(known, n_cells=n_cells), truth, preset)
+    for folder, name, part in ((public, "train", known), (private, "truth", truth)):
         folder.mkdir(parents=True, exist_ok=True)
-    for path, part in ((public / "train.h5ad", known), (private / "truth.h5ad", truth)):
-        with replacing(path) as at:
+        with replacing(folder / f"{name}.h5ad") as at:
             part.write_h5ad(at)
-    write_whole(public / "genes.csv", "\n".join(["gene", *cells.var_names]) + "\n")
-    table = n_cells.rename_axis("target_gene").rename("n_cells")
-    write_whole(public / "targets.csv", table.to_csv())
+    write_whole(public / "genes.csv", truth.var_names.to_series(name="gene").to_csv(index=False))
+    write_whole(public / "targets.csv", n_cells.to_csv())
     card.to_json(private / "baseline.json")
 
 
