@@ -313,6 +313,47 @@ def _config_2026(replace):
     return replace(config, pert_col=KEY, device="cpu", de=de)
 
 
+def official_baseline_2026(real: anndata.AnnData) -> pd.Series:
+    """Means of the baseline that cell-eval2 makes of `real`, and scores."""
+    from dataclasses import replace
+
+    from cell_eval2.baseline import build_generic_baseline
+
+    with _silent_logs():
+        made = build_generic_baseline(
+            real.copy(), config=_config_2026(replace), allow_degenerate=True
+        )
+    row = made.agg.to_pandas().set_index("statistic").loc["mean"]
+    return pd.Series({mine: row[theirs] for mine, theirs in OFFICIAL_2026.items()}, dtype=float)
+
+
+def official_replicates(real: anndata.AnnData, seed: int) -> pd.DataFrame:
+    """Means of the halves that cell-eval2 makes of `real`, a row a split."""
+    from dataclasses import replace
+
+    from cell_eval2.anchor import compute_replicate_anchor
+
+    with _silent_logs():
+        splits, _ = compute_replicate_anchor(
+            real.copy(), config=_config_2026(replace), base_seed=seed
+        )
+    table = splits.to_pandas().pivot(index="split_index", columns="metric", values="value")
+    table.index = splits.to_pandas().drop_duplicates("split_index")["seed"]
+    return table[list(OFFICIAL_2026.values())].set_axis(list(OFFICIAL_2026), axis=1)
+
+
+def scaled_2026(name: str, value: float, baseline: float, replicate: float) -> float:
+    """Scale a mean with cell-eval2: 0 is the baseline, 1 the replicate."""
+    from dataclasses import replace
+
+    from cell_eval2.catalog import CATALOG
+    from cell_eval2.scoring import score_one
+
+    policy = CATALOG[OFFICIAL_2026[name]].scoring
+    policy = replace(policy, anchor=float(replicate), allow_negative_baseline=False)
+    return score_one(float(value), float(baseline), policy)
+
+
 def difference_2026(case: Case) -> pd.DataFrame:
     """Absolute difference from cell-eval2, per perturbation and metric, the means in a last row.
 

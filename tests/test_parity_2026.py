@@ -4,7 +4,8 @@ import numpy as np
 import parity_cases
 import pytest
 
-from vcc_helpers import datasets, scoring
+from vcc_helpers import datasets, metrics, scoring
+from vcc_helpers.presets import VCC2026
 
 pytest.importorskip(
     "cell_eval2",
@@ -74,3 +75,29 @@ def test_a_panel_without_effects_has_no_squared_error(sample):
 
 def test_real_cells_against_themselves(sample):
     assert_equal(parity_cases.Case("itself", sample, sample))
+
+
+@pytest.mark.parametrize("seed", [None, 1, 5, 9])
+def test_baseline_equals_the_official_one(sample, seed):
+    real = sample if seed is None else parity_cases.random_counts_case(seed).real
+    theirs = parity_cases.official_baseline_2026(real)
+    ours = scoring.baseline(real, "vcc2026").summary
+    np.testing.assert_allclose(ours, theirs[ours.index], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_replicates_equal_the_official_ones(sample, seed):
+    theirs = parity_cases.official_replicates(sample, seed)
+    ours = scoring.replicates(sample, seed=seed)
+    np.testing.assert_allclose(ours, theirs[ours.columns], atol=TOLERANCE)
+    assert ours.index.tolist() == theirs.index.tolist()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scale_is_exactly_the_official_one(seed):
+    rng = np.random.default_rng(seed)
+    for name, limits in VCC2026.limits.items():
+        base, top = sorted(rng.random(2), reverse=metrics.BEST[name] == 0)
+        value = rng.choice([rng.random(), np.nan, 30.0, 0.0])
+        theirs = parity_cases.scaled_2026(name, value, base, top)
+        assert metrics.scaled(value, base, top, limits) == pytest.approx(theirs, abs=1e-12), name

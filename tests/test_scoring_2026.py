@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vcc_helpers import cli, datasets, metrics, presets, scoring
+from vcc_helpers import cli, datasets, leaderboard, metrics, presets, scoring
 from vcc_helpers.scoring import ScoreCard, score
 
 RULES = "vcc2026"
@@ -110,19 +110,35 @@ def test_a_cache_keeps_seasons_apart(halves, card, tmp_path):
         assert found.equals(score(*halves, rules).per_perturbation)
 
 
-def test_baseline_is_0_and_a_replicate_100(sample, halves):
+def test_baseline_is_0_and_a_replicate_100(sample, tmp_path):
     base, repeats = scoring.baseline(sample, RULES), scoring.replicates(sample)
-    assert base.overall(base, repeats.mean()) == 0
+    assert base.overall(base) == 0
     assert len(repeats) == 5
-    shares = {name: 1.0 for name in repeats}
-    mean = {
-        n: metrics.scaled(repeats[n].mean(), base.summary[n], repeats[n].mean()) for n in shares
-    }
-    assert mean == pytest.approx(shares)
+    mean = repeats.mean()
+    assert metrics.overall(mean, base.summary, *base.scale) == pytest.approx(100)
     perfect = score(sample, sample, RULES)
-    assert perfect.overall(base, repeats.mean()) > 100
-    with pytest.raises(ValueError, match="takes a repeat of the experiment for 100"):
-        perfect.overall(base)
+    assert perfect.overall(base) > 100
+    with pytest.raises(ValueError, match="scored without; make it with scoring.baseline"):
+        perfect.overall(perfect)
+    base.to_json(tmp_path / "base.json")
+    assert perfect.overall(ScoreCard.from_json(tmp_path / "base.json")) == perfect.overall(base)
+
+
+def test_baseline_of_2025_is_the_official_one(sample):
+    theirs = score(scoring.official_baseline(sample), sample)
+    assert scoring.baseline(sample).per_perturbation.equals(theirs.per_perturbation)
+
+
+def test_a_leaderboard_of_2026(sample, halves):
+    base = scoring.baseline(sample, RULES)
+    cards = {"itself": score(sample, sample, RULES), "half": score(halves[0], sample, RULES)}
+    ranked = leaderboard.rank(cards, base)
+    assert ranked.index.tolist() == ["itself", "half"]
+    assert ranked.loc["itself", "overall"] == cards["itself"].overall(base)
+    doubts = leaderboard.doubt(cards, base, n_boot=200)
+    assert (doubts["low"] <= doubts["overall"]).all()
+    assert (doubts["overall"] <= doubts["high"]).all()
+    assert "pds_cosine" in leaderboard.board(cards, base, n_boot=50)
 
 
 def test_the_scale_holds_each_metric_within_its_limits():
@@ -170,5 +186,5 @@ def test_the_command_scores_and_scales(sample, halves, tmp_path, capsys):
     extra = ["--preset", RULES, "--baseline", str(tmp_path / "base.json")]
     assert cli.main(["score", *files, *extra, "--json", str(tmp_path / "card.json")]) == 0
     card = ScoreCard.from_json(tmp_path / "card.json")
-    expected = card.overall(base, scoring.replicates(halves[1]).mean())
+    expected = card.overall(base)
     assert f"overall {expected:.2f}, baseline 0, replicate 100" in capsys.readouterr().out

@@ -30,8 +30,8 @@ With --cache, the next prediction finds the truth's half done, and a run that wa
 where it was. What is kept is known by the content of the files: it is never out of date.
 
 A baseline file is the card of the official mean baseline against the same truth, as
-vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it. With vcc2026 the
-overall score needs a replicate, too: halves of REAL are then scored five times.
+vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; with vcc2026 it
+holds a replicate's scores, too.
 """
 SORT_EXAMPLES = """examples:
   vcc sort adata_Training.h5ad training_sorted.h5ad
@@ -243,7 +243,9 @@ def _score(options: argparse.Namespace) -> None:
     elif "their means, replicated" not in card.anchors.index:
         lines.append("  (mean and perfect predictions left out: more --memory would hold them)")
     if baseline is not None:
-        lines.append(_overall(card, baseline, options.real, rules))
+        perfect = PRESETS[card.preset].top == "perfect"
+        scale = " of 100, baseline 0" if perfect else ", baseline 0, replicate 100"
+        lines.append(f"  overall {card.overall(baseline):.2f}{scale}")
     if options.json:
         card.to_json(options.json)
     if options.csv:
@@ -257,15 +259,6 @@ def _chance(card) -> str:
     if "pds" in card.per_perturbation:
         return f"pds {pds_chance(len(card.per_perturbation)):.4f}"
     return "pds_cosine 0.5000"
-
-
-def _overall(card, baseline, real: str, rules: dict) -> str:
-    from . import scoring
-
-    if PRESETS[card.preset].top == "perfect":
-        return f"  overall {card.overall(baseline):.2f} of 100, baseline 0"
-    repeat = scoring.replicates(real, **rules).mean()  # may be far dearer than the score
-    return f"  overall {card.overall(baseline, repeat):.2f}, baseline 0, replicate 100"
 
 
 def _sort(options: argparse.Namespace) -> None:

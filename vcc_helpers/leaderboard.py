@@ -115,7 +115,8 @@ def doubt(
     Perturbations are drawn with replacement, the same ones for all entries and the baseline: what
     makes a perturbation hard for everybody drops out of the comparison. The DES of a perturbation
     depends on the others of its file through the pooled false discovery rate, and PDS is a rank
-    among them; both are taken as they are.
+    among them; both are taken as they are. The squared error of 2026 is one number of the whole
+    panel, so its doubt is not in the intervals.
 
     Taught in: notebooks/13_choose_and_compare_models.
     """
@@ -310,15 +311,20 @@ def _drawn_overall(cards, baseline: ScoreCard, n_boot: int, seed: int) -> np.nda
     """Overall score of each entry in each bootstrap sample, ``(n_boot, n_entries)``."""
     names = baseline.per_perturbation.index
     rows = np.random.default_rng(seed).integers(len(names), size=(n_boot, len(names)))
-    shares = []
-    for metric in metrics.LEADERBOARD:
+    shares, (best, limits) = [], baseline.scale
+    for metric in limits:
         of = {name: card.per_perturbation.loc[names, metric] for name, card in cards.items()}
-        mean = np.stack([of[name].to_numpy()[rows].mean(axis=1) for name in cards], axis=1)
-        base = baseline.per_perturbation[metric].to_numpy()[rows].mean(axis=1)[:, None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = 1 - mean / base if metrics.BEST[metric] == 0 else (mean - base) / (1 - base)
-        shares.append(np.maximum(np.nan_to_num(share, nan=0.0), 0))
-    return 100 * np.mean(shares, axis=0)
+        mean = np.stack([_means(of[name].to_numpy()[rows]) for name in cards], axis=1)
+        base = _means(baseline.per_perturbation[metric].to_numpy()[rows])[:, None]
+        share = metrics.scaled(mean, base, best[metric], limits[metric])
+        shares.append(np.where(np.isnan(base), np.nan, share))  # nothing drawn has that metric
+    return 100 * np.nanmean(shares, axis=0)
+
+
+def _means(samples: np.ndarray) -> np.ndarray:
+    """Mean of each row over the values that there are."""
+    n = (~np.isnan(samples)).sum(axis=1)
+    return np.divide(np.nansum(samples, axis=1), n, out=np.full(len(n), np.nan), where=n > 0)
 
 
 def _loss(means: pd.DataFrame) -> pd.DataFrame:

@@ -603,17 +603,18 @@ def lfc_nmae(
 
 
 def scaled(
-    value: float,
-    baseline: float,
+    value: float | np.ndarray,
+    baseline: float | np.ndarray,
     best: float,
     limits: tuple[float, float] = (0.0, np.inf),
-) -> float:
+) -> float | np.ndarray:
     """Place a score between a baseline (0) and what counts as good (1).
 
     Parameters
     ----------
     value, baseline
-        The metric's mean over perturbations, of the prediction and of the baseline.
+        The metric's mean over perturbations, of the prediction and of the baseline; or arrays of
+        such means that fit each other.
     best
         The metric's perfect value, 0 or 1; or, by the rules of 2026, that of a replicate.
     limits
@@ -621,7 +622,7 @@ def scaled(
 
     Returns
     -------
-    float
+    float or ndarray
         Where the result is not a number, as when the baseline is perfect, the lower limit; without
         one, what a value of 0 gets.
 
@@ -632,12 +633,12 @@ def scaled(
 
     Taught in: notebooks/08_metrics_by_hand.
     """
-    value, baseline = np.float64(value), np.float64(baseline)
+    value, baseline = np.asarray(value, np.float64), np.asarray(baseline, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         share = 1.0 - value / baseline if best == 0 else (value - baseline) / (best - baseline)
-    if np.isnan(share):
-        share = limits[0] if np.isfinite(limits[0]) else baseline / (baseline - best)
-    return float(np.clip(share, *limits))
+        lowest = limits[0] if np.isfinite(limits[0]) else baseline / (baseline - best)
+    share = np.clip(np.where(np.isnan(share), lowest, share), *limits)
+    return share if share.ndim else float(share)
 
 
 def overall(

@@ -82,22 +82,21 @@ class ScoreCard:
         means = {name: fsum(v) / len(v) if len(v) else np.nan for name, v in known.items()}
         return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
 
-    def overall(self, baseline: ScoreCard, replicate: Mapping[str, float] | None = None) -> float:
+    def overall(self, baseline: ScoreCard) -> float:
         """Return the leaderboard's number: 0 is the baseline, 100 the best.
 
         Parameters
         ----------
         baseline
-            The score card of the official mean baseline against the same truth.
-        replicate
-            By the rules of 2026, which take a repeat of the experiment for 100: the means of
-            :func:`replicate`.
+            The score card of the official mean baseline against the same truth. By the rules of
+            2026, which take a repeat of the experiment for 100, from :func:`baseline`, which keeps
+            the replicate's scores beside it.
 
         Raises
         ------
         ValueError
-            The baseline was scored by other rules or on other perturbations; or the replicate is
-            missing.
+            The baseline was scored by other rules or on other perturbations; or it lacks the
+            replicate that the rules want.
         """
         mine, theirs = self.per_perturbation.index, baseline.per_perturbation.index
         if baseline.preset != self.preset or set(mine) != set(theirs):
@@ -105,14 +104,27 @@ class ScoreCard:
                 f"the baseline is of preset {baseline.preset!r} with {len(theirs)} perturbations, "
                 f"this card of {self.preset!r} with {len(mine)}: score both against the same truth"
             )
+        return metrics.overall(self.summary, baseline.summary, *baseline.scale)
+
+    @property
+    def scale(self) -> tuple[Mapping[str, float], Mapping[str, tuple[float, float]]]:
+        """What is 1 where this card is 0, for each metric, and the limits of the scaled values.
+
+        Raises
+        ------
+        ValueError
+            The rules take a replicate for 1, and this card has none beside it.
+        """
         rules = PRESETS.get(self.preset, VCC2025)
-        if rules.top == "replicate" and replicate is None:
+        if rules.top == "perfect":
+            return metrics.BEST, rules.limits
+        if self.anchors is None or REPLICATE not in self.anchors.index:
             raise ValueError(
-                f"the overall score of {rules.name} takes a repeat of the experiment for 100; give "
-                "its means, scoring.replicate(real).mean()"
+                f"the overall score of {rules.name} takes a repeat of the experiment for 100, and "
+                "this baseline was scored without; make it with "
+                f"scoring.baseline(real, {rules.name!r})"
             )
-        best = replicate if rules.top == "replicate" else metrics.BEST
-        return metrics.overall(self.summary, baseline.summary, best, rules.limits)
+        return self.anchors.loc[REPLICATE], rules.limits
 
     def to_dict(self) -> dict:
         """Return the card as plain numbers and strings, in the layout of the JSON file.
@@ -575,7 +587,7 @@ def anchors(
         for name, pred in written(open_cells(real), truth.bulk, seed, **question):
             made = digest(pred, _lenient(rules), name=name, controls=controls, **means)
             rows[name] = compare(made, truth, rules, control=control).mean()
-    rows["half against half"] = deals.mean()
+    rows[REPLICATE] = deals.mean()
     rows["half against half, sd"] = deals.std(ddof=1)
     rows["real cells"] = perfect.mean()
     order = [name for name in ANCHORS if name in rows]
@@ -583,13 +595,15 @@ def anchors(
     return found.loc[order].rename_axis("anchor")
 
 
+#: Name of the replicate's row.
+REPLICATE = "half against half"
 #: Counts of a cell that stands for a mean.
 AS_MANY_COUNTS = 9e5
 #: Rows of :func:`anchors`, in their order.
 ANCHORS = (
     "chance",
     "mean of these",
-    "half against half",
+    REPLICATE,
     "half against half, sd",
     "their means, resampled",
     "their means, drawn",
@@ -746,6 +760,8 @@ def baseline(
 ) -> ScoreCard:
     """Score the official mean baseline of some cells against these cells: the 0 of the scale.
 
+    Where the rules take a repeat of the experiment for the 1, its scores are the card's `anchors`.
+
     Parameters
     ----------
     real
@@ -762,14 +778,20 @@ def baseline(
 
     Notes
     -----
-    By the rules of 2026 the fractions of :func:`official_baseline` are let pass.
+    By the rules of 2026 the fractions of :func:`official_baseline` are let pass, and the replicate
+    is the mean of :func:`replicates`, which takes five times as long as the score.
 
     Taught in: notebooks/15_from_2025_to_2026.
     """
     rules = get_preset(preset)
     question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
     made = official_baseline(real, rules, **question)
-    return score(made, real, _lenient(rules), **settings)
+    card = score(made, real, _lenient(rules), **settings)
+    if rules.top == "perfect":
+        return card
+    repeats = replicates(real, rules, **settings)
+    beside = pd.DataFrame({REPLICATE: repeats.mean()}).T.rename_axis("anchor")
+    return replace(card, anchors=beside)
 
 
 def _lenient(rules: Preset) -> Preset:
