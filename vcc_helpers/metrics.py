@@ -344,7 +344,7 @@ def pds_cosine(
     where k counts the real effects that are closer than the right one, and half of those that are
     as close; d is 1 where an effect is zero. Source: cell-eval2 0.20.0, ``pds_cosine``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     kept = np.ones(real_effect.shape[1], bool)
     kept[own_gene[own_gene >= 0]] = False
@@ -402,7 +402,7 @@ def mse_normalized(
     whose scatter cancels in the sum earn nothing. The variances are those of all genes.
     Source: cell-eval2 0.20.0, ``expr_mse_unbiased_capped_norm``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     kept = np.ones(real.profile.shape, bool)
     has = np.flatnonzero(own_gene >= 0)
@@ -478,7 +478,7 @@ def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
     more than n buys nothing, to call fewer costs in proportion. Source: cell-eval2 0.20.0,
     ``direction_fidelity_yield_raw``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     has_direction, same = _same_direction(pred, real)
     called = pred.significant & has_direction
@@ -515,7 +515,7 @@ def direction_reach(
     discovery rate, p-value, size of the fold change and name. P(k) is the share of the first k in
     the right direction. Source: cell-eval2 0.20.0, ``direction_reach_raw``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     has_direction, same = _same_direction(pred, real)
     place = np.argsort(np.argsort(np.asarray(genes, dtype=str), kind="stable"))
@@ -554,7 +554,7 @@ def significant_jaccard(pred_significant: np.ndarray, real_significant: np.ndarr
     -----
     Source: cell-eval2 0.20.0, ``sig_jaccard``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     both = (pred_significant & real_significant).sum(axis=1)
     either = (pred_significant | real_significant).sum(axis=1)
@@ -592,7 +592,7 @@ def lfc_nmae(
 
     over the genes that really changed. Source: cell-eval2 0.20.0, ``lfc_nmae``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     truth = np.where(real_significant, real_log2_fold_change, 0.0)
     guess = np.where(real_significant, np.nan_to_num(pred_log2_fold_change), 0.0)

@@ -702,7 +702,7 @@ def official_baseline(
     its own gene, as ``build_generic_baseline`` of cell-eval2 0.20.0 does it. Fractions are refused
     in a submission: :func:`baseline` scores this one.
 
-    Taught in: notebooks/09_first_submission and notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/09_first_submission and notebooks/15_score_by_the_rules_of_2026.
     """
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
@@ -781,7 +781,7 @@ def baseline(
     By the rules of 2026 the fractions of :func:`official_baseline` are let pass, and the replicate
     is the mean of :func:`replicates`, which takes five times as long as the score.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     rules = get_preset(preset)
     question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
@@ -834,7 +834,7 @@ def replicates(
     fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their changes, from
     all cells. Source: cell-eval2 0.20.0, ``compute_replicate_anchor``.
 
-    Taught in: notebooks/15_from_2025_to_2026.
+    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     rules = replace(get_preset(preset), real_controls=False)
     question = {"perturbation_key": perturbation_key, "control": control}
