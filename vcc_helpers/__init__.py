@@ -47,6 +47,7 @@ __all__ = [
     "emit",
     "evaluation",
     "exercises",
+    "exploits",
     "features",
     "knockdown",
     "leaderboard",

@@ -4,7 +4,7 @@ Files come from strangers: they are read as data, looked at before they are open
 broken does not stop the others. What is published holds means only, never values per perturbation.
 
 Taught in: notebooks/16_run_your_own_leaderboard.
-Needs: cells.py, files.py, leaderboard.py, scoring.py, splits.py, storage.py and what these need.
+Needs: cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py, storage.py and what these need.
 
 >>> change_problems(["A submissions/ada/2026-03-01.h5ad"], today=date(2026, 3, 1))
 []
@@ -48,6 +48,7 @@ from .cells import (
 )
 from .files import replacing, write_whole
 from .leaderboard import board
+from .presets import get_preset
 from .scoring import ScoreCard
 from .splits import few_shot_split
 from .storage import unreadable
@@ -169,7 +170,10 @@ def prepare(
     known, truth = (_part(cells, labels, [control, *names], control) for names in deal)
     n_cells = labels[labels.isin(deal.query)].value_counts().sort_index()
     n_cells = n_cells.rename_axis("target_gene").rename("n_cells")
-    card = scoring.score(scoring.official_baseline(known, n_cells=n_cells), truth, preset)
+    if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate beside it
+        card = scoring.baseline(truth, preset)
+    else:
+        card = scoring.score(scoring.official_baseline(known, n_cells=n_cells), truth, preset)
     for folder, name, part in ((public, "train", known), (private, "truth", truth)):
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / f"{name}.h5ad") as at:
