@@ -90,6 +90,16 @@ def test_other_words_become_the_contests_own(tmp_path):
     assert (truth.obs["target_gene"] == "non-targeting").sum() == (labels == "ctrl").sum()
 
 
+def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
+    folders = {"public": tmp_path / "a", "private": tmp_path / "b"}
+    cells = make_cells(n_cells=(30, 20, 40, 25, 60))
+    classroom.prepare(cells, **folders, n_known=1, preset="vcc2026")
+    base = ScoreCard.from_json(tmp_path / "b" / "baseline.json")
+    truth = anndata.read_h5ad(tmp_path / "b" / "truth.h5ad")
+    assert base.overall(base) == 0
+    assert scoring.score(truth, truth, "vcc2026").overall(base) > 50
+
+
 def test_awkward_gene_names_survive(tmp_path):
     cells = make_cells()
     cells.var_names = ["NA", "a,b", 'say "x"', *cells.var_names[3:]]

@@ -4,7 +4,8 @@ Files come from strangers: they are read as data, looked at before they are open
 broken does not stop the others. What is published holds means only, never values per perturbation.
 
 Taught in: notebooks/16_run_your_own_leaderboard.
-Needs: cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py, storage.py and what these need.
+Needs: cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py, storage.py and what
+these need.
 
 >>> change_problems(["A submissions/ada/2026-03-01.h5ad"], today=date(2026, 3, 1))
 []

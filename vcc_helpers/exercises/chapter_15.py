@@ -74,20 +74,21 @@ EXERCISES = {
         ),
     ),
     "15-3": Exercise(
-        solution=lambda: _share(0.5, 0.98, 0.04),
-        right="Half-way from the mean to a repeat of the experiment.",
+        solution=lambda: _share(0.3, 0.98, 0.04),
+        right="Nearly three quarters of the way from the mean to a repeat of the experiment.",
         hints=(
             Hint(
-                lambda: 1 - 0.5 / 0.98,
+                lambda: 1 - 0.3 / 0.98,
                 "That takes a perfect 0 for the 1 of the scale, as 2025 did. Here it is the "
                 "replicate.",
             ),
             Hint(
-                lambda: (0.98 - 0.5) / 0.98,
-                "Divide by the distance between baseline and replicate.",
+                lambda: 0.98 - 0.3,
+                "That is a distance from the baseline. Divide it by the baseline's distance from "
+                "the replicate.",
             ),
             Hint(
-                lambda: (0.5 - 0.04) / (0.98 - 0.04),
+                lambda: (0.3 - 0.04) / (0.98 - 0.04),
                 "That is the distance from the replicate. The baseline is the 0.",
             ),
         ),
