@@ -137,7 +137,14 @@ def test_a_leaderboard_of_2026(sample, halves):
     assert ranked.loc["itself", "overall"] == cards["itself"].overall(base)
     doubts = leaderboard.doubt(cards, base, n_boot=200)
     assert (doubts["low"] < doubts["high"]).all()  # finite, too
-    assert "pds_cosine" in leaderboard.board(cards, base, n_boot=50)
+    assert "half" in leaderboard.board(cards, base, n_boot=50)
+
+
+def test_a_replicate_no_better_than_the_mean_makes_no_scale(sample):
+    base = scoring.baseline(sample, RULES)
+    worse = base.anchors.assign(lfc_nmae=base.summary["lfc_nmae"] + 0.1)
+    with pytest.raises(ValueError, match="no scale: .* on lfc_nmae .* against"):
+        base.overall(ScoreCard(base.preset, base.per_perturbation, {}, worse))
 
 
 def test_the_scale_holds_each_metric_within_its_limits():
@@ -178,9 +185,9 @@ def test_a_season_is_nothing_but_its_record():
 
 def test_the_command_scores_and_scales(sample, halves, tmp_path, capsys):
     files = [str(tmp_path / name) for name in ("pred.h5ad", "real.h5ad")]
-    for cells, file in zip(halves, files, strict=True):
+    for cells, file in zip((halves[0], sample), files, strict=True):
         cells.to_memory().write_h5ad(file)
-    base = scoring.baseline(halves[1], RULES)
+    base = scoring.baseline(sample, RULES)
     base.to_json(tmp_path / "base.json")
     extra = ["--preset", RULES, "--baseline", str(tmp_path / "base.json")]
     assert cli.main(["score", *files, *extra, "--json", str(tmp_path / "card.json")]) == 0

@@ -173,6 +173,7 @@ def prepare(
     n_cells = n_cells.rename_axis("target_gene").rename("n_cells")
     if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate beside it
         card = scoring.baseline(truth, preset)
+        _ = card.scale  # or there is none, and no board
     else:
         card = scoring.score(scoring.official_baseline(known, n_cells=n_cells), truth, preset)
     for folder, name, part in ((public, "train", known), (private, "truth", truth)):

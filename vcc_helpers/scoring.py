@@ -113,7 +113,8 @@ class ScoreCard:
         Raises
         ------
         ValueError
-            The rules take a replicate for 1, and this card has none beside it.
+            The rules take a replicate for 1, and this card has none beside it, or one that is no
+            better on some metric.
         """
         rules = PRESETS.get(self.preset, VCC2025)
         if rules.top == "perfect":
@@ -124,7 +125,15 @@ class ScoreCard:
                 "this baseline was scored without; make it with "
                 f"scoring.baseline(real, {rules.name!r})"
             )
-        return self.anchors.loc[REPLICATE], rules.limits
+        top, mean = self.anchors.loc[REPLICATE], self.summary
+        gain = {n: (top[n] - mean[n]) * (1 if metrics.BEST[n] else -1) for n in rules.limits}
+        if bad := [name for name, by in gain.items() if not by > 0]:
+            ends = ", ".join(f"{n} {top[n]:.3g} against {mean[n]:.3g}" for n in bad)
+            raise ValueError(
+                f"no scale: a repeat of the experiment is no better than the mean on {ends}; the "
+                "truth needs more cells, or more perturbations with an effect"
+            )
+        return top, rules.limits
 
     def to_dict(self) -> dict:
         """Return the card as plain numbers and strings, in the layout of the JSON file.
