@@ -113,7 +113,8 @@ class Contrast(NamedTuple):
     counts, scaled_mean, sampling
         Of counts, where :attr:`Question.bulk_target_sum` asks for them, else without a row: their
         sum, the mean of the scaled values before the logarithm, and the sampling variance of
-        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64.
+        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64; the
+        last is 0 for controls of another file.
     """
 
     groups: pd.Index
@@ -706,8 +707,13 @@ class _Sums(NamedTuple):
     def empty(cls, n_genes: int, dtype: np.dtype) -> _Sums:
         return cls(*(np.zeros(n_genes, dtype if name == "mean" else "f8") for name in cls._fields))
 
-    def count(self, pieces: Callable[[], Iterator], scaling, genes: slice, total: float) -> None:
-        """Sum counts and scaled values, cell by cell, and estimate their sampling variance."""
+    def count(
+        self, pieces: Callable[[], Iterator], scaling, genes: slice, total: float | None
+    ) -> None:
+        """Sum counts and scaled values, cell by cell, and estimate their sampling variance.
+
+        That only where there is a total to scale to: it takes most of the time.
+        """
         from . import kernels
 
         n_cells, size, spare = 0, 0.0, np.zeros((2, 1, len(self.counts)))
@@ -719,8 +725,9 @@ class _Sums(NamedTuple):
             kernels.add_rows(kept.data / each, kept.indices, kept.indptr, group, *spare)
             n_cells, size = n_cells + kept.shape[0], size + here.library_size[rows].sum()
         self.scaled[:] = spare[0, 0]
-        left_out = _left_out(pieces(), scaling, genes)
-        self.sampling[:] = jackknife(self.counts, size, left_out, n_cells, target_sum=total)
+        if total:
+            left_out = _left_out(pieces(), scaling, genes)
+            self.sampling[:] = jackknife(self.counts, size, left_out, n_cells, target_sum=total)
 
     def add_up(self, part: slice, tile: np.ndarray) -> None:
         """Sum the cells, in their order; twice, once in the precision of the data."""
@@ -744,8 +751,8 @@ def _control_sums(source, scaling, genes: slice, job: _Job) -> tuple[Controls, _
     pieces = partial(source, job.control)
     blocks = _collect(pieces(), scaling, genes, job.dtype, threads=job.threads)
     sums = _Sums.empty(genes.stop - genes.start, job.dtype)
-    if job.question.bulk_target_sum:
-        sums.count(pieces, scaling, genes, job.question.bulk_target_sum)
+    if total := job.question.bulk_target_sum:
+        sums.count(pieces, scaling, genes, None if job.reference else total)  # done where they are
     return sort_controls(blocks, threads=job.threads, look=sums.add_up), sums
 
 
