@@ -221,7 +221,7 @@ def random_counts_case(seed: int) -> Case:
     precision and order.
     """
     rng = np.random.default_rng([seed, 2026])
-    n_genes, n_perts = int(rng.integers(20, 120)), int(rng.integers(2, 25))
+    n_genes, n_perts = int(rng.integers(30, 120)), int(rng.integers(2, 25))
     genes = np.array([f"G{i}" for i in rng.permutation(n_genes)])
     names = np.unique([genes[0], *_names(rng, n_perts, genes)])
     basal = rng.gamma(0.5, rng.choice([2.0, 20.0]), n_genes)

@@ -79,6 +79,13 @@ def test_labels_that_are_no_genes_are_refused(halves):
         score(*pair, RULES)
 
 
+def test_a_panel_of_targets_only_is_refused(halves):
+    names = halves[0].obs["target_gene"].unique()
+    pair = [half[:, half.var_names.isin(names)] for half in halves]
+    with pytest.raises(ValueError, match="real: each of the 1 genes is a target"):
+        score(*pair, RULES)
+
+
 @pytest.mark.parametrize("how", ["memory", "path", "sorted", "float64", "cache", "zarr"])
 def test_every_path_gives_the_same_bits(sample, halves, card, how, tmp_path):
     pred, real = halves

@@ -319,6 +319,11 @@ def _check_pair(pred, real, perturbation_key: str, control: str, rules: Preset) 
             f"is {min(targets[targets != control])!r}, the first gene {real.var_names[0]!r}; "
             f"{rules.name} leaves the silenced genes out: label cells by gene symbol"
         )
+    if rules.leave_out_own_gene and real.var_names.isin(targets).all():
+        raise ValueError(
+            f"real: each of the {real.n_vars} genes is a target, and {rules.name} leaves the genes "
+            "of all targets out, so that none is left to compare; give cells with more genes"
+        )
 
 
 def digest(
