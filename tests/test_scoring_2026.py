@@ -147,6 +147,14 @@ def test_a_leaderboard_of_2026(sample, halves):
     assert "half" in leaderboard.board(cards, base, n_boot=50)
 
 
+def test_the_ends_of_a_measured_scale_are_not_drawn_anew(sample):
+    """An entry that is equally good everywhere has no doubt, however the baseline varies."""
+    base = scoring.baseline(sample, RULES)
+    even = base.per_perturbation.assign(**base.anchors.loc[scoring.REPLICATE].to_dict())
+    found = leaderboard.doubt({"even": ScoreCard(RULES, even)}, base, n_boot=50)
+    np.testing.assert_allclose(found.loc["even", ["overall", "low", "high"]].astype(float), 100)
+
+
 def test_a_replicate_no_better_than_the_mean_makes_no_scale(sample):
     base = scoring.baseline(sample, RULES)
     worse = base.anchors.assign(lfc_nmae=base.summary["lfc_nmae"] + 0.1)

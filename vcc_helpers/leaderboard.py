@@ -116,7 +116,8 @@ def doubt(
     makes a perturbation hard for everybody drops out of the comparison. The DES of a perturbation
     depends on the others of its file through the pooled false discovery rate, and PDS is a rank
     among them; both are taken as they are. The squared error of 2026 is one number of the whole
-    panel, so its doubt is not in the intervals.
+    panel, so its doubt is not in the intervals; and the two ends of its scale, baseline and
+    replicate, are taken as given, as that contest gives them.
 
     Taught in: notebooks/13_choose_and_compare_models.
     """
@@ -312,11 +313,13 @@ def _drawn_overall(cards, baseline: ScoreCard, n_boot: int, seed: int) -> np.nda
     names = baseline.per_perturbation.index
     rows = np.random.default_rng(seed).integers(len(names), size=(n_boot, len(names)))
     shares, (best, limits) = [], baseline.scale
+    measured_once = best is not metrics.BEST  # both ends of a scale up to a replicate are given
     for metric in limits:
         of = {name: card.per_perturbation.loc[names, metric] for name, card in cards.items()}
         mean = np.stack([_means(of[name].to_numpy()[rows]) for name in cards], axis=1)
         base = _means(baseline.per_perturbation[metric].to_numpy()[rows])[:, None]
-        share = metrics.scaled(mean, base, best[metric], limits[metric])
+        zero = baseline.summary[metric] if measured_once else base
+        share = metrics.scaled(mean, zero, best[metric], limits[metric])
         shares.append(np.where(np.isnan(base), np.nan, share))  # nothing drawn has that metric
     return 100 * np.nanmean(shares, axis=0)
 
