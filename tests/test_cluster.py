@@ -57,6 +57,17 @@ def test_a_score_through_the_cluster(client, tmp_path):
     np.testing.assert_array_equal(score(*pair, client=client).per_perturbation, expected)
 
 
+def test_the_rules_of_2026_through_the_cluster(client, tmp_path):
+    """The controls are another file's, and counts are summed: by the workers, too."""
+    pair = []
+    for seed in (0, 1):
+        pair.append(tmp_path / f"{seed}.h5ad")
+        make_cells(seed).write_h5ad(pair[-1])
+    expected = score(*pair, "vcc2026").per_perturbation
+    found = score(*pair, "vcc2026", client=client).per_perturbation
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_little_memory_on_the_cluster(client, tmp_path, monkeypatch):
     for name, value in (("LIBRARIES", 0), ("RESULT", 0), ("LEAST_BLOCK", 1), ("FEWEST_GENES", 8)):
         monkeypatch.setattr(module, name, value)

@@ -1,12 +1,15 @@
 """The rules of 2026: what is refused, whose controls count, and the scale of the overall score."""
 
 import ast
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vcc_helpers import cli, datasets, leaderboard, metrics, presets, scoring
+from vcc_helpers.contrast import Question, contrast
+from vcc_helpers.ranksum import benjamini_hochberg
 from vcc_helpers.scoring import ScoreCard, score
 
 RULES = "vcc2026"
@@ -109,6 +112,30 @@ def test_every_path_gives_the_same_bits(sample, halves, card, how, tmp_path):
     for _ in range(2 if how == "cache" else 1):
         found = score(pred, real, RULES, **kw)
         assert found.per_perturbation.equals(card.per_perturbation)
+
+
+def test_the_family_of_a_rate_is_the_records_choice(sample):
+    """Pooled over a file or taken for each perturbation, in either season."""
+    for rules in (presets.VCC2025, presets.VCC2026):
+        file, each = (
+            scoring.digest(sample, replace(rules, fdr_family=family)).de
+            for family in ("file", "perturbation")
+        )
+        tested = ~np.isnan(each.log2_fold_change[0])
+        for row in range(len(each.p_value)):
+            alone = benjamini_hochberg(each.p_value[row, tested])
+            np.testing.assert_allclose(each.fdr[row, tested], alone, rtol=1e-6)
+        assert (file.fdr != each.fdr).any()
+
+
+def test_controls_of_another_file_need_its_genes_and_a_scale(halves):
+    pred, real = halves
+    question = Question(counts_only=True, target_sum=1e6)
+    with pytest.raises(ValueError, match="need counts on both sides and one scale"):
+        contrast(pred, controls=real)
+    with pytest.raises(ValueError, match="controls: other genes than cells"):
+        contrast(pred, controls=real[:, real.var_names[::-1]], question=question)
+    assert contrast(pred, controls=real, question=question).p_value.shape == (5, 1000)
 
 
 def test_a_cache_keeps_seasons_apart(halves, card, tmp_path):

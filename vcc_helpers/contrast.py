@@ -186,6 +186,16 @@ class _Reference(NamedTuple):
         rows = np.flatnonzero(labels_of(cells, perturbation_key) == control)
         return cls(cells, _path_of(source), rows, int(most_entries(cells)[rows].sum()))
 
+    def check(self, cells: anndata.AnnData, question: Question, name: str) -> None:
+        """Raise unless these controls can be held against those cells."""
+        if not np.array_equal(self.cells.var_names, cells.var_names):
+            raise ValueError(f"controls: other genes than {name}; expected the same, in one order")
+        if question.target_sum is None or not question.counts_only:
+            raise ValueError(
+                "controls of another file need counts on both sides and one scale for all; give a "
+                "question with counts_only and a target_sum"
+            )
+
     def pieces(self) -> Iterator:
         """Take the controls down a few at a time."""
         return _pieces_of(self.cells, self.rows)
@@ -279,6 +289,7 @@ class _Job(NamedTuple):
         if controls is not None:
             stamp += _stamp(_path_of(controls))
             reference = _Reference.of(controls, **keys, control=control)
+            reference.check(cells, question, name)
         groups = pd.Index(sorted({*labels, control}), dtype=object)
         place, codes = int(groups.get_loc(control)), groups.get_indexer(labels)
         if reference:
@@ -359,7 +370,8 @@ def contrast(
         How the values are looked at; as the rules of 2025 do, by default.
     controls
         Cells, or a file, whose controls take the place of those of `cells`, which may then lack
-        them; over the same genes, and counts. They are read once more.
+        them; over the same genes. Both must be counts, scaled to one `target_sum`. These rows are
+        read twice more.
 
     Returns
     -------

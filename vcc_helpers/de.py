@@ -131,7 +131,9 @@ def de_table(
     return de_of_contrast(found, fdr=fdr, clip=clip)
 
 
-def de_of_contrast(found: Contrast, *, fdr: float = 0.05, clip: float = 20.0) -> DETable:
+def de_of_contrast(
+    found: Contrast, *, fdr: float = 0.05, clip: float = 20.0, fdr_family: str = "file"
+) -> DETable:
     """Make the table from what :func:`~vcc_helpers.contrast.contrast` found.
 
     Parameters
@@ -140,6 +142,9 @@ def de_of_contrast(found: Contrast, *, fdr: float = 0.05, clip: float = 20.0) ->
         Means and p-values of every perturbation.
     fdr, clip
         As for :func:`de_table`.
+    fdr_family
+        Which tests a rate is taken over: those of the whole ``"file"``, or of each
+        ``"perturbation"``.
 
     Returns
     -------
@@ -157,15 +162,26 @@ def de_of_contrast(found: Contrast, *, fdr: float = 0.05, clip: float = 20.0) ->
         perturbations=found.groups[~is_control],
         genes=found.genes,
         p_value=found.p_value,
-        fdr=benjamini_hochberg(found.p_value).astype(np.float32),
+        fdr=_rates(found.p_value, fdr_family).astype(np.float32),
         fold_change=ratio.astype(np.float32),
         log2_fold_change=log2(ratio),
         threshold=fdr,
     )
 
 
+def _rates(p_value: np.ndarray, family: str) -> np.ndarray:
+    if family == "file":
+        return benjamini_hochberg(p_value)
+    return np.array([benjamini_hochberg(row) for row in p_value]).reshape(p_value.shape)
+
+
 def de_of_counts(
-    found: Contrast, *, fdr: float = 0.05, pseudocount: float = 1e-9, least_cpm: float = 5.0
+    found: Contrast,
+    *,
+    fdr: float = 0.05,
+    pseudocount: float = 1e-9,
+    least_cpm: float = 5.0,
+    fdr_family: str = "perturbation",
 ) -> DETable:
     """Make the table by the rules of 2026, from a contrast that counted.
 
@@ -180,12 +196,13 @@ def de_of_counts(
     least_cpm
         Only genes with more than this in the controls are tested; the others have a p-value and a
         rate of 1, and NaN for a fold change.
+    fdr_family
+        As for :func:`de_of_contrast`.
 
     Returns
     -------
     DETable
-        Perturbations sorted by name, float64. The false discovery rate of each perturbation is
-        taken over its own tests.
+        Perturbations sorted by name, float64.
 
     Notes
     -----
@@ -199,8 +216,7 @@ def de_of_counts(
     tested = base > least_cpm
     p_value = np.where(tested, found.p_value, 1.0)
     rate = np.ones_like(p_value)
-    for row, p in zip(rate, p_value, strict=True):
-        row[tested] = benjamini_hochberg(p[tested])
+    rate[:, tested] = _rates(p_value[:, tested], fdr_family)
     ratio = np.where(tested, (cpm + pseudocount) / (base + pseudocount), np.nan)
     names = found.groups[~is_control], found.genes
     return DETable(*names, p_value, rate, ratio, np.log2(ratio), threshold=fdr)

@@ -361,14 +361,15 @@ def digest(
     found = contrast(cells, name=name, question=Question(**asked), **settings)
     names = pd.Index(found.groups.astype(str))
     obs, var = pd.DataFrame({"n_cells": found.n_cells}, names), pd.DataFrame(index=found.genes)
+    call = {"fdr": rules.fdr, "fdr_family": rules.fdr_family}
     if not rules.bulk_target_sum:
         bulk = anndata.AnnData(found.mean, obs, var, layers={"variance": found.variance})
-        return Digest(bulk, de_of_contrast(found, fdr=rules.fdr, clip=rules.fold_change_clip))
+        return Digest(bulk, de_of_contrast(found, clip=rules.fold_change_clip, **call))
     size = found.counts.sum(axis=1, keepdims=True)
     profile = np.log1p(rules.bulk_target_sum / np.where(size > 0, size, 1) * found.counts)
     obs["sampling"] = np.maximum(found.sampling.sum(axis=1), 0)
-    limits = {"pseudocount": rules.pseudocount, "least_cpm": rules.least_cpm}
-    return Digest(anndata.AnnData(profile, obs, var), de_of_counts(found, fdr=rules.fdr, **limits))
+    call |= {"pseudocount": rules.pseudocount, "least_cpm": rules.least_cpm}
+    return Digest(anndata.AnnData(profile, obs, var), de_of_counts(found, **call))
 
 
 class _Pair(NamedTuple):
