@@ -34,11 +34,11 @@ def _curve(preset: str, factor: float) -> float:
 
 
 @cache
-def _deal():
+def _deal(seed: int = 1):
     screen = load_hipsc_screen()
     day = {d: screen[screen.obs["day"] == d] for d in (2, 3, 4, 5)}
     sources = {f"day {d}": effects(pseudobulk(day[d])) for d in (2, 3, 4)}
-    fold = splits.few_shot_split(sources["day 4"].obs_names, n_support=10, seed=1)
+    fold = splits.few_shot_split(sources["day 4"].obs_names, n_support=10, seed=seed)
     known, real = (
         day[5][day[5].obs["target_gene"].isin(["non-targeting", *names])].copy() for names in fold
     )
@@ -48,7 +48,7 @@ def _deal():
         controls=known[known.obs["target_gene"] == "non-targeting"].copy(),
         n_cells=real.obs["target_gene"].astype(str).value_counts()[fold.query],
         target_sum=np.median(np.ravel(known.X.sum(axis=1))),
-        seed=1,
+        seed=seed,
     )
     return honest, real
 
