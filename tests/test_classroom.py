@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import tarfile
 from datetime import date
 from pathlib import Path
 
@@ -17,7 +15,7 @@ import pytest
 import yaml
 from conftest import make_cells
 
-from vcc_helpers import classroom, scoring
+from vcc_helpers import archive, classroom, scoring
 from vcc_helpers.scoring import ScoreCard
 
 TODAY = date(2026, 3, 9)
@@ -318,61 +316,11 @@ def test_an_error_that_nobody_foresaw_shows_no_inside(kit, handed_in, tmp_path, 
     assert set(found.refused.values()) == {"cannot be read (RuntimeError)"}
 
 
-def pack(path, members):
-    with tarfile.open(path, "w") as archive:
-        for name, source in members.items():
-            archive.add(source, arcname=name)
-
-
-needs_zstd = pytest.mark.skipif(shutil.which("zstd") is None, reason="the program zstd is missing")
-
-
-def zst(source, target):
-    subprocess.run(["zstd", "-q", "-f", str(source), "-o", str(target)], check=True)
-    return target
-
-
-@needs_zstd
 def test_a_vcc_scores_as_its_h5ad(kit, handed_in, tmp_path):
-    packed = zst(kit / "noisy.h5ad", tmp_path / "p.zst")
-    pack(handed_in / "bob" / "2026-03-02.vcc", {"pred.h5ad.zst": packed, "watermark.txt": SCRIPT})
+    archive.pack(kit / "noisy.h5ad", handed_in / "bob" / "2026-03-02.vcc")
     cards = score(kit, handed_in, tmp_path / "cache").cards
     by_name = {entry.name: card.per_perturbation for entry, card in cards.items()}
     pd.testing.assert_frame_equal(by_name["ada, 2026-03-01"], by_name["bob, 2026-03-02"])
-
-
-@needs_zstd
-def test_bad_archives(kit, tmp_path):
-    good, bomb, text = (tmp_path / name for name in ("good", "bomb", "text"))
-    zst(kit / "mean.h5ad", good)
-    text.write_bytes(bytes(2 * 10**7))
-    zst(text, bomb)
-    cases = {
-        "a": ({"../../pred.h5ad.zst": good}, None),
-        "b": ({"pred.h5ad.zst": bomb}, "unpacked so far: .* more than the 5 allowed"),
-        "c": (
-            {"pred.h5ad.zst": text},
-            "pred.h5ad.zst: 20 MB, more than the 5 allowed|the file: 20",
-        ),
-        "d": ({"pred.h5ad.zst": SCRIPT}, "is damaged"),
-        "e": ({"watermark.txt": SCRIPT}, "0 files .h5ad.zst"),
-        "f": ({"a.h5ad.zst": good, "b.h5ad.zst": good}, "2 files .h5ad.zst"),
-    }
-    before = set(tmp_path.parent.iterdir())
-    for name, (members, says) in cases.items():
-        path = tmp_path / f"{name}.vcc"
-        pack(path, members)
-        if says is None:
-            with classroom.opened(path, size_limit="5MB") as inner:
-                assert inner.name == "cells.h5ad"
-            assert not inner.exists()
-        else:
-            with pytest.raises(ValueError, match=says), classroom.opened(path, size_limit="5MB"):
-                pass
-    (tmp_path / "g.vcc").write_text("no archive" * 200)
-    with pytest.raises(ValueError, match="no readable .vcc"), classroom.opened(tmp_path / "g.vcc"):
-        pass
-    assert set(tmp_path.parent.iterdir()) == before
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 import set_repository
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -238,7 +239,7 @@ def test_lock_holds_no_addresses_and_covers_every_requirement():
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     locked = {}
     for line in lines:
-        locked.setdefault(Requirement(line).name.lower(), []).append(Requirement(line))
+        locked.setdefault(canonicalize_name(Requirement(line).name), []).append(Requirement(line))
     wanted = requirements(extras=("plot", "book", "test", "oracle"))
     for version in ["3.11.9", "3.12.9", "3.13.9"]:
         here = {
@@ -250,7 +251,7 @@ def test_lock_holds_no_addresses_and_covers_every_requirement():
             if requirement.marker and not requirement.marker.evaluate(here):
                 continue
             fitting = [
-                lock for lock in locked.get(name.lower(), [])
+                lock for lock in locked.get(canonicalize_name(name), [])
                 if lock.marker is None or lock.marker.evaluate(here)
             ]  # fmt: skip
             assert len(fitting) == 1, (name, version)

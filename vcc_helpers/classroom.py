@@ -4,7 +4,7 @@ Files come from strangers: they are read as data, looked at before they are open
 broken does not stop the others. What is published holds means only, never values per perturbation.
 
 Taught in: notebooks/16_run_your_own_leaderboard.
-Needs: cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py, storage.py and what
+Needs: archive.py, cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py and what
 these need.
 
 >>> change_problems(["A submissions/ada/2026-03-01.h5ad"], today=date(2026, 3, 1))
@@ -16,9 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import subprocess
-import tarfile
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,12 +26,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import anndata
-import h5py
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
 from . import scoring
+from .archive import opened
 from .cells import (
     CONTROL,
     PERTURBATION_KEY,
@@ -43,7 +40,6 @@ from .cells import (
     inspect_values,
     labels_of,
     open_cells,
-    parse_memory,
     read_rows,
     some_of,
 )
@@ -52,7 +48,6 @@ from .leaderboard import board
 from .presets import get_preset
 from .scoring import ScoreCard
 from .splits import few_shot_split
-from .storage import unreadable
 
 TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
@@ -354,7 +349,7 @@ def check_folder(
     today
         As for :func:`read_folder`.
     size_limit
-        As for :func:`opened`.
+        As for :func:`~vcc_helpers.archive.opened`.
 
     Returns
     -------
@@ -390,112 +385,6 @@ def _stand_in(task: Path) -> anndata.AnnData:
     obs = pd.DataFrame({PERTURBATION_KEY: labels}, index=[f"cell {i}" for i in range(len(labels))])
     empty = sparse.csr_matrix((len(labels), len(genes)), dtype=np.float32)
     return anndata.AnnData(empty, obs=obs, var=pd.DataFrame(index=pd.Index(genes.tolist())))
-
-
-@contextmanager
-def opened(path: str | Path, *, size_limit: int | float | str = "2GB") -> Iterator[Path]:
-    """Yield the ``.h5ad`` of a submission, once nothing in it leads outside.
-
-    Parameters
-    ----------
-    path
-        An ``.h5ad``, or a ``.vcc``: a tar archive with one ``.h5ad.zst``, which is unpacked to a
-        temporary folder with the program zstd.
-    size_limit
-        Most bytes for the file, for what it unpacks to, and for the arrays it declares.
-
-    Yields
-    ------
-    Path
-        A file of plain data.
-
-    Raises
-    ------
-    ValueError
-        The file is too large, damaged, or refers to other files.
-
-    Notes
-    -----
-    An HDF5 file can show the content of another one as its own, through an external link, a
-    virtual dataset or external storage. A prediction could so show the truth.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
-    """
-    path, limit = Path(path), parse_memory(size_limit)
-    _check_size(path.stat().st_size, limit, "the file")
-    with tempfile.TemporaryDirectory() as scratch:
-        inner = _unpack(path, Path(scratch), limit) if path.suffix == ".vcc" else path
-        if not h5py.is_hdf5(inner):
-            raise ValueError("not an HDF5 file; write it with AnnData.write_h5ad")
-        _check_plain(inner, limit)
-        yield inner
-
-
-def _check_size(size: int, limit: int, what: str) -> None:
-    if size > limit:
-        raise ValueError(f"{what}: {size / 1e6:,.0f} MB, more than the {limit / 1e6:,.0f} allowed")
-
-
-def _unpack(path: Path, scratch: Path, limit: int) -> Path:
-    """Unpack the one compressed file of a ``.vcc`` under a name of ours."""
-    try:
-        with tarfile.open(path, "r:") as archive:
-            inside = [m for m in archive if m.isfile() and m.name.endswith(".h5ad.zst")]
-            if len(inside) != 1:
-                raise ValueError(f"{len(inside)} files .h5ad.zst in the archive; expected one")
-            _check_size(inside[0].size, limit, inside[0].name)
-            with open(scratch / "packed.zst", "wb") as packed:
-                shutil.copyfileobj(archive.extractfile(inside[0]), packed)
-    except tarfile.TarError as error:
-        raise ValueError(f"no readable .vcc archive ({error}); make it anew") from error
-    _unzstd(scratch / "packed.zst", scratch / "cells.h5ad", limit)
-    return scratch / "cells.h5ad"
-
-
-def _unzstd(packed: Path, out: Path, limit: int) -> None:
-    program = shutil.which("zstd")
-    if program is None:
-        raise ValueError("a .vcc needs the program zstd, which is missing here; hand in an .h5ad")
-    command = [program, "--decompress", "--stdout", "--quiet", str(packed)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        with open(out, "wb") as file:
-            # a few kilobytes can unpack to terabytes: count while they come
-            while block := process.stdout.read(2**20):
-                file.write(block)
-                if file.tell() > limit:
-                    process.kill()
-                    _check_size(file.tell(), limit, "unpacked so far")
-    if process.returncode:
-        raise ValueError("the archive's .h5ad.zst is damaged; make it anew")
-
-
-def _check_plain(path: Path, limit: int) -> None:
-    """Raise unless an HDF5 file holds nothing but data of its own, of a bearable size."""
-    total, seen = 0, set()
-    try:
-        with h5py.File(path, "r") as file:
-            waiting = [file["/"]]
-            while waiting:
-                for item in _plain_items(waiting.pop()):
-                    place = h5py.h5o.get_info(item.id).addr
-                    if isinstance(item, h5py.Group) and place not in seen:
-                        waiting.append(item)
-                    elif isinstance(item, h5py.Dataset) and item.size:
-                        total += item.size * item.dtype.itemsize
-                    seen.add(place)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise unreadable(path, error) from error
-    _check_size(total, limit, "its arrays")
-
-
-def _plain_items(group: h5py.Group) -> Iterator[h5py.HLObject]:
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{group.name}: {name!r} is a link; expected plain data")
-        item = group[name]
-        if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
-            raise ValueError(f"{item.name} shows another file; expected plain data")
-        yield item
 
 
 @contextmanager
@@ -535,7 +424,8 @@ def score_folder(
         Private folder for what is finished: cards by the content of both files, and which file a
         team's day was scored with. Remove it, and all is computed anew.
     today, size_limit, memory
-        As for :func:`read_folder`, :func:`opened` and :func:`~vcc_helpers.scoring.score`.
+        As for :func:`read_folder`, :func:`~vcc_helpers.archive.opened` and
+        :func:`~vcc_helpers.scoring.score`.
 
     Returns
     -------

@@ -608,3 +608,35 @@ def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matri
     shape = (matrix.shape[0], right - left)
     slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
     return _sound(slab).tocsr()
+
+
+def append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
+    """Fill the empty CSR matrix of an open ``.h5ad``, a block of rows at a time.
+
+    Parameters
+    ----------
+    matrix
+        The group ``X`` of a file that AnnData wrote, ``(n_cells, n_genes)``, without entries.
+    blocks
+        First row and rows of each block, in rising order; every cell once.
+
+    Notes
+    -----
+    The types are those of the empty matrix; row pointers are int64.
+
+    Taught in: notebooks/17_check_and_pack.
+    """
+    n_cells = matrix["indptr"].shape[0] - 1
+    for name in ("data", "indices"):
+        dtype = matrix[name].dtype
+        del matrix[name]
+        matrix.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(2**18,))
+    del matrix["indptr"]
+    indptr = np.zeros(n_cells + 1, dtype=np.int64)
+    for start, block in blocks:
+        stop, filled = start + block.shape[0], indptr[start]
+        for name in ("data", "indices"):
+            matrix[name].resize((filled + block.nnz,))
+            matrix[name][filled:] = getattr(block, name)
+        indptr[start + 1 : stop + 1] = filled + block.indptr[1:].astype(np.int64)
+    matrix.create_dataset("indptr", data=indptr)

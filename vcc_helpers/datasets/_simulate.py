@@ -5,7 +5,7 @@ larger than memory. What is drawn here is tuned to figures of the real H1 screen
 all genes are called ``SIM...``: nothing here is a measurement.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../files.py.
+Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../files.py, ../storage.py.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.contexts["H1"].n_vars, len(world.split["train"])
@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from ..cells import CONTROL, PERTURBATION_KEY
 from ..files import replacing
+from ..storage import append_rows
 from . import _cache
 from ._cells import draw_counts, draw_roster, expected_effects
 from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe
@@ -265,6 +266,7 @@ def _write_part(path: Path, recipe: Recipe, context: str, part: str, progress: b
     order = _shuffled(recipe, context, _cells_of(recipe, roster, part))
     obs = _labels(recipe, context, roster.loc[order])
     empty = sparse.csr_matrix((len(order), recipe.size.n_genes), dtype=np.float32)
+    depth = np.zeros(len(order))
     frame = AnnData(empty, obs=obs, var=_gene_table(recipe), uns=_marks(recipe, context))
     with (
         replacing(path) as unfinished,
@@ -272,27 +274,17 @@ def _write_part(path: Path, recipe: Recipe, context: str, part: str, progress: b
     ):
         frame.write_h5ad(unfinished)
         with h5py.File(unfinished, "r+") as file:
-            depth = _stream(file["X"], _blocks(recipe, context, roster, order, bar))
+            blocks = _blocks(recipe, context, roster, order, bar)
+            append_rows(file["X"], _noting_depth(blocks, depth))
     return pd.Series(depth, index=obs[PERTURBATION_KEY].astype(str))
 
 
-def _stream(matrix: h5py.Group, blocks: Iterator[tuple[int, sparse.csr_matrix]]) -> np.ndarray:
-    """Append blocks of rows to the empty matrix of a standard file; return the cells' depths."""
-    n_cells = matrix["indptr"].shape[0] - 1
-    for name, dtype in (("data", np.float32), ("indices", np.int32)):
-        del matrix[name]
-        matrix.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(2**18,))
-    del matrix["indptr"]
-    indptr, depth = np.zeros(n_cells + 1, dtype=np.int64), np.zeros(n_cells)
+def _noting_depth(blocks, depth: np.ndarray) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    """Pass blocks on, and write the cells' depths to `depth`."""
     for start, counts in blocks:
-        stop, filled = start + counts.shape[0], indptr[start]
-        for name in ("data", "indices"):
-            matrix[name].resize((filled + counts.nnz,))
-            matrix[name][filled:] = getattr(counts, name)
-        indptr[start + 1 : stop + 1] = filled + counts.indptr[1:].astype(np.int64)
-        depth[start:stop] = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-    matrix.create_dataset("indptr", data=indptr)
-    return depth
+        total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
+        depth[start : start + len(total)] = total
+        yield start, counts
 
 
 def _blocks(

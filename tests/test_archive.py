@@ -1,0 +1,223 @@
+"""Archives: what is packed comes back, and what is made to harm does not."""
+
+import io
+import tarfile
+
+import anndata
+import h5py
+import numpy as np
+import pytest
+from backports import zstd
+from conftest import make_cells
+
+from vcc_helpers import archive
+
+LIMIT = "5MB"
+
+
+@pytest.fixture(scope="module")
+def h5ad(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cells") / "pred.h5ad"
+    make_cells(0).write_h5ad(path)
+    return path
+
+
+@pytest.fixture
+def packed(h5ad):
+    return zstd.compress(h5ad.read_bytes())
+
+
+def tar(path, members, **kw):
+    """Write an archive of names and bytes, or of ready members."""
+    with tarfile.open(path, "w", **kw) as file:
+        for name, content in members:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = info.size or len(content)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def refused(path, match, *, limit=LIMIT):
+    with pytest.raises(ValueError, match=match), archive.opened(path, size_limit=limit):
+        pass
+
+
+# What comes back
+
+
+def test_what_is_packed_comes_back(h5ad, tmp_path):
+    path = archive.pack(h5ad, tmp_path / "p.vcc")
+    with archive.opened(path) as inner:
+        assert inner.read_bytes() == h5ad.read_bytes()
+    assert not inner.exists()
+    out = archive.unpack(path, tmp_path / "out.h5ad")
+    assert out.read_bytes() == h5ad.read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5ad", "p.vcc"]
+
+
+def test_the_layout_is_the_official_one(h5ad, tmp_path):
+    path = archive.pack(h5ad, tmp_path / "p.vcc")
+    with tarfile.open(path, "r:") as file:
+        members = file.getmembers()
+        assert [m.name for m in members] == ["pred.h5ad.zst", "watermark.txt"]
+        assert file.extractfile(members[1]).read() == b"vcc-prep"
+        frame = file.extractfile(members[0]).read()
+    info = zstd.get_frame_info(frame)
+    assert info.decompressed_size == h5ad.stat().st_size
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
+
+
+@pytest.mark.parametrize("layout", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+@pytest.mark.parametrize(
+    "name", ["pred.h5ad.zst", "./pred.h5ad.zst", "über/" + "x" * 60 + ".h5ad.zst"]
+)
+def test_archives_of_other_programs_are_read(name, layout, packed, h5ad, tmp_path):
+    members = [("._pred.h5ad.zst", b"what macOS adds"), (name, packed), ("watermark.txt", b"other")]
+    path = tar(tmp_path / "p.vcc", members, format=layout)
+    assert archive.unpack(path, tmp_path / "o").read_bytes() == h5ad.read_bytes()
+
+
+def test_several_frames_are_one_file(h5ad, tmp_path):
+    data = h5ad.read_bytes()
+    frames = b"".join(zstd.compress(data[i : i + 10_000]) for i in range(0, len(data), 10_000))
+    path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
+    assert archive.unpack(path, tmp_path / "o").read_bytes() == data
+
+
+def test_an_h5ad_is_opened_where_it_lies(h5ad):
+    with archive.opened(h5ad) as inner:
+        assert inner == h5ad
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "name", ["../../pred.h5ad.zst", "/etc/pred.h5ad.zst", "C:\\pred.h5ad.zst", "a/../../b.h5ad.zst"]
+)
+def test_names_that_lead_outside_are_never_used(name, packed, tmp_path):
+    before = set(tmp_path.parent.rglob("*"))
+    with archive.opened(tar(tmp_path / "p.vcc", [(name, packed)])) as inner:
+        assert inner.name == "cells.h5ad"
+        assert anndata.read_h5ad(inner).n_obs == 131
+    assert set(tmp_path.parent.rglob("*")) - before == {tmp_path / "p.vcc"}
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
+)
+def test_links_and_devices_are_no_cells(kind, h5ad, tmp_path):
+    info = tarfile.TarInfo("pred.h5ad.zst")
+    info.type, info.linkname = kind, str(h5ad)
+    with tarfile.open(tmp_path / "p.vcc", "w") as file:
+        file.addfile(info)
+    refused(tmp_path / "p.vcc", "0 files .h5ad.zst in the archive; expected one")
+
+
+def test_a_bomb_is_stopped_while_it_unpacks(tmp_path):
+    bomb = zstd.compress(bytes(2 * 10**8))
+    assert len(bomb) < 10**5
+    refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", bomb)]), "unpacked so far: .* the 5 allowed")
+    with pytest.raises(ValueError, match="unpacked so far"):
+        archive.unpack(tmp_path / "p.vcc", tmp_path / "o", size_limit=LIMIT)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.vcc"]
+
+
+def test_a_window_that_wants_all_memory_is_refused(tmp_path):
+    parameter = zstd.CompressionParameter
+    options = {parameter.window_log: 31, parameter.enable_long_distance_matching: 1}
+    big = zstd.ZstdCompressor(options=options)
+    frame = big.compress(bytes(10)) + big.flush()
+    refused(
+        tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frame)]),
+        "damaged .*memory|is not an HDF5|not an HDF5",
+    )
+
+
+def test_more_frames_than_data_end(tmp_path):
+    frames = zstd.compress(b"") * 1000
+    refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)]), "not an HDF5 file")
+
+
+def test_other_contents(packed, tmp_path):
+    cases = {
+        "no cells": ([("watermark.txt", b"vcc-prep")], "0 files .h5ad.zst"),
+        "two": ([("a.h5ad.zst", packed), ("b.h5ad.zst", packed)], "2 files .h5ad.zst"),
+        "text": ([("pred.h5ad.zst", b"text " * 100)], "is damaged"),
+        "nothing": ([("pred.h5ad.zst", b"")], "ends too early"),
+        "more": ([("pred.h5ad.zst", packed + b"more")], "is damaged"),
+        "no HDF5": ([("pred.h5ad.zst", zstd.compress(b"text"))], "not an HDF5 file"),
+        "many": ([(f"{i}.txt", b"") for i in range(100)], "more than 64 files"),
+    }
+    for name, (members, says) in cases.items():
+        refused(tar(tmp_path / f"{name}.vcc", members), says)
+
+
+def test_an_archive_cut_anywhere_is_refused_or_whole(h5ad, tmp_path):
+    whole = archive.pack(h5ad, tmp_path / "p.vcc").read_bytes()
+    end = len(whole) - whole[::-1].index(b"p") - 1  # of the watermark
+    for length in [*range(0, end, 997), end - 1]:
+        (tmp_path / "cut.vcc").write_bytes(whole[:length])
+        refused(tmp_path / "cut.vcc", "no readable .vcc|cut short|0 files|damaged")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_damaged_archive_gives_the_right_cells_or_an_error(seed, h5ad, tmp_path):
+    rng = np.random.default_rng(seed)
+    data = bytearray(archive.pack(h5ad, tmp_path / "p.vcc").read_bytes())
+    for place in rng.integers(0, len(data), rng.integers(1, 4)):
+        data[place] = rng.integers(256)
+    (tmp_path / "p.vcc").write_bytes(data)
+    try:
+        with archive.opened(tmp_path / "p.vcc", size_limit=LIMIT) as inner:
+            assert inner.read_bytes() == h5ad.read_bytes()
+    except ValueError as error:
+        assert "make it anew" in str(error) or "copy it again" in str(error), error
+
+
+def test_a_header_of_any_length_takes_no_memory(packed, tmp_path):
+    """A pax header may claim gigabytes; here it is passed over, never read."""
+    info = tarfile.TarInfo("long")
+    info.type, info.size = tarfile.XHDTYPE, 8 * 2**30 - 1
+    (tmp_path / "p.vcc").write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + packed)
+    refused(tmp_path / "p.vcc", "cut short: 'long' should hold 8589934591 bytes")
+
+
+def test_a_file_that_is_too_large_is_not_looked_into(h5ad, tmp_path):
+    refused(h5ad, "the file: .* more than the 0 allowed", limit="1kB")
+
+
+def test_no_file(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError, match="no such file"),
+        archive.opened(tmp_path / "no.vcc"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("kind", ["external", "soft", "virtual", "storage"])
+def test_a_file_that_shows_another_is_refused(kind, h5ad, tmp_path):
+    path = tmp_path / "p.h5ad"
+    path.write_bytes(h5ad.read_bytes())
+    with h5py.File(path, "a") as file:
+        shape = file["X"].shape
+        del file["X"]
+        if kind == "external":
+            file["X"] = h5py.ExternalLink(str(h5ad), "X")
+        elif kind == "soft":
+            file["X"] = h5py.SoftLink("/var")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:] = h5py.VirtualSource(str(h5ad), "X", shape=shape)
+            file.create_virtual_dataset("X", layout)
+        else:
+            file.create_dataset("X", shape, "f4", external=[(str(h5ad), 0, h5py.h5f.UNLIMITED)])
+    refused(path, "is a link|shows another file")
+    refused(archive.pack(path, tmp_path / "p.vcc"), "is a link|shows another file")
+
+
+def test_an_array_that_claims_more_than_there_is(tmp_path):
+    with h5py.File(tmp_path / "p.h5ad", "w") as file:
+        file.create_dataset("X", (10**9, 10**4), "f8", chunks=(10, 10))
+    assert (tmp_path / "p.h5ad").stat().st_size < 10**5
+    refused(tmp_path / "p.h5ad", "its arrays: 80,000,000 MB, more than the 5 allowed")
