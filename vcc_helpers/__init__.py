@@ -9,6 +9,7 @@
 from importlib import import_module
 
 from . import (
+    archive,
     cells,
     classroom,
     datasets,
@@ -23,6 +24,7 @@ from . import (
     scoring,
     sorting,
     splits,
+    submission,
 )
 from .de import DETable, de_table
 from .effects import effect_strength, effects, knockdown, lognorm, pseudobulk
@@ -37,6 +39,7 @@ __all__ = [
     "DETable",
     "ScoreCard",
     "adapt",
+    "archive",
     "cells",
     "check",
     "classroom",
@@ -66,6 +69,7 @@ __all__ = [
     "sort_cells",
     "sorting",
     "splits",
+    "submission",
 ]
 
 

@@ -1,7 +1,7 @@
 """The ``vcc`` command: thin over the functions of the package.
 
 Taught in: notebooks/09_first_submission.
-Needs: scoring.py, sorting.py, datasets/ and what they need.
+Needs: scoring.py, sorting.py, submission.py, datasets/ and what they need.
 
 >>> main(["score", "missing.h5ad", "also_missing.h5ad"])
 1
@@ -13,6 +13,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 from .cells import CONTROL, PERTURBATION_KEY
 from .datasets._fetch import OFFICIAL
@@ -32,6 +33,19 @@ where it was. What is kept is known by the content of the files: it is never out
 A baseline file is the card of the official mean baseline against the same truth, as
 vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; with vcc2026 it
 holds a replicate's scores, too.
+"""
+CHECK_EXAMPLES = """examples:
+  vcc check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
+  vcc check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
+  vcc check prediction.h5ad --preset vcc2026
+
+Every problem is told at once, a line each; remarks do not keep a file from being handed in. --fix
+writes a file only if all can be mended without changing a prediction, and says what it changed.
+"""
+PREP_EXAMPLES = """examples:
+  vcc prep prediction.h5ad --genes gene_names.csv -o prediction.vcc
+
+The file equals that of cell-eval prep, value for value; the programs tar and zstd are not needed.
 """
 SORT_EXAMPLES = """examples:
   vcc sort adata_Training.h5ad training_sorted.h5ad
@@ -103,7 +117,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Score predictions of the Virtual Cell Challenge, and handle its files.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_score, _add_sort, _add_pseudobulk, _add_fetch, _add_simulate):
+    files = (_add_sort, _add_pseudobulk, _add_fetch, _add_simulate)
+    for add in (_add_score, _add_check, _add_prep, *files):
         add(commands)
     return parser
 
@@ -138,9 +153,7 @@ def _add_score(commands) -> None:
         "--preset", default="vcc2025", choices=sorted(PRESETS), help="the rules (%(default)s)"
     )
     _add_key(score)
-    score.add_argument(
-        "--control", default=CONTROL, metavar="LABEL", help="label of control cells (%(default)s)"
-    )
+    _add_control(score)
     score.add_argument("--baseline", metavar="BASE.json", help="card of the official baseline")
     score.add_argument(
         "--ceiling",
@@ -154,6 +167,41 @@ def _add_score(commands) -> None:
         "--memory", default="4GB", metavar="SIZE", help="memory to stay within (%(default)s)"
     )
     score.add_argument("--cache", metavar="DIR", help="folder to keep what is finished in")
+
+
+def _add_check(commands) -> None:
+    about = "find all that keeps a prediction from being accepted, and mend what is safe"
+    check = _add(commands, "check", _check, about, CHECK_EXAMPLES)
+    check.add_argument("pred", metavar="PRED", help="predicted cells, an .h5ad")
+    check.add_argument("--genes", metavar="CSV", help="the genes in their official order")
+    check.add_argument("--counts", metavar="CSV", help="target_gene and n_cells of what is asked")
+    check.add_argument(
+        "--preset", default="vcc2025", choices=sorted(PRESETS), help="the rules (%(default)s)"
+    )
+    _add_key(check)
+    _add_control(check)
+    check.add_argument("--fix", metavar="OUT.h5ad", help="write a mended file")
+
+
+def _add_prep(commands) -> None:
+    about = "write the .vcc file that is uploaded"
+    prep = _add(commands, "prep", _prep, about, PREP_EXAMPLES)
+    prep.add_argument("pred", metavar="PRED", help="predicted cells, an .h5ad with controls")
+    prep.add_argument(
+        "--genes", metavar="CSV", required=True, help="the genes in their official order"
+    )
+    prep.add_argument("-o", "--out", metavar="OUT.vcc", required=True, help="file to write")
+    _add_key(prep)
+    _add_control(prep)
+    prep.add_argument(
+        "--keep-counts", action="store_true", help="store counts as counts, not as lognorm"
+    )
+
+
+def _add_control(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--control", default=CONTROL, metavar="LABEL", help="label of control cells (%(default)s)"
+    )
 
 
 def _add_sort(commands) -> None:
@@ -259,6 +307,50 @@ def _chance(card) -> str:
     if "pds" in card.per_perturbation:
         return f"pds {pds_chance(len(card.per_perturbation)):.4f}"
     return "pds_cosine 0.5000"
+
+
+def _check(options: argparse.Namespace) -> None:
+    from . import submission
+
+    rules = {
+        "genes": options.genes,
+        "counts": options.counts,
+        "preset": options.preset,
+        "perturbation_key": options.perturbation_key,
+        "control": options.control,
+        "progress": _watched(),
+    }
+    if options.fix:
+        _say_mended(submission.mend(options.pred, options.fix, **rules))
+        print(f"{options.fix}  {_size(Path(options.fix))}")
+        return
+    report = submission.check(options.pred, **rules)
+    lines = [f"{p} (--fix: {p.mended})" if p.mended else str(p) for p in report.problems]
+    if not report.ok:
+        raise ValueError("\n".join(lines))
+    _say("\n".join(lines))
+    print(f"{report.summary}: can be handed in")
+
+
+def _prep(options: argparse.Namespace) -> None:
+    from . import submission
+
+    report = submission.prep(
+        options.pred,
+        options.out,
+        genes=options.genes,
+        perturbation_key=options.perturbation_key,
+        control=options.control,
+        keep_counts=options.keep_counts,
+        progress=_watched(),
+    )
+    _say_mended(report)
+    print(f"{options.out}  {_size(Path(options.out))}")
+
+
+def _say_mended(report) -> None:
+    for problem in report.problems:
+        _say(f"mended, {problem.mended}: {problem}" if problem.mended else problem)
 
 
 def _sort(options: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
 All of them let go of Python's lock, so that threads run side by side. What each is for is told
-where it is called: cells.py (look_over), effects.py (look_up, add_rows), shelf.py (gather),
-contrast.py (add_in_order) and ranksum.py (all others).
+where it is called: cells.py (look_over), valuescan.py (survey), effects.py (look_up, add_rows),
+shelf.py (gather), contrast.py (add_in_order) and ranksum.py (all others).
 
 Taught in: notebooks/11_rank_every_gene.
 Needs no sibling module.
@@ -69,6 +69,50 @@ def look_over(values, indptr, tolerance, sums):
             total += value
         sums[row] = total
     return low, high, fractional, whole, nan
+
+
+@njit(nogil=True, cache=True)
+def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, group_total):
+    """Look at every value once, and go on whatever is found.
+
+    Parameters
+    ----------
+    values, columns, indptr
+        Entries of a CSR matrix, their columns, and where each row begins and ends.
+    groups
+        Of each row, which row of `group_total` it is added to.
+    weights
+        One number a column, ``(n_columns,)``.
+    tolerance, nearly
+        A fractional part above the first makes a value fractional; one within the second of a
+        whole number makes it nearly whole.
+    table
+        Filled, ``(n_rows, 8)``, float64: of each row the sum, the weighted sum, the numbers of
+        values that are not 0, fractional, nearly whole and bad (not finite, or negative), and the
+        smallest and largest finite value.
+    group_total
+        Added to, ``(n_groups, n_columns)``, float64.
+    """
+    for row in range(len(indptr) - 1):
+        total, mark, filled, fractional, whole, bad = 0.0, 0.0, 0, 0, 0, 0
+        low, high, group = np.inf, -np.inf, groups[row]
+        for i in entries(indptr, row):
+            value = np.float64(values[i])
+            if not np.isfinite(value):
+                bad += 1
+                continue
+            part = value - np.floor(value)
+            filled += value != 0
+            fractional += part > tolerance
+            whole += (value != 0) & ((part < nearly) | (part > 1 - nearly))
+            bad += value < 0
+            low, high = min(low, value), max(high, value)
+            total += value
+            mark += value * weights[columns[i]]
+            group_total[group, columns[i]] += value
+        found = (total, mark, float(filled), float(fractional), float(whole), float(bad), low, high)
+        for i, number in enumerate(found):
+            table[row, i] = number
 
 
 @njit(nogil=True, cache=True)

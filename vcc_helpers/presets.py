@@ -57,6 +57,14 @@ class Preset:
     limits
         The overall score is a mean over these metrics, each scaled so that the baseline is 0, and
         held between its two limits.
+    most_cells, most_entries
+        Most cells that an upload may hold, and most values that are stored, zeros among them.
+    cells_a_target
+        Number of cells that every target must have; None where it is free.
+    upload_controls
+        Whether an upload must hold control cells; else it must not.
+    context_key
+        Column of ``obs`` that an upload must name each cell's context in; None for no such column.
     top
         What is 1 on that scale: a ``"perfect"`` score, or a ``"replicate"`` of the experiment.
     """
@@ -81,6 +89,11 @@ class Preset:
     fold_change_clip: float = 20.0
     pseudocount: float | None = None
     leave_out_own_gene: bool = False
+    most_cells: int | None = 200_000
+    most_entries: int | None = None
+    cells_a_target: int | None = None
+    upload_controls: bool = True
+    context_key: str | None = None
 
 
 VCC2025 = Preset(
@@ -130,6 +143,11 @@ VCC2026 = Preset(
     fdr_family="perturbation",
     pseudocount=1e-9,
     leave_out_own_gene=True,
+    most_cells=None,
+    most_entries=4_750_000_000,
+    cells_a_target=400,
+    upload_controls=False,
+    context_key="context",
 )
 
 PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST, VCC2026)}

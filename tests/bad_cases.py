@@ -1,0 +1,544 @@
+"""Bad predictions, each a file that somebody could really write, and what has to be said of it.
+
+Shared by the tests of the preflight check and by benchmarks/bad_input.py, which puts the same files
+before the official tools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from conftest import CONTROL, KEY, make_cells
+from scipy import sparse
+
+from vcc_helpers import lognorm
+
+GENES = [f"G{i}" for i in range(24)]
+TARGETS = ["G0", "G1", "G2", "no gene"]
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A bad input.
+
+    Attributes
+    ----------
+    what
+        In a few words, for a table.
+    words
+        All must be said; alternatives are separated by a bar.
+    spoil
+        Changes good cells: counts, dense, 131 x 24.
+    file
+        Or: writes something to a path, given that of the good cells.
+    refused
+        Whether it cannot be handed in; else a remark is expected.
+    mended
+        Whether the file can be mended without changing a prediction.
+    genes
+        The official genes, as names or as the text of a list.
+    counts
+        The text of a table of targets, or none.
+    preset
+        The rules.
+    kinds
+        Kinds of problem that have to be found, and no others but remarks.
+    """
+
+    what: str
+    words: tuple[str, ...]
+    spoil: Callable | None = None
+    file: Callable | None = None
+    refused: bool = True
+    mended: bool = False
+    genes: list | str = field(default_factory=lambda: GENES)
+    counts: str | None = None
+    preset: str = "vcc2025"
+
+
+def good_cells(*, scale="counts"):
+    """Return a prediction that nothing is wrong with; every gene is expressed."""
+    cells = make_cells(1)
+    cells.X[:, -1] = 1 + np.arange(cells.n_obs) % 3
+    if scale == "lognorm":
+        cells.X = lognorm(cells, target_sum=100)
+    return cells
+
+
+def good_counts():
+    n_cells = good_cells().obs[KEY].value_counts().drop(CONTROL)
+    return n_cells.rename_axis("target_gene").rename("n_cells").to_csv()
+
+
+def named(change):
+    """Change the names of the genes."""
+
+    def spoil(cells):
+        names = change(list(cells.var_names))
+        cells.var_names = names
+        return cells
+
+    return spoil
+
+
+def renamed(**names):
+    return named(lambda old: [names.get(name, name) for name in old])
+
+
+def first_gene(name):
+    return renamed(G0=name)
+
+
+def labelled(change):
+    def spoil(cells):
+        cells.obs[KEY] = change(cells.obs[KEY].astype(object))
+        return cells
+
+    return spoil
+
+
+def some_labels(old, new, n=None):
+    def change(labels):
+        rows = np.flatnonzero(labels == old)[:n]
+        labels.iloc[rows] = new
+        return labels
+
+    return labelled(change)
+
+
+def every_label(change):
+    return labelled(lambda labels: labels.map(change))
+
+
+def column(name):
+    def spoil(cells):
+        cells.obs = cells.obs.rename(columns={KEY: name})
+        return cells
+
+    return spoil
+
+
+def without(label):
+    return lambda cells: cells[cells.obs[KEY] != label].copy()
+
+
+def values(change, *, scale="counts"):
+    """Change the matrix, dense float32."""
+
+    def spoil(cells):
+        if scale == "lognorm":
+            cells.X = lognorm(cells, target_sum=100)
+        cells.X = change(cells.X)
+        return cells
+
+    return spoil
+
+
+def put(value, dtype=None):
+    def change(matrix):
+        matrix = matrix.astype(dtype or matrix.dtype)
+        matrix[2, 4] = value
+        return matrix
+
+    return values(change)
+
+
+def of_label(label, change):
+    """Change the values of one label's cells."""
+
+    def spoil(cells):
+        rows = np.flatnonzero(cells.obs[KEY] == label)
+        cells.X[rows] = change(cells, rows)
+        return cells
+
+    return spoil
+
+
+def lognorm_but(label):
+    """Log-normalise all cells but those of one label."""
+
+    def spoil(cells):
+        raw = cells.X.copy()
+        cells.X = lognorm(cells, target_sum=100)
+        rows = np.flatnonzero(cells.obs[KEY] == label)
+        cells.X[rows] = raw[rows]
+        return cells
+
+    return spoil
+
+
+def all_from(label):
+    """Give every target the cells of one label, or their mean."""
+
+    def spoil(cells):
+        cells.X = lognorm(cells, target_sum=100)
+        mean = cells.X[np.flatnonzero(cells.obs[KEY] == label)].mean(axis=0)
+        rows = np.flatnonzero(cells.obs[KEY] != CONTROL)
+        noise = np.random.default_rng(0).normal(0, 1e-9, (len(rows), 1))
+        cells.X[rows] = mean + noise.astype(np.float32)
+        return cells
+
+    return spoil
+
+
+def copied_controls(cells):
+    rows = np.flatnonzero(cells.obs[KEY] == "G1")
+    controls = np.flatnonzero(cells.obs[KEY] == CONTROL)
+    cells.X[rows] = cells.X[controls[: len(rows)]]
+    return cells
+
+
+def control_mean(cells):
+    cells.X = lognorm(cells, target_sum=100)
+    mean = cells.X[np.flatnonzero(cells.obs[KEY] == CONTROL)].mean(axis=0)
+    cells.X[np.flatnonzero(cells.obs[KEY] == "G1")] = mean
+    return cells
+
+
+def identical(cells, rows):
+    return np.tile(np.round(cells.X[rows].mean(axis=0)), (len(rows), 1))
+
+
+def noise(cells):
+    """Return counts as float arithmetic leaves them, some large."""
+    wobble = np.random.default_rng(0).uniform(-0.004, 0.004, cells.shape)
+    cells.X = (cells.X * (1 + (cells.X > 0) * wobble / np.maximum(cells.X, 1))).astype(np.float32)
+    return cells
+
+
+def small_noise(cells):
+    cells.X = np.minimum(cells.X, 12)
+    return noise(cells)
+
+
+def z_scores(matrix):
+    return ((matrix - matrix.mean(axis=0)) / np.maximum(matrix.std(axis=0), 1e-6)).astype("float32")
+
+
+def with_symbols_in_var(cells):
+    cells.var["gene_name"] = cells.var_names.to_numpy()
+    cells.var_names = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
+    return cells
+
+
+def one_more_gene(cells):
+    more = anndata.AnnData(cells.X[:, :1], cells.obs, pd.DataFrame(index=["NEW"]))
+    return anndata.concat([cells, more], axis=1, merge="same")
+
+
+def transposed(cells):
+    turned = cells.T.copy()
+    turned.obs[KEY] = [*TARGETS * 5, *[CONTROL] * 4]
+    return turned
+
+
+def in_a_layer(cells):
+    cells.layers["counts"] = cells.X.copy()
+    cells.X = np.zeros_like(cells.X)
+    return cells
+
+
+def no_x(cells):
+    return anndata.AnnData(obs=cells.obs, var=cells.var, layers={"counts": cells.X})
+
+
+def in_context(n, *, context="A"):
+    """Make n cells of each target, as the rules of 2026 want 400."""
+
+    def spoil(cells):
+        parts = []
+        for target in TARGETS:
+            rows = np.flatnonzero(cells.obs[KEY] == target)
+            parts.append(cells[np.resize(rows, n)].copy())
+        made = anndata.concat(parts, index_unique="-")
+        made.obs_names_make_unique()
+        made.obs["context"] = context
+        made.X = made.X + (np.arange(made.n_obs)[:, None] % 7)
+        return made
+
+    return spoil
+
+
+def then(*steps):
+    def spoil(cells):
+        for step in steps:
+            cells = step(cells)
+        return cells
+
+    return spoil
+
+
+def text_file(path, good):
+    path.write_text("cell,gene\n1,2\n")
+
+
+def cut_short(path, good):
+    path.write_bytes(good.read_bytes()[:-4000])
+
+
+def zipped(path, good):
+    import gzip
+
+    path.write_bytes(gzip.compress(good.read_bytes()))
+
+
+def folder(path, good):
+    path.mkdir()
+
+
+def missing(path, good):
+    pass
+
+
+def loom(path, good):
+    with h5py.File(path, "w") as file:
+        file["matrix"] = np.ones((3, 3))
+
+
+def sparse_file(change):
+    """Write the cells in CSR, then change the HDF5 file."""
+
+    def write(path, good):
+        cells = anndata.read_h5ad(good)
+        cells.X = sparse.csr_matrix(cells.X)
+        cells.write_h5ad(path)
+        with h5py.File(path, "a") as file:
+            change(file)
+
+    return write
+
+
+def far_column(file):
+    file["X/indices"][3] = 10**6
+
+
+def falling_pointer(file):
+    file["X/indptr"][5] = 0
+
+
+def no_indices(file):
+    del file["X/indices"]
+
+
+def text_values(path, good):
+    cells = anndata.read_h5ad(good)
+    cells.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        text = np.full(cells.shape, "1", dtype=object)
+        del file["X"]
+        file.create_dataset("X", data=text, dtype=h5py.string_dtype())
+        file["X"].attrs["encoding-type"] = "string-array"
+        file["X"].attrs["encoding-version"] = "0.2.0"
+
+
+def complex_values(path, good):
+    cells = anndata.read_h5ad(good)
+    cells.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        attributes, data = dict(file["X"].attrs), file["X"][:].astype("complex64")
+        del file["X"]
+        file["X"] = data
+        file["X"].attrs.update(attributes)
+
+
+CASES = {
+    # genes
+    "gene order": Bad("genes in another order", ("another order", "position 0 is 'G23'",
+        "expected 'G0'"), lambda cells: cells[:, ::-1].copy(), mended=True),
+    "missing gene": Bad("a gene is missing", ("1 of 24 genes are missing: 'G7'",
+        "predict every gene"), lambda cells: cells[:, cells.var_names != "G7"].copy()),
+    "unknown gene": Bad("a gene too many", ("1 genes are not in the official list: 'NEW'",),
+        one_more_gene),
+    "repeated gene": Bad("two genes of one name", ("occur more than once: 'G1'",),
+        first_gene("G1")),
+    "lower case": Bad("gene names in small letters", ("24 genes are spelt otherwise",
+        "'g0 for G0'"), named(lambda names: [name.lower() for name in names]), mended=True),
+    "gene with a space": Bad("a space after a gene's name", ("'G0  for G0'",), first_gene("G0 "),
+        mended=True),
+    "gene version": Bad("gene identifiers with versions", ("24 genes are spelt otherwise",
+        "'G0.1 for G0'"), named(lambda names: [f"{name}.1" for name in names]), mended=True),
+    "spreadsheet date": Bad("a spreadsheet made dates of genes", ("'1-Sep for SEPTIN1'",),
+        first_gene("1-Sep"), mended=True, genes=["SEPTIN1", *GENES[1:]]),
+    "old symbol": Bad("a gene family's old name", ("'MARCH1 for MARCHF1'",), first_gene("MARCH1"),
+        mended=True, genes=["MARCHF1", *GENES[1:]]),
+    "alias": Bad("another name of the same gene", ("'H2AZ1'", "perhaps 'H2AFZ' for 'H2AZ1'"),
+        first_gene("H2AFZ"), genes=["H2AZ1", *GENES[1:]]),
+    "two that mean one": Bad("two spellings of one gene", ("are not in the official list",
+        "are missing: 'G0'"), renamed(G0="g9", G9="g9 "), genes=GENES),
+    "symbols in a column": Bad("identifiers as names, symbols in a column",
+        ("official names are in var['gene_name']", "pred.var_names = "), with_symbols_in_var,
+        mended=True),
+    "list with a header": Bad("the list of genes has a header, and the order is wrong",
+        ("position 0 is 'G23', expected 'G0'",), lambda cells: cells[:, ::-1].copy(), mended=True,
+        genes="gene_name\n" + "\n".join(GENES) + "\n"),
+    "list with a repeat": Bad("the list of genes names one twice", ("'G0' more than once",),
+        lambda cells: cells, genes="\n".join([*GENES, "G0"]) + "\n"),
+    "empty list": Bad("the list of genes is empty", ("holds no gene names",), lambda cells: cells,
+        genes=""),
+    "transposed": Bad("genes x cells", ("named like genes", "expected cells x genes", "pred.T"),
+        transposed),
+    # labels
+    "no label column": Bad("labels in another column", ("obs has no column 'target_gene'",
+        "it has 'gene'", "obs['gene'] may be meant"), column("gene"), mended=True,
+        counts="good"),
+    "no column at all": Bad("no labels", ("obs has no column 'target_gene'", "it has nothing"),
+        lambda cells: anndata.AnnData(cells.X, var=cells.var)),
+    "no controls": Bad("no control cells", ("no control cells", "append the control cells"),
+        without(CONTROL)),
+    "control named otherwise": Bad("controls named ctrl", ("labelled 'ctrl', expected "
+        "'non-targeting'",), some_labels(CONTROL, "ctrl"), mended=True),
+    "control in capitals": Bad("controls named Non-Targeting", ("labelled 'Non-Targeting'",),
+        some_labels(CONTROL, "Non-Targeting"), mended=True),
+    "control named strangely": Bad("controls named safe-harbour", ("no control cells",
+        "'safe-harbour'"), some_labels(CONTROL, "safe-harbour")),
+    "missing target": Bad("a target is missing", ("1 of 4 targets are missing: 'G1'",
+        "predict every target"), without("G1"), counts="good"),
+    "unknown target": Bad("a target that nobody asked for",
+        ("1 targets were not asked for: 'G9'",), some_labels("G1", "G9", 3), counts="good"),
+    "misspelt target": Bad("a target is misspelt", ("'no gene'",
+        "perhaps 'no genes' for 'no gene'"), some_labels("no gene", "no genes"), counts="good"),
+    "target in small letters": Bad("targets in small letters", ("targets are spelt otherwise",
+        "'g1 for G1'"), every_label(lambda x: x if x == CONTROL else x.lower()), mended=True,
+        counts="good"),
+    "plus control": Bad("labels such as SOX2+ctrl", ("'G1+ctrl for G1'",),
+        every_label(lambda x: x if x == CONTROL else f"{x}+ctrl"), mended=True, counts="good"),
+    "all of another tool": Bad("labels and controls of another tool", ("labelled 'ctrl'",
+        "'G1+ctrl for G1'"), every_label(lambda x: "ctrl" if x == CONTROL else f"{x}+ctrl"),
+        mended=True, counts="good"),
+    "label missing": Bad("a cell without a label", ("cells have no label", "the first is 'c"),
+        some_labels("G1", np.nan, 1)),
+    "label empty": Bad("a cell with an empty label", ("cells have no label",),
+        some_labels("G1", "", 1)),
+    "label blank": Bad("a cell with a blank label", ("cells have no label",),
+        some_labels("G1", "  ", 1)),
+    "only controls": Bad("only control cells", ("4 of 4 targets are missing",),
+        lambda cells: cells[cells.obs[KEY] == CONTROL].copy(), counts="good"),
+    "other numbers": Bad("other numbers of cells than announced", ("another number of cells",
+        "that is allowed"), lambda cells: cells[5:].copy(), refused=False, counts="good"),
+    "counts without a column": Bad("the table of targets lacks a column",
+        ("no column 'n_cells'", "expected target_gene and n_cells"), lambda cells: cells,
+        counts="target_gene,cells\nG0,3\n"),
+    "counts of nothing": Bad("the table of targets asks for no cells",
+        ("numbers of cells of 'G0'", "whole numbers of 1 or more"), lambda cells: cells,
+        counts="target_gene,n_cells\nG0,0\n"),
+    "repeated cell names": Bad("cells of one name", ("names of cells occur again",),
+        lambda cells: anndata.AnnData(cells.X, cells.obs.set_axis(["c"] * cells.n_obs), cells.var),
+        refused=False),
+    # values
+    "NaN": Bad("a value is NaN", ("NaN values", "gene 'G4'", "find out where"), put(np.nan)),
+    "NaN among logs": Bad("a log value is NaN", ("NaN values", "gene 'G4'"),
+        then(lambda cells: good_cells(scale="lognorm"), put(np.nan))),
+    "negative log": Bad("a negative log value", ("negative values", "set to 0"),
+        then(lambda cells: good_cells(scale="lognorm"), put(-0.01))),
+    "infinite": Bad("a value is infinite", ("infinite values", "gene 'G4'"), put(np.inf)),
+    "negative": Bad("a negative value", ("negative values", "gene 'G4'", "set to 0"), put(-1)),
+    "negative integer": Bad("a negative whole number, int32", ("negative values",),
+        put(-1, "int32")),
+    "NaN and negative": Bad("NaN and negative values", ("NaN values", "negative values"),
+        then(put(np.nan), values(lambda m: np.where(m == 3, -3, m)))),
+    "z-scores": Bad("z-scores", ("negative values", "look centred or scaled", "not z-scores"),
+        values(z_scores)),
+    "base 2": Bad("logarithms to base 2", ("logarithms to base 2", "multiply by log(2)"),
+        values(lambda m: m / np.float32(np.log(2)), scale="lognorm")),
+    "base 10": Bad("logarithms to base 10", ("logarithms to base 10", "multiply by log(10)"),
+        values(lambda m: m / np.float32(np.log(10)), scale="lognorm")),
+    "not logged": Bad("scaled, and the logarithm forgotten", ("cannot be counts",
+        "the logarithm never taken", "take log1p"),
+        values(lambda m: np.expm1(m), scale="lognorm")),
+    "above 15": Bad("fractions, and values above 15", ("cannot be counts", "stay below 15"),
+        values(lambda m: m * np.float32(2.7))),
+    "counts beside logs": Bad("controls as counts, targets as log values", ("counts mixed with log "
+        "values", "labelled 'non-targeting'", "log-normalise the controls"), lognorm_but(CONTROL)),
+    "small counts beside logs": Bad("small counts as controls, targets as log values",
+        ("takes all for lognorm values, and says nothing", "log-normalise the controls"),
+        then(values(lambda m: np.minimum(m, 9)), lognorm_but(CONTROL))),
+    "one target as counts": Bad("one target as counts", ("counts mixed with log values",
+        "labelled 'G1'"), lognorm_but("G1")),
+    "noisy counts": Bad("counts with float noise", ("counts with noise", "pred.X.round()"), noise,
+        mended=True),
+    "small noisy counts": Bad("small counts with float noise", ("counts with noise",
+        "takes them for lognorm values"), small_noise, mended=True),
+    "all zero": Bad("all values are 0", ("all values are 0",), values(np.zeros_like)),
+    "values in a layer": Bad("X is 0, the values are in a layer", ("all values are 0",
+        "the layers 'counts' may hold"), in_a_layer),
+    "no X": Bad("no X, the values are in a layer", ("there is no matrix X", "layers 'counts'"),
+        no_x),
+    "empty target": Bad("all cells of a target are 0", ("1 labels every cell is 0 in every gene: "
+        "'G1'",), of_label("G1", lambda cells, rows: 0)),
+    "empty cells": Bad("a cell is 0 in every gene", ("1 cells are 0 in every gene",),
+        values(lambda m: m * (np.arange(len(m)) != 7)[:, None]), refused=False),
+    "silent genes": Bad("genes that are 0 everywhere", ("1 of 24 genes are 0 in every cell",
+        "'G3'"), values(lambda m: m * (np.arange(m.shape[1]) != 3)), refused=False),
+    "identical cells": Bad("a target of identical cells", ("the cells of 1 of 4 targets are all "
+        "alike: 'G1'", "DES does not punish that"), of_label("G1", identical), refused=False),
+    "copies of controls": Bad("a target that is a copy of controls", ("each cell is also a control "
+        "cell: 'G1'", "predicts no change"), copied_controls, refused=False),
+    "mean of controls": Bad("a target that is the controls' mean",
+        ("have the controls' mean: 'G1'",), control_mean, refused=False),
+    "one prediction": Bad("the same prediction for all", ("all 4 targets have the same mean",),
+        all_from("G0"), refused=False),
+    "half precision": Bad("float16", ("float16, which holds three digits",),
+        values(lambda m: m.astype("float16")), refused=False),
+    "sparse array": Bad("a SciPy sparse array in place of a matrix", ("another order",),
+        lambda cells: anndata.AnnData(sparse.csr_array(cells.X), cells.obs, cells.var)[:, ::-1]
+        .copy(), mended=True),
+    "no cells": Bad("no cells", ("empty, shape (0, 24)",), lambda cells: cells[:0].copy()),
+    "no genes": Bad("no genes", ("empty, shape (131, 0)",), lambda cells: cells[:, :0].copy()),
+    # several
+    "five at once": Bad("five faults at once", ("another order", "labelled 'ctrl'",
+        "1 of 4 targets are missing: 'G1'", "targets were not asked for: 'G9'", "NaN values"),
+        then(put(np.nan), lambda cells: cells[:, ::-1].copy(), some_labels(CONTROL, "ctrl"),
+             some_labels("G1", "G9")), counts="good"),
+    # files
+    "text file": Bad("a text file", ("is not an HDF5 file",), file=text_file),
+    "cut short": Bad("a file that was cut short", ("cannot be read",), file=cut_short),
+    "compressed": Bad("a file that is still compressed", ("is not an HDF5 file", "still"),
+        file=zipped),
+    "folder": Bad("a folder", ("is not an HDF5 file",), file=folder),
+    "no file": Bad("no file", ("no such file",), file=missing),
+    "another layout": Bad("HDF5 of another layout", ("cannot be read as an .h5ad",), file=loom),
+    "column out of range": Bad("a gene number out of range", ("damaged", "1000000"),
+        file=sparse_file(far_column)),
+    "pointer that falls": Bad("a row pointer that falls", ("damaged|cannot be read",),
+        file=sparse_file(falling_pointer)),
+    "no gene numbers": Bad("a sparse matrix without gene numbers", ("cannot be read", "'indices'"),
+        file=sparse_file(no_indices)),
+    "text values": Bad("values stored as text", ("values of type", "convert"), file=text_values),
+    "complex values": Bad("complex values", ("values of type complex64",), file=complex_values),
+    # 2026
+    "2026: controls": Bad("2026: control cells in the file", ("131|60 cells are labelled "
+        "'non-targeting'", "allow none"), then(lambda cells: cells), preset="vcc2026"),
+    "2026: numbers": Bad("2026: not 400 cells a target", ("not exactly 400 cells",),
+        in_context(399), preset="vcc2026"),
+    "2026: no context": Bad("2026: no column context", ("obs has no column 'context'",),
+        then(in_context(400), lambda cells: anndata.AnnData(cells.X, cells.obs[[KEY]], cells.var)),
+        preset="vcc2026"),
+    "2026: lognorm": Bad("2026: log values", ("values with fractions", "want raw counts"),
+        then(in_context(400), values(lambda m: np.log1p(m))), preset="vcc2026"),
+    "2026: too deep": Bad("2026: more than a million counts in a cell",
+        ("more than 1,000,000 counts",), then(in_context(400), put(2e6)), preset="vcc2026"),
+}  # fmt: skip
+
+
+def write(case: Bad, folder):
+    """Write a case's files; return the path of the prediction, and the options of the check."""
+    good = folder / "good.h5ad"
+    good_cells().write_h5ad(good)
+    path = folder / "pred.h5ad"
+    if case.file:
+        case.file(path, good)
+    else:
+        case.spoil(good_cells()).write_h5ad(path)
+    genes = case.genes if isinstance(case.genes, str) else "\n".join(case.genes) + "\n"
+    (folder / "genes.csv").write_text(genes)
+    options = {"genes": folder / "genes.csv", "preset": case.preset}
+    if case.counts:
+        text = good_counts() if case.counts == "good" else case.counts
+        (folder / "counts.csv").write_text(text)
+        options["counts"] = folder / "counts.csv"
+    return path, options

@@ -1,0 +1,79 @@
+"""Names held against names: what is put right, what is only guessed, and what is left alone."""
+
+import numpy as np
+import pytest
+
+from vcc_helpers.naming import match
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        ("sox2", "SOX2"),
+        ("C1ORF112", "C1orf112"),
+        (" SOX2\t", "SOX2"),
+        ("ENSG00000181449.5", "ENSG00000181449"),
+        ("SOX2+ctrl", "SOX2"),
+        ("ctrl+SOX2", "SOX2"),
+        ("2-Sep", "SEPTIN2"),
+        ("02-SEP", "SEPTIN2"),
+        ("Sep-02", "SEPTIN2"),
+        ("1-Mar", "MARCH1"),
+        ("1-Mar", "MARCHF1"),
+        ("1-Dec", "DELEC1"),
+        ("SEPT9", "SEPTIN9"),
+        ("SEPTIN9", "SEPT9"),
+        ("MARCHF5", "MARCH5"),
+    ],
+)
+def test_a_name_is_put_right(found, wanted):
+    same = match([found, "NANOG"], [wanted, "NANOG"])
+    assert same.renamed == {found: wanted}
+    assert not same.missing and not same.unknown
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted"),
+    [
+        (["Sox2", "SOX2 "], ["SOX2"]),  # two that mean one
+        (["abc"], ["ABC", "Abc"]),  # one that means two
+        (["12-Nov"], ["SEPTIN12"]),
+        (["SOX2+OCT4"], ["SOX2"]),  # two genes are no one gene
+        (["A.B"], ["A"]),  # no version
+        (["MT1"], ["MT2"]),
+    ],
+)
+def test_what_is_not_sure_is_left_alone(found, wanted):
+    same = match(found, wanted)
+    assert same.renamed == {}
+    assert same.unknown == found
+    assert same.missing == wanted
+
+
+def test_a_name_that_is_wanted_itself_is_never_renamed():
+    same = match(["MARCH1", "MARCHF1"], ["MARCHF1", "MARCH1"])
+    assert same == ({}, [], [], {})
+
+
+def test_a_likely_name_is_a_guess_only():
+    same = match(["NANNOG"], ["NANOG", "TET1"])
+    assert same.near == {"NANNOG": "NANOG"}
+    assert same.renamed == {}
+
+
+def test_eighteen_thousand_names_take_no_time_worth_telling():
+    names = [f"GENE{i}A" for i in range(18_080)]
+    same = match([name.lower() for name in names], names)
+    assert len(same.renamed) == 18_080
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_every_name_is_accounted_for_once(seed):
+    rng = np.random.default_rng(seed)
+    letters = ["a", "A", "b", "B1", "b1", "B1.2", "1-sep", "SEPT1", "C", "c "]
+    found = rng.choice(letters, 6, replace=False).tolist()
+    wanted = rng.choice([*letters, "SEPTIN1", "D"], 7, replace=False).tolist()
+    same = match(found, wanted)
+    exact = set(found) & set(wanted)
+    assert sorted([*exact, *same.renamed, *same.unknown]) == sorted(found)
+    assert sorted([*exact, *same.renamed.values(), *same.missing]) == sorted(wanted)
