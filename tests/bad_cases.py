@@ -465,7 +465,7 @@ CASES = {
         "takes them for lognorm values"), small_noise, mended=True),
     "all zero": Bad("all values are 0", ("all values are 0",), values(np.zeros_like)),
     "values in a layer": Bad("X is 0, the values are in a layer", ("all values are 0",
-        "the layers 'counts' may hold"), in_a_layer),
+        "layers['counts'] may hold"), in_a_layer),
     "no X": Bad("no X, the values are in a layer", ("there is no matrix X", "layers 'counts'"),
         no_x),
     "empty target": Bad("all cells of a target are 0", ("1 labels every cell is 0 in every gene: "

@@ -16,6 +16,7 @@ from scipy import sparse
 from vcc_helpers import datasets, pseudobulk
 from vcc_helpers.datasets import _layouts
 from vcc_helpers.datasets._layouts import read_contexts, read_screen
+from vcc_helpers.naming import alone
 
 CONTROL = "non-targeting"
 RENGE = Path(__file__).resolve().parents[2] / (
@@ -169,7 +170,7 @@ def test_counts_may_be_in_a_layer(cells, tmp_path):
     cells.layers["raw"], cells.X = counts, np.log1p(counts)
     path, _ = with_h5ad(cells, tmp_path)
     np.testing.assert_array_equal(read_screen(path, layer="raw").X.toarray(), counts)
-    with pytest.raises(KeyError, match="no layer 'counts'; the file has 'raw'"):
+    with pytest.raises(KeyError, match="no layer 'counts', nor a table .* has 'raw'"):
         read_screen(path, layer="counts")
     with pytest.raises(ValueError, match="whole numbers; the first that is not is .*layer="):
         read_screen(path)
@@ -497,3 +498,72 @@ def test_a_screen_can_be_written_over_the_file_it_came_from(cells, tmp_path):
     path, _ = with_h5ad(cells, tmp_path)
     read_screen(path).write_h5ad(path)
     np.testing.assert_array_equal(read_screen(path).X.toarray(), cells.X)
+
+
+# Predictions of other models
+
+
+def predicted(tmp_path, *, key, labels, symbols=None, layer=None, obsm=None):
+    """Write cells as another tool would: log values, labels of its own."""
+    rng = np.random.default_rng(0)
+    values = rng.gamma(1, 1, (len(labels), 3)).astype(np.float32)
+    names = ["SOX2", "NANOG", "TET1"]
+    var = pd.DataFrame(index=[f"ENSG{i}" for i in range(3)] if symbols else names)
+    if symbols:
+        var[symbols] = names
+    x = np.zeros_like(values) if layer or obsm else values
+    cells = anndata.AnnData(x, pd.DataFrame({key: labels}, index=[*map(str, labels)]), var)
+    cells.obs_names_make_unique()
+    if layer:
+        cells.layers[layer] = values
+    if obsm:
+        cells.obsm[obsm] = values
+    cells.write_h5ad(tmp_path / "pred.h5ad")
+    return tmp_path / "pred.h5ad", values
+
+
+@pytest.mark.parametrize(
+    ("style", "options"),
+    [
+        ({"key": "condition", "labels": ["SOX2+ctrl", "ctrl+TET1", "ctrl"], "symbols": "gene_name"},
+         {"perturbation_key": "condition", "label_map": alone, "gene_symbols": "gene_name"}),
+        ({"key": "condition", "labels": ["SOX2+ctrl", "TET1+ctrl", "ctrl"], "layer": "X_pred"},
+         {"perturbation_key": "condition", "label_map": alone, "layer": "X_pred"}),
+        ({"key": "target_gene", "labels": ["SOX2", "TET1", "non-targeting"], "obsm": "X_hvg"},
+         {"layer": "X_hvg"}),
+    ],
+    ids=["GEARS", "scGPT", "State"],
+)  # fmt: skip
+def test_predictions_of_other_models_are_read(style, options, tmp_path):
+    path, values = predicted(tmp_path, **style)
+    cells = read_screen(path, values="stored", **options)
+    assert cells.obs["target_gene"].astype(str).tolist() == ["SOX2", "TET1", "non-targeting"]
+    assert cells.var_names.tolist() == ["SOX2", "NANOG", "TET1"]
+    np.testing.assert_array_equal(cells.X.toarray(), values)
+
+
+@pytest.mark.parametrize("kind", ["table", "csv", "tsv", "csv.gz"])
+def test_a_plain_matrix_with_names_is_read(kind, tmp_path):
+    table = pd.DataFrame([[0.5, 1], [2, 0.25]], index=["SOX2", "ctrl"], columns=["A", "B"])
+    source = table
+    if kind != "table":
+        source = tmp_path / f"pred.{kind}"
+        table.to_csv(source, sep="\t" if kind == "tsv" else ",")
+    cells = read_screen(source, values="stored")
+    assert cells.obs["target_gene"].astype(str).tolist() == ["SOX2", "non-targeting"]
+    np.testing.assert_array_equal(cells.X.toarray(), table.to_numpy(np.float32))
+
+
+def test_a_table_with_words_among_its_numbers_is_refused():
+    table = pd.DataFrame([[0.5, "low"]], index=["SOX2"], columns=["A", "B"])
+    with pytest.raises(ValueError, match="no numbers, such as 'low' in column 'B'"):
+        read_screen(table, values="stored")
+
+
+def test_an_embedding_is_no_expression(tmp_path):
+    path, _ = predicted(tmp_path, key="target_gene", labels=["A", "ctrl"])
+    cells = anndata.read_h5ad(path)
+    cells.obsm["X_state"] = np.ones((2, 50))
+    cells.write_h5ad(path)
+    with pytest.raises(ValueError, match="'X_state' has 50 columns, and there are 3 genes"):
+        read_screen(path, layer="X_state", values="stored")

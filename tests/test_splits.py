@@ -1,8 +1,17 @@
 """Splits: nothing is on both sides, nothing is lost, and the seed decides alone."""
 
+import tomllib
+
 import pytest
 
-from vcc_helpers.splits import few_shot_split, k_fold, nested_splits
+from vcc_helpers.splits import (
+    FewShotSplit,
+    few_shot_split,
+    from_toml,
+    k_fold,
+    nested_splits,
+    to_toml,
+)
 
 NAMES = [f"T{i}" for i in range(11)]
 
@@ -55,3 +64,45 @@ def test_a_given_query_is_never_drawn():
 def test_supports_that_cannot_be_drawn(sizes, query):
     with pytest.raises(ValueError, match="targets to draw from; expected numbers from 0 to"):
         nested_splits(NAMES, sizes, query=query)
+
+
+# cell-load's files
+
+AWKWARD = ['a "quoted" gene', "back\\slash", "Gen-Ü", "dotted.name", "tab\there"]
+
+
+@pytest.mark.parametrize("names", [NAMES, AWKWARD])
+@pytest.mark.parametrize("context", ["H1", "H1.day 5", 'a "b"'])
+def test_a_split_comes_back_from_toml(names, context, tmp_path):
+    split = few_shot_split(names, n_support=2, seed=0)
+    path = tmp_path / "split.toml"
+    path.write_text(to_toml(split, data=tmp_path, dataset="mine", context=context), "utf-8")
+    assert from_toml(path, targets=names, context=context) == split
+    content = tomllib.loads(path.read_text("utf-8"))
+    assert content["datasets"] == {"mine": str(tmp_path)}
+    assert content["training"] == {"mine": "train"}
+    assert list(content["fewshot"]) == [f"mine.{context}"]
+    assert content["fewshot"][f"mine.{context}"]["test"] == split.query
+
+
+def test_a_context_that_is_held_out_as_a_whole(tmp_path):
+    (tmp_path / "s.toml").write_text('[zeroshot]\n"mine.H1" = "test"\n')
+    split = from_toml(tmp_path / "s.toml", targets=["B", "A"], context="H1")
+    assert split == FewShotSplit([], ["A", "B"])
+
+
+def test_validation_targets_are_no_support(tmp_path):
+    (tmp_path / "s.toml").write_text('[fewshot."mine.H1"]\nval = ["A"]\ntest = ["B"]\n')
+    split = from_toml(tmp_path / "s.toml", targets=["A", "B", "C"], context="H1")
+    assert split == FewShotSplit(["C"], ["B"])
+
+
+def test_splits_that_are_not_there(tmp_path):
+    (tmp_path / "s.toml").write_text('[fewshot."mine.K562"]\ntest = ["B"]\n')
+    with pytest.raises(ValueError, match="no split of 'H1'; it has 'K562'"):
+        from_toml(tmp_path / "s.toml", targets=["B"], context="H1")
+    (tmp_path / "t.toml").write_text("[fewshot\n")
+    with pytest.raises(ValueError, match="no TOML file"):
+        from_toml(tmp_path / "t.toml", targets=["B"], context="H1")
+    with pytest.raises(ValueError, match="no query target"):
+        to_toml(FewShotSplit(["A"], []), data=tmp_path, dataset="m", context="H1")

@@ -91,12 +91,31 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
     return Match(renamed, missing, unknown, _alike(unknown, missing))
 
 
+def alone(label: str) -> str:
+    """Return the gene of a label such as ``SOX2+ctrl``; any other label stays as it is.
+
+    Parameters
+    ----------
+    label
+        As GEARS and scGPT write it: two genes, ``ctrl`` in place of one where only one was
+        perturbed.
+
+    Notes
+    -----
+    Taught in: notebooks/18_score_another_model.
+
+    >>> alone("SOX2+ctrl"), alone("ctrl+SOX2"), alone("ctrl"), alone("SOX2+OCT4")
+    ('SOX2', 'SOX2', 'ctrl', 'SOX2+OCT4')
+    """
+    return ALONE.fullmatch(label)[1] if ALONE.fullmatch(label) else label
+
+
 def _other_ways(name: str) -> Iterator[str]:
     """Yield what a name may have been before something happened to it."""
     name = name.strip()
     yield name
     yield VERSION.sub("", name)
-    yield ALONE.fullmatch(name)[1] if ALONE.fullmatch(name) else name
+    yield alone(name)
     if date := DATE.fullmatch(name):
         number, month = date[1] or date[4], date[2] or date[3]
         for family in FAMILIES:

@@ -11,7 +11,10 @@ FewShotSplit(support=['C'], query=['A', 'B', 'D'])
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -115,6 +118,94 @@ def nested_splits(
         )
     rest = sorted(order[max(sizes) :] if asked is None else asked)
     return [FewShotSplit(sorted(order[:size]), rest) for size in sizes]
+
+
+def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str) -> str:
+    """Write a few-shot split as cell-load reads it, and with it Arc's State.
+
+    Parameters
+    ----------
+    split
+        Support and query targets of the new context.
+    data
+        The ``.h5ad``, or a folder of such files, with the cells of all contexts.
+    dataset
+        A name for them.
+    context
+        The new context, as the cells' column of contexts has it; all others are trained on.
+
+    Returns
+    -------
+    str
+        The text of a ``.toml`` file. Query targets are its test part, and its validation part too,
+        since cell-load wants one; whoever chooses by it looks at the answers.
+
+    Raises
+    ------
+    ValueError
+        There is no query target.
+
+    Notes
+    -----
+    The layout is that of cell-load 0.10: ``datasets``, ``training``, ``fewshot``.
+
+    Taught in: notebooks/18_score_another_model.
+    """
+    if not split.query:
+        raise ValueError("no query target; expected one at least, which the model must predict")
+    names = json.dumps(split.query, ensure_ascii=False)
+    where = json.dumps(f"{dataset}.{context}", ensure_ascii=False)
+    dataset = json.dumps(dataset, ensure_ascii=False)
+    path = json.dumps(str(Path(data).resolve()), ensure_ascii=False)
+    return (
+        f'[datasets]\n{dataset} = {path}\n\n[training]\n{dataset} = "train"\n\n'
+        f"[fewshot.{where}]\nval = {names}\ntest = {names}\n"
+    )
+
+
+def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> FewShotSplit:
+    """Read a few-shot split of cell-load.
+
+    Parameters
+    ----------
+    source
+        The path of a ``.toml`` file.
+    targets
+        All targets of the context, since those to train on are not named.
+    context
+        The context whose split is wanted.
+
+    Returns
+    -------
+    FewShotSplit
+        The query set is the test part; the support set all that is in neither part. A context that
+        is held out as a whole has no support.
+
+    Raises
+    ------
+    ValueError
+        The file is no TOML, or holds no split of that context.
+
+    Notes
+    -----
+    Taught in: notebooks/18_score_another_model.
+    """
+    try:
+        content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} is no TOML file ({error})") from error
+    targets = set(targets)
+    few, none = content.get("fewshot", {}), content.get("zeroshot", {})
+    for name, parts in few.items():
+        if name.split(".", 1)[-1] == context:
+            held = set(parts.get("test", [])) | set(parts.get("val", []))
+            return FewShotSplit(sorted(targets - held), sorted(set(parts.get("test", []))))
+    if any(name.split(".", 1)[-1] == context for name in none):
+        return FewShotSplit([], sorted(targets))
+    there = sorted(name.split(".", 1)[-1] for name in [*few, *none])
+    raise ValueError(
+        f"{source} holds no split of {context!r}; it has {', '.join(map(repr, there)) or 'none'}"
+    )
 
 
 def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[FewShotSplit]:

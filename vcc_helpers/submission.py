@@ -223,7 +223,7 @@ def _check(cells, genes, n_cells, rules, key, control, name, progress) -> Report
     codes = np.full(cells.n_obs, -1) if labels is None else groups.get_indexer(labels)
     seen = scan(cells, codes, tolerance=rules.tolerance, progress=progress)
     more, whole = _value_problems(cells, seen, labels, rules, control, name)
-    found += more + _likeness_problems(seen, groups, codes, control, name)
+    found += more + _likeness_problems(cells, seen, groups, codes, control, name)
     plan = _Plan(columns, names, labels, whole)
     return Report(tuple(found), _summary(cells, seen, name, len(groups)), plan)
 
@@ -682,9 +682,7 @@ def _value_problems(cells, seen: Scan, labels, rules: Preset, control: str, name
     of = seen.of_cells
     filled = of["filled"].sum()
     if not filled:
-        layers = [layer for layer in cells.layers if layer]
-        hint = f"; the layers {some_of(layers)} may hold the prediction" if layers else ""
-        text = f"{name}: all values are 0{hint}; expected predicted expression"
+        text = f"{name}: all values are 0{_elsewhere(cells)}; expected predicted expression"
         return [*found, Problem("all zero", text)], False
     found += _empty_cells(cells, of, labels, name) + _empty_genes(cells, seen, name)
     noise = of["fractional"].any() and of["nearly_whole"].sum() >= NOISE_SHARE * filled
@@ -700,6 +698,14 @@ def _value_problems(cells, seen: Scan, labels, rules: Preset, control: str, name
         )
         found.append(Problem("deep cells", text))
     return found, bool(noise)
+
+
+def _elsewhere(cells: anndata.AnnData) -> str:
+    """Name other tables with a column a gene, where a model may have put its prediction."""
+    tables = [f"layers[{layer!r}]" for layer in cells.layers if layer]
+    wide = (key for key in cells.obsm if cells.obsm[key].shape[1:] == (cells.n_vars,))
+    tables += [f"obsm[{key!r}]" for key in wide]
+    return f"; {' or '.join(tables[:3])} may hold the prediction" if tables else ""
 
 
 CONSEQUENCES = {
@@ -852,7 +858,7 @@ def _base_problems(seen: Scan, name: str) -> list[Problem]:
 # Likeness
 
 
-def _likeness_problems(seen: Scan, groups: pd.Index, codes, control: str, name: str):
+def _likeness_problems(cells, seen: Scan, groups: pd.Index, codes, control: str, name: str):
     """Remark on predictions that are copies: of one cell, of the controls, of each other."""
     marks = pd.Series(seen.of_cells["signature"].to_numpy())
     by_group = {g: marks[codes == i] for i, g in enumerate(groups)}
@@ -871,7 +877,7 @@ def _likeness_problems(seen: Scan, groups: pd.Index, codes, control: str, name: 
         text = (
             f"{name}: of {len(copies)} of {n} targets each cell is also a control cell: "
             f"{some_of(copies)}; that predicts no change, as some tools do without a word for "
-            "targets that they do not know; check that these were meant"
+            f"targets that they do not know; check that these were meant{_elsewhere(cells)}"
         )
         found.append(Problem("copies of controls", text, refused=False))
     return found + _same_means(seen, groups, codes, control, copies, name)

@@ -65,7 +65,7 @@ PARTS_10X = (
 
 
 def read_screen(
-    path: str | Path,
+    path: str | Path | pd.DataFrame,
     *,
     perturbation_key: str = PERTURBATION_KEY,
     control: str | Iterable[str] | None = None,
@@ -86,7 +86,9 @@ def read_screen(
     path
         An ``.h5ad`` file; a Cell Ranger ``.h5`` file (version 3 or later); or a folder with
         ``matrix.mtx``, ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each perhaps
-        compressed (``.gz``) and with a common beginning of its name.
+        compressed (``.gz``) and with a common beginning of its name. Or a plain matrix with names:
+        a DataFrame, ``.csv`` or ``.tsv`` with a row a cell, the label of each in its index or first
+        column, and a column a gene.
     perturbation_key
         Column that names each cell's perturbation.
     control
@@ -113,18 +115,22 @@ def read_screen(
         What to do with symbols that occur twice: ``"error"``, or ``"rename"``, which adds ``-1``,
         ``-2``, ... to all but the first.
     layer
-        Layer of an ``.h5ad`` that holds the counts, where ``X`` does not.
+        Layer of an ``.h5ad`` that holds the values, where ``X`` does not; or a table of ``obsm``
+        with a column a gene, where models such as State put their predictions.
     values
         ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
-        Either way values must be whole within 1e-3, and log1p within the file's precision.
+        Either way values must be whole within 1e-3, and log1p within the file's precision. Or
+        ``"stored"``: predictions, taken as they are; :func:`~vcc_helpers.submission.check` says
+        what they are.
 
     Returns
     -------
     AnnData
-        Shape ``(n_cells, n_genes)``. X: CSR, float32, raw counts. obs: ``target_gene``, category,
-        controls being ``non-targeting``; ``batch`` and ``context``, categories, if named; then
-        the file's own columns of other names. var: index unique gene symbols; ``gene_id`` where
-        the file has it. uns as in the file; embeddings and other layers are left behind.
+        Shape ``(n_cells, n_genes)``. X: CSR, float32, raw counts, or values as stored. obs:
+        ``target_gene``, category, controls being ``non-targeting``; ``batch`` and ``context``,
+        categories, if named; then the file's own columns of other names. var: index unique gene
+        symbols; ``gene_id`` where the file has it. uns as in the file; embeddings and other layers
+        are left behind.
 
     Raises
     ------
@@ -149,8 +155,8 @@ def read_screen(
     """
     _check_choice("unlabelled", unlabelled, ("error", "drop"))
     _check_choice("duplicates", duplicates, ("error", "rename"))
-    _check_choice("values", values, ("counts", "log1p"))
-    raw = _open_any(Path(path), layer)
+    _check_choice("values", values, ("counts", "log1p", "stored"))
+    raw = _open_any(path, layer, perturbation_key)
     obs = raw.obs
     if labels is not None:
         table = _labels_for(obs.index, labels)
@@ -159,11 +165,14 @@ def read_screen(
     obs = _our_obs(obs, perturbation_key, control, label_map, names, unlabelled)
     keep = obs[PERTURBATION_KEY].notna().to_numpy()
     var = _our_var(raw.var, gene_symbols, duplicates)
-    counts = _our_counts(raw, keep, values, str(path))
+    name = "the table" if isinstance(path, pd.DataFrame) else str(path)
+    read = _as_stored if values == "stored" else _our_counts
+    matrix = read(raw, keep, values, name)
     if raw.isbacked:
         raw.file.close()
-    cells = anndata.AnnData(counts, obs=obs[keep], var=var, uns=raw.uns)
-    inspect_values(cells, name=str(path))
+    cells = anndata.AnnData(matrix, obs=obs[keep], var=var, uns=raw.uns)
+    if values != "stored":
+        inspect_values(cells, name=name)
     return cells
 
 
@@ -175,10 +184,15 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 # The three layouts
 
 
-def _open_any(path: Path, layer: str | None) -> anndata.AnnData:
+def _open_any(path: str | Path | pd.DataFrame, layer: str | None, key: str) -> anndata.AnnData:
     """Open any layout: obs and var as they are in the file, X perhaps still on disk."""
+    if isinstance(path, pd.DataFrame):
+        return _of_table(path, key)
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
+    if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        return _of_table(_read_labels(path), key)
     if path.is_dir():
         return _read_mtx(path)
     if not h5py.is_hdf5(path):
@@ -209,12 +223,36 @@ def _groups_in(path: Path) -> set[str]:
 
 
 def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
-    if layer not in cells.layers:
-        there = some_of(name for name in cells.layers if name)  # X is a layer without a name
-        raise KeyError(f"there is no layer {layer!r}; the file has {there}")
-    with_counts = anndata.AnnData(cells.layers[layer], obs=cells.obs, var=cells.var, uns=cells.uns)
+    tables = {name: cells.obsm[name] for name in cells.obsm}
+    tables |= {name: cells.layers[name] for name in cells.layers if name}  # X has no name there
+    if layer not in tables:
+        raise KeyError(
+            f"there is no layer {layer!r}, nor a table of obsm; the file has {some_of(tables)}"
+        )
+    if tables[layer].shape[1] != cells.n_vars:
+        raise ValueError(
+            f"{layer!r} has {tables[layer].shape[1]} columns, and there are {cells.n_vars} genes; "
+            "expected a column a gene, not an embedding or a choice of genes"
+        )
+    chosen = anndata.AnnData(tables[layer], obs=cells.obs, var=cells.var, uns=cells.uns)
     cells.file.close()
-    return with_counts
+    return chosen
+
+
+def _of_table(table: pd.DataFrame, key: str) -> anndata.AnnData:
+    """Make cells of a plain matrix whose index holds labels."""
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    if (lost := numbers.isna() & table.notna()).to_numpy().any():
+        column = lost.columns[lost.any()][0]
+        raise ValueError(
+            f"the table has values that are no numbers, such as "
+            f"{table[column][lost[column]].iloc[0]!r} in column {column!r}; "
+            "expected labels in the first column, and a column a gene"
+        )
+    names = [f"row {i}" for i in range(len(table))]
+    obs = pd.DataFrame({key: table.index.astype(str)}, index=names)
+    var = pd.DataFrame(index=table.columns.astype(str))
+    return anndata.AnnData(numbers.to_numpy(np.float32), obs=obs, var=var)
 
 
 def _read_10x_h5(path: Path) -> anndata.AnnData:
@@ -450,6 +488,12 @@ def _our_counts(
         block.eliminate_zeros()
         blocks.append(block[keep[start : start + block.shape[0]]])
     return sparse.vstack(blocks, format="csr")
+
+
+def _as_stored(cells, keep: np.ndarray, *_) -> sparse.csr_matrix:
+    blocks = row_blocks(cells)
+    kept = [sparse.csr_matrix(block)[keep[i : i + block.shape[0]]] for i, block in blocks]
+    return sparse.vstack(kept, format="csr")
 
 
 def _not_counts(
