@@ -4,8 +4,8 @@ Files come from strangers: they are read as data, looked at before they are open
 broken does not stop the others. What is published holds means only, never values per perturbation.
 
 Taught in: notebooks/16_run_your_own_leaderboard.
-Needs: archive.py, cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py and what
-these need.
+Needs: archive.py, cells.py, files.py, leaderboard.py, presets.py, scoring.py, splits.py,
+storage.py and what these need.
 
 >>> change_problems(["A submissions/ada/2026-03-01.h5ad"], today=date(2026, 3, 1))
 []
@@ -43,11 +43,12 @@ from .cells import (
     read_rows,
     some_of,
 )
-from .files import replacing, write_whole
+from .files import write_whole
 from .leaderboard import board
 from .presets import get_preset
 from .scoring import ScoreCard
 from .splits import few_shot_split
+from .storage import write_cells
 
 TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
@@ -173,8 +174,7 @@ def prepare(
         card = scoring.score(scoring.official_baseline(known, n_cells=n_cells), truth, preset)
     for folder, name, part in ((public, "train", known), (private, "truth", truth)):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / f"{name}.h5ad") as at:
-            part.write_h5ad(at)
+        write_cells(folder / f"{name}.h5ad", part)
     write_whole(public / "genes.csv", truth.var_names.to_series(name="gene").to_csv(index=False))
     write_whole(public / "targets.csv", n_cells.to_csv())
     card.to_json(private / "baseline.json")

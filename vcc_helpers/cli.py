@@ -10,6 +10,7 @@ Needs: scoring.py, sorting.py, submission.py, datasets/ and what they need.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,6 +21,10 @@ from .datasets._fetch import OFFICIAL
 from .presets import PRESETS
 
 DONE, UNACCEPTABLE, INTERRUPTED = 0, 1, 130
+MORE_MEMORY = (
+    "no output was changed; give a smaller --memory where the command has it, or close what else "
+    "runs on this machine"
+)
 
 SCORE_EXAMPLES = """examples:
   vcc score prediction.h5ad truth.h5ad
@@ -87,18 +92,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done; 1 the data is not acceptable, one line a problem on standard error; 130 stopped
         with Ctrl-C; a wrong command line exits with 2.
     """
+    if hasattr(sys.stdout, "reconfigure"):  # no name is too strange to be printed somehow
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
             options.run(options)
+            sys.stdout.flush()
+        except BrokenPipeError:  # who reads our lines has seen enough; all files are written
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except (ValueError, KeyError, OSError) as error:
-            _say(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            _say(_words_of(error))
+            return UNACCEPTABLE
+        except MemoryError as error:
+            _say(f"not enough memory ({error or 'an array did not fit'}); {MORE_MEMORY}")
             return UNACCEPTABLE
         except KeyboardInterrupt:
             _say("stopped; no output was changed")
             return INTERRUPTED
     return DONE
+
+
+def _words_of(error: Exception) -> object:
+    """Return the text of an error without what Python puts around it."""
+    if isinstance(error, KeyError) and error.args:
+        return error.args[0]
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"a name holds {error.object[error.start]!r}, which this machine's locale cannot write "
+            f"({error.encoding}); set the environment variable PYTHONUTF8=1, or choose plain names"
+        )
+    ours = isinstance(error, OSError) and error.filename is None
+    return error.strerror if ours and error.strerror else error
 
 
 def _show_warning(message: Warning, category: type[Warning], *_, **__) -> None:
@@ -368,13 +394,13 @@ def _sort(options: argparse.Namespace) -> None:
 
 def _pseudobulk(options: argparse.Namespace) -> None:
     from .effects import pseudobulk
-    from .files import check_writable, replacing
+    from .files import check_writable
+    from .storage import write_cells
 
     check_writable(options.out)
     key = options.perturbation_key
     bulk = pseudobulk(options.source, perturbation_key=key, progress=_watched(), name="cells")
-    with replacing(options.out) as part:
-        bulk.write_h5ad(part)
+    write_cells(options.out, bulk)
     print(f"{options.out}  {bulk.n_obs} groups x {bulk.n_vars} genes")
 
 

@@ -17,11 +17,20 @@ Needs no sibling module.
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import io
 import os
+import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import h5py
+
+#: What a system calls it when no more can be written: no space, a quota, the largest file.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_writable(path: str | Path) -> None:
@@ -72,16 +81,159 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Notes
     -----
+    A process that is killed leaves its part; the next one to write the same file removes it.
+
     Taught in: notebooks/09_first_submission.
     """
     path = Path(path)
     check_writable(path)
-    part = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:12]}.part{path.suffix}")
+    _remove_orphans(path)
+    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    part = path.with_name(f".{path.stem[:100]}.{mark}.part{path.suffix}")
     try:
         yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the name without the content
         part.replace(path)
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise _could_not_write(path, error) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove parts of this file whose process, of this machine, is no more."""
+    if os.name != "posix":  # elsewhere asking for a process can end it
+        return
+    begin = f".{path.stem[:100]}.{_machine()}-"
+    for part in path.parent.iterdir():
+        if part.name.startswith(begin) and f".part{path.suffix}" in part.name:
+            owner = part.name.removeprefix(begin).split("-")[0]
+            if owner.isdecimal() and not _is_alive(int(owner)):
+                part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return True
+
+
+@contextmanager
+def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Open a new HDF5 file to write to, in such a way that a full disk is an error and no crash.
+
+    Parameters
+    ----------
+    path
+        File to write; one that exists is overwritten.
+
+    Yields
+    ------
+    file : h5py.File
+        Open, without content.
+    check : callable
+        Raises if something could not be written; to be called now and then, so that a long
+        computation ends when the disk is full, and not after it.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the file grew larger than it may.
+
+    Notes
+    -----
+    HDF5 does not survive a write that fails: it goes on to fail while the file is closed, and ends
+    the interpreter. So it is never told of one, and the error is raised when the file is closed.
+
+    Taught in: notebooks/17_check_and_pack.
+    """
+    with open(path, "w+b", buffering=0) as raw:
+        patient = _Patient(raw)
+
+        def check() -> None:
+            if patient.error is not None:
+                raise _could_not_write(path, patient.error)
+
+        try:
+            with h5py.File(patient, "w") as file:
+                yield file, check
+        except Exception:
+            check()  # what HDF5 says of what it did not find again explains nothing
+            raise
+        check()
+
+
+def _could_not_write(path: str | Path, error: OSError) -> OSError:
+    folder = Path(path).parent
+    return OSError(
+        error.errno,
+        f"cannot write in {folder}: {os.strerror(error.errno)}; free some space there, or name "
+        "another folder, and call again",
+    )
+
+
+class _Patient(io.RawIOBase):
+    """A file that remembers the first write that failed, and keeps what is written from then on.
+
+    Of that only what is small is kept: HDF5's own notes, which it reads again before it closes.
+    """
+
+    def __init__(self, raw):
+        self.raw, self.error, self.kept, self.at = raw, None, {}, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset if whence == os.SEEK_SET else self.raw.seek(offset, whence)
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def write(self, data) -> int:
+        if self.error is None:
+            self._try(lambda: self._write(data))
+        if self.error is not None and len(data) < 2**20:
+            self.kept[self.at] = bytes(data)
+        self.at += len(data)
+        return len(data)
+
+    def _write(self, data) -> None:
+        self.raw.seek(self.at)
+        rest = memoryview(data)
+        while len(rest):  # a write may take a part only
+            rest = rest[self.raw.write(rest) :]
+
+    def readinto(self, buffer) -> int:
+        self.raw.seek(self.at)
+        found = self.kept.get(self.at) or self.raw.read(len(buffer))
+        buffer[:] = found[: len(buffer)].ljust(len(buffer), b"\0")
+        self.at += len(buffer)
+        return len(buffer)
+
+    def truncate(self, size: int) -> int:
+        if self.error is None:
+            self._try(lambda: self.raw.truncate(size))
+        return size
+
+    def flush(self) -> None:
+        if self.error is None:
+            self._try(self.raw.flush)
+
+    def _try(self, action) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.error = error
 
 
 def write_whole(path: str | Path, text: str) -> None:

@@ -42,7 +42,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from .cells import PERTURBATION_KEY, labels_of, open_cells, parse_memory
-from .files import check_writable
+from .files import FULL, check_writable, hdf5
 from .storage import (
     BLOCK_VALUES,
     most_entries,
@@ -50,6 +50,7 @@ from .storage import (
     stored_blocks,
     stored_matrix,
     stored_rows,
+    write_anndata,
 )
 
 try:
@@ -161,12 +162,18 @@ def sort_cells(
 def _sort(cells: anndata.AnnData, path: Path, plan: _Plan, progress: bool) -> None:
     identity = _identity(cells, plan)
     with _working_folder(path) as folder:
-        journal = _read_journal(folder, identity)
+        with _full_disk_explained(folder):
+            journal = _read_journal(folder, identity)
         if not journal:
             _check_disk(cells, plan, folder, progress)
         with _full_disk_explained(folder):
-            journal += _fill_buckets(cells, plan, folder, journal, progress)
-            _write_sorted(cells, plan, folder, journal, progress)
+            try:
+                journal += _fill_buckets(cells, plan, folder, journal, progress)
+                _write_sorted(cells, plan, folder, journal, progress)
+            except ValueError:
+                if _identity(cells, plan) != identity:  # what is done is of no use
+                    shutil.rmtree(folder)
+                raise
             _finish(folder, path, changed=_identity(cells, plan) != identity)
 
 
@@ -270,7 +277,7 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC and "No space left" not in str(error):
+        if error.errno not in FULL and "No space left" not in str(error):
             raise
         raise OSError(
             errno.ENOSPC,
@@ -284,8 +291,11 @@ def _read_journal(folder: Path, identity: dict) -> list[dict]:
     sizes = lines[-1].get("sizes", {}) if lines else {}
     known = lines and lines[0] == identity and identity["source"]
     if known and not _shorter(folder, sizes):
-        for name, size in sizes.items():
-            os.truncate(folder / name, size)
+        for file in folder.iterdir():
+            if file.name in sizes:
+                os.truncate(file, sizes[file.name])
+            elif file.name not in ("lock", "journal"):  # begun, but no block of it was finished
+                file.unlink()
     else:
         for file in folder.iterdir():
             if file.name != "lock":
@@ -495,16 +505,16 @@ def _write_sorted(
     lengths = np.fromfile(folder / "lengths", dtype=np.int32)
     buckets = _Buckets(folder, plan, lengths, types, dtype, cells.n_vars)
     part = folder / "sorted.h5ad"
-    part.unlink(missing_ok=True)
-    _annotations(cells, plan.order).write_h5ad(part)
     bar = tqdm(total=cells.n_obs, unit=" cells", desc="write", disable=not progress)
-    with h5py.File(part, "a") as file, bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with hdf5(part) as (file, check), bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        write_anndata(file, _annotations(cells, plan.order))
         writers = [_ChunkWriter(d, pool) for d in _make_matrix(file, buckets)]
         for bucket, (low, high) in enumerate(pairwise(plan.edges)):
             matrix = _load_bucket(buckets, bucket)
             writers[0].add(matrix.data)
             writers[1].add(matrix.indices)
             del matrix  # before the next is loaded
+            check()
             bar.update(high - low)
         for writer in writers:
             writer.close()

@@ -5,7 +5,7 @@ is, :func:`stored_blocks` yields rows. The next block is read while the caller w
 and compressed chunks are unpacked in threads; neither changes a value.
 
 Taught in: notebooks/02_from_counts_to_effects.
-Needs no sibling module.
+Needs: files.py.
 
 >>> import anndata
 >>> cells = anndata.AnnData(np.eye(5, 3))
@@ -30,7 +30,10 @@ from tempfile import TemporaryDirectory
 import anndata
 import h5py
 import numpy as np
+from anndata.io import write_elem
 from scipy import sparse
+
+from .files import hdf5, replacing
 
 #: Values in a block of rows: 64 MB of dense float32.
 BLOCK_VALUES = 2**24
@@ -268,12 +271,29 @@ def _row_picker(cells: anndata.AnnData):
 
 @contextmanager
 def _explain_damage(cells: anndata.AnnData) -> Iterator[None]:
+    before = _stamp(cells)
     try:
         yield
     except (OSError, KeyError, zlib.error) as error:  # how a damaged part of a file shows
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
         raise unreadable(cells.filename, error) from error
+    if _stamp(cells) != before:  # HDF5 reads zeros where a file has become shorter
+        raise ValueError(
+            f"{cells.filename} was changed while it was read; nothing was written; start "
+            "again when it is finished"
+        )
+
+
+def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
+    """Return size and date of the file, where there is one."""
+    if not cells.isbacked:
+        return None
+    try:
+        found = os.stat(cells.filename)
+    except OSError:  # removed or renamed: what is open can be read to the end
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def unreadable(path: Path | str, error: Exception) -> ValueError:
@@ -608,6 +628,65 @@ def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matri
     shape = (matrix.shape[0], right - left)
     slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
     return _sound(slab).tocsr()
+
+
+def write_cells(
+    path: str | Path,
+    cells: anndata.AnnData,
+    blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
+) -> None:
+    """Write an ``.h5ad``, whole or not at all, also where the disk runs full.
+
+    Parameters
+    ----------
+    path
+        The file; one that exists is replaced at the end, in one step.
+    cells
+        What to write.
+    blocks
+        First row and rows of each block of X, in rising order, where X of `cells` is empty; as for
+        :func:`append_rows`.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or cannot be written to, or the disk is full.
+
+    Notes
+    -----
+    Taught in: notebooks/17_check_and_pack.
+    """
+    with replacing(path) as part, hdf5(part) as (file, check):
+        write_anndata(file, cells)
+        check()
+        if blocks is not None:
+            append_rows(file["X"], _checked(blocks, check))
+
+
+def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
+    for block in blocks:
+        check()
+        yield block
+
+
+def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
+    """Write cells to an open file, labels as categories, as ``AnnData.write_h5ad`` does.
+
+    Parameters
+    ----------
+    file
+        Open and empty.
+    cells
+        What to write; its texts become categories.
+
+    Notes
+    -----
+    Taught in: notebooks/17_check_and_pack.
+    """
+    cells.strings_to_categoricals()
+    write_elem(file, "/", cells)
+    if cells.raw is None and "raw" in file:
+        del file["raw"]  # a mark that there is none, which older readers take for some
 
 
 def append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:

@@ -43,10 +43,10 @@ from .cells import (
     some_of,
 )
 from .effects import Scaling
-from .files import check_writable, replacing
+from .files import check_writable
 from .naming import Match, match
 from .presets import Preset, get_preset
-from .storage import append_rows, stored_blocks, stored_matrix, unreadable
+from .storage import stored_blocks, stored_matrix, unreadable, write_cells
 from .valuescan import NEARLY, Scan, as_csr, float_type, scan
 
 #: Columns that other tools name the perturbation in.
@@ -1116,7 +1116,11 @@ def _write_cells(path, blocks, obs, var, dtype, *, uns: dict, progress: bool) ->
     empty = sparse.csr_matrix((len(obs), len(var)), dtype=dtype)
     frame = anndata.AnnData(empty, obs=obs, var=var, uns=uns)
     bar = tqdm(total=len(obs), unit=" cells", desc="write", disable=not progress)
-    with replacing(path) as part, bar:
-        frame.write_h5ad(part)
-        with h5py.File(part, "r+") as file:
-            append_rows(file["X"], blocks)
+    with bar:
+        write_cells(path, frame, _counted(blocks, bar))
+
+
+def _counted(blocks, bar) -> Iterator[tuple]:
+    for start, block in blocks:
+        yield start, block
+        bar.update(block.shape[0])

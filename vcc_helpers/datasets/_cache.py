@@ -5,7 +5,7 @@ source of the simulation and the version of NumPy. Each of its files has a check
 fit, or is damaged or half written, is drawn anew.
 
 Taught in: book/calibration.
-Needs: _world.py.
+Needs: _world.py, ../storage.py.
 
 >>> folder_of({"seed": 0}) == folder_of({"seed": 0}) != folder_of({"seed": 1})
 True
@@ -26,6 +26,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
+from ..storage import write_cells
 from ._world import World
 
 #: What decides the cells, and what else decides how a world looks.
@@ -113,7 +114,7 @@ def _write(folder: Path, world: World) -> None:
             kept = cells.copy()
             if kind == "cells" and kept.X.data.max(initial=0) < 2**16:
                 kept.X = kept.X.astype(np.uint16)  # half the size, the same whole numbers
-            kept.write_h5ad(folder / f"{kind}-{i}.h5ad")
+            write_cells(folder / f"{kind}-{i}.h5ad", kept)
     (folder / "split.json").write_text(json.dumps(world.split), encoding="utf-8")
     (folder / INDEX).write_text(json.dumps(_checksums(folder)), encoding="utf-8")
 

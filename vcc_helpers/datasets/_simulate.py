@@ -5,7 +5,7 @@ larger than memory. What is drawn here is tuned to figures of the real H1 screen
 all genes are called ``SIM...``: nothing here is a measurement.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../files.py, ../storage.py.
+Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../storage.py.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.contexts["H1"].n_vars, len(world.split["train"])
@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, astuple
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -29,8 +28,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from ..cells import CONTROL, PERTURBATION_KEY
-from ..files import replacing
-from ..storage import append_rows
+from ..storage import write_cells
 from . import _cache
 from ._cells import draw_counts, draw_roster, expected_effects
 from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe
@@ -268,14 +266,9 @@ def _write_part(path: Path, recipe: Recipe, context: str, part: str, progress: b
     empty = sparse.csr_matrix((len(order), recipe.size.n_genes), dtype=np.float32)
     depth = np.zeros(len(order))
     frame = AnnData(empty, obs=obs, var=_gene_table(recipe), uns=_marks(recipe, context))
-    with (
-        replacing(path) as unfinished,
-        tqdm(total=len(order), unit=" cells", disable=not progress) as bar,
-    ):
-        frame.write_h5ad(unfinished)
-        with h5py.File(unfinished, "r+") as file:
-            blocks = _blocks(recipe, context, roster, order, bar)
-            append_rows(file["X"], _noting_depth(blocks, depth))
+    with tqdm(total=len(order), unit=" cells", disable=not progress) as bar:
+        blocks = _blocks(recipe, context, roster, order, bar)
+        write_cells(path, frame, _noting_depth(blocks, depth))
     return pd.Series(depth, index=obs[PERTURBATION_KEY].astype(str))
 
 

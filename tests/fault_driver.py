@@ -1,0 +1,127 @@
+"""Run one command with one fault, in a process that may be killed.
+
+Where a fault has to strike at a certain moment, it is planted here; all else is the real thing.
+Processes are forked from one that has imported everything, so that each takes a fraction of a
+second.
+"""
+
+import errno
+import os
+import resource
+import signal
+import sys
+
+import numpy as np
+
+from vcc_helpers import (  # noqa: F401  what commands import when they start
+    classroom,
+    cli,
+    datasets,
+    kernels,
+    scoring,
+    sorting,
+    storage,
+    submission,
+)
+from vcc_helpers.datasets import _simulate
+
+
+def at_the_last_step(act):
+    """Strike when the finished file is about to get its name."""
+
+    def replace(*_, **__):
+        act()
+
+    os.replace = os.rename = replace
+
+
+def while_reading(act):
+    """Strike after the first block of cells was read, or drawn."""
+    read, draw = storage.ahead, _simulate.draw_counts
+
+    def ahead(function, arguments, **kw):
+        for number, found in enumerate(read(function, arguments, **kw)):
+            if number == 0:
+                act()
+            yield found
+
+    def drawn(*words, **kw):
+        act()
+        return draw(*words, **kw)
+
+    storage.ahead, _simulate.draw_counts = ahead, drawn
+
+
+def raised(error):
+    def act():
+        raise error
+
+    return act
+
+
+def sent(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def no_large_files():
+    """Let every file end at 200 bytes, as a quota does."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+
+def shorten_the_input():
+    path = next(word for word in sys.argv if word.endswith(".h5ad"))
+    with open(path, "r+b") as file:
+        file.truncate(os.path.getsize(path) // 2)
+
+
+def nobody():
+    """Lose the rights of root."""
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+
+
+FAULTS = {
+    "none": lambda: None,
+    "killed while reading": lambda: while_reading(sent(signal.SIGKILL)),
+    "killed at the last step": lambda: at_the_last_step(sent(signal.SIGKILL)),
+    "Ctrl-C while reading": lambda: while_reading(sent(signal.SIGINT)),
+    "Ctrl-C at the last step": lambda: at_the_last_step(sent(signal.SIGINT)),
+    "terminated while reading": lambda: while_reading(sent(signal.SIGTERM)),
+    "no room for files": no_large_files,
+    "disk full at the last step": lambda: at_the_last_step(
+        raised(OSError(errno.ENOSPC, "No space left on device"))
+    ),
+    "memory runs out": lambda: while_reading(raised(MemoryError("Unable to allocate 9.3 GiB"))),
+    "input shortened while read": lambda: while_reading(shorten_the_input),
+    "no rights in the folder": nobody,
+}
+
+
+def main(fault: str, words: list[str], said: str, env: dict[str, str]) -> None:
+    """Do what the command would do, with standard error in a file."""
+    os.environ.update(env)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["vcc", *words]
+    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 2)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  ends with the process
+    FAULTS[fault]()
+    status = cli.main(words)
+    sys.stderr.flush()
+    sys.exit(status)
+
+
+def warm() -> None:
+    """Load what is compiled."""
+    values, indptr = np.ones(1, np.float32), np.array([0, 1], np.int32)
+    kernels.look_over(values, indptr, np.float32(1e-3), np.zeros(1))
+
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    sys.exit(cli.main(sys.argv[2:]))
+else:
+    warm()
