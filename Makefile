@@ -14,6 +14,9 @@ NBMAKE  = "$(BIN)/pytest" --nbmake notebooks -p notebook_memory \
           -o addopts="-ra -p no:fast_array_utils -p no:zarr"
 # For what notebooks start as commands; found in the shell, as the folder's path may hold spaces.
 WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
+RESOLUTION ?= lowest-direct
+# What needs the book's packages, or the versions of the lock.
+BOUNDS_LEAVE_OUT := --ignore=tests/test_book.py --ignore=tests/test_repository.py
 STAMP  := $(VENV)/.installed
 LOCK   := requirements.lock
 
@@ -23,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench bench-models bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup test-bounds bench bench-models bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -86,6 +89,13 @@ lint: $(STAMP)  ## ruff, and the rules of the notebooks
 fix: $(STAMP)  ## repair what can be repaired: ruff fixes, first cells, outputs
 	@"$(BIN)/ruff" check --fix .
 	@"$(PY)" scripts/notebook_tools.py fix
+
+test-bounds: $(STAMP)  ## unit tests with the oldest versions allowed (RESOLUTION=highest: the newest)
+	@echo "==> Installing the $(RESOLUTION) versions that pyproject.toml allows into .venv-bounds"
+	@rm -rf .venv-bounds && "$(BIN)/uv" venv --quiet --python "$(PY)" .venv-bounds
+	@"$(BIN)/uv" pip install --quiet --python .venv-bounds/bin/python --resolution $(RESOLUTION) \
+	     --editable ".[test]" "scanpy>=1.11"
+	@.venv-bounds/bin/python -m pytest -q --doctest-modules vcc_helpers tests $(BOUNDS_LEAVE_OUT)
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py

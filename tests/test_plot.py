@@ -87,9 +87,11 @@ def test_it_draws_on_the_given_axes_and_returns_them(name, bulk):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_it_makes_axes_of_its_own_that_can_be_drawn(name, bulk):
+    before = len(plt.get_fignums())  # other tests of this process may have left some
     ax = every_figure(bulk)[name]()
     ax.figure.canvas.draw()
-    assert len(plt.get_fignums()) == 1
+    assert len(plt.get_fignums()) == before + 1
+    plt.close(ax.figure)
     if name != "similarity":  # targets on both sides, named by the ticks
         assert ax.get_xlabel()
 

@@ -259,6 +259,15 @@ def test_lock_holds_no_addresses_and_covers_every_requirement():
             assert requirement.specifier.contains(pin.version), (name, version)
 
 
+def test_every_dependency_says_why_it_is_one():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    explained = re.findall(r'^ {4}"([A-Za-z0-9._-]+)[^"\[]*", *# .{8,}$', text, re.MULTILINE)
+    extras = PROJECT["optional-dependencies"]
+    listed = [*PROJECT["dependencies"], *(r for e in extras if e != "oracle" for r in extras[e])]
+    names = {Requirement(text).name for text in listed} - {"vcc-helpers"}
+    assert set(explained) == names
+
+
 def test_no_lock_files_with_addresses_are_committed():
     names = {path.name for path in set_repository.text_files(ROOT)}
     assert not names & {"uv.lock", "pylock.toml", "poetry.lock"}
@@ -316,7 +325,10 @@ def test_versions_and_licence_agree():
     assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=str)
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_parse_and_call_make(path):
     workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert True in workflow or "on" in workflow  # YAML 1.1 reads `on` as true
@@ -324,6 +336,23 @@ def test_workflows_parse_and_call_make(path):
     assert all("runs-on" in job for job in workflow["jobs"].values())
     assert all(("uses" in step) != ("run" in step) for step in steps)
     assert workflow["permissions"] == {"contents": "read"}
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_are_pinned_and_have_no_more_rights_than_they_need(path):
+    workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    used = [
+        (step["uses"], step.get("with", {}))
+        for job in workflow["jobs"].values()
+        for step in job["steps"]
+        if "uses" in step
+    ]
+    assert used
+    for action, options in used:
+        assert re.fullmatch(r"actions/[\w/-]+@[0-9a-f]{40}", action), action
+        if action.startswith("actions/checkout@"):
+            assert options.get("persist-credentials") is False, action
 
 
 def test_the_book_workflow_sets_the_real_name_first():

@@ -32,7 +32,7 @@ import h5py
 
 from .cells import parse_memory
 from .files import replacing
-from .storage import unreadable
+from .storage import check_tree, unreadable
 
 #: The names in the archive, and the watermark: as cell-eval 0.6.6 writes them.
 CELLS, WATERMARK, WORDS = "pred.h5ad.zst", "watermark.txt", b"vcc-prep"
@@ -271,18 +271,17 @@ def _check_size(size: int, limit: int, what: str) -> None:
 
 def _check_plain(path: Path, limit: int) -> None:
     """Raise unless an HDF5 file holds nothing but data of its own, of a bearable size."""
-    total, seen = 0, set()
+    total = 0
     try:
         with h5py.File(path, "r") as file:
+            check_tree(file)
             waiting = [file["/"]]
             while waiting:
                 for item in _plain_items(waiting.pop()):
-                    place = h5py.h5o.get_info(item.id).addr
-                    if isinstance(item, h5py.Group) and place not in seen:
+                    if isinstance(item, h5py.Group):
                         waiting.append(item)
                     elif isinstance(item, h5py.Dataset) and item.size:
                         total += item.size * item.dtype.itemsize
-                    seen.add(place)
     except (OSError, RuntimeError, KeyError) as error:
         raise unreadable(path, error) from error
     _check_size(total, limit, "its arrays")

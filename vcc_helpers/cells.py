@@ -30,6 +30,8 @@ from scipy import sparse
 from tqdm import tqdm
 
 from .storage import (
+    check_tree,
+    form_problem,
     is_csr_file,
     stored_blocks,
     stored_matrix,
@@ -102,6 +104,13 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
         )
     if stored_matrix(cells) is None:
         raise ValueError("the AnnData has no matrix X; put the expression values there")
+    try:
+        found = form_problem(cells)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise unreadable(source, error) from error
+    if found:
+        name = f"{source}: " if cells is not source else ""
+        raise ValueError(f"{name}{found}; write the file, or make the matrix, again")
     return cells
 
 
@@ -116,6 +125,8 @@ def _open_file(path: Path) -> anndata.AnnData:
             "compressed, or of another format; write it with AnnData.write_h5ad"
         )
     try:
+        with h5py.File(path) as file:
+            check_tree(file)
         cells = anndata.read_h5ad(path, backed="r")
         _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     except Exception as error:

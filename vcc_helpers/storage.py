@@ -64,6 +64,52 @@ def stored_matrix(cells: anndata.AnnData):
     return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
 
 
+def form_problem(cells: anndata.AnnData) -> str | None:
+    """Tell what is wrong with the form of the matrix, its values apart; None if nothing is.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    str or None
+        Type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer, all
+        of which a file can get wrong, and none of which compiled code looks at again.
+
+    Notes
+    -----
+    Taught in: notebooks/17_check_and_pack.
+    """
+    matrix = stored_matrix(cells)
+    if matrix.dtype.kind not in "biuf":
+        return (
+            f"X holds values of type {matrix.dtype}, which are no real numbers; expected float32; "
+            "convert with X.astype('float32'), and look why they were not"
+        )
+    if cells.is_view or not on_disk(cells):
+        return None
+    if tuple(matrix.shape) != cells.shape:
+        return f"X has shape {tuple(matrix.shape)}, its labels and names are for {cells.shape}"
+    return _pointer_problem(matrix) if hasattr(matrix, "group") else None
+
+
+def _pointer_problem(matrix) -> str | None:
+    data, indices, indptr = (matrix.group[name] for name in ("data", "indices", "indptr"))
+    n = matrix.shape[matrix.format == "csc"]
+    if indptr.shape != (n + 1,):
+        return f"the row pointer of X has shape {indptr.shape}; expected ({n + 1},)"
+    if data.shape != indices.shape or len(data.shape) != 1:
+        return f"X has values of shape {data.shape}, and their places {indices.shape}"
+    if any(part.dtype.kind not in "iu" for part in (indices, indptr)):
+        return f"X has places of type {indices.dtype} and a pointer of type {indptr.dtype}"
+    pointer = indptr[:].astype(np.int64)
+    if pointer[0] or pointer[-1] != data.shape[0] or (np.diff(pointer) < 0).any():
+        return f"the row pointer of X does not rise from 0 to the {data.shape[0]} values"
+    return None
+
+
 def on_disk(cells: anndata.AnnData) -> bool:
     """Tell whether the matrix lies in a file, of HDF5 or Zarr.
 
@@ -274,7 +320,7 @@ def _explain_damage(cells: anndata.AnnData) -> Iterator[None]:
     before = _stamp(cells)
     try:
         yield
-    except (OSError, KeyError, zlib.error) as error:  # how a damaged part of a file shows
+    except (OSError, RuntimeError, KeyError, zlib.error) as error:  # how damage shows
         if getattr(error, "errno", None) == errno.ENOSPC:
             raise
         raise unreadable(cells.filename, error) from error
@@ -294,6 +340,36 @@ def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
     except OSError:  # removed or renamed: what is open can be read to the end
         return None
     return found.st_size, found.st_mtime_ns
+
+
+def check_tree(file: h5py.File) -> None:
+    """Raise if a group of an HDF5 file stands in two places, as one that holds itself does.
+
+    Parameters
+    ----------
+    file
+        An open file.
+
+    Raises
+    ------
+    ValueError
+        There is such a group: who reads it as a tree reads for ever.
+
+    Notes
+    -----
+    Taught in: notebooks/17_check_and_pack.
+    """
+    waiting, seen = [file["/"]], set()
+    while waiting:
+        group = waiting.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:
+            raise ValueError(f"the group {group.name} is there twice, or holds itself")
+        seen.add(place)
+        for name in group:
+            if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                item = group[name]
+                waiting += [item] if isinstance(item, h5py.Group) else []
 
 
 def unreadable(path: Path | str, error: Exception) -> ValueError:
@@ -416,6 +492,7 @@ def _csr_reader(matrix):
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         low, high = indptr[start], indptr[stop]
         values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
+        values = values.astype(np.float32) if values.dtype == np.float16 else values  # for SciPy
         pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
         return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
@@ -624,7 +701,9 @@ def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
 
 def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
     low, high = indptr[left], indptr[right]
-    entries = (read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices"))
+    entries = [read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
+    if entries[0].dtype == np.float16:  # SciPy has no such matrix
+        entries[0] = entries[0].astype(np.float32)
     shape = (matrix.shape[0], right - left)
     slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
     return _sound(slab).tocsr()
@@ -679,12 +758,25 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
     cells
         What to write; its texts become categories.
 
+    Raises
+    ------
+    ValueError
+        The cells hold something that has no place in such a file.
+
     Notes
     -----
     Taught in: notebooks/17_check_and_pack.
     """
     cells.strings_to_categoricals()
-    write_elem(file, "/", cells)
+    try:
+        write_elem(file, "/", cells)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each kind of thing that has no place in a file has its own
+        raise ValueError(
+            f"the cells hold something that an .h5ad cannot ({error}); remove it from uns, obs or "
+            "var"
+        ) from error
     if cells.raw is None and "raw" in file:
         del file["raw"]  # a mark that there is none, which older readers take for some
 

@@ -213,9 +213,8 @@ def _opened(pred) -> Iterator[anndata.AnnData]:
 
 
 def _check(cells, genes, n_cells, rules, key, control, name, progress) -> Report:
-    if 0 in cells.shape or (kind := stored_matrix(cells).dtype.kind) not in "biuf":
-        found = _empty(cells, name) if 0 in cells.shape else _no_numbers(cells, kind, name)
-        return Report((found,), _summary(cells, None, name), _Plan())
+    if 0 in cells.shape:
+        return Report((_empty(cells, name),), _summary(cells, None, name), _Plan())
     found, columns, names = _gene_problems(cells, genes, name)
     more, labels = _label_problems(cells, n_cells, rules, key, control, name)
     found += more + _form_problems(cells, rules, name)
@@ -350,7 +349,7 @@ def _no_matrix(pred, name: str) -> Problem | None:
                 if "X" in file or not {"obs", "var"} <= set(file):
                     return None
                 layers = list(file.get("layers", ()))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # h5py has both
             raise unreadable(path, error) from error
     hint = f"the layers {some_of(layers)} have some: set X to one of them" if layers else "set X"
     return Problem("no X", f"{name}: there is no matrix X, and only X is handed in; {hint}")
@@ -359,15 +358,6 @@ def _no_matrix(pred, name: str) -> Problem | None:
 def _empty(cells, name: str) -> Problem:
     return Problem(
         "empty", f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
-    )
-
-
-def _no_numbers(cells, kind: str, name: str) -> Problem:
-    dtype = stored_matrix(cells).dtype
-    return Problem(
-        "type of values",
-        f"{name}: X holds values of type {dtype}, which are no real numbers; expected float32; "
-        "convert with X.astype('float32'), and look why they were not",
     )
 
 

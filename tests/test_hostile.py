@@ -1,0 +1,351 @@
+"""Files that lie: every reader says what is wrong or reads what is right, and nothing dies."""
+
+import multiprocessing
+import sys
+import warnings
+from multiprocessing import forkserver
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONTROL, KEY
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy import sparse
+
+from vcc_helpers import pseudobulk
+from vcc_helpers.cells import inspect_values, open_cells, read_rows, row_blocks
+
+if not sys.platform.startswith("linux"):
+    pytest.skip("the bound of memory is that of Linux", allow_module_level=True)
+
+import hostile_driver  # noqa: E402
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["hostile_driver"])
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(HERE))
+        forkserver.ensure_running()
+
+
+def cells(*, dense=False):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2, (30, 8)).astype(np.float32)
+    counts[:, 0] += 1
+    obs = pd.DataFrame({KEY: ["A", "B", CONTROL] * 10}, index=[f"c{i}" for i in range(30)])
+    var = pd.DataFrame(index=[f"G{i}" for i in range(8)])
+    return anndata.AnnData(counts if dense else sparse.csr_matrix(counts), obs=obs, var=var)
+
+
+def probed(path, memory=2 * 10**9):
+    """Return each reader's outcome, and what happened to the process."""
+    queue = SERVER.SimpleQueue()
+    process = SERVER.Process(
+        target=hostile_driver.probe, args=(path, queue), kwargs={"memory": memory}
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0, f"the interpreter died: {process.exitcode}"
+    return queue.get()
+
+
+def replaced(group, name, data, **kw):
+    attributes = dict(group[name].attrs)
+    del group[name]
+    group.create_dataset(name, data=data, **kw)
+    group[name].attrs.update(attributes)
+
+
+def set_attribute(place, name, value):
+    def change(file):
+        file[place].attrs[name] = value
+
+    return change
+
+
+def change_array(place, change):
+    def spoil(file):
+        group, name = place.rsplit("/", 1)
+        replaced(file[group], name, change(file[place][:]))
+
+    return spoil
+
+
+def at(index, value):
+    def change(array):
+        array = array.astype(np.int64)
+        array[index] = value
+        return array
+
+    return change
+
+
+def huge(place, shape):
+    """Declare an array that no machine could hold, and store nothing of it."""
+
+    def spoil(file):
+        group, name = place.rsplit("/", 1)
+        attributes, dtype = dict(file[place].attrs), file[place].dtype
+        del file[place]
+        chunks = (1000,) * len(shape)
+        file[group or "/"].create_dataset(name, shape, dtype, chunks=chunks)
+        file[place].attrs.update(attributes)
+
+    return spoil
+
+
+def without(*places):
+    def spoil(file):
+        for place in places:
+            del file[place]
+
+    return spoil
+
+
+def link(place, target):
+    def spoil(file):
+        del file[place]
+        file[place] = target
+
+    return spoil
+
+
+def into_dtype(dtype):
+    return change_array("X/data", lambda data: data.astype(dtype))
+
+
+def loop(file):
+    file["obs/loop"] = h5py.SoftLink("/obs/loop")
+
+
+def itself(file):
+    file["X/again"] = file["X"]
+
+
+def compound(file):
+    data = np.zeros(file["X/data"].shape, dtype=[("a", "f4"), ("b", "i4")])
+    replaced(file["X"], "data", data)
+
+
+def strings(file):
+    data = np.full(file["X/data"].shape, "1", dtype=object)
+    replaced(file["X"], "data", data, dtype=h5py.string_dtype())
+
+
+def references(file):
+    data = np.array([file["X"].ref] * file["X/data"].shape[0], dtype=h5py.ref_dtype)
+    replaced(file["X"], "data", data, dtype=h5py.ref_dtype)
+
+
+def pickled(file):
+    import pickle
+
+    payload = np.void(pickle.dumps(print))
+    file["uns"].create_dataset("payload", data=payload)
+
+
+def category_codes(value):
+    def spoil(file):
+        codes = file[f"obs/{KEY}/codes"][:].astype(np.int64)
+        codes[0] = value
+        replaced(file[f"obs/{KEY}"], "codes", codes)
+
+    return spoil
+
+
+REFUSED = {
+    "shape too wide": set_attribute("X", "shape", (30, 10**12)),
+    "shape too tall": set_attribute("X", "shape", (10**12, 8)),
+    "shape negative": set_attribute("X", "shape", (-30, 8)),
+    "shape of text": set_attribute("X", "shape", "thirty"),
+    "column too large": change_array("X/indices", at(3, 10**6)),
+    "column negative": change_array("X/indices", at(3, -5)),
+    "pointer falls": change_array("X/indptr", at(5, 0)),
+    "pointer beyond the data": change_array("X/indptr", at(-1, 10**9)),
+    "pointer negative": change_array("X/indptr", at(2, -4)),
+    "pointer too short": change_array("X/indptr", lambda p: p[:-3]),
+    "pointer too long": change_array("X/indptr", lambda p: np.append(p, p[-1:])),
+    "fewer columns than values": change_array("X/indices", lambda i: i[:-5]),
+    "huge data": huge("X/data", (10**12,)),
+    "huge pointer": huge("X/indptr", (10**12,)),
+    "no data": without("X/data"),
+    "no indices": without("X/indices"),
+    "no indptr": without("X/indptr"),
+    "no X": without("X"),
+    "no obs": without("obs"),
+    "no var": without("var"),
+    "no names of genes": without("var/_index"),
+    "unknown encoding": set_attribute("X", "encoding-type", "made-up"),
+    "strings": strings,
+    "compound values": compound,
+    "references": references,
+    "complex values": into_dtype("complex64"),
+    "labels of a lost category": category_codes(10**6),
+    "dangling link": link("X", h5py.SoftLink("/nowhere")),
+    "link to itself": link("X", h5py.SoftLink("/X")),
+    "a group that holds itself": itself,
+    "uns that holds the whole": lambda file: file["uns"].__setitem__("again", file["/"]),
+    "obs too long": change_array("obs/_index", lambda names: np.append(names, names[:3])),
+}  # fmt: skip
+READ = {
+    "nothing wrong": lambda file: None,
+    "big-endian": into_dtype(">f4"),
+    "bytes": into_dtype("uint8"),
+    "wide integers": into_dtype("int64"),
+    "half precision": into_dtype("float16"),
+    "truth values": lambda file: replaced(file["X"], "data", file["X/data"][:] > 0),
+    "a pickle in uns": pickled,
+    "wide pointers": change_array("X/indptr", lambda p: p.astype(np.uint64)),
+}  # fmt: skip
+
+
+def written(tmp_path, change, *, dense=False):
+    path = tmp_path / "lies.h5ad"
+    cells(dense=dense).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        change(file)
+    return path
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_lie_is_refused_in_words(name, tmp_path):
+    path = written(tmp_path, REFUSED[name])
+    before = path.read_bytes()
+    found = probed(path)
+    for reader, (kind, text) in found.items():
+        assert kind != "finding", (reader, text)
+    judges = [found[reader][0] for reader in ("blocks", "means", "scored", "sorted_file")]
+    assert judges == ["refused"] * 4, found
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["lies.h5ad"]
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_is_odd_but_true_is_read(name, tmp_path):
+    path = written(tmp_path, READ[name])
+    expected = cells().X.sum()
+    if name == "truth values":
+        expected = (cells().X > 0).sum()
+    found = probed(path)
+    assert found["blocks"] == ("read", str(float(expected))), found["blocks"]
+    assert {kind for kind, _ in found.values()} <= {"read", "refused"}, found
+    assert found["means"][0] == found["scored"][0] == "read", found
+
+
+def test_a_pickle_is_never_opened(tmp_path, monkeypatch):
+    hostile_driver.check(written(tmp_path, READ["nothing wrong"]))  # Numba's own, once
+    monkeypatch.setattr("pickle.loads", lambda *_: pytest.fail("a pickle was opened"))
+    path = written(tmp_path, pickled)
+    hostile_driver.check(path)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_a_matrix_larger_than_memory_is_not_allocated(dense, tmp_path):
+    """A file of kilobytes declares petabytes of zeros: read a block at a time, or refused."""
+    change = huge("/X", (10**6, 10**6)) if dense else huge("X/data", (10**14,))
+    path = written(tmp_path, change, dense=dense)
+    assert path.stat().st_size < 10**6
+    found = probed(path, memory=10**9)
+    assert {kind for kind, _ in found.values()} == {"refused"}, found
+
+
+@pytest.mark.parametrize("kind", ["external", "virtual"])
+def test_a_file_that_shows_another_is_not_opened_for_others(kind, tmp_path):
+    cells().write_h5ad(tmp_path / "truth.h5ad")
+    path = tmp_path / "lies.h5ad"
+    cells(dense=True).write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        attributes, shape = dict(file["X"].attrs), file["X"].shape
+        del file["X"]
+        if kind == "external":
+            file["X"] = h5py.ExternalLink("truth.h5ad", "X")
+        else:
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[:] = h5py.VirtualSource("truth.h5ad", "X/data", shape=shape)
+            file.create_virtual_dataset("X", layout).attrs.update(attributes)
+    kind, text = probed(path)["opened"]
+    assert kind == "refused" and ("is a link" in text or "shows another file" in text)
+
+
+# What is true of every matrix
+
+DTYPES = ["u1", "u2", "i4", "i8", "f4", "f8", ">f4", ">i2"]
+LAYOUTS = ["C", "F", "csr", "csc", "unsorted", "doubled", "explicit zeros"]
+
+
+@st.composite
+def matrices(draw):
+    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 6)))
+    values = draw(arrays.arrays(np.int64, shape, elements=st.integers(0, 120)))
+    keep = draw(arrays.arrays(bool, shape))
+    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
+    return (values * keep).astype(dtype), draw(st.sampled_from(LAYOUTS))
+
+
+def laid_out(dense, layout):
+    native = dense.astype(dense.dtype.newbyteorder("="))
+    if layout in ("C", "F"):
+        return dense.copy(order=layout)
+    if layout in ("csr", "csc"):
+        return sparse.csr_matrix(native).asformat(layout)
+    matrix = sparse.csr_matrix(native)
+    if layout == "doubled":  # each entry as two that add up to it
+        half = matrix.data // 2
+        parts = np.stack([half, matrix.data - half], axis=1).ravel().astype(native.dtype)
+        return sparse.csr_matrix(
+            (parts, np.repeat(matrix.indices, 2), matrix.indptr * 2), shape=matrix.shape
+        )
+    if layout == "explicit zeros":
+        rows, columns = np.indices(native.shape)
+        places = rows.ravel(), columns.ravel()
+        return sparse.csr_matrix((native.ravel(), places), shape=native.shape)
+    for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
+        matrix.data[start:stop] = matrix.data[start:stop][::-1].copy()
+        matrix.indices[start:stop] = matrix.indices[start:stop][::-1].copy()
+    matrix.has_sorted_indices = False
+    return matrix
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(matrices(), st.sampled_from(["memory", "view", "file", "gzip"]), st.integers(1, 5))
+def test_every_layout_says_the_same(tmp_path_factory, matrix, where, block_rows):
+    dense, layout = matrix
+    n, n_genes = dense.shape
+    labels = [CONTROL if i % 2 else "A" for i in range(n)]
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(n)])
+    var = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
+    made = anndata.AnnData(laid_out(dense, layout), obs=obs, var=var)
+    if where in ("file", "gzip"):
+        path = tmp_path_factory.mktemp("any") / "x.h5ad"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made.write_h5ad(path, compression="gzip" if where == "gzip" else None)
+        made = open_cells(path)
+    elif where == "view":
+        made = made[:]
+    expected = dense.astype(np.float64)
+    blocks = [b.toarray() if sparse.issparse(b) else b
+              for _, b in row_blocks(made, block_rows=block_rows)]  # fmt: skip
+    np.testing.assert_array_equal(np.vstack(blocks), expected)
+    rows = np.arange(0, n, 2)
+    some = read_rows(made, rows)
+    np.testing.assert_array_equal(some.toarray() if sparse.issparse(some) else some, expected[rows])
+    summary = inspect_values(made)
+    assert summary.scale == "counts"
+    np.testing.assert_array_equal(summary.library_size, expected.sum(axis=1))
+    totals = expected.sum(axis=1)
+    target = np.median(totals[totals > 0]) if (totals > 0).any() else 1.0
+    logs = np.log1p(expected / np.where(totals == 0, 1, totals / target)[:, None])
+    bulk = pseudobulk(made)
+    for label in bulk.obs_names:
+        mean = logs[np.array(labels) == label].mean(axis=0)
+        np.testing.assert_allclose(bulk[[label]].X[0], mean, rtol=1e-5, atol=1e-6)

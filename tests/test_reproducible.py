@@ -1,0 +1,75 @@
+"""A page's numbers do not depend on the day or on the Python that computed them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNNER = Path(__file__).with_name("cell_runner.py")
+OTHERS = [v for v in ("3.12", "3.13") if not sys.version.startswith(v)]
+NEEDED = (
+    *("numpy", "scipy", "pandas", "anndata", "h5py", "scikit-learn", "numba", "tqdm"),
+    *("backports.zstd", "matplotlib", "ipython"),
+)
+NOTEBOOKS = ["08_metrics_by_hand.ipynb", "17_check_and_pack.ipynb"]
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
+
+pytestmark = pytest.mark.slow
+
+
+def numbers(python, notebook, folder):
+    """Run a notebook with some Python, and return every number that it shows."""
+    env = {**os.environ, "PYTHONHASHSEED": "random", "NUMBA_CACHE_DIR": str(folder / "numba")}
+    env.pop("VCC_DATA", None)
+    done = subprocess.run(
+        [str(python), str(RUNNER), str(ROOT / "notebooks" / notebook)],
+        capture_output=True, text=True, env=env, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = re.sub(r"\S*/\S*", "", done.stdout)  # names of temporary folders
+    return np.array([float(n) for n in NUMBER.findall(shown)])
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """Make an environment of another Python, with the versions of the lock."""
+    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    if not Path(uv).exists():
+        pytest.skip("uv, which makes the other environment, is not there")
+    folder = tmp_path_factory.mktemp("other")
+    for version in OTHERS:
+        made = subprocess.run(
+            [uv, "venv", "-q", "--no-python-downloads", "--python", version, str(folder / "venv")],
+            capture_output=True,
+        )
+        if made.returncode == 0:
+            break
+    else:
+        pytest.skip(f"no Python {' or '.join(OTHERS)} on this machine")
+    python = folder / "venv/bin/python"
+    lock = ["--constraint", str(ROOT / "requirements.lock")]
+    words = [uv, "pip", "install", "-q", "--python", str(python)]
+    for more in ([*lock, *NEEDED], ["--no-deps", str(ROOT)]):
+        done = subprocess.run([*words, *more], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"the packages cannot be installed here: {done.stderr.strip()[-200:]}")
+    return python
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_another_python_finds_the_same_numbers(notebook, other, tmp_path):
+    ours, theirs = (numbers(python, notebook, tmp_path) for python in (sys.executable, other))
+    assert len(ours) > 100
+    assert len(ours) == len(theirs)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+def test_two_runs_find_the_same_numbers_to_the_last_digit(tmp_path):
+    first, second = (numbers(sys.executable, NOTEBOOKS[0], tmp_path) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
