@@ -56,6 +56,8 @@ def check_writable(path: str | Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
     if not os.access(path.parent, os.W_OK):
+        if not path.parent.is_dir():  # another process has removed it this moment
+            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
         raise PermissionError(f"cannot write {path}: no permission to write in {path.parent}")
 
 
