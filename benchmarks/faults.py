@@ -24,14 +24,14 @@ def main() -> None:
         for fault in [*faults.STRIKES, "no rights in the folder"]:
             if fault.startswith("input") and name == "simulate":
                 continue
-            row = {"command": f"vcc {name}", "fault": fault, **outcome(fault, command)}
+            row = {"command": f"vcc {name}", "fault": fault, **outcome(fault, name, command)}
             rows.append(row)
             print(row["command"], "|", fault, "|", row["status"], row["state"], row["next"])
     path = ROOT / "benchmarks/results/faults.json"
     path.write_text(json.dumps(rows, indent=1) + "\n")
 
 
-def outcome(fault: str, command) -> dict:
+def outcome(fault: str, name: str, command) -> dict:
     """Return exit status, message, and the state: after the fault, and after the next run."""
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "files"
@@ -44,14 +44,14 @@ def outcome(fault: str, command) -> dict:
         done = faults.run(fault, command, folder)
         kept = [not (folder / o).exists() or (folder / o).read_bytes() == faults.OLD
                 for o in command.outputs]  # fmt: skip
-        left = sorted(p.name for p in folder.iterdir() if ".part" in p.name)
+        left = faults.left_over(folder, command) - faults.KEPT.get(name, set())
         said = done.stderr.decode(errors="replace").replace(f"{folder}/", "").replace(base, "...")
         if fault.startswith("input"):
             faults.inputs(folder)
         again = faults.run("none", command, folder)
         for out in command.outputs:
             faults.content(folder / out)
-        after = sorted(p.name for p in folder.iterdir() if ".part" in p.name or "sorting" in p.name)
+        after = faults.left_over(folder, command) - faults.KEPT.get(name, set())
     return {
         "status": done.returncode,
         "said": said.replace("vcc: ", "").strip(),

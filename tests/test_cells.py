@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import zlib
 
 import anndata
 import h5py
@@ -78,6 +79,38 @@ def test_files_packed_in_any_way(pack, shuffle, tmp_path):
             file["X"].create_dataset(name, data=values, chunks=chunks, shuffle=shuffle, **pack)
     found = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
     np.testing.assert_array_equal(whole(found, block_rows=9), make_cells().X)
+
+
+@pytest.mark.parametrize("chunks", [(37, 3), (10, 100), (1, 1)])
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("skipped", [0, 1, 2, 3])
+def test_dense_files_packed_with_gzip(skipped, shuffle, chunks, tmp_path):
+    """Also where a writer skipped a filter for one chunk, and where it wrote no chunk at all."""
+    if skipped > 1 and not shuffle:
+        pytest.skip("there is one filter only")
+    cells, path = make_cells(), tmp_path / "x.h5ad"
+    chunks = tuple(min(pair) for pair in zip(chunks, cells.shape, strict=True))
+    values = cells.X.copy()
+    values[-20:] = 0
+    cells.write_h5ad(path)
+    with h5py.File(path, "a") as file:
+        attributes = dict(file["X"].attrs)
+        del file["X"]
+        options = {"chunks": chunks, "compression": "gzip", "shuffle": shuffle}
+        data = file.create_dataset("X", cells.shape, np.float32, **options)
+        data.attrs.update(attributes)
+        data[:-20] = values[:-20]
+        file.flush()
+        part = values[chunks[0] : 2 * chunks[0], : chunks[1]]
+        raw = part.tobytes()
+        if shuffle and not skipped & 1:
+            raw = np.ascontiguousarray(part.ravel().view(np.uint8).reshape(-1, 4).T).tobytes()
+        if not skipped >> shuffle & 1:
+            raw = zlib.compress(raw)
+        data.id.write_direct_chunk((chunks[0], 0), raw, skipped)
+    found = anndata.read_h5ad(path, backed="r")
+    np.testing.assert_array_equal(found.X[:], values)
+    np.testing.assert_array_equal(whole(found, block_rows=9), values)
 
 
 def test_csc_files_of_many_slabs_and_stretches(tmp_path, monkeypatch):

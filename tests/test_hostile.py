@@ -3,6 +3,7 @@
 import multiprocessing
 import sys
 import warnings
+import zlib
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -162,6 +163,21 @@ def category_codes(value):
     return spoil
 
 
+def short_chunk(place, packing):
+    """Let a chunk unpack to less than it should; HDF5 fills the rest with what lay in memory."""
+
+    def spoil(file):
+        data, attributes = file[place][:], dict(file[place].attrs)
+        del file[place]
+        chunks = (5,) * data.ndim
+        file.create_dataset(place, data=data, chunks=chunks, **packing)
+        file[place].attrs.update(attributes)
+        file[place].id.write_direct_chunk((5,) + (0,) * (data.ndim - 1), zlib.compress(bytes(8)))
+
+    return spoil
+
+
+GZIP, SHUFFLED = {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}
 REFUSED = {
     "shape too wide": set_attribute("X", "shape", (30, 10**12)),
     "shape too tall": set_attribute("X", "shape", (10**12, 8)),
@@ -177,6 +193,8 @@ REFUSED = {
     "fewer columns than values": change_array("X/indices", lambda i: i[:-5]),
     "huge data": huge("X/data", (10**12,)),
     "huge pointer": huge("X/indptr", (10**12,)),
+    "values of a short chunk": short_chunk("X/data", GZIP),
+    "columns of a short chunk": short_chunk("X/indices", SHUFFLED),
     "no data": without("X/data"),
     "no indices": without("X/indices"),
     "no indptr": without("X/indptr"),
@@ -227,6 +245,15 @@ def test_a_lie_is_refused_in_words(name, tmp_path):
     assert judges == ["refused"] * 4, found
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["lies.h5ad"]
+
+
+@pytest.mark.parametrize("packing", [GZIP, SHUFFLED])
+def test_a_short_chunk_of_a_dense_matrix_is_refused(packing, tmp_path):
+    path = written(tmp_path, short_chunk("X", packing), dense=True)
+    found = probed(path)
+    for reader in ("check", "blocks", "means", "scored", "sorted_file"):
+        assert found[reader][0] == "refused", (reader, found)
+        assert "unpacks to 8 bytes, not 100" in found[reader][1]
 
 
 @pytest.mark.parametrize("name", READ)

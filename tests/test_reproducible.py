@@ -44,11 +44,10 @@ def other(tmp_path_factory):
         pytest.skip("uv, which makes the other environment, is not there")
     folder = tmp_path_factory.mktemp("other")
     for version in OTHERS:
-        made = subprocess.run(
-            [uv, "venv", "-q", "--no-python-downloads", "--python", version, str(folder / "venv")],
-            capture_output=True,
-        )
-        if made.returncode == 0:
+        places = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+        words = [uv, "venv", "-q", "--no-python-downloads", str(folder / "venv"), "--python"]
+        found = (subprocess.run([*words, p], capture_output=True) for p in (version, *places))
+        if any(made.returncode == 0 for made in found):
             break
     else:
         pytest.skip(f"no Python {' or '.join(OTHERS)} on this machine")

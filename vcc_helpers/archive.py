@@ -31,7 +31,7 @@ from typing import BinaryIO, NamedTuple
 import h5py
 
 from .cells import parse_memory
-from .files import replacing
+from .files import beside, replacing
 from .storage import check_tree, unreadable
 
 #: The names in the archive, and the watermark: as cell-eval 0.6.6 writes them.
@@ -79,16 +79,12 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
 
     Taught in: notebooks/17_check_and_pack.
     """
-    with replacing(path) as part:
-        packed = part.with_name(f"{part.name}.zst")
-        try:
-            _compress(Path(h5ad), packed)
-            with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as archive:
-                with open(packed, "rb") as file:
-                    archive.addfile(_member(CELLS, packed.stat().st_size), file)
-                archive.addfile(_member(WATERMARK, len(WORDS)), io.BytesIO(WORDS))
-        finally:
-            packed.unlink(missing_ok=True)
+    with replacing(path) as part, beside(path, ".zst") as packed:
+        _compress(Path(h5ad), packed)
+        with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as archive:
+            with open(packed, "rb") as file:
+                archive.addfile(_member(CELLS, packed.stat().st_size), file)
+            archive.addfile(_member(WATERMARK, len(WORDS)), io.BytesIO(WORDS))
     return Path(path)
 
 

@@ -87,16 +87,48 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
     Taught in: notebooks/09_first_submission.
     """
-    path = Path(path)
-    check_writable(path)
-    _remove_orphans(path)
-    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    part = path.with_name(f".{path.stem[:100]}.{mark}.part{path.suffix}")
-    try:
+    with beside(path) as part:
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())  # or a power cut may leave the name without the content
         part.replace(path)
+
+
+@contextmanager
+def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield a name beside `path` for a file that is needed for a while, and remove it at the end.
+
+    Parameters
+    ----------
+    path
+        File for which it is needed.
+    suffix
+        Of the name; by default that of `path`.
+
+    Yields
+    ------
+    Path
+        A hidden name in the same folder, of no other process.
+
+    Raises
+    ------
+    OSError
+        As :func:`check_writable`.
+
+    Notes
+    -----
+    A process that is killed leaves it; the next one to write `path` removes it.
+
+    Taught in: notebooks/17_check_and_pack.
+    """
+    path = Path(path)
+    check_writable(path)
+    _remove_orphans(path)
+    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    suffix = path.suffix if suffix is None else suffix
+    part = path.with_name(f".{path.stem[:100]}.{mark}.part{suffix}")
+    try:
+        yield part
     except OSError as error:
         if error.errno in FULL and error.filename is None:
             raise _could_not_write(path, error) from error
@@ -115,7 +147,7 @@ def _remove_orphans(path: Path) -> None:
         return
     begin = f".{path.stem[:100]}.{_machine()}-"
     for part in path.parent.iterdir():
-        if part.name.startswith(begin) and f".part{path.suffix}" in part.name:
+        if part.name.startswith(begin) and ".part" in part.name:
             owner = part.name.removeprefix(begin).split("-")[0]
             if owner.isdecimal() and not _is_alive(int(owner)):
                 part.unlink(missing_ok=True)

@@ -28,6 +28,11 @@ DATE = re.compile(r"(?:(\d{1,2})-(sep|mar|dec)|(sep|mar|dec)-(\d{1,2}))", re.IGN
 VERSION = re.compile(r"\.\d+$")
 #: Endings by which some tools mark that one gene was perturbed, and no second.
 ALONE = re.compile(r"^(?:ctrl\+)?(.+?)(?:\+ctrl)?$")
+#: What tools and screens call control cells, in small letters.
+CONTROL_NAMES = (
+    *("non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc"),
+    *("control", "ctrl", "neg_ctrl", "negctrl", "negative_control"),
+)
 #: Pairs of strange and missing names beyond which likeness is not looked for: it would take long.
 MOST_PAIRS = 10**5
 

@@ -16,6 +16,7 @@ Needs: files.py.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import zlib
 from collections import deque
@@ -23,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import pairwise, starmap
+from itertools import pairwise, product, starmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -456,7 +457,10 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
         yield _view_reader(cells)
     else:
         matrix = cells.X.tocsr() if layout == "csc" else cells.X
-        yield lambda start, stop: _in_memory(matrix[start:stop])
+        if isinstance(matrix, h5py.Dataset):
+            yield lambda start, stop: read_stretch(matrix, start, stop)
+        else:
+            yield lambda start, stop: _in_memory(matrix[start:stop])
 
 
 def _in_memory(block):
@@ -533,25 +537,31 @@ def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, n
 
 
 def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
-    """Read ``dataset[start:stop]`` of one dimension, without holding Python's lock all the time.
+    """Read ``dataset[start:stop]`` without holding Python's lock all the time.
 
     Parameters
     ----------
     dataset
-        Of one dimension, HDF5 or Zarr.
+        Of one dimension or more, HDF5 or Zarr.
     start, stop
         Between 0 and its length.
 
     Returns
     -------
     ndarray
-        Shape ``(stop - start,)``, of the dataset's type.
+        Shape ``(stop - start, ...)``, of the dataset's type.
+
+    Raises
+    ------
+    OSError
+        The file ends too early, or a chunk does not unpack to a whole one.
 
     Notes
     -----
     HDF5 reads and unpacks one chunk after the other, and no other thread runs meanwhile. So chunks
     packed with gzip are unpacked here, side by side; values that lie in one piece are read from
-    the file itself; all else is left to HDF5.
+    the file itself; all else is left to HDF5. (Where a chunk unpacks to less than a whole one,
+    HDF5 2.0 says nothing, and returns for the rest what lay in memory before.)
 
     Taught in: notebooks/02_from_counts_to_effects.
     """
@@ -559,13 +569,14 @@ def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     plain = isinstance(dataset, h5py.Dataset) and dataset.file.mode == "r"
     simple = plain and dataset.dtype.kind in "iuf" and dataset.dtype.isnative
     if stop > start and simple and (offset := dataset.id.get_offset()) is not None:
-        place = offset + start * dataset.dtype.itemsize
-        found = np.fromfile(dataset.file.filename, dataset.dtype, stop - start, offset=place)
-        if len(found) < stop - start:
+        row = math.prod(dataset.shape[1:])
+        place, n_values = offset + start * row * dataset.dtype.itemsize, (stop - start) * row
+        found = np.fromfile(dataset.file.filename, dataset.dtype, n_values, offset=place)
+        if len(found) < n_values:
             raise OSError(
-                f"{dataset.name} ends after {start + len(found)} of {len(dataset)} values"
+                f"{dataset.name} ends after {start * row + len(found)} of {dataset.size} values"
             )
-        return found
+        return found.reshape(stop - start, *dataset.shape[1:])
     if stop > start and simple and _is_plain_gzip(dataset):
         return _unpack_stretch(dataset, start, stop)
     return dataset[start:stop]
@@ -578,25 +589,43 @@ def _is_plain_gzip(dataset: h5py.Dataset) -> bool:
 
 
 def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
-    size, shuffled = dataset.chunks[0], bool(dataset.shuffle)
-    first = start - start % size
-    whole = np.empty(-(-(stop - first) // size) * size, dataset.dtype)
+    chunk, shuffled = dataset.chunks, bool(dataset.shuffle)
+    first = start - start % chunk[0]
+    edges = [range(first, stop, chunk[0])]
+    edges += [
+        range(0, length, size) for length, size in zip(dataset.shape[1:], chunk[1:], strict=True)
+    ]
+    shape = [len(edge) * size for edge, size in zip(edges, chunk, strict=True)]
+    whole = np.empty(shape, dataset.dtype)
 
-    def unpack(offset: int) -> None:
-        skipped, packed = dataset.id.read_direct_chunk((offset,))
-        if skipped:  # a chunk that its writer left as it was
-            part = dataset[offset : offset + size]
-        else:
-            part = unpack_chunk(packed, dataset.dtype, shuffled=shuffled)
-        whole[offset - first : offset - first + len(part)] = part
+    def unpack(corner: tuple[int, ...]) -> None:
+        base = (corner[0] - first, *corner[1:])
+        place = tuple(slice(i, i + size) for i, size in zip(base, chunk, strict=True))
+        try:
+            skipped, packed = dataset.id.read_direct_chunk(corner)
+        except RuntimeError:
+            if dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None:
+                raise
+            whole[place] = dataset.fillvalue  # nothing was ever written there
+            return
+        raw = packed if skipped >> shuffled & 1 else zlib.decompress(packed)
+        if len(raw) != whole[place].nbytes:
+            raise OSError(
+                f"the chunk of {dataset.name} at {corner} unpacks to {len(raw)} bytes, not "
+                f"{whole[place].nbytes}"
+            )
+        in_planes = shuffled and not skipped & 1
+        part = unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
+        whole[place] = part.reshape(chunk)
 
-    offsets = range(first, stop, size)
-    if len(offsets) < 4:  # not worth a thread
-        list(map(unpack, offsets))
+    corners = list(product(*edges))
+    if len(corners) < 4:  # not worth a thread
+        list(map(unpack, corners))
     else:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(unpack, offsets))
-    return whole[start - first : stop - first]
+            list(pool.map(unpack, corners))
+    inside = (slice(start - first, stop - first), *(slice(n) for n in dataset.shape[1:]))
+    return whole[inside]
 
 
 def pack_chunk(values: np.ndarray) -> bytes:
@@ -617,17 +646,15 @@ def pack_chunk(values: np.ndarray) -> bytes:
     return zlib.compress(np.ascontiguousarray(shuffled), 1)
 
 
-def unpack_chunk(packed: bytes, dtype: np.dtype, *, shuffled: bool = True) -> np.ndarray:
-    """Undo :func:`pack_chunk`.
+def unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
+    """Undo the shuffle of :func:`pack_chunk`.
 
     Parameters
     ----------
-    packed
-        Bytes of the chunk.
+    raw
+        Bytes of the chunk, unpacked.
     dtype
         Type of the numbers.
-    shuffled
-        Whether the shuffle filter was used.
 
     Returns
     -------
@@ -638,8 +665,7 @@ def unpack_chunk(packed: bytes, dtype: np.dtype, *, shuffled: bool = True) -> np
     -----
     Taught in: notebooks/02_from_counts_to_effects.
     """
-    raw = zlib.decompress(packed)
-    if not shuffled or dtype.itemsize == 1:
+    if dtype.itemsize == 1:
         return np.frombuffer(raw, dtype)
     planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
     numbers = planes[0].astype(f"u{dtype.itemsize}")
@@ -735,7 +761,34 @@ def write_cells(
     -----
     Taught in: notebooks/17_check_and_pack.
     """
-    with replacing(path) as part, hdf5(part) as (file, check):
+    with replacing(path) as part:
+        fill_cells(part, cells, blocks)
+
+
+def fill_cells(
+    path: Path,
+    cells: anndata.AnnData,
+    blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
+) -> None:
+    """Write an ``.h5ad`` under a name where nobody looks for it yet, as :func:`write_cells` does.
+
+    Parameters
+    ----------
+    path
+        A name of :func:`~vcc_helpers.files.replacing` or :func:`~vcc_helpers.files.beside`.
+    cells, blocks
+        As for :func:`write_cells`.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+
+    Notes
+    -----
+    Taught in: notebooks/17_check_and_pack.
+    """
+    with hdf5(path) as (file, check):
         write_anndata(file, cells)
         check()
         if blocks is not None:

@@ -18,7 +18,6 @@ them in order, other scorers compare each gene with a stranger; reorder with pre
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,24 +37,21 @@ from .cells import (
     FRACTION_TOLERANCE,
     LOGNORM_LIMIT,
     PERTURBATION_KEY,
-    inspect_values,
+    ValueSummary,
     open_cells,
     some_of,
 )
 from .effects import Scaling
-from .files import check_writable
-from .naming import Match, match
+from .files import beside, check_writable, replacing
+from .naming import CONTROL_NAMES, Match, match
 from .presets import Preset, get_preset
-from .storage import stored_blocks, stored_matrix, unreadable, write_cells
+from .storage import fill_cells, stored_blocks, stored_matrix, unreadable
 from .valuescan import NEARLY, Scan, as_csr, float_type, scan
 
 #: Columns that other tools name the perturbation in.
 OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
-#: What other tools call control cells, in small letters.
-CONTROL_NAMES = (
-    *("ctrl", "control", "non_targeting", "nontargeting", "non targeting", "nt", "ntc"),
-    *("neg_ctrl", "negctrl", "negative_control", "unperturbed", "wt"),
-)
+#: What a prediction may call them besides: in a screen it could as well be a kind of cell.
+ALSO_CONTROLS = ("unperturbed", "wt")
 #: First lines of a list of genes that are a header.
 HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "symbol", "feature_name")
 #: Sums that vary less than this, relative to their mean, were scaled to one total.
@@ -129,12 +125,15 @@ class _Plan:
         Each cell's perturbation; None where they cannot be read.
     whole
         Whether values are rounded to whole numbers.
+    values
+        The scale, and the library size of each cell; None where no value was read.
     """
 
     columns: np.ndarray | None = None
     genes: pd.Index | None = None
     labels: pd.Index | None = None
     whole: bool = False
+    values: ValueSummary | None = None
 
 
 def check(
@@ -214,7 +213,7 @@ def _opened(pred) -> Iterator[anndata.AnnData]:
 
 def _check(cells, genes, n_cells, rules, key, control, name, progress) -> Report:
     if 0 in cells.shape:
-        return Report((_empty(cells, name),), _summary(cells, None, name), _Plan())
+        return Report((_empty(cells, name),), _size(cells, name), _Plan())
     found, columns, names = _gene_problems(cells, genes, name)
     more, labels = _label_problems(cells, n_cells, rules, key, control, name)
     found += more + _form_problems(cells, rules, name)
@@ -223,16 +222,14 @@ def _check(cells, genes, n_cells, rules, key, control, name, progress) -> Report
     seen = scan(cells, codes, tolerance=rules.tolerance, progress=progress)
     more, whole = _value_problems(cells, seen, labels, rules, control, name)
     found += more + _likeness_problems(cells, seen, groups, codes, control, name)
-    plan = _Plan(columns, names, labels, whole)
-    return Report(tuple(found), _summary(cells, seen, name, len(groups)), plan)
-
-
-def _summary(cells, seen: Scan | None, name: str, n_groups: int = 0) -> str:
-    words = f"{name}: {cells.n_obs:,} cells x {cells.n_vars:,} genes"
-    if seen is None:
-        return words
     scale = "lognorm" if seen.of_cells["fractional"].any() else "counts"
-    return f"{words}, {n_groups} labels, {scale}"
+    values = ValueSummary(scale, seen.of_cells["total"].to_numpy())
+    summary = f"{_size(cells, name)}, {len(groups)} labels, {scale}"
+    return Report(tuple(found), summary, _Plan(columns, names, labels, whole, values))
+
+
+def _size(cells, name: str) -> str:
+    return f"{name}: {cells.n_obs:,} cells x {cells.n_vars:,} genes"
 
 
 # Lists
@@ -570,7 +567,7 @@ def _control_problems(labels: pd.Index, rules: Preset, control: str, name: str):
         return [Problem("controls", text, mended="control cells left out")], labels
     if not rules.upload_controls:
         return [], labels
-    usual = {control.lower(), *CONTROL_NAMES}
+    usual = {control.lower(), *CONTROL_NAMES, *ALSO_CONTROLS}
     others = [label for label in present if label.strip().lower() in usual]
     if len(others) == 1:
         text = (
@@ -1007,7 +1004,9 @@ def mend(
             rows = plan.labels != control
         dtype = float_type(stored_matrix(cells).dtype)
         blocks = _changed(cells, plan, rows, lambda block, _: block)
-        _write_cells(path, blocks, obs[rows], var, dtype, uns=dict(cells.uns), progress=progress)
+        with replacing(path) as part:
+            uns = dict(cells.uns)
+            _write_cells(part, blocks, obs[rows], var, dtype, uns=uns, progress=progress)
     return report
 
 
@@ -1064,11 +1063,8 @@ def prep(
     if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:
         raise ValueError("\n".join(map(str, left)))
     plan, dtype = report.plan, np.dtype(np.float64 if double else np.float32)
-    with (
-        _opened(pred) as cells,
-        tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as scratch,
-    ):
-        scaling = Scaling(None) if keep_counts else Scaling.of(inspect_values(cells, name=name))
+    with _opened(pred) as cells, beside(path, ".h5ad") as inner:
+        scaling = Scaling(None) if keep_counts else Scaling.of(plan.values)
         names = cells.var_names if plan.genes is None else plan.genes
         obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(plan.labels)})
         var = pd.DataFrame(index=pd.Index(names.to_list()))
@@ -1078,7 +1074,6 @@ def prep(
             return scaling.apply(block.astype(dtype), rows)
 
         blocks = _changed(cells, plan, np.ones(cells.n_obs, bool), scaled)
-        inner = Path(scratch) / "pred.h5ad"
         obs.index = obs.index.astype(str)
         _write_cells(inner, blocks, obs, var, dtype, uns=uns, progress=progress)
         pack(inner, path)
@@ -1107,7 +1102,7 @@ def _write_cells(path, blocks, obs, var, dtype, *, uns: dict, progress: bool) ->
     frame = anndata.AnnData(empty, obs=obs, var=var, uns=uns)
     bar = tqdm(total=len(obs), unit=" cells", desc="write", disable=not progress)
     with bar:
-        write_cells(path, frame, _counted(blocks, bar))
+        fill_cells(path, frame, _counted(blocks, bar))
 
 
 def _counted(blocks, bar) -> Iterator[tuple]:

@@ -105,12 +105,8 @@ def scan(
     weights = np.random.default_rng(0).random(cells.n_vars)
     limits = FRACTION_TOLERANCE if tolerance is None else tolerance, NEARLY
     group_total = np.zeros((int(groups.max(initial=-1)) + 2, cells.n_vars))
-    table, n_stored, bad, unlogged = (
-        np.zeros((cells.n_obs, len(OF_CELLS))),
-        0,
-        {},
-        defaultdict(list),
-    )
+    table = np.zeros((cells.n_obs, len(OF_CELLS)))
+    n_stored, bad, unlogged = 0, {}, defaultdict(list)
     with tqdm(total=cells.n_obs, unit=" cells", desc="check", disable=not progress) as bar:
         for start, block in stored_blocks(cells):
             n_stored += block.nnz if sparse.issparse(block) else block.size

@@ -4,7 +4,7 @@
 Cell Ranger writes. :func:`read_contexts` opens a folder of files, one a cell context, on disk.
 
 Taught in: notebooks/10_bring_your_own_screen.
-Needs: ../cells.py.
+Needs: ../cells.py, ../naming.py.
 
 >>> from vcc_helpers.datasets import load_hipsc_screen
 >>> import tempfile
@@ -27,21 +27,8 @@ import pandas as pd
 from scipy import io, sparse
 
 from ..cells import CONTROL, PERTURBATION_KEY, inspect_values, open_cells, row_blocks, some_of
+from ..naming import CONTROL_NAMES
 
-#: What others call control cells, in small letters.
-CONTROL_NAMES = (
-    CONTROL,
-    "non_targeting",
-    "nontargeting",
-    "non targeting",
-    "nt",
-    "ntc",
-    "control",
-    "ctrl",
-    "neg_ctrl",
-    "negctrl",
-    "negative_control",
-)
 #: Columns of obs that the support set and the common screens use for the same thing.
 PERTURBATION_KEYS = (PERTURBATION_KEY, "gene", "perturbation")
 BATCH_KEYS = ("batch", "batch_var", "gem_group", "gemgroup")
