@@ -95,7 +95,7 @@ test-bounds: $(STAMP)  ## unit tests with the oldest versions allowed (RESOLUTIO
 	@rm -rf .venv-bounds && "$(BIN)/uv" venv --quiet --python "$(PY)" .venv-bounds
 	@"$(BIN)/uv" pip install --quiet --python .venv-bounds/bin/python --resolution $(RESOLUTION) \
 	     --editable ".[test]" "scanpy>=1.11"
-	@.venv-bounds/bin/python -m pytest -q --doctest-modules vcc_helpers tests $(BOUNDS_LEAVE_OUT)
+	@SCIPY_ARRAY_API=1 .venv-bounds/bin/python -m pytest -q --doctest-modules vcc_helpers tests $(BOUNDS_LEAVE_OUT)
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py

@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from bad_cases import cut_short, folder, missing, text_file
 from conftest import CONTROL, KEY, make_cells
 from scipy import sparse
 
@@ -86,18 +87,6 @@ def repeated_gene(cells):
     return cells
 
 
-def write_text(path, good):
-    path.write_text("cell,gene\n1,2\n")
-
-
-def write_truncated(path, good):
-    path.write_bytes(good.read_bytes()[:-4000])
-
-
-def write_folder(path, good):
-    path.mkdir()
-
-
 def write_other_hdf5(path, good):
     with h5py.File(path, "w") as file:
         file["x"] = np.ones(3)
@@ -129,10 +118,6 @@ def write_damaged(path, good):
     middle = place.byte_offset + place.size // 2
     damaged[middle : middle + 20] = b"x" * 20
     path.write_bytes(damaged)
-
-
-def write_nothing(path, good):
-    pass
 
 
 CASES = {
@@ -222,9 +207,9 @@ CASES = {
         lambda cells: repeated_gene(cells[cells.obs[KEY] != CONTROL].copy()),
         n_lines=2,
     ),
-    "text file": Case(("pred.h5ad is not an HDF5 file", "write_h5ad"), file=write_text),
-    "truncated file": Case(("pred.h5ad cannot be read", "truncated"), file=write_truncated),
-    "folder": Case(("pred.h5ad is not an HDF5 file",), file=write_folder),
+    "text file": Case(("pred.h5ad is not an HDF5 file", "write_h5ad"), file=text_file),
+    "truncated file": Case(("pred.h5ad cannot be read", "truncated"), file=cut_short),
+    "folder": Case(("pred.h5ad is not an HDF5 file",), file=folder),
     "other HDF5 file": Case(("pred.h5ad cannot be read as an .h5ad",), file=write_other_hdf5),
     "no X": Case(("no matrix X|object 'X'",), file=write_without("X")),
     "no obs": Case(("pred.h5ad cannot be read", "'obs'"), file=write_without("obs")),
@@ -232,7 +217,7 @@ CASES = {
         ("pred.h5ad cannot be read", "'indices'"), file=write_broken_sparse
     ),
     "damaged part": Case(("pred.h5ad cannot be read", "write it again"), file=write_damaged),
-    "no file": Case(("no such file", "pred.h5ad"), file=write_nothing, error=FileNotFoundError),
+    "no file": Case(("no such file", "pred.h5ad"), file=missing, error=FileNotFoundError),
 }
 
 
