@@ -32,6 +32,7 @@ import anndata
 import h5py
 import numpy as np
 from anndata.io import write_elem
+from h5py._objects import phil  # its lock, which read_direct_chunk does not take before h5py 3.16
 from scipy import sparse
 
 from .files import hdf5, replacing
@@ -601,12 +602,11 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     def unpack(corner: tuple[int, ...]) -> None:
         base = (corner[0] - first, *corner[1:])
         place = tuple(slice(i, i + size) for i, size in zip(base, chunk, strict=True))
-        try:
-            skipped, packed = dataset.id.read_direct_chunk(corner)
-        except RuntimeError:
-            if dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None:
-                raise
-            whole[place] = dataset.fillvalue  # nothing was ever written there
+        with phil:
+            written = dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
+            skipped, packed = dataset.id.read_direct_chunk(corner) if written else (0, b"")
+        if not written:
+            whole[place] = dataset.fillvalue
             return
         raw = packed if skipped >> shuffled & 1 else zlib.decompress(packed)
         if len(raw) != whole[place].nbytes:
