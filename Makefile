@@ -60,6 +60,7 @@ check-python:
 book: $(STAMP)  ## execute every notebook and build the book
 	@echo "==> Building the book: every notebook is executed, which takes a few minutes"
 	@rm -rf _build
+	@$(WITH_PATH) "$(PY)" scripts/execute_pages.py
 	@$(WITH_PATH) "$(BIN)/jupyter-book" build . --toc $(TOC) -W --keep-going
 	@echo
 	@echo "==> The book is ready. Open in a browser:"

@@ -1,0 +1,54 @@
+"""Execute every page of the book, as many at a time as there are cores, for the build to find.
+
+    python scripts/execute_pages.py [FOLDER OF THE BOOK]
+
+Sphinx would execute one page after the other. Here Jupyter's own cache is filled anew, and the
+build takes each page's outputs from it. Exit status 1, with the traceback, if a page fails.
+"""
+
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+import yaml
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = "_build/.jupyter_cache"  # where jupyter-book looks
+
+
+def pages_with_code(root: Path) -> list[tuple[Path, str]]:
+    """Return each page of the table of contents that has code, and what reads it."""
+    toc = yaml.safe_load((root / "book/_toc.yml").read_text(encoding="utf-8"))
+    chapters = [entry for part in toc.get("parts", [toc]) for entry in part["chapters"]]
+    found = []
+    for name in [toc["root"], *(entry["file"] for entry in chapters)]:
+        page = root / f"{name}.md"
+        if not page.exists():
+            found.append((root / f"{name}.ipynb", "nbformat"))
+        elif "```{code-cell}" in page.read_text(encoding="utf-8"):
+            found.append((page, "myst_nb_md"))
+    return found
+
+
+def main(root: Path = ROOT) -> int:
+    """Execute all, and return the exit status."""
+    shutil.rmtree(root / CACHE, ignore_errors=True)  # it would not notice a change of the package
+    (root / CACHE).parent.mkdir(exist_ok=True)
+    cache = get_cache(root / CACHE)
+    for page, reader in pages_with_code(root):
+        cache.add_nb_to_project(str(page), read_data={"name": reader, "type": "plugin"})
+    settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]
+    executor = load_executor("local-parallel", cache, logger=logging.getLogger("pages"))
+    done = executor.run_and_cache(timeout=settings["timeout"])
+    for record in cache.list_project_records():
+        if record.traceback:
+            print(f"{record.uri}\n{record.traceback}", file=sys.stderr)
+    print(f"{len(done.succeeded)} pages executed, {len(done.excepted + done.errored)} failed")
+    return int(bool(done.excepted or done.errored))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT))
