@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-bounds bench bench-models bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup test-bounds test-colab links bench bench-models bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -97,6 +97,12 @@ test-bounds: $(STAMP)  ## unit tests with the oldest versions allowed (RESOLUTIO
 	@"$(BIN)/uv" pip install --quiet --python .venv-bounds/bin/python --resolution $(RESOLUTION) \
 	     --editable ".[test]" "scanpy>=1.11"
 	@SCIPY_ARRAY_API=1 .venv-bounds/bin/python -m pytest -q --doctest-modules vcc_helpers tests $(BOUNDS_LEAVE_OUT)
+
+test-colab: $(STAMP)  ## every notebook in the two environments of Colab (half an hour)
+	@VCC_COLAB=all "$(BIN)/pytest" -n $(JOBS) --dist loadscope -m slow tests/test_colab.py
+
+links: book  ## ask every address on the pages whether it still answers
+	@$(WITH_PATH) "$(BIN)/jupyter-book" build . --toc $(TOC) --builder linkcheck
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py

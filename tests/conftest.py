@@ -1,10 +1,20 @@
 """What all tests share: seeded toy cells in every storage, and the order of the tests."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+import set_repository
 from scipy import sparse
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
 
 CONTROL, KEY = "non-targeting", "target_gene"
 STORAGES = [
@@ -28,6 +38,36 @@ STORAGES = [
 def pytest_collection_modifyitems(items):
     """Run what is slow last: a quick failure should not wait for it."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+def build(root):
+    """Build the book in `root` as `make book` does; its own interpreter comes first."""
+    environment = dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
+    execute = [sys.executable, str(ROOT / "scripts/execute_pages.py"), str(root)]
+    build = [str(BIN / "jupyter-book"), "build", ".", "--toc", "book/_toc.yml", "-W"]
+    for command in (execute, [*build, "--keep-going"]):
+        done = subprocess.run(
+            command, cwd=root, env=environment, check=False,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500,
+        )  # fmt: skip
+        if done.returncode:
+            break
+    return done
+
+
+@pytest.fixture(scope="session")
+def book(tmp_path_factory):
+    """The folder of the book, built from a clean copy; or of one that was built, VCC_BOOK."""
+    if built := os.environ.get("VCC_BOOK"):
+        return Path(built)
+    root = tmp_path_factory.mktemp("a clean copy") / "book"
+    for path in set_repository.text_files(ROOT):
+        target = root / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    done = build(root)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return root / "_build" / "html"
 
 
 def make_cells(seed=0, *, n_cells=(30, 20, 12, 9, 60), n_genes=24, dtype="float32", shuffle=True):

@@ -1,10 +1,7 @@
 """The book as a reader gets it: built from a clean copy, every page whole, no failure hidden."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -13,30 +10,15 @@ import nbformat
 import pytest
 import set_repository
 import yaml
+from conftest import build
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
 PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
-BIN = Path(sys.executable).parent
 
 pytestmark = pytest.mark.slow
-
-
-def build(root):
-    """Build the book in `root` as `make book` does; its own interpreter comes first."""
-    environment = dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
-    execute = [sys.executable, str(ROOT / "scripts/execute_pages.py"), str(root)]
-    build = [str(BIN / "jupyter-book"), "build", ".", "--toc", "book/_toc.yml", "-W"]
-    for command in (execute, [*build, "--keep-going"]):
-        done = subprocess.run(
-            command, cwd=root, env=environment, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1500,
-        )  # fmt: skip
-        if done.returncode:
-            break
-    return done
 
 
 class Page(HTMLParser):
@@ -86,19 +68,6 @@ def broken(site):
                 if unquote(parts.fragment) not in pages[target].ids:
                     found.append(f"{path.name}: no anchor {address}")
     return found
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    """The folder of the built book."""
-    root = tmp_path_factory.mktemp("a clean copy") / "book"
-    for path in set_repository.text_files(ROOT):
-        target = root / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-    done = build(root)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return root / "_build" / "html"
 
 
 def article(book, page):

@@ -355,6 +355,40 @@ def test_workflows_are_pinned_and_have_no_more_rights_than_they_need(path):
             assert options.get("persist-credentials") is False, action
 
 
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_pass_the_linters(path):
+    for words in (
+        ["zizmor", "--offline", "--quiet", "--no-progress"],
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows"],
+    ):
+        program = Path(sys.executable).with_name(words[0])
+        done = subprocess.run(
+            [str(program), *words[1:], str(path)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_forms_for_issues_pass_the_schema():
+    folder = ROOT / ".github/ISSUE_TEMPLATE"
+    forms = [path for path in folder.glob("*.yml") if path.name != "config.yml"]
+    program = Path(sys.executable).with_name("check-jsonschema")
+    words = [str(program), "--builtin-schema", "vendor.github-issue-forms", *map(str, forms)]
+    assert len(forms) == 2
+    assert subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def test_binder_installs_what_the_lock_holds():
+    lines = (ROOT / "binder/requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "-c ../requirements.lock"
+    assert (ROOT / "binder" / lines[0].split()[1]).resolve() == ROOT / "requirements.lock"
+    extras = re.fullmatch(r"\.\[([\w,]+)\]", lines[1]).group(1).split(",")
+    assert set(extras) <= set(PROJECT["optional-dependencies"])
+    locked = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert all(f"\n{name}==" in locked for name in lines[2:])
+    version = (ROOT / "binder/runtime.txt").read_text(encoding="utf-8").strip()
+    assert version.removeprefix("python-") in {"3.11", "3.12", "3.13"}
+
+
 def test_the_book_workflow_sets_the_real_name_first():
     text = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
     assert text.index("scripts/set_repository.py") < text.index("make book")

@@ -4,7 +4,8 @@ One long table holds every value: a row for each model, split, target and metric
 (chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it.
 
 Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
-Needs: cells.py, effects.py, emit.py, metrics.py, scoring.py, splits.py and what these need.
+Needs: cells.py, effects.py, emit.py, metrics.py, scoring.py, splits.py and what these need; for
+the example models.py.
 
 >>> import vcc_helpers as vcc
 >>> screen = vcc.datasets.load_hipsc_screen()

@@ -1,0 +1,136 @@
+"""The book in a real browser: every page loads, and can be read by everybody."""
+
+import os
+import re
+import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from test_book import NOTEBOOKS, PAGES
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+BROWSER = os.environ.get("VCC_BROWSER") or next(filter(None, map(shutil.which, NAMES)), None)
+#: No call home at the start, and none later.
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
+PHONE, DESKTOP = {"width": 360, "height": 780}, {"width": 1400, "height": 900}
+#: Words of which a reader expects a page, and that page.
+SEARCHED = {
+    "pseudobulk": "notebooks/02_from_counts_to_effects",
+    "few-shot": "notebooks/07_few_shot_adaptation",
+    "perturbation discrimination": "notebooks/08_metrics_by_hand",
+    "leaderboard": "notebooks/16_run_your_own_leaderboard",
+    "sort_cells": "book/api",
+}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)}"),
+]
+
+
+class Silent(SimpleHTTPRequestHandler):
+    """Serve files without a word."""
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site(book):
+    """The address of the built book, on this machine alone."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Silent, directory=str(book)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as p:
+        found = p.chromium.launch(executable_path=BROWSER, args=QUIET)
+        yield found
+        found.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def scheme(request):
+    return request.param
+
+
+def opened(browser, site, page, size=DESKTOP, scheme="light"):
+    """Open a page; return it with everything that the console complained of."""
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    # what lies elsewhere is not asked for: the network is not what is tested
+    context.route(lambda address: not address.startswith(site), lambda route: route.abort())
+    tab, said = context.new_page(), []
+    tab.on("console", lambda m: said.append(m.text) if m.type == "error" else None)
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(f"{site}/{page}", wait_until="load")
+    tab.evaluate(f"document.documentElement.dataset.mode = '{scheme}'")
+    tab.evaluate(f"document.documentElement.dataset.theme = '{scheme}'")
+    return tab, [text for text in said if "net::ERR_FAILED" not in text]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_loads_without_a_complaint(page, browser, site):
+    tab, said = opened(browser, site, f"{page}.html")
+    tab.wait_for_timeout(300)
+    assert not said
+    broken = "Array.from(document.images).filter(i => i.complete && !i.naturalWidth && "
+    broken += f"i.src.startsWith('{site}')).map(i => i.src)"
+    assert tab.evaluate(broken) == []
+    assert tab.locator("h1").count() == 1
+    tab.context.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_fits_a_phone(page, browser, site):
+    tab, _ = opened(browser, site, f"{page}.html", PHONE)
+    wide = tab.evaluate("document.documentElement.scrollWidth")
+    assert wide <= PHONE["width"], f"{wide} px"
+    tab.context.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_has_no_serious_violation(page, scheme, browser, site):
+    tab, _ = opened(browser, site, f"{page}.html", scheme=scheme)
+    found = axe.Axe().run(tab).response["violations"]
+    serious = [
+        f"{one['id']}: {one['help']}: {node['html'][:160]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"][:3]
+    ]
+    assert not serious, "\n".join(serious)
+    tab.context.close()
+
+
+@pytest.mark.parametrize("word", SEARCHED)
+def test_the_search_finds(word, browser, site):
+    tab, _ = opened(browser, site, f"search.html?q={word}")
+    tab.wait_for_selector("ul.search li", timeout=20_000)
+    tab.wait_for_timeout(1500)
+    links = tab.eval_on_selector_all("ul.search li a", "a => a.map(x => x.getAttribute('href'))")
+    assert any(link.startswith(SEARCHED[word]) for link in links), links[:10]
+    tab.context.close()
+
+
+@pytest.mark.parametrize("page", NOTEBOOKS)
+def test_folded_solutions_open_by_keyboard(page, browser, site):
+    tab, _ = opened(browser, site, f"{page}.html")
+    folded = tab.locator("article details > summary", has_text=re.compile("Solution"))
+    assert folded.count() >= 3
+    for i in range(folded.count()):
+        folded.nth(i).focus()
+        tab.keyboard.press("Enter")
+    closed = "Array.from(document.querySelectorAll('article details')).filter(d => !d.open && "
+    closed += "d.querySelector('summary').textContent.includes('Solution')).length"
+    assert tab.evaluate(closed) == 0
+    tab.context.close()
