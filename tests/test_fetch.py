@@ -373,6 +373,8 @@ def test_the_disk_fills_up_on_the_way(server, tmp_path):
 def child(server, folder, before=""):
     """Arguments of a process that fetches the small file."""
     code = before + (
+        # a shell that starts something in the background lets it ignore Ctrl-C
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from vcc_helpers.datasets import _fetch; "
         f"_fetch.OFFICIAL['train'] = _fetch.OfficialFile(*{tuple(_fetch.OFFICIAL['train'])!r}); "
         f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def test_a_notebook_over_the_limit_fails(greedy, tmp_path):
     options = ("--notebook-memory", "350MB", "--notebook-memory-json", "peaks.json")
     done = run(tmp_path, source, *options)
     assert done.returncode == int(greedy), done.stdout
-    assert ("toy.ipynb needed 0.4" in done.stdout) == greedy
+    assert bool(re.search(r"toy.ipynb needed 0\.[45]", done.stdout)) == greedy
     peak = json.loads((tmp_path / "peaks.json").read_text())["toy.ipynb"]["peak_bytes"]
     assert (4e8 < peak < 7e8) if greedy else (1e7 < peak < 3.5e8)
 

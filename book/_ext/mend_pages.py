@@ -1,0 +1,24 @@
+"""Sphinx extension: mend what others write into every page.
+
+Live code (thebe) is not offered, but its scripts come with the theme, twice, and a browser
+complains of the second. Docutils gives a list of citations a role that its children do not fill.
+"""
+
+
+def mend(app, pagename, templatename, context, doctree):
+    """Leave out scripts that nothing uses, and a role that does not hold."""
+    used = [script for script in context.get("script_files", []) if "thebe" not in _words(script)]
+    context["script_files"] = used
+    if body := context.get("body"):
+        context["body"] = body.replace('role="list" class="citation-list"', 'class="citation-list"')
+
+
+def _words(script) -> str:
+    inside = getattr(script, "attributes", {}).get("body") or ""
+    return f"{getattr(script, 'filename', script)} {inside}".lower()
+
+
+def setup(app):
+    """Register after all that add scripts."""
+    app.connect("html-page-context", mend, priority=950)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
