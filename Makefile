@@ -72,8 +72,8 @@ test: lint  ## lint, unit tests and doctests, every notebook, the book itself
 	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
 	@echo "==> Notebooks, each within $(MEMORY)"
 	@$(NBMAKE) -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
-	@echo "==> The book, from a clean copy"
-	@"$(BIN)/pytest" -m slow
+	@echo "==> The book, from a clean copy and in a browser; other Pythons; Colab's versions"
+	@"$(BIN)/pytest" -n $(JOBS) --dist loadgroup -m slow
 
 notebooks: $(STAMP)  ## run the notebooks on the files in the folder VCC_DATA, within 8 GB each
 	@test -n "$$VCC_DATA" || { echo "error: set VCC_DATA to a folder with the official files" >&2; exit 1; }
@@ -99,7 +99,7 @@ test-bounds: $(STAMP)  ## unit tests with the oldest versions allowed (RESOLUTIO
 	@SCIPY_ARRAY_API=1 .venv-bounds/bin/python -m pytest -q --doctest-modules vcc_helpers tests $(BOUNDS_LEAVE_OUT)
 
 test-colab: $(STAMP)  ## every notebook in the two environments of Colab (half an hour)
-	@VCC_COLAB=all "$(BIN)/pytest" -n $(JOBS) --dist loadscope -m slow tests/test_colab.py
+	@VCC_COLAB=all "$(BIN)/pytest" -n $(JOBS) --dist loadgroup -m slow tests/test_colab.py
 
 links: book  ## ask every address on the pages whether it still answers
 	@$(WITH_PATH) "$(BIN)/jupyter-book" build . --toc $(TOC) --builder linkcheck

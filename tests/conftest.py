@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import anndata
@@ -56,17 +57,30 @@ def build(root):
 
 
 @pytest.fixture(scope="session")
-def book(tmp_path_factory):
-    """The folder of the book, built from a clean copy; or of one that was built, VCC_BOOK."""
+def book(tmp_path_factory, worker_id):
+    """The folder of the book, built from a clean copy; or of one that was built, VCC_BOOK.
+
+    Of several processes that run the tests the first builds it, and the others wait.
+    """
     if built := os.environ.get("VCC_BOOK"):
         return Path(built)
-    root = tmp_path_factory.mktemp("a clean copy") / "book"
-    for path in set_repository.text_files(ROOT):
-        target = root / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, target)
-    done = build(root)
-    assert done.returncode == 0, done.stdout[-6000:]
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "a clean copy"
+    root, done = folder / "book", folder / "done"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        while not done.exists():
+            time.sleep(1)
+    else:
+        for path in set_repository.text_files(ROOT):
+            target = root / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+        result = build(root)
+        done.with_suffix(".part").write_text("" if result.returncode == 0 else result.stdout)
+        done.with_suffix(".part").rename(done)
+    assert not done.read_text(), done.read_text()[-6000:]
     return root / "_build" / "html"
 
 

@@ -94,7 +94,10 @@ class Colab:
         return {one["name"]: one["version"] for one in found}
 
 
-@pytest.fixture(scope="module", params=ENVIRONMENTS)
+GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ENVIRONMENTS]
+
+
+@pytest.fixture(scope="module", params=GROUPED)
 def colab(request, tmp_path_factory):
     return Colab(tmp_path_factory.mktemp("colab"), *ENVIRONMENTS[request.param])
 

@@ -20,7 +20,7 @@ NEEDED = (
 NOTEBOOKS = ["08_metrics_by_hand.ipynb", "17_check_and_pack.ipynb"]
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("another Python")]
 
 
 def numbers(python, notebook, folder):

@@ -66,6 +66,7 @@ __all__ = [
     "sample_cells",
     "score",
     "scoring",
+    "sketches",
     "sort_cells",
     "sorting",
     "splits",
@@ -74,7 +75,7 @@ __all__ = [
 
 
 # scikit-learn and matplotlib take seconds to import, and scoring needs neither
-_LAZY = ("adapt", "evaluation", "models", "plot")
+_LAZY = ("adapt", "evaluation", "models", "plot", "sketches")
 
 
 def __getattr__(name: str):
