@@ -113,7 +113,7 @@ def test_every_figure_has_words_for_those_who_cannot_see_it(book):
 def test_no_markup_is_left_raw(book, page):
     prose = re.sub(r"<(pre|script|code)\b.*?</\1>", "", article(book, page), flags=re.DOTALL)
     words = re.sub(r"<[^>]+>", "", prose)
-    assert not re.search(r"\{[a-z:]+\}`|:::|```|\(OWNER|</?details", words)
+    assert not re.search(r"\{[a-z:]+\}`|:::|```|\(OWNER|</?details|\| --- \||\| — \|", words)
 
 
 def test_formulas_need_no_network(book):
