@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+if sys.platform == "win32":
+    pytest.skip("processes are forked, as POSIX systems do", allow_module_level=True)
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "vcc_helpers"
 WHOLE = ("__init__.py", "cli.py")  # the package and its command: there is nothing to copy alone
