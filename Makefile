@@ -98,7 +98,7 @@ test-bounds: $(STAMP)  ## unit tests with the oldest versions allowed (RESOLUTIO
 	     --editable ".[test]" "scanpy>=1.11"
 	@SCIPY_ARRAY_API=1 .venv-bounds/bin/python -m pytest -q --doctest-modules vcc_helpers tests $(BOUNDS_LEAVE_OUT)
 
-test-colab: $(STAMP)  ## every notebook in the two environments of Colab (half an hour)
+test-colab: $(STAMP)  ## every notebook in two environments like Colab's
 	@VCC_COLAB=all "$(BIN)/pytest" -n $(JOBS) --dist loadgroup -m slow tests/test_colab.py
 
 links: book  ## ask every address on the pages whether it still answers

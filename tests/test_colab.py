@@ -2,7 +2,7 @@
 
 The versions are those of Colab's published lists (August 2026) and of its older runtime. What a
 reader's first cell fetches from the repository comes from this copy of it. With VCC_COLAB=all every
-notebook runs in both, which takes half an hour; else two of them.
+notebook runs in both; else two of them.
 """
 
 import json
