@@ -198,14 +198,14 @@ def passes(ax: Axes | None = None) -> Axes:
 
     Notes
     -----
-    Taught in: notebooks/12_scale_out.
+    Taught in: notebooks/02_from_counts_to_effects.
     """
     ax = _sheet(ax, 72, 25, "A file larger than memory, a block at a time")
     colours = (BLUE, ORANGE, GREY, PURPLE)
     pattern = [0, 2, 1, 3, 2, 0, 1, 3, 1, 2, 0, 3, 3, 1, 2, 0]
     for number, group in enumerate(pattern):
         _box(ax, 3 + 2.6 * number, 16, 2.6, 4, colours[group])
-    ax.text(3, 21, "cells on disk, in any order", fontsize=9)
+    ax.text(3, 21.6, "cells on disk, in any order", fontsize=9)
     ax.add_patch(Rectangle((13.2, 15.4), 10.8, 5.2, fill=False, edgecolor=BLACK, linewidth=1.8))
     ax.text(18.6, 13, "one block in memory", ha="center", fontsize=9)
     _arrow(ax, (24.6, 18), (28.5, 18))
