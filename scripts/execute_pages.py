@@ -7,8 +7,11 @@ build takes each page's outputs from it. Exit status 1, with the traceback, if a
 """
 
 import logging
+import os
 import shutil
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -17,6 +20,9 @@ from jupyter_cache.executors import load_executor
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = "_build/.jupyter_cache"  # where jupyter-book looks
+DONE, BEGUN = "Execution Successful: ", "Executing: "
+# Said by every kernel that listens on a port of this machine, as all do that Jupyter starts.
+USUAL = "Kernel is running over TCP without encryption"
 
 
 def pages_with_code(root: Path) -> list[tuple[Path, str]]:
@@ -33,6 +39,39 @@ def pages_with_code(root: Path) -> list[tuple[Path, str]]:
     return found
 
 
+def reworded(line: str, root: Path, done: list[str]) -> str:
+    """Return what to show of a line that a kernel or its executor wrote to standard error."""
+    if DONE in line:
+        done.append(line.partition(DONE)[2].strip())
+        return f"    {len(done):2}  {Path(done[-1]).relative_to(root)}\n"
+    return "" if USUAL in line or BEGUN in line else line
+
+
+@contextmanager
+def progress(root: Path):
+    """Show on standard error a line a page, and all else that is written there but the usual."""
+    sys.stderr.flush()
+    kept, (reader, writer) = os.dup(2), os.pipe()
+    os.dup2(writer, 2)
+    os.close(writer)
+
+    def copy():
+        done = []
+        with os.fdopen(reader, errors="replace") as lines:
+            for line in lines:
+                os.write(kept, reworded(line, root, done).encode())
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        thread.join()
+        os.close(kept)
+
+
 def main(root: Path = ROOT) -> int:
     """Execute all, and return the exit status."""
     shutil.rmtree(root / CACHE, ignore_errors=True)  # it would not notice a change of the package
@@ -41,8 +80,11 @@ def main(root: Path = ROOT) -> int:
     for page, reader in pages_with_code(root):
         cache.add_nb_to_project(str(page), read_data={"name": reader, "type": "plugin"})
     settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]
-    executor = load_executor("local-parallel", cache, logger=logging.getLogger("pages"))
-    done = executor.run_and_cache(timeout=settings["timeout"])
+    logger = logging.getLogger("pages")
+    logger.setLevel(logging.INFO)  # without a handler: only the executor asks for the level
+    executor = load_executor("local-parallel", cache, logger=logger)
+    with progress(root):
+        done = executor.run_and_cache(timeout=settings["timeout"])
     for record in cache.list_project_records():
         if record.traceback:
             print(f"{record.uri}\n{record.traceback}", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,7 +17,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
-PAGES = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
+PAGES = [TOC["root"]] + [
+    page["file"] for chapter in CHAPTERS for page in [chapter, *chapter.get("sections", [])]
+]
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 
 pytestmark = pytest.mark.slow
@@ -131,12 +136,12 @@ def test_notebook_pages_can_be_opened_in_colab(book):
 
 
 def test_the_reference_documents_the_public_functions(book):
-    ids = Page(book / "book" / "api.html").ids
     for name in [
         "effects.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
         "de.de_table", "cells.open_cells", "exercises.check",
     ]:  # fmt: skip
-        assert f"vcc_helpers.{name}" in ids
+        page = Page(book / "book" / "api" / f"{name.partition('.')[0]}.html")
+        assert f"vcc_helpers.{name}" in page.ids
 
 
 def test_the_status_page_lists_every_notebook_as_run(book):
@@ -172,6 +177,41 @@ def test_a_good_toy_builds(tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     assert "42" in article(tmp_path / "_build" / "html", "notebooks/01_toy")
     assert broken(tmp_path / "_build" / "html") == []
+
+
+def test_words_of_the_glossary_lead_there(book):
+    """Once a page, in running text: not in titles, code or what code prints."""
+    link = re.compile(r'<a class="glossary-word[^"]*"[^>]*href="([^"]+)"[^>]*title="([^"]+)"')
+    for page in NOTEBOOKS:
+        text = article(book, page)
+        found = link.findall(text)
+        assert len(found) >= 3, page
+        assert len({address for address, _ in found}) == len(found), page
+        assert all("glossary.html#term-" in address and said for address, said in found)
+        parts = re.finditer(r"<(h\d|pre|code|table)\b.*?</\1>", text, re.DOTALL)
+        assert not any("glossary-word" in part[0] for part in parts), page
+    assert "glossary-word" not in article(book, "book/glossary")
+
+
+def execute(root):
+    """Execute the pages alone, as the build does, and return what that says."""
+    command = [sys.executable, str(ROOT / "scripts/execute_pages.py"), str(root)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_executing_tells_each_page_and_nothing_else(tmp_path):
+    toy_book(tmp_path, [new_code_cell("print(6 * 7)")])
+    done = execute(tmp_path)
+    assert done.stderr == "     1  notebooks/01_toy.ipynb\n"
+    assert done.stdout == "1 pages executed, 0 failed\n"
+
+
+def test_executing_tells_what_a_page_says_at_the_lowest_level(tmp_path):
+    toy_book(tmp_path, [new_code_cell("import os\nos.write(2, b'out of room\\n')\n1 / 0")])
+    done = execute(tmp_path)
+    assert "out of room\n" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stdout == "0 pages executed, 1 failed\n"
 
 
 @pytest.mark.parametrize(

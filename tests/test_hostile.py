@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+import tracemalloc
 import warnings
 import zlib
 from multiprocessing import forkserver
@@ -163,7 +164,10 @@ def category_codes(value):
     return spoil
 
 
-def short_chunk(place, packing):
+SHORT = zlib.compress(bytes(8))
+
+
+def short_chunk(place, packing, packed=SHORT):
     """Let a chunk unpack to less than it should; HDF5 fills the rest with what lay in memory."""
 
     def spoil(file):
@@ -172,7 +176,7 @@ def short_chunk(place, packing):
         chunks = (5,) * data.ndim
         file.create_dataset(place, data=data, chunks=chunks, **packing)
         file[place].attrs.update(attributes)
-        file[place].id.write_direct_chunk((5,) + (0,) * (data.ndim - 1), zlib.compress(bytes(8)))
+        file[place].id.write_direct_chunk((5,) + (0,) * (data.ndim - 1), packed)
 
     return spoil
 
@@ -247,13 +251,32 @@ def test_a_lie_is_refused_in_words(name, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["lies.h5ad"]
 
 
+WRONG_CHUNKS = {
+    "unpacks to 8 bytes, not 100": SHORT,
+    "unpacks to more than 100": zlib.compress(bytes(2**26)),
+    "ends before its checksum": zlib.compress(bytes(100))[:-4],
+}
+
+
 @pytest.mark.parametrize("packing", [GZIP, SHUFFLED])
-def test_a_short_chunk_of_a_dense_matrix_is_refused(packing, tmp_path):
-    path = written(tmp_path, short_chunk("X", packing), dense=True)
+@pytest.mark.parametrize("words", WRONG_CHUNKS)
+def test_a_wrong_chunk_of_a_dense_matrix_is_refused(words, packing, tmp_path):
+    path = written(tmp_path, short_chunk("X", packing, WRONG_CHUNKS[words]), dense=True)
     found = probed(path)
     for reader in ("check", "blocks", "means", "scored", "sorted_file"):
         assert found[reader][0] == "refused", (reader, found)
-        assert "unpacks to 8 bytes, not 100" in found[reader][1]
+        assert words in found[reader][1]
+
+
+def test_a_chunk_that_unpacks_to_much_more_fills_no_memory(tmp_path):
+    path = written(tmp_path, short_chunk("X", GZIP, WRONG_CHUNKS["unpacks to more than 100"]),
+                   dense=True)  # fmt: skip
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="unpacks to more than 100"):
+        list(row_blocks(open_cells(path)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 @pytest.mark.parametrize("name", READ)

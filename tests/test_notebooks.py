@@ -1,5 +1,6 @@
 """The rules of the notebooks, kept by every notebook; and the rules themselves, on bad toys."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -60,12 +61,23 @@ def test_every_notebook_can_be_opened_in_colab_from(page):
 
 
 def test_the_reference_lists_every_module():
-    text = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    """Each has a page of its own, and a line on the first page that says what it itself says."""
     package = ROOT / "vcc_helpers"
-    names = {path.stem for path in package.glob("*.py")}
-    names |= {path.parent.name for path in package.glob("*/__init__.py")}
-    missing = [n for n in names if not n.startswith("_") and f"vcc_helpers.{n}\n" not in text]
-    assert not missing
+    files = {p.stem: p for p in package.glob("*.py")}
+    files |= {p.parent.name: p for p in package.glob("*/__init__.py")}
+    said = {
+        name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))).splitlines()[0]
+        for name, path in files.items()
+        if not name.startswith("_")
+    }
+    lines = (ROOT / "book/api.md").read_text(encoding="utf-8").splitlines()
+    rows = sorted(line for line in lines if "](api/" in line)
+    expected = {f"| [{n}](api/{n}.md) | {text.replace('``', '`')} |" for n, text in said.items()}
+    assert rows == sorted(expected)
+    pages = {path.stem: path for path in (ROOT / "book/api").glob("*.md")}
+    assert set(pages) == set(said)
+    for name, path in pages.items():
+        assert f".. automodule:: vcc_helpers.{name}\n" in path.read_text(encoding="utf-8")
 
 
 # --- the first cell ------------------------------------------------------------------------------

@@ -608,12 +608,11 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
         if not written:
             whole[place] = dataset.fillvalue
             return
-        raw = packed if skipped >> shuffled & 1 else zlib.decompress(packed)
-        if len(raw) != whole[place].nbytes:
-            raise OSError(
-                f"the chunk of {dataset.name} at {corner} unpacks to {len(raw)} bytes, not "
-                f"{whole[place].nbytes}"
-            )
+        size = whole[place].nbytes
+        raw = packed if skipped >> shuffled & 1 else _inflate(packed, size)
+        if len(raw) != size:
+            seen = f"{len(raw)} bytes, not" if len(raw) < size else "more than"
+            raise OSError(f"the chunk of {dataset.name} at {corner} unpacks to {seen} {size}")
         in_planes = shuffled and not skipped & 1
         part = unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
         whole[place] = part.reshape(chunk)
@@ -626,6 +625,15 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
             list(pool.map(unpack, corners))
     inside = (slice(start - first, stop - first), *(slice(n) for n in dataset.shape[1:]))
     return whole[inside]
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    """Unpack at most one byte more than expected: what lies about its size fills no memory."""
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(packed, size + 1)
+    if len(raw) == size and not unpacker.eof:
+        raise OSError("a packed chunk ends before its checksum")
+    return raw
 
 
 def pack_chunk(values: np.ndarray) -> bytes:
