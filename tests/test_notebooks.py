@@ -80,6 +80,22 @@ def test_the_reference_lists_every_module():
         assert f".. automodule:: vcc_helpers.{name}\n" in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_gives_its_figures_the_look_of_the_book(path):
+    code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert sum('plt.style.use("vcc_helpers.light")' in source for source in code) == 1
+    said_twice = [source for source in code if "frameon=" in source or '"constrained"' in source]
+    assert not said_twice  # the style says so
+
+
+def test_every_page_that_draws_has_the_look_of_the_book():
+    for path in (ROOT / "book").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        if "import matplotlib" in text or "plot." in "".join(text.split("```{code-cell}")[1:]):
+            assert text.count('plt.style.use("vcc_helpers.light")') == 1, path.name
+            assert "frameon=" not in text and '"constrained"' not in text, path.name
+
+
 # --- the first cell ------------------------------------------------------------------------------
 
 

@@ -1,13 +1,18 @@
 """Figures draw the numbers they are given on the axes they are given, and name their units."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_cells
+from conftest import ROOT, make_cells
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib import rc_params_from_file  # noqa: E402
+from matplotlib.colors import rgb_to_hsv, to_rgb  # noqa: E402
+from matplotlib.text import Text  # noqa: E402
 
 from vcc_helpers import de_table, effect_strength, effects, plot, pseudobulk  # noqa: E402
 from vcc_helpers.evaluation import Calibration, interval  # noqa: E402
@@ -193,3 +198,77 @@ def test_calibration_tells_small_from_large():
     assert ax.get_legend().get_title().get_text().endswith("0.70")
     nothing = plot.calibration(sizes()._replace(slope=np.nan))
     assert nothing.get_legend().get_title().get_text() == ""
+
+
+# --- one look, on a light ground and on a dark one -----------------------------------------------
+
+GROUND = {"light": "#ffffff", "dark": "#14181e"}  # of the notebooks; of the book's dark pages
+PALETTE = [plot.BLUE, plot.ORANGE, plot.GREEN, plot.PURPLE, plot.SKY, plot.RED]
+
+
+def settings(name):
+    return rc_params_from_file(ROOT / f"vcc_helpers/{name}.mplstyle", use_default_template=False)
+
+
+def contrast(one, other):
+    """By WCAG 2.2: 1 where two colours are equally bright, 21 for black on white."""
+    brightness = []
+    for colour in (one, other):
+        value = np.array(to_rgb(colour))
+        linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+        brightness.append(linear @ [0.2126, 0.7152, 0.0722] + 0.05)
+    return max(brightness) / min(brightness)
+
+
+def test_the_dark_style_is_the_light_one_with_other_ink_and_ground():
+    light, dark = settings("light"), settings("dark")
+    assert set(light) == set(dark)
+    changed = {key for key in light if light[key] != dark[key]}
+    assert changed and all("color" in key for key in changed)
+
+
+@pytest.mark.parametrize("name", GROUND)
+def test_a_style_can_be_read(name):
+    style = settings(name)
+    ground = style["figure.facecolor"]
+    assert ground == style["axes.facecolor"]
+    assert contrast(ground, GROUND[name]) < 1.01
+    for key in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.color"):
+        assert contrast(style[key], ground) >= 4.5, key
+    assert style["axes.prop_cycle"].by_key()["color"] == PALETTE
+
+
+def test_the_palette_is_seen_on_a_dark_ground():
+    assert min(contrast(colour, GROUND["dark"]) for colour in [*PALETTE, plot.GREY]) >= 3
+
+
+def in_the_dark_book(colour):
+    """Do what the book's style sheet does to a figure in the dark: invert, then turn the hue."""
+    css = (ROOT / "book/_static/custom.css").read_text(encoding="utf-8")
+    share = float(re.search(r"invert\(([\d.]+)\) hue-rotate\(180deg\)", css)[1])
+    turned = [[-0.574, 1.430, 0.144], [0.426, 0.430, 0.144], [0.426, 1.430, -0.856]]
+    inverted = np.array(to_rgb(colour)) * (1 - 2 * share) + share
+    return np.clip(turned @ inverted, 0, 1)
+
+
+def test_figures_keep_their_hues_in_the_dark_book():
+    """The matrix is that of hue-rotate(180deg) in the W3C's Filter Effects Module."""
+    assert contrast(in_the_dark_book("white"), GROUND["dark"]) < 1.1
+    assert contrast(in_the_dark_book(settings("light")["text.color"]), GROUND["dark"]) >= 7
+    for colour in PALETTE:
+        shown = in_the_dark_book(colour)
+        hue, hue_shown = (rgb_to_hsv(to_rgb(c))[0] for c in (colour, shown))
+        assert abs(hue - hue_shown) < 5 / 360, colour
+        assert contrast(shown, GROUND["dark"]) >= 3, colour
+
+
+@pytest.mark.parametrize("name", GROUND)
+def test_every_figure_takes_its_ink_from_the_style(name, bulk):
+    with plt.style.context(f"vcc_helpers.{name}"):
+        ground = plt.rcParams["figure.facecolor"]
+        for function, draw in every_figure(bulk).items():
+            ax = draw()
+            ax.figure.canvas.draw()
+            for text in ax.findobj(Text):
+                if text.get_text() and text.get_visible():
+                    assert contrast(text.get_color(), ground) >= 4.5, (function, text.get_text())

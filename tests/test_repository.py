@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import release_notes
 import set_repository
 import yaml
 from packaging.requirements import Requirement
@@ -392,6 +393,44 @@ def test_binder_installs_what_the_lock_holds():
 def test_the_book_workflow_sets_the_real_name_first():
     text = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
     assert text.index("scripts/set_repository.py") < text.index("make book")
+
+
+CHANGED = """# Changelog
+
+## [Unreleased]
+
+- A thing to come.
+
+## [1.1.0] - 2026-12-01
+
+### Added
+
+- Something.
+
+## 1.0.0 (unreleased)
+
+- The first.
+"""
+
+
+def test_the_notes_of_a_release_are_its_part_of_the_changelog():
+    assert release_notes.notes(CHANGED, "1.1.0") == "### Added\n\n- Something."
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0.0", "2.0.0", "Unreleased"])
+def test_a_version_without_a_date_has_no_notes(version):
+    with pytest.raises(ValueError, match="its parts are: .*1.1.0"):
+        release_notes.notes(CHANGED, version)
+
+
+def test_a_tag_that_is_not_the_version_makes_no_release(tmp_path, capsys):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.1.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(CHANGED)
+    assert release_notes.main(["v1.1.0"], root=tmp_path) == 0
+    assert capsys.readouterr().out == "### Added\n\n- Something.\n"
+    assert release_notes.main(["v1.0.0"], root=tmp_path) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "says version 1.1.0, not 1.0.0" in said.err
 
 
 def test_no_traces_of_a_machine_or_of_package_hosts():

@@ -1,7 +1,8 @@
 """The book's figures: one function each, which draws on ``ax`` and returns it.
 
 Colours are those of Okabe and Ito, told apart by most colour-blind readers; a marker or a line
-style always says the same a second time.
+style always says the same a second time. ``plt.style.use("vcc_helpers.light")`` gives all figures
+the look of the book, ``"vcc_helpers.dark"`` the same on a dark ground.
 
 Taught in: every notebook.
 Needs: cells.py, effects.py, de.py, evaluation.py and what that needs; matplotlib.
@@ -26,7 +27,7 @@ from matplotlib.transforms import ScaledTranslation
 from .de import DETable
 from .evaluation import CEILING, CHANCE, Calibration
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY, BLACK = (
+BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#0072B2",
     "#E69F00",
     "#009E73",
@@ -34,7 +35,6 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY, BLACK = (
     "#56B4E9",
     "#D55E00",
     "#7F7F7F",
-    "#333333",
 )
 LABELS = {
     "des": "DES (higher is better)",
@@ -358,7 +358,8 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
     models = rows.index.get_level_values("model").unique().drop([CHANCE, CEILING], errors="ignore")
     sizes = sorted(rows.index.get_level_values("n_support").unique())
-    looks = zip(cycle("os^DvPX"), cycle((BLUE, ORANGE, PURPLE, SKY, RED, BLACK)), strict=False)
+    colours = (BLUE, ORANGE, PURPLE, SKY, RED, plt.rcParams["text.color"])
+    looks = zip(cycle("os^DvPX"), cycle(colours), strict=False)
     ends = []
     for number, (name, (marker, colour)) in enumerate(zip(models, looks, strict=False)):
         curve = rows.loc[name].sort_index()
