@@ -196,3 +196,22 @@ def test_feedback_shows_itself_and_escapes():
     said = exercises.Feedback("wrong", "a < b")
     assert repr(said) == "Not yet. a < b"
     assert "a &lt; b" in said._repr_html_() and "#D55E00" in said._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (0.46, "rounded"),
+        (0.4603, "rounded"),
+        (0.47, "not it"),
+        (0.5, "not it"),  # one digit is a guess
+        (46.0312, "per cent"),
+        (0.00460312, "another scale"),
+        (float("nan"), "not it"),
+    ],
+)
+def test_a_slip_in_digits_or_scale_is_named(answer, words, monkeypatch):
+    exercise = Exercise(solution=lambda: 0.460312, right="Just so, and no more.", tolerance=1e-6)
+    monkeypatch.setattr(exercises, "get_exercise", lambda _: exercise)
+    said = check("00-1", answer)
+    assert said.status == "wrong" and words in said.message

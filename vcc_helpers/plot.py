@@ -397,7 +397,7 @@ def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
             textcoords=("axes fraction", "data"),
             va="center",
             fontsize=9,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "relpos": (0, 0.5)},
         )
 
 

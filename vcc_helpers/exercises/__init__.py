@@ -150,7 +150,24 @@ def check(exercise_id: str, answer: object) -> Feedback:
         wrong = hint.wrong()
         if _kind_problem(answer, wrong) is None and _same(answer, wrong, exercise.tolerance):
             return Feedback("wrong", hint.say)
+    if (slip := _slip(answer, solution, exercise.tolerance)) is not None:
+        return Feedback("wrong", slip)
     return Feedback("wrong", "That is not it. Read the question again, then open the solution.")
+
+
+def _slip(answer: object, solution: object, tolerance: float) -> str | None:
+    """Say what keeps the right number from being right: its digits, or its scale."""
+    if _kind(solution) != "a number" or not np.isfinite(float(answer)):
+        return None
+    written = f"{float(answer):.10f}".rstrip("0")
+    digits, significant = len(written.partition(".")[2]), written.replace(".", "").strip("-0")
+    if len(significant) > 1 and float(answer) == round(float(solution), digits):
+        return "That is the right number, rounded. Answer with the expression, not with its digits."
+    if _same(float(answer) / 100, solution, tolerance):
+        return "The right number, in per cent. Answer with a share, between 0 and 1."
+    if _same(float(answer) * 100, solution, tolerance):
+        return "The right number, a hundred times too small: the question asks for another scale."
+    return None
 
 
 def _kind(value: object) -> str:

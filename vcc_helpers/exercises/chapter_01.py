@@ -44,6 +44,8 @@ def _counts_left() -> dict[str, float]:
         "strong": means.min() / control,
         "both": own[_is("TMSB4X")].mean() / control,
         "against all": means.max() / own[~_is("TMSB4X")].mean(),
+        "medians": own[_is("TMSB4X")].groupby(guides).median()[means.idxmax()]
+        / own[_is("non-targeting")].median(),
     }
 
 
@@ -86,8 +88,8 @@ EXERCISES = {
             ),
             Hint(
                 lambda: 2 / 3,
-                "That is the share of a CSR entry taken by its column number. Set the size of the "
-                "dense matrix, 2 bytes an entry, equal to that of CSR.",
+                "That keeps 4 bytes a value in the dense matrix. It shrinks, too: set its size, 2 "
+                "bytes an entry, equal to that of CSR.",
             ),
             Hint(
                 lambda: 2 / (2 + 4 + 4),
@@ -115,6 +117,10 @@ EXERCISES = {
             Hint(
                 lambda: _counts_left()["both"],
                 "That is over both pairs of guides together. Group the cells by guides first.",
+            ),
+            Hint(
+                lambda: _counts_left()["medians"],
+                "Those are medians. They do not see the few cells that kept more; divide means.",
             ),
             Hint(
                 lambda: _counts_left()["against all"],

@@ -152,6 +152,11 @@ EXERCISES = {
                 "You gave both groups 1,045 cells. The controls have 38,176.",
             ),
             Hint(
+                lambda: _noise(N_TARGET, np.inf),
+                "Nearly. That is the noise of the target's cells alone; the controls add theirs, "
+                "little as it is.",
+            ),
+            Hint(
                 lambda: _noise(N_TARGET, N_CONTROL) ** 2,
                 "That is the square of the noise. Take the root.",
             ),

@@ -63,6 +63,11 @@ def _won() -> float:
     return evaluation.compare(_table(), "no change").loc[("mean", "mae"), "won"]
 
 
+def _wants_more() -> float:
+    held_out = models.cross_predict(models.mean_baseline(), _bulk(), n_splits=_effect().n_obs)
+    return (evaluation.calibration(held_out, _bulk()).per_perturbation["slope"] > 1).mean()
+
+
 def _won_when_seen() -> float:
     targets = _effect().obs_names
     seen, nothing = (
@@ -112,6 +117,11 @@ EXERCISES = {
             Hint(
                 lambda: round(_won() * 23),
                 "That is the number of targets. The question is for the share.",
+            ),
+            Hint(
+                _wants_more,
+                "That is the share of targets that want more of the mean, a factor above 1. Less "
+                "than the best size can still be better than nothing; compare the two MAEs.",
             ),
             Hint(
                 _won_when_seen,

@@ -76,6 +76,15 @@ def _scores(day: int) -> pd.DataFrame:
 
 
 @cache
+def _alone(day: int) -> float:
+    """Return the PDS of leave-one-out, all targets ranked together."""
+    table = source_effects({"source": effects(_bulk(day))})
+    targets = effects(_bulk(5)).obs_names
+    pred = models.cross_predict(models.ridge(table), _bulk(5), n_splits=len(targets))
+    return evaluation.evaluate(pred, _bulk(5))["pds"].mean()
+
+
+@cache
 def _controls() -> pd.DataFrame:
     screen = load_hipsc_screen()
     controls = screen[(screen.obs["day"] == 5) & (screen.obs["target_gene"] == "non-targeting")]
@@ -153,6 +162,11 @@ EXERCISES = {
                 "That is the score with the features of day 4. Build the table from bulks[2].",
             ),
             Hint(
+                lambda: _alone(2),
+                "That is leave-one-out, with all 23 ranked together. Use the same splits, so that "
+                "it compares with the table.",
+            ),
+            Hint(
                 lambda: _scores(2)["mae"],
                 "That is the MAE. The question is for the PDS.",
             ),
@@ -179,6 +193,14 @@ EXERCISES = {
             Hint(
                 lambda: _controls()["UTF1"].cov(_controls()["NANOG"]),
                 "That is the covariance alone. It still has to be multiplied by the input.",
+            ),
+            Hint(
+                lambda: _controls()["UTF1"].cov(_controls()["NANOG"]) / _controls()["NANOG"].var(),
+                "That is the slope, what a push of 1 would do. Multiply it by the push: `delta`.",
+            ),
+            Hint(
+                lambda: _response("NANOG", "UTF1") * _controls()["NANOG"].var(),
+                "You did not divide by the variance of the gene that is pushed.",
             ),
         ),
     ),

@@ -13,7 +13,7 @@ from functools import cache
 import anndata
 import pandas as pd
 
-from vcc_helpers.adapt import ContextGain
+from vcc_helpers.adapt import ContextGain, precision
 from vcc_helpers.datasets import load_hipsc_screen
 from vcc_helpers.effects import effects, pseudobulk
 from vcc_helpers.scoring import compare_pseudobulk
@@ -33,9 +33,13 @@ def _targets() -> list[str]:
     return effects(_bulk(5)).obs_names.tolist()
 
 
-def _fit(support: Iterable[str], days=(2, 3, 4), *, shrinkage: float = 1.0) -> ContextGain:
+def _fit(
+    support: Iterable[str], days=(2, 3, 4), *, shrinkage: float = 1.0, by_precision: bool = False
+) -> ContextGain:
     sources = {f"day {day}": effects(_bulk(day)) for day in days}
-    return ContextGain(sources, shrinkage=shrinkage).fit(_bulk(5)[[CONTROL, *support]])
+    prior = precision({f"day {day}": _bulk(day) for day in days}) if by_precision else None
+    model = ContextGain(sources, shrinkage=shrinkage, prior=prior)
+    return model.fit(_bulk(5)[[CONTROL, *support]])
 
 
 @cache
@@ -54,6 +58,11 @@ def _without_pou5f1() -> list[str]:
 def _slope() -> float:
     x, y = effects(_bulk(4)).X, effects(_bulk(5)).X
     return float((x * y).sum() / (x**2).sum())
+
+
+def _mean_of_slopes() -> float:
+    x, y = effects(_bulk(4)).X, effects(_bulk(5)).X
+    return float(((x * y).sum(axis=1) / (x**2).sum(axis=1)).mean())
 
 
 def _slope_the_other_way() -> float:
@@ -76,6 +85,13 @@ EXERCISES = {
                 "That is the mean PDS. The question is about MAE.",
             ),
             Hint(
+                lambda: compare_pseudobulk(_fit(_targets(), (3, 4)).predict(_targets()), _bulk(5))[
+                    "mae"
+                ].mean(),
+                "That model has seen all of day 5, its answers included. Zero-shot fits on the "
+                "controls alone: `new[['non-targeting']]`.",
+            ),
+            Hint(
                 lambda: _zero_shot(4)["mae"],
                 "That is day 4 alone. Keep day 3 as well.",
             ),
@@ -95,6 +111,11 @@ EXERCISES = {
                 "That is with POU5F1 alone. Leave it out, and keep the other 22.",
             ),
             Hint(
+                lambda: _gain4(_without_pou5f1(), by_precision=True),
+                "That starts from the weights by precision. Start from the plain mean, as "
+                "`fitted_gains` does.",
+            ),
+            Hint(
                 lambda: _gain4(_without_pou5f1(), shrinkage=0.0),
                 "That is without shrinkage. Use the default.",
             ),
@@ -112,6 +133,11 @@ EXERCISES = {
             Hint(
                 _slope_the_other_way,
                 "That predicts day 4 from day 5. Divide by the squares of day 4.",
+            ),
+            Hint(
+                _mean_of_slopes,
+                "That is the mean of a slope for each target. One sum over all targets and genes, "
+                "divided by another, gives the loud ones more to say.",
             ),
             Hint(
                 lambda: _gain4(_targets(), shrinkage=0.0),
