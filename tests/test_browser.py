@@ -104,6 +104,9 @@ def test_a_page_loads_and_can_be_read(page, tab, site):
         assert serious(tab, ["color-contrast"] if scheme == "dark" else None) == [], scheme
     tab.set_viewport_size(PHONE)
     assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    squeezed = "Array.from(document.querySelectorAll('article :is(td, th)')).filter(c => "
+    squeezed += "c.innerText.trim().length > 3 && c.clientWidth < 30).map(c => c.innerText)"
+    assert tab.evaluate(squeezed) == []  # a letter a line
 
 
 @pytest.mark.parametrize("word", SEARCHED)

@@ -202,7 +202,7 @@ def test_calibration_tells_small_from_large():
 
 # --- one look, on a light ground and on a dark one -----------------------------------------------
 
-GROUND = {"light": "#ffffff", "dark": "#14181e"}  # of the notebooks; of the book's dark pages
+GROUND = {"light": "#ffffff", "dark": "#121212"}  # of the notebooks; of the book's dark pages
 PALETTE = [plot.BLUE, plot.ORANGE, plot.GREEN, plot.PURPLE, plot.SKY, plot.RED]
 
 

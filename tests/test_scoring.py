@@ -103,6 +103,15 @@ def test_the_card_shows_itself(card):
     assert "<table" in html and all(name in html for name in card.per_perturbation.index)
 
 
+def test_a_long_card_shows_both_ends_of_its_perturbations(card):
+    n = 2 * scoring.SHOWN + 1
+    names = pd.Index([f"T{i:02}" for i in range(n)], name="target_gene")
+    values = pd.DataFrame({"pds": np.linspace(0, 1, n)[::-1]}, index=names)
+    html = ScoreCard("vcc2025", values, {})._repr_html_()
+    assert [name for name in names if f"<th>{name}</th>" not in html] == [f"T{scoring.SHOWN:02}"]
+    assert f"from each end of {n}: per_perturbation has all" in html
+
+
 def test_overall_is_the_formula(pair, card):
     base = score(scoring.official_baseline(pair[1]), pair[1], threads=1)
     assert card.overall(base) == metrics.overall(card.summary, base.summary)

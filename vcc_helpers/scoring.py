@@ -51,6 +51,9 @@ from .emit import negative_binomial, replicate, resample_and_shift
 from .files import write_whole
 from .presets import PRESETS, VCC2025, VCC2026, Preset, get_preset
 
+#: Perturbations that a notebook shows of each end of a long score card.
+SHOWN = 5
+
 
 @dataclass(frozen=True)
 class ScoreCard:
@@ -200,9 +203,12 @@ class ScoreCard:
     def _repr_html_(self) -> str:
         first = next((n for n in self.per_perturbation if n.startswith("pds")), None)
         rows = self.per_perturbation.sort_values(first) if first else self.per_perturbation
-        table = pd.concat([self._beside(), rows])
-        body = table.to_html(float_format="{:.3f}".format, na_rep="")
-        return f"<p><b>Score card</b>, {self.preset}, mean and each perturbation</p>{body}"
+        shown = "each perturbation"
+        if len(rows) > 2 * SHOWN:
+            shown = f"{SHOWN} perturbations from each end of {len(rows)}: per_perturbation has all"
+            rows = pd.concat([rows[:SHOWN], rows[-SHOWN:]])
+        body = pd.concat([self._beside(), rows]).to_html(float_format="{:.3f}".format, na_rep="")
+        return f"<p><b>Score card</b>, {self.preset}, mean and {shown}</p>{body}"
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
