@@ -88,6 +88,13 @@ def test_every_notebook_gives_its_figures_the_look_of_the_book(path):
     assert not said_twice  # the style says so
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_notebook_needs_more_than_the_package_brings(path):
+    """The styles of pandas need Jinja, which neither the package nor its first cell brings."""
+    code = [c.source for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"]
+    assert not [source for source in code if ".style." in source.replace("plt.style.", "")]
+
+
 def test_every_page_that_draws_has_the_look_of_the_book():
     for path in (ROOT / "book").glob("*.md"):
         text = path.read_text(encoding="utf-8")
