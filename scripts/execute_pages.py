@@ -80,6 +80,8 @@ def main(root: Path = ROOT) -> int:
     for page, reader in pages_with_code(root):
         cache.add_nb_to_project(str(page), read_data={"name": reader, "type": "plugin"})
     settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]
+    for library in ("OMP", "OPENBLAS"):  # a page a core: threads of a page would wait for others
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     logger = logging.getLogger("pages")
     logger.setLevel(logging.INFO)  # without a handler: only the executor asks for the level
     executor = load_executor("local-parallel", cache, logger=logger)
