@@ -144,6 +144,12 @@ def test_the_reference_documents_the_public_functions(book):
         assert f"vcc_helpers.{name}" in page.ids
 
 
+def test_no_remark_of_the_reference_is_taken_for_a_type(book):
+    """Of "#: Bytes a gene: what is kept", napoleon makes a type and its description."""
+    pages = [page for page in PAGES if page.startswith("book/api/")]
+    assert [page for page in pages if ">Type<span" in article(book, page)] == []
+
+
 def test_the_status_page_lists_every_notebook_as_run(book):
     text = article(book, "book/status")
     rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if "notebooks/" in row]

@@ -34,7 +34,7 @@ from .cells import parse_memory
 from .files import beside, replacing
 from .storage import check_tree, unreadable
 
-#: The names in the archive, and the watermark: as cell-eval 0.6.6 writes them.
+#: The names in the archive and the watermark, as cell-eval 0.6.6 writes them.
 CELLS, WATERMARK, WORDS = "pred.h5ad.zst", "watermark.txt", b"vcc-prep"
 #: Members of an archive that are looked at.
 MOST_MEMBERS = 64

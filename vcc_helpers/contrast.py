@@ -74,13 +74,13 @@ from .storage import (
 
 #: What Python and the libraries take before any cell is read, in bytes.
 LIBRARIES = 400 * 10**6
-#: Bytes for each perturbation and gene: what is kept of a file, and the false discovery rate.
+#: Bytes that are kept of a file for each perturbation and gene, with the false discovery rate.
 RESULT = 100
 #: The same for what is kept of counts.
 RESULT_OF_COUNTS = 72
 #: Genes that are looked at together at the least, when memory is short.
 FEWEST_GENES = 64
-#: Values that are read at a time at the least: fewer would take more time for each row than for it.
+#: Fewest values that are read at a time; fewer would take more time for each row than for it.
 LEAST_BLOCK = 2**18
 #: Values that are ranked together at the least, memory permitting.
 LEAST_BATCH = 2**25

@@ -27,7 +27,7 @@ from scipy import sparse
 from .cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, some_of
 from .effects import control_row, lognorm_blocks
 
-#: Share of its expression that a silenced gene keeps: the median of the H1 training targets.
+#: Share of its expression that a silenced gene keeps, the median of the H1 training targets.
 RESIDUAL = 0.05
 #: Cells whose dense values are multiplied at once.
 ROWS_AT_ONCE = 1024

@@ -29,7 +29,7 @@ from pathlib import Path
 
 import h5py
 
-#: What a system calls it when no more can be written: no space, a quota, the largest file.
+#: What a system calls it when no more can be written (no space, a quota, the largest file).
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

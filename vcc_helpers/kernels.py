@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-#: Rows that are laid out at a time: so many that a tile's part of them stays in the cache.
+#: Rows that are laid out at a time, so many that a tile's part of them stays in the cache.
 STRIP = 256
 #: Stands behind each gene's values, above them all, so that nobody need watch for the end.
 FENCE = 2**32 - 1

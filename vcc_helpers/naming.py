@@ -33,7 +33,7 @@ CONTROL_NAMES = (
     *("non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc"),
     *("control", "ctrl", "neg_ctrl", "negctrl", "negative_control"),
 )
-#: Pairs of strange and missing names beyond which likeness is not looked for: it would take long.
+#: Pairs of strange and missing names beyond which likeness is not looked for; it would take long.
 MOST_PAIRS = 10**5
 
 

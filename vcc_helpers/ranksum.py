@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
 EXACT_LIMIT = 8
-#: Genes in a tile: many, since a tile asks each cell for its entries, but not too many to fill a
+#: Genes in a tile; many, since a tile asks each cell for its entries, but not too many to fill a
 #: strip of it in the processor's second cache.
 TILE_GENES = 256
 #: Pairs of value and group that the processor's second cache holds.

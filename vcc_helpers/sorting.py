@@ -62,7 +62,7 @@ except ImportError:  # Windows: two runs at once are then not kept apart
 LIBRARIES = 300 * 10**6
 #: The least room for cells beside that.
 LEAST_ROOM = 64 * 10**6
-#: Entries in a compressed chunk of the output: 1 MB of gene numbers, which HDF5 caches by default.
+#: Entries in a compressed chunk of the output, 1 MB of gene numbers, which HDF5 caches by default.
 CHUNK = 2**18
 #: In front of all that is written to the working folder; a change of layout changes it.
 LAYOUT = 1

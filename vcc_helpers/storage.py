@@ -37,7 +37,7 @@ from scipy import sparse
 
 from .files import hdf5, replacing
 
-#: Values in a block of rows: 64 MB of dense float32.
+#: Values in a block of rows, 64 MB of dense float32.
 BLOCK_VALUES = 2**24
 #: Rows no further apart than this are read together with those between them.
 ROWS_APART = 4

@@ -50,7 +50,7 @@ from .valuescan import NEARLY, Scan, as_csr, float_type, scan
 
 #: Columns that other tools name the perturbation in.
 OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
-#: What a prediction may call them besides: in a screen it could as well be a kind of cell.
+#: What a prediction may call them besides; in a screen it could as well be a kind of cell.
 ALSO_CONTROLS = ("unperturbed", "wt")
 #: First lines of a list of genes that are a header.
 HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "symbol", "feature_name")

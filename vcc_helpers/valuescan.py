@@ -36,7 +36,7 @@ OF_CELLS = [
     *("total", "signature", "filled", "fractional", "nearly_whole", "bad"),
     *("smallest", "largest"),
 ]
-#: What the values may be logarithms to: log(1 + x).
+#: What the values may be logarithms to, as log(1 + x).
 BASES = {"e": np.expm1, "2": lambda v: np.exp2(v) - 1, "10": lambda v: 10.0**v - 1}
 
 
