@@ -170,7 +170,8 @@ EXERCISES = {
     ),
     "19-4": Exercise(
         solution=lambda: _imitated()["kept"] / _imitated()["promised"],
-        right="More than a half of the promise was the noise of the cells it was made on.",
+        right="More than a half of the promise was noise of the cells it was made on, the control "
+        "included.",
         hints=(
             Hint(
                 lambda: _imitated()["kept"],
