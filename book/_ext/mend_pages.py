@@ -2,7 +2,12 @@
 
 Live code (thebe) is not offered, but its scripts come with the theme, twice, and a browser
 complains of the second. Docutils gives a list of citations a role that its children do not fill.
+The button that opens the pages below another one in the contents has no name, only an arrow.
 """
+
+from functools import partial
+
+NAMED = '<summary aria-label="Show the pages below">'
 
 
 def mend(app, pagename, templatename, context, doctree):
@@ -11,6 +16,13 @@ def mend(app, pagename, templatename, context, doctree):
     context["script_files"] = used
     if body := context.get("body"):
         context["body"] = body.replace('role="list" class="citation-list"', 'class="citation-list"')
+    if contents := context.get("generate_toctree_html"):
+        context["generate_toctree_html"] = partial(_named, contents)
+
+
+def _named(contents, kind, **kw):
+    found = contents(kind, **kw)
+    return found if kind == "raw" or found is None else str(found).replace("<summary>", NAMED)
 
 
 def _words(script) -> str:
