@@ -194,7 +194,7 @@ def board(
     return "\n".join([*parts, "</div>"])
 
 
-#: Grey lines on the surrounding page's own colours, readable on light and on dark.
+# Grey lines on the surrounding page's own colours, readable on light and on dark.
 STYLE = """
 .vcc-board{color:inherit;line-height:1.4}
 .vcc-board .scroll{overflow-x:auto;max-width:100%;margin-bottom:.6rem}
