@@ -215,3 +215,9 @@ def test_a_slip_in_digits_or_scale_is_named(answer, words, monkeypatch):
     monkeypatch.setattr(exercises, "get_exercise", lambda _: exercise)
     said = check("00-1", answer)
     assert said.status == "wrong" and words in said.message
+
+
+def test_only_a_share_can_be_answered_in_per_cent(monkeypatch):
+    exercise = Exercise(solution=lambda: 3.25, right="Just so, and no more.")
+    monkeypatch.setattr(exercises, "get_exercise", lambda _: exercise)
+    assert "not it" in check("00-1", 325.0).message

@@ -163,7 +163,7 @@ def _slip(answer: object, solution: object, tolerance: float) -> str | None:
     digits, significant = len(written.partition(".")[2]), written.replace(".", "").strip("-0")
     if len(significant) > 1 and float(answer) == round(float(solution), digits):
         return "That is the right number, rounded. Answer with the expression, not with its digits."
-    if _same(float(answer) / 100, solution, tolerance):
+    if 0 <= solution <= 1 and _same(float(answer) / 100, solution, tolerance):
         return "The right number, in per cent. Answer with a share, between 0 and 1."
     if _same(float(answer) * 100, solution, tolerance):
         return "The right number, a hundred times too small: the question asks for another scale."

@@ -30,7 +30,7 @@ from . import Exercise, Hint
 @cache
 def _days() -> dict[str, anndata.AnnData]:
     screen = load_hipsc_screen()
-    return {f"day {d}": pseudobulk(screen[screen.obs["day"] == d]) for d in (2, 3, 4, 5)}
+    return {f"day {d}": pseudobulk(screen[screen.obs["day"] == d]) for d in (2, 3, 4)}
 
 
 def _better_than_the_mean(model) -> str:
@@ -66,9 +66,8 @@ def _contest() -> tuple[anndata.AnnData, pd.Series, pd.DataFrame]:
 
 
 def _entries() -> dict:
-    sources = {name: bulk for name, bulk in _days().items() if name != "day 5"}
-    weights = adapt.precision(sources)
-    sources = {name: effects(bulk) for name, bulk in sources.items()}
+    weights = adapt.precision(_days())
+    sources = {name: effects(bulk) for name, bulk in _days().items()}
     average = sum(weights[name] * effect.to_df() for name, effect in sources.items())
     return {
         "mean": models.mean_baseline(),
