@@ -1,4 +1,4 @@
-"""An installation that nobody may write to, used by somebody without a home: a cluster, a container."""
+"""A read-only installation, used by somebody without a home: a cluster, a container."""
 
 import os
 import shutil
