@@ -37,6 +37,8 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(MAKE) --no-print-directory check-python
 	@echo "==> Setting up $(VENV) (the first time takes a minute or two)"
 	@test -x "$(PY)" || $(PYTHON) -m venv "$(VENV)"
+	@# Whatever its name, git and ruff leave it out; Python 3.13 sees to that by itself.
+	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
 	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
@@ -131,8 +133,9 @@ lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	@mv $(LOCK).new $(LOCK)
 
 clean:  ## remove what was built
-	@rm -rf _build .pytest_cache .ruff_cache dist
-	@find . -path "./$(VENV)" -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
+	@rm -rf _build .pytest_cache .ruff_cache .ipynb_checkpoints dist
+	@find benchmarks book notebooks scripts tests vcc_helpers \
+	     \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
-distclean: clean  ## remove the environment too
-	@rm -rf "$(VENV)"
+distclean: clean  ## remove the environments too
+	@rm -rf "$(VENV)" .venv-bounds .venv-sphinx
