@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-bounds test-colab links bench bench-models bench-speed calibration book test notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup test-bounds test-colab links bench bench-models bench-speed calibration book book-sphinx test notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,15 @@ book: $(STAMP)  ## execute every notebook and build the book
 	@echo "==> The book is ready. Open in a browser:"
 	@echo "    $(CURDIR)/$(HTML)/index.html"
 	@"$(PY)" -c 'import pathlib, sys; print("    " + pathlib.Path(sys.argv[1]).resolve().as_uri())' $(HTML)/index.html
+
+book-sphinx: $(STAMP)  ## the same book by plain Sphinx, from what the last make book executed
+	@echo "==> Installing Sphinx without Jupyter Book into .venv-sphinx"
+	@rm -rf .venv-sphinx _build/sphinx && "$(BIN)/uv" venv --quiet --python "$(PY)" .venv-sphinx
+	@"$(BIN)/uv" pip install --quiet --python .venv-sphinx/bin/python --group sphinx --editable ".[plot]"
+	@test -d _build/.jupyter_cache || $(WITH_PATH) "$(PY)" scripts/execute_pages.py
+	@.venv-sphinx/bin/sphinx-build --fresh-env -W --keep-going \
+	     --doctree-dir _build/.doctrees-sphinx . _build/sphinx
+	@! test -d $(HTML) || "$(PY)" scripts/compare_builds.py $(HTML) _build/sphinx
 
 test: lint  ## lint, unit tests and doctests, every notebook, the book itself
 	@echo "==> Unit tests and doctests"
