@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import set_repository
 import yaml
 from conftest import build
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from packaging.requirements import Requirement
 from sphinx.util.matching import get_matching_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,6 +159,16 @@ def test_the_status_page_lists_every_notebook_as_run(book):
     rows = [row for row in re.findall(r"<tr.*?</tr>", text, re.DOTALL) if "notebooks/" in row]
     assert len(rows) == len(NOTEBOOKS)
     assert all("✅" in row for row in rows)
+
+
+def test_the_page_on_dependencies_lists_every_package(book):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    lines = [*project["project"]["dependencies"], *project["dependency-groups"]["sphinx"]]
+    lines += [line for name in ("plot", "cluster", "book", "test") for line in extras[name]]
+    wanted = {r.name for r in map(Requirement, lines) if not r.marker or r.marker.evaluate()}
+    listed = set(re.findall(r"<td[^>]*><p>([\w.-]+)</p></td>", article(book, "book/dependencies")))
+    assert wanted - {"vcc-helpers"} <= listed
 
 
 # --- the settings must not hide a failure: a toy book with the same settings ----------------------
