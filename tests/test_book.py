@@ -240,9 +240,12 @@ def test_folders_of_others_are_not_even_searched(tmp_path, monkeypatch):
 
 
 def test_a_good_toy_builds(tmp_path):
-    done = toy_book(tmp_path, [new_code_cell("print(6 * 7)")])
+    says = "from IPython.display import Markdown\nMarkdown('### Title\\n\\nSee naming.py')"
+    done = toy_book(tmp_path, [new_code_cell("print(6 * 7)"), new_code_cell(says)])
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "42" in article(tmp_path / "_build" / "html", "notebooks/01_toy")
+    text = article(tmp_path / "_build" / "html", "notebooks/01_toy")
+    assert "42" in text and "<h3" in text
+    assert "http://naming.py" not in text  # Markdown as GitHub reads it has this link
     assert broken(tmp_path / "_build" / "html") == []
 
 

@@ -61,6 +61,16 @@ def test_a_setting_that_nobody_has_translated_is_an_error(conf):
         conf["settings"]({**book(), "execute": {"run_in_temp": True}})
 
 
+def test_headings_that_code_writes_are_headings_in_plain_sphinx(monkeypatch):
+    nodes = pytest.importorskip("docutils.nodes")
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    import mend_pages
+
+    page = nodes.container("", nodes.rubric("", "Title", level=3), nodes.rubric("", "No heading"))
+    mend_pages.keep_levels(None, page, "book/catalogue")
+    assert [node.get("heading-level") for node in page] == [3, None]
+
+
 PAGE = (
     '<h1>Elsewhere</h1><article class="bd-article"><h1>One</h1>\n<p>Text of a <b>pa</b>ge.'
     '<img alt="A plot" src="a1.png"></p><div class="cell_output">42</div><table></table>'
