@@ -40,7 +40,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-bounds test-colab links bench bench-models bench-speed calibration book test parity notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup test-bounds test-colab links bench bench-models bench-speed calibration book book-sphinx test parity notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,8 @@ $(STAMP): pyproject.toml $(LOCK)
 	@$(MAKE) --no-print-directory check-python
 	@echo "==> Setting up $(VENV) (the first time takes a minute or two)"
 	@test -x "$(PY)" || $(PYTHON) -m venv "$(VENV)"
+	@# Whatever its name, git and ruff leave it out; Python 3.13 sees to that by itself.
+	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
 	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
@@ -80,6 +82,15 @@ book: $(STAMP)  ## execute every notebook and build the book
 	@echo "==> The book is ready. Open in a browser:"
 	@echo "    $(CURDIR)/$(HTML)/index.html"
 	@"$(PY)" -c 'import pathlib, sys; print("    " + pathlib.Path(sys.argv[1]).resolve().as_uri())' $(HTML)/index.html
+
+book-sphinx: $(STAMP)  ## the same book by plain Sphinx, from what the last make book executed
+	@echo "==> Installing Sphinx without Jupyter Book into .venv-sphinx"
+	@rm -rf .venv-sphinx _build/sphinx && "$(BIN)/uv" venv --quiet --python "$(PY)" .venv-sphinx
+	@"$(BIN)/uv" pip install --quiet --python .venv-sphinx/bin/python --group sphinx --editable ".[plot]"
+	@test -d _build/.jupyter_cache || $(WITH_PATH) "$(PY)" scripts/execute_pages.py
+	@.venv-sphinx/bin/sphinx-build --fresh-env -W --keep-going \
+	     --doctree-dir _build/.doctrees-sphinx . _build/sphinx
+	@! test -d $(HTML) || "$(PY)" scripts/compare_builds.py $(HTML) _build/sphinx
 
 test: lint  ## lint, unit tests, every notebook, the book itself, the official scorers
 	@echo "==> Unit tests and doctests, on $$("$(PY)" --version)"
@@ -158,8 +169,9 @@ lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	@mv $(LOCK).new $(LOCK)
 
 clean:  ## remove what was built
-	@rm -rf _build .pytest_cache .ruff_cache dist
-	@find . -path "./$(VENV)" -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -print0 | xargs -0 rm -rf
+	@rm -rf _build .pytest_cache .ruff_cache .ipynb_checkpoints dist
+	@find benchmarks book notebooks scripts tests vcc_helpers \
+	     \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
-distclean: clean  ## remove the environment too
-	@rm -rf "$(VENV)"
+distclean: clean  ## remove the environments too
+	@rm -rf "$(VENV)" .venv-bounds .venv-sphinx
