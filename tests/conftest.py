@@ -41,6 +41,20 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test that leaves something on standard error that it neither read nor allows.
+
+    A traceback from a finaliser or from another thread fails no test by itself: this does.
+    """
+    report = yield
+    said = dict(report.sections).get(f"Captured stderr {call.when}", "").strip()
+    if report.passed and said and not item.get_closest_marker("says"):
+        report.outcome = "failed"
+        report.longrepr = f"unexpected on standard error ({call.when}):\n{said}"
+    return report
+
+
 def build(root):
     """Build the book in `root` as `make book` does; its own interpreter comes first."""
     environment = dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,7 +128,11 @@ def _open_file(path: Path) -> anndata.AnnData:
     try:
         with h5py.File(path) as file:
             check_tree(file)
+            # AnnData writes a null for "no raw", and takes it for a raw without genes when it reads
+            has_raw = isinstance(file.get("raw"), h5py.Group)
         cells = anndata.read_h5ad(path, backed="r")
+        if not has_raw:
+            del cells.raw
         _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     except Exception as error:
         raise unreadable(path, error) from error
@@ -402,6 +407,34 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
     """
     blocks = [_floating(block, part, cells) for part, block in stored_rows(cells, rows)]
     return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
+
+
+def take_cells(cells: anndata.AnnData, rows: np.ndarray) -> anndata.AnnData:
+    """Copy some cells into memory: X, ``obs``, ``var`` and ``uns``, but no layers and no ``raw``.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; in memory, a view, or backed.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Returns
+    -------
+    AnnData
+        In memory, ``(n, n_genes)``, X floating.
+
+    Raises
+    ------
+    ValueError
+        As :func:`row_blocks`.
+
+    Notes
+    -----
+    Taught in: notebooks/03_quality_and_knockdown.
+    """
+    kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
+    return anndata.AnnData(read_rows(cells, rows), **kept)
 
 
 def _floating(block, rows: Sequence[int], cells: anndata.AnnData):

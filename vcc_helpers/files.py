@@ -192,8 +192,8 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
     Taught in: notebooks/17_check_and_pack.
     """
-    with open(path, "w+b", buffering=0) as raw:
-        patient = _Patient(raw)
+    # the inner file is closed first: Python closes what is left open once more, when it is too late
+    with open(path, "w+b", buffering=0) as raw, _Patient(raw) as patient:
 
         def check() -> None:
             if patient.error is not None:

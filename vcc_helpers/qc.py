@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 
 import anndata
@@ -22,7 +21,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, read_rows, row_blocks, some_of
+from .cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, row_blocks, some_of, take_cells
 
 
 def qc_table(
@@ -130,8 +129,7 @@ def sample_cells(
         for name, rows in members.items()
     ]
     rows = np.sort(np.concatenate(drawn))
-    kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
-    return anndata.AnnData(read_rows(cells, rows), **kept)
+    return take_cells(cells, rows)
 
 
 def _draw(rows: np.ndarray, n: int, name: str, seed: int) -> np.ndarray:
