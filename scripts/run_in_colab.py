@@ -56,7 +56,8 @@ def run(path: Path, python: str | Path, **variables: str) -> nbformat.NotebookNo
         client.create_kernel_manager().kernel_spec_manager.kernel_dirs.insert(0, str(kernel.parent))
         env = {name: value for name, value in os.environ.items() if name not in LEAKS}
         try:
-            client.execute(env=env | variables)
+            # What cells write comes as their output; the rest is the kernel's own talk.
+            client.execute(env=env | variables, stderr=subprocess.DEVNULL)
         except CellExecutionError:
             pass  # the error is among the cell's outputs
     return notebook
