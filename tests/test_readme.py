@@ -79,10 +79,8 @@ def chapters_that_need():
 
 
 def test_the_table_names_the_chapters_and_the_gigabytes():
-    rows = re.findall(
-        r"^\| ([\d, ]+) \| (.+) \| ([\d.]+) GB \| (\d+) min \|$", OFFICIAL_FILES, re.M
-    )
-    files = ("train", "validation", "support_set")
+    row = re.compile(r"^\| ([\d, ]+) \| .+ \| ([\d.]+) GB \| (\d+) min \|$", re.MULTILINE)
+    rows, files = row.findall(OFFICIAL_FILES), ("train", "validation", "support_set")
     for (chapters, size, minutes), needed, what in zip(
         rows, chapters_that_need(), files, strict=True
     ):
