@@ -168,6 +168,19 @@ lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 	     --extra book --extra test --extra oracle --upgrade pyproject.toml; } > $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
 
+# `make publish-as OWNER/NAME`: the name is a word of the command, not something to make.
+ifeq ($(firstword $(MAKECMDGOALS)),publish-as)
+PUBLISH_AS := $(word 2,$(MAKECMDGOALS))
+ifneq ($(PUBLISH_AS),)
+.PHONY: $(PUBLISH_AS)
+$(PUBLISH_AS): publish-as ; @:
+endif
+endif
+
+.PHONY: publish-as
+publish-as: $(STAMP)  ## OWNER/NAME: make this copy that repository's own: links, notebooks, checks
+	@"$(PY)" scripts/publish_as.py "$(PUBLISH_AS)"
+
 clean:  ## remove what was built
 	@rm -rf _build .pytest_cache .ruff_cache .ipynb_checkpoints dist
 	@find benchmarks book notebooks scripts tests vcc_helpers \

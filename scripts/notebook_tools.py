@@ -21,32 +21,54 @@ import argparse
 import copy
 import re
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from set_repository import read_repository  # noqa: E402
+from set_repository import PLACEHOLDER, pages_address, read_repository  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
 FIRST_CELL = """\
 # On Colab: install what is missing, keep what is there. Anywhere else: nothing.
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+if "google.colab" in sys.modules:
+    keep = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "scanpy"]
+    pip += ["vcc-helpers @ git+https://github.com/{repository}@{ref}"]
+    pip += [f"{name}=={version(name)}" for name in keep]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    if done.returncode:
+        reasons = re.findall(r"(?:ERROR|error|fatal): (?!subprocess)(.+)", done.stderr)
+        why = (reasons or ["pip failed"])[-1]
+        stop = RuntimeError(f"not ready: {why} - run this cell again; else read {pages}")
+        stop._render_traceback_ = lambda: [str(stop)]  # this line is all that is shown
+        raise stop
+    print("ready: vcc_helpers", version("vcc-helpers"))"""
+# In a copy that was never published there is nothing to install from.
+REFUSAL = """\
+# On Colab: install what is missing, keep what is there. Anywhere else: nothing.
 import sys
 
 if "google.colab" in sys.modules:
-    from importlib.metadata import version
-
-    keep = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
-    with open("constraints.txt", "w") as file:
-        file.writelines(f"{{name}}=={{version(name)}}\\n" for name in keep)
-    %pip install -q -c constraints.txt anndata scanpy backports.zstd
-    %pip install -q --no-deps git+https://github.com/{repository}"""
+    stop = RuntimeError(
+        "not ready: this copy names no repository to install from. Open the notebook from the "
+        "published book; if the copy is yours, run `make publish-as OWNER/NAME` in it and push"
+    )
+    stop._render_traceback_ = lambda: [str(stop)]  # this line is all that is shown
+    raise stop"""
 FIRST_CELL_ID = "colab-setup"
 FIRST_CELL_TAGS = ["hide-input"]
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 MAX_LINES = 12
+MAX_FIRST = 19
 MIN_EXERCISES = 2
 MIN_ALT = 20
 TITLE_VERBS = {
@@ -65,6 +87,9 @@ SOLUTION = re.compile(
 )
 SOLUTION_CODE = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+# A page of the book, as it would be linked from a notebook's folder.
+OWN_PAGE = re.compile(r"\.\./(book/[a-z0-9_/]+)\.md")
 NOT_PLAIN = {
     "a MyST directive": re.compile(r"^\s*(?:`{3,}|~{3,}|:{3,})\{[^}]+\}", re.MULTILINE),
     "a MyST role": re.compile(r"(?<!`)\{[a-zA-Z][\w:+.-]*\}`[^`]+`"),
@@ -74,9 +99,37 @@ NOT_PLAIN = {
 }
 
 
-def first_cell(repository: str) -> str:
-    """The text of the first code cell of every notebook."""
-    return FIRST_CELL.format(repository=repository)
+def read_version(root: Path = ROOT) -> str:
+    """The version of the package that the notebooks belong to."""
+    content = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    return content["project"]["version"]
+
+
+def first_cell(repository: str, version: str, *, cluster: bool = False) -> str:
+    """The text of the first code cell: it installs the release that the notebook belongs to.
+
+    Between two releases, when the version ends in ``.dev0``, it installs the branch main. With
+    `cluster`, it installs what Dask needs for worker processes, of the version that Colab has.
+    """
+    if repository == PLACEHOLDER:
+        return REFUSAL
+    text = FIRST_CELL.replace("{repository}", repository).replace("{ref}", ref_of(version))
+    text = text.replace("{pages}", pages_address(repository))
+    if cluster:
+        text = text.replace("vcc-helpers @", "vcc-helpers[cluster] @")
+        text = text.replace('"numba"]', '"numba", "dask"]')
+    return text
+
+
+def ref_of(version: str) -> str:
+    """The tag of a released version; the branch main for one that is being developed."""
+    return "main" if ".dev" in version else f"v{version}"
+
+
+def expected_first_cell(notebook: nbformat.NotebookNode, repository: str) -> str:
+    """The first cell that this notebook must have: of chapter 12, with Dask."""
+    cluster = any("distributed" in cell.source for cell in code_cells(notebook)[1:])
+    return first_cell(repository, read_version(), cluster=cluster)
 
 
 def read(path: Path) -> nbformat.NotebookNode:
@@ -161,7 +214,7 @@ def rule_name(_notebook, path, _repository):
 
 def rule_first_cell(notebook, _path, repository):
     cells = code_cells(notebook)
-    if not cells or cells[0].source != first_cell(repository):
+    if not cells or cells[0].source != expected_first_cell(notebook, repository):
         yield "the first code cell is not the canonical Colab cell (run fix)"
     elif cells[0].metadata.get("tags") != FIRST_CELL_TAGS:
         yield f"the first code cell's tags are not {FIRST_CELL_TAGS} (run fix)"
@@ -172,8 +225,9 @@ def rule_first_cell(notebook, _path, repository):
 def rule_length(notebook, _path, _repository):
     for number, cell in enumerate(notebook.cells):
         lines = len(cell.source.strip().splitlines())
-        if cell.cell_type == "code" and lines > MAX_LINES:
-            yield f"cell {number} has {lines} lines of code, more than {MAX_LINES}"
+        limit = MAX_FIRST if "google.colab" in cell.source else MAX_LINES
+        if cell.cell_type == "code" and lines > limit:
+            yield f"cell {number} has {lines} lines of code, more than {limit}"
         if not cell.source.strip():
             yield f"cell {number} is empty"
 
@@ -187,6 +241,24 @@ def rule_plain_markdown(notebook, _path, _repository):
             if match := pattern.search(text):
                 shown = match.group(0).strip()
                 yield f"cell {number} uses {what}, which Colab shows raw: {shown!r}"
+
+
+def rule_links(notebook, path, repository):
+    """Colab opens links to notebooks in the same folder; no other relative link leads anywhere."""
+    pages = pages_address(repository)
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "markdown":
+            continue
+        for target in LINK.findall(FENCE.sub("", cell.source)):
+            where, _, _ = target.partition("#")
+            if where.startswith(pages):
+                page = where.removeprefix(pages)
+                if not (ROOT / page).with_suffix(".md").is_file():
+                    yield f"cell {number} links to {target}, a page that the book does not have"
+            elif OWN_PAGE.match(where):
+                yield f"cell {number} links to {target}, which Colab cannot open (run fix)"
+            elif not re.match(r"https?://|mailto:", where) and where and not NAME.fullmatch(where):
+                yield f"cell {number} links to {target}, neither a notebook nor a whole address"
 
 
 def rule_skeleton(notebook, _path, _repository):
@@ -275,7 +347,10 @@ def check(path: Path, *, repository: str | None = None) -> list[str]:
 
 
 def fix(path: Path, *, repository: str | None = None) -> bool:
-    """Write the canonical first cell, strip outputs, name the kernel, give ids; say if changed."""
+    """Write the canonical first cell, strip outputs, name the kernel, give ids; say if changed.
+
+    Links to pages of the book get the published address, which leads there from Colab, too.
+    """
     repository = repository or read_repository(ROOT)
     before = path.read_text(encoding="utf-8")
     notebook = nbformat.reads(before, as_version=4)
@@ -283,15 +358,19 @@ def fix(path: Path, *, repository: str | None = None) -> bool:
     place = next((i for i, cell in enumerate(cells) if cell.cell_type == "code"), len(cells))
     if place < len(cells) and "google.colab" in cells[place].source:
         del cells[place]
-    setup = nbformat.v4.new_code_cell(first_cell(repository), id=FIRST_CELL_ID)
+    setup = nbformat.v4.new_code_cell(id=FIRST_CELL_ID)
     setup.metadata.tags = list(FIRST_CELL_TAGS)
     cells.insert(place, setup)
+    setup.source = expected_first_cell(nbformat.v4.new_notebook(cells=cells), repository)
     seen = set()
     for number, cell in enumerate(cells):
         if cell.get("id") is None or cell.id in seen:
             cell.id = f"{path.stem[:2]}-cell-{number}"
         seen.add(cell.id)
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "markdown":
+            link = "](" + pages_address(repository) + r"\1.html"
+            cell.source = re.sub(r"\]\(" + OWN_PAGE.pattern, link, cell.source)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     result = nbformat.v4.new_notebook(cells=cells)

@@ -2,8 +2,9 @@
 
     python scripts/release_notes.py 1.0.0
 
-The version is that of the package, and its part of the CHANGELOG has a date: otherwise exit status
-1, and nothing is printed, so that no release goes out with another's notes or without any.
+The version is that of the package, its part of the CHANGELOG has a date, and the notebooks install
+its tag: otherwise exit status 1, and nothing is printed, so that no release goes out with another's
+notes, without any, or with notebooks of something else.
 """
 
 import argparse
@@ -31,6 +32,13 @@ def notes(changelog: str, version: str) -> str:
     )
 
 
+def check_notebooks(folder: Path, version: str) -> None:
+    """Raise ValueError if a notebook's first cell installs anything but the tag of this version."""
+    for path in sorted(folder.glob("*.ipynb")):
+        if f"@v{version}" not in path.read_text(encoding="utf-8"):
+            raise ValueError(f"{path.name} does not install v{version}: run `make fix`, and commit")
+
+
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Print the notes, or say why there are none; return the exit status."""
     parser = argparse.ArgumentParser(description="Print the release notes of a version.")
@@ -40,6 +48,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     try:
         if version != project["version"]:
             raise ValueError(f"pyproject.toml says version {project['version']}, not {version}")
+        check_notebooks(root / "notebooks", version)
         print(notes((root / "CHANGELOG.md").read_text(encoding="utf-8"), version))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

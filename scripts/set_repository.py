@@ -1,9 +1,10 @@
-"""Point every badge, link and install line at one GitHub repository.
+"""The address of this repository: read it, rewrite it everywhere, check that it is the right one.
 
-    python scripts/set_repository.py OWNER/NAME
+    python scripts/set_repository.py check OWNER/NAME    exit 1 unless the files name OWNER/NAME
 
-The present name is read from `[project.urls] Repository` in pyproject.toml, its one source.
-Only the standard library is used: a publishing workflow calls it before anything is installed.
+It is read from `[project.urls] Repository` in pyproject.toml, its one source. To change it, use
+`make publish-as OWNER/NAME`. Only the standard library is used: workflows call the check before
+anything is installed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SKIPPED_FOLDERS = {
     ".git", ".venv", "_build", "node_modules", "__pycache__", ".pytest_cache", ".ruff_cache",
 }  # fmt: skip
+HOST = "https://github.com/"
+#: What the files name before they are published.
+PLACEHOLDER = "OWNER/vcc-book"
 # GitHub's own rules: an owner is letters, digits and single inner hyphens, at most 39 of them.
 OWNER = re.compile(r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}")
 REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -47,11 +51,17 @@ def read_repository(root: Path) -> str:
     """The present OWNER/NAME, from pyproject.toml."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     address = project["urls"]["Repository"]
-    if not address.startswith("https://github.com/"):
+    if not address.startswith(HOST):
         raise ValueError(f"pyproject.toml: Repository is {address!r}, not a github.com address")
-    name = address.removeprefix("https://github.com/")
+    name = address.removeprefix(HOST)
     parse_repository(name)
     return name
+
+
+def pages_address(repository: str) -> str:
+    """The address of the published book."""
+    owner, name = parse_repository(repository)
+    return f"https://{owner if repository == PLACEHOLDER else owner.lower()}.github.io/{name}/"
 
 
 def text_files(root: Path) -> list[Path]:
@@ -110,20 +120,20 @@ def set_repository(root: Path, new: str) -> dict[str, int]:
     return changed
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("action", choices=["check"])
     parser.add_argument("repository", metavar="OWNER/NAME")
-    parser.add_argument("--root", type=Path, default=ROOT, help="the project's folder")
     options = parser.parse_args(arguments)
-    try:
-        changed = set_repository(options.root, options.repository)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, places in changed.items():
-        print(f"{name}: {places} place{'s' if places > 1 else ''}")
-    print(f"{len(changed)} files changed; the repository is {options.repository}")
-    return 0
+    named = read_repository(root)
+    if named == options.repository:
+        return 0
+    print(
+        f"error: the files of {options.repository} name {named}: links, badges and what notebooks "
+        f"install on Colab lead there. Run `make publish-as {options.repository}`, commit, push",
+        file=sys.stderr,
+    )
+    return 1
 
 
 if __name__ == "__main__":

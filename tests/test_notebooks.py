@@ -1,13 +1,19 @@
 """The rules of the notebooks, kept by every notebook; and the rules themselves, on bad toys."""
 
 import ast
+import json
+import os
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
+import fork
 import nbformat
 import notebook_tools as tools
 import pytest
+import run_in_colab
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -105,46 +111,95 @@ def test_every_page_that_draws_has_the_look_of_the_book():
 
 # --- the first cell ------------------------------------------------------------------------------
 
-
-def test_the_first_cell_is_short_and_names_the_repository_once():
-    cell = tools.first_cell("ada/book")
-    assert len(cell.splitlines()) <= tools.MAX_LINES
-    assert cell.count("git+https" + "://github.com/ada/book") == 1
-    assert cell.count("https") == 1
+KEEP = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
+COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')\n"
 
 
-def run_first_cell(tmp_path, before):
-    """Run the cell as a plain Python file; `%pip` becomes a recorded call."""
-    cell = tools.first_cell("ada/book").replace("%pip install", "pip_calls.append('''")
-    cell = "\n".join(f"{line}''')" if "pip_calls" in line else line for line in cell.splitlines())
-    script = f"pip_calls = []\n{before}\n{cell}\nprint('\\n'.join(pip_calls))"
-    return subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
-    ).stdout
+def run_first_cell(folder, cell, *, before=COLAB):
+    """Run the cell as Colab does, with a pip that only notes what it is told to do."""
+    (folder / "pip").mkdir()
+    (folder / "pip/__init__.py").touch()
+    note = "import json, sys; json.dump(sys.argv[1:], open('asked.json', 'w'))"
+    (folder / "pip/__main__.py").write_text(note)
+    done = subprocess.run(
+        [sys.executable, "-c", before + cell], cwd=folder, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    asked = folder / "asked.json"
+    return done, json.loads(asked.read_text()) if asked.exists() else None
 
 
-def test_the_first_cell_does_nothing_elsewhere(tmp_path):
-    assert run_first_cell(tmp_path, "").strip() == ""
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("repository", ["ada/book", tools.PLACEHOLDER])
+def test_the_first_cell_is_short_and_does_nothing_elsewhere(repository, tmp_path):
+    cell = tools.first_cell(repository, "1.0.0", cluster=True)
+    assert len(cell.splitlines()) <= tools.MAX_FIRST
+    done, asked = run_first_cell(tmp_path, cell, before="")
+    assert (done.returncode, done.stdout, done.stderr, asked) == (0, "", "", None)
 
 
-def test_the_first_cell_on_colab_pins_what_is_installed(tmp_path):
-    from importlib.metadata import version
+@pytest.mark.parametrize(("number", "ref"), [("1.2.0", "v1.2.0"), ("1.3.0.dev0", "main")])
+def test_the_first_cell_installs_its_release_keeps_what_is_there_and_says_one_line(
+    number, ref, tmp_path
+):
+    done, asked = run_first_cell(tmp_path, tools.first_cell("ada/book", number))
+    assert done.stdout == f"ready: vcc_helpers {version('vcc-helpers')}\n" and not done.stderr
+    pins = [f"{name}=={version(name)}" for name in KEEP]
+    package = "vcc-helpers @ git+https" + f"://github.com/ada/book@{ref}"
+    assert asked == ["install", "-qq", "scanpy", package, *pins]
 
-    before = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')"
-    calls = run_first_cell(tmp_path, before).strip().splitlines()
-    pins = dict(
-        line.split("==") for line in (tmp_path / "constraints.txt").read_text().splitlines()
-    )
-    names = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
-    assert pins == {name: version(name) for name in names}
-    assert "-c constraints.txt" in calls[0]
-    assert "--no-deps" in calls[1] and "git+https" in calls[1]
+
+def test_chapter_12_installs_what_dask_needs_for_processes(tmp_path):
+    with_dask = [path.name for path in NOTEBOOKS if "distributed" in path.read_text()]
+    assert with_dask == ["12_scale_out.ipynb"]
+    notebook = tools.read(ROOT / "notebooks/12_scale_out.ipynb")
+    _, asked = run_first_cell(tmp_path, tools.expected_first_cell(notebook, "ada/book"))
+    assert asked[3].startswith("vcc-helpers[cluster] @ ")
+    assert f"dask=={version('dask')}" in asked
+
+
+def shown(notebook, folder, **variables):
+    """Run a notebook with a Python that looks like Colab; return what its first cell shows."""
+    (folder / "google/colab").mkdir(parents=True)
+    (folder / "google/colab/__init__.py").touch()
+    path = folder / "notebook.ipynb"
+    nbformat.write(notebook, path)
+    done = run_in_colab.run(path, sys.executable, PYTHONPATH=str(folder), **variables)
+    assert run_in_colab.problems(done)
+    assert [cell.execution_count for cell in done.cells] == [1, None]  # nothing runs after it
+    (output,) = done.cells[0].outputs
+    return output.traceback
+
+
+def with_first_cell(repository):
+    cell = tools.first_cell(repository, "1.0.0")
+    return new_notebook(cells=[new_code_cell(cell), new_code_cell("import scanpy")])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the addresses are those of POSIX systems")
+@pytest.mark.parametrize(
+    ("server", "reason"),
+    [("http://127.0.0.1:9", ".*127.0.0.1.*"), ("file://{}", "pathspec 'v1.0.0' did not match.*")],
+    ids=["no network", "no such tag"],
+)
+def test_where_the_installation_fails_one_line_says_why_and_what_to_do(server, reason, tmp_path):
+    fork.git(tmp_path, "init", "--quiet", "--initial-branch", "main")
+    fork.git(tmp_path, "commit", "--quiet", "--allow-empty", "--message", "Nothing")
+    elsewhere = fork.instead_of_github(server.format(tmp_path))
+    (line,) = shown(with_first_cell(fork.NAME), tmp_path, **elsewhere)
+    again = " - run this cell again; else read " + re.escape(tools.pages_address(fork.NAME))
+    assert re.fullmatch(f"not ready: {reason}{again}", line), line
+
+
+def test_a_copy_without_an_address_refuses_in_one_line(tmp_path):
+    (line,) = shown(with_first_cell(tools.PLACEHOLDER), tmp_path)
+    assert line.startswith("not ready: this copy names no repository")
+    assert "make publish-as OWNER/NAME" in line and "published book" in line
 
 
 # --- the rules, on toys --------------------------------------------------------------------------
 
 REPOSITORY = "ada/book"
+CELL = tools.first_cell(REPOSITORY, tools.read_version())
 SOLUTION = """<details>
 <summary>Solution 03-{n}</summary>
 
@@ -165,7 +220,7 @@ def good():
 What you will do, learn and need. Time, memory and data: little."""
     cells = [
         new_markdown_cell(intro),
-        new_code_cell(tools.first_cell(REPOSITORY), metadata={"tags": ["hide-input"]}),
+        new_code_cell(CELL, metadata={"tags": ["hide-input"]}),
         new_code_cell("from vcc_helpers.exercises import check"),
         new_code_cell(
             "plot.line([1, 2])",
@@ -272,6 +327,13 @@ BAD = [
     ("label", append(new_markdown_cell("(my-label)=\ntext")), "label"),
     ("block break", append(new_markdown_cell("a\n\n+++\n\nb")), "block break"),
     ("alert", append(new_markdown_cell("> [!NOTE]\n> x")), "alert"),
+    ("link to a page", append(new_markdown_cell("[x](../book/glossary.md)")), "run fix"),
+    ("link to nothing", append(new_markdown_cell("[x](../README.md)")), "neither"),
+    (
+        "no such page",
+        append(new_markdown_cell("[x](https://ada.github.io/book/book/no.html)")),
+        "does not have",
+    ),
     ("no title", set_source(0, "do learn need time memory data"), "# Title"),
     ("title without verb", set_source(0, "# A toy\n\ndo learn need time memory data"), "'A'"),
     ("no costs", set_source(0, "# Build a toy\n\ndo learn need data"), "time, memory"),
@@ -360,6 +422,7 @@ def test_plain_things_are_let_pass(tmp_path):
         set_metadata(kernelspec={"name": "julia", "display_name": "J"}),
         set_metadata(execution={"allow_errors": True}),
         append(new_markdown_cell(" ")),
+        append(new_markdown_cell("[a](../book/glossary.md), [b](../book/results.md#at-a-glance)")),
         lambda notebook: notebook.cells.pop(1),
     ],
 )  # fmt: skip

@@ -10,6 +10,9 @@ import tomllib
 from pathlib import Path
 from zipfile import ZipFile
 
+import fork
+import notebook_tools
+import publish_as
 import pytest
 import release_notes
 import set_repository
@@ -119,50 +122,82 @@ def test_documented_places_do_name_the_repository():
 
 @pytest.fixture(scope="module")
 def copy_of_the_project(tmp_path_factory):
-    root = tmp_path_factory.mktemp("a folder with spaces") / "my book"
-    for path in set_repository.text_files(ROOT):
-        target = root / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    return root
+    return fork.copy_of_the_project(tmp_path_factory.mktemp("a folder with spaces") / "my book")
 
 
-def run_script(root, repository):
-    script = root / "scripts" / "set_repository.py"
-    return subprocess.run(
-        [sys.executable, str(script), repository], capture_output=True, text=True, check=False
-    )
-
-
-def test_the_script_rewrites_everything_and_only_once(copy_of_the_project):
+def test_publishing_sets_every_address_and_only_once(copy_of_the_project):
+    """The second name is as long as names on GitHub can sensibly be."""
     root = copy_of_the_project
-    for new in ["ada-lovelace/vcc-book", "Grace-Hopper/and.or_2026", "a/b"]:
+    for new in ["Grace-Hopper/and.or_2026", f"{'x' * 39}/{'y' * 60}"]:
         before = {path: path.read_bytes() for path in set_repository.text_files(root)}
-        done = run_script(root, new)
+        done = fork.publish_as(root, new)
         assert done.returncode == 0, done.stderr
-        changed = {path for path, data in before.items() if path.read_bytes() != data}
-        assert {"README.md", "_config.yml", "pyproject.toml"} <= {
-            path.relative_to(root).as_posix() for path in changed
-        }
-        for path in changed:
-            assert path.relative_to(root).as_posix() in done.stdout
-        assert set_repository.read_repository(root) == new
+        changed = [p for p, text in before.items() if p.read_bytes() != text]
+        assert f"{len(changed)} files changed; the repository is {new}" in done.stdout
         owner, name = new.split("/")
-        left = [bad for _, text in texts(root) for bad in foreign_spellings(text, owner, name)]
-        assert not left
-        again = run_script(root, new)
+        assert not [bad for _, text in texts(root) if (bad := foreign_spellings(text, owner, name))]
+        assert set_repository.read_repository(root) == new
+        install = "git+https" + f"://github.com/{new}@{notebook_tools.ref_of(PROJECT['version'])}"
+        for path in (root / "notebooks").glob("*.ipynb"):
+            text = path.read_text(encoding="utf-8")
+            assert text.count(install) == 1 and "not ready: this copy" not in text, path.name
+        again = fork.publish_as(root, new)
         assert again.returncode == 0
         assert again.stdout.startswith("0 files changed")
+    program = Path(sys.executable).with_name("ruff")
+    done = subprocess.run([program, "check", "."], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout  # no name is too long for our own lines
 
 
-def test_rewritten_notebooks_still_have_the_canonical_first_cell(copy_of_the_project):
-    new = "ada-lovelace/vcc-book"
-    assert run_script(copy_of_the_project, new).returncode == 0
-    done = subprocess.run(
-        [sys.executable, str(copy_of_the_project / "scripts" / "notebook_tools.py"), "check"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert "canonical" not in done.stderr
+def test_publishing_says_what_is_left(copy_of_the_project):
+    done = fork.publish_as(copy_of_the_project, "Ada/cells")
+    assert done.returncode == 0, done.stderr
+    assert "  6. " not in done.stdout  # only a release has a tag to push
+    for word in [
+        "push to main", "Pages, Source: GitHub Actions", "https://ada.github" + ".io/cells/",
+        "VCC_CLASSROOM", "VCC_TRUTH_PASSPHRASE", "trusted publisher", "environment pypi",
+        "VCC_PUBLISH", "Zenodo",
+    ]:  # fmt: skip
+        assert word in done.stdout, word
+
+
+def test_publishing_finds_what_it_could_not_set(tmp_path):
+    """An address in small letters, a broken notebook, a citation of another version."""
+    root = fork.copy_of_the_project(tmp_path / "copy")
+    (root / "book/challenge.md").write_text("See GitHub" + f".com/{REPOSITORY.lower()}/wiki")
+    path = root / "notebooks/01_load_the_h1_data.ipynb"
+    path.write_text(path.read_text(encoding="utf-8").replace("## Key takeaways", "## Keys"))
+    path = root / "CITATION.cff"
+    path.write_text(path.read_text(encoding="utf-8").replace("version: ", "version: 9"))
+    done = fork.publish_as(root, "ada/cells")
+    assert done.returncode == 1
+    told = done.stderr.splitlines()
+    assert len(told) == 3 and all(line.startswith("error: ") for line in told), told
+    assert f"book/challenge.md:1 still names {REPOSITORY}" in told[0]
+    assert "'## Key takeaways' is missing" in told[1]
+    assert "version: pyproject.toml" in told[2]
+
+
+def test_make_takes_the_name_as_a_word(copy_of_the_project):
+    """`make publish-as OWNER/NAME` does not try to make OWNER/NAME."""
+    environment = copy_of_the_project / ".venv"
+    environment.mkdir(exist_ok=True)
+    (environment / ".installed").touch()
+    for words in (["ada/book"], []):
+        command = ["make", "--dry-run", "publish-as", *words]
+        done = subprocess.run(command, cwd=copy_of_the_project, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f'scripts/publish_as.py "{"".join(words)}"\n' in done.stdout
+
+
+def test_a_copy_under_another_name_is_told_the_one_command(copy_of_the_project, capsys):
+    assert fork.publish_as(copy_of_the_project, "ada/cells").returncode == 0
+    root = copy_of_the_project
+    assert set_repository.main(["check", "ada/cells"], root) == 0
+    assert set_repository.main(["check", "grace/cells"], root) == 1
+    said = capsys.readouterr()
+    assert not said.out and "name ada/cells" in said.err
+    assert "make publish-as grace/cells" in said.err and len(said.err.splitlines()) == 1
 
 
 def test_only_addresses_are_rewritten():
@@ -182,7 +217,7 @@ def test_only_addresses_are_rewritten():
 )  # fmt: skip
 def test_malformed_names_are_refused(name, copy_of_the_project):
     before = (copy_of_the_project / "README.md").read_bytes()
-    done = run_script(copy_of_the_project, name)
+    done = fork.publish_as(copy_of_the_project, name)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
@@ -343,7 +378,8 @@ def test_make_clean_removes_what_was_built_and_nothing_of_others(tmp_path):
 def test_layout():
     for name in [
         "README.md", "environment.yml", "_config.yml", "pyproject.toml", "Makefile", "LICENSE",
-        "CITATION.cff", "CHANGELOG.md", ".gitignore", ".ci/run", "book/_toc.yml",
+        "CITATION.cff", ".zenodo.json", "CODE_OF_CONDUCT.md", "CHANGELOG.md", ".gitignore",
+        ".ci/run", "book/_toc.yml",
         "book/references.bib", "book/index.md", ".github/workflows/test.yml",
         ".github/workflows/book.yml",
     ]:  # fmt: skip
@@ -372,10 +408,44 @@ def test_versions_and_licence_agree():
     assert citation["version"] == PROJECT["version"]
     assert citation["license"] == PROJECT["license"] == "MIT"
     assert {"message", "title", "authors"} <= set(citation)
-    assert PROJECT["version"] in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## {PROJECT['version'].removesuffix('.dev0')} " in changelog
+
+
+def test_what_describes_the_project_agrees(tmp_path):
+    assert publish_as.disagreements(ROOT) == []
+    for name in ("pyproject.toml", "CITATION.cff", ".zenodo.json"):
+        shutil.copy2(ROOT / name, tmp_path)
+    path = tmp_path / ".zenodo.json"
+    path.write_text(path.read_text(encoding="utf-8").replace("contributors", "others"))
+    (told,) = publish_as.disagreements(tmp_path)
+    assert told.startswith("authors: ")
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [("citation-file-format", "CITATION.cff"), ("dependabot", ".github/dependabot.yml")],
+)
+def test_other_settings_pass_the_schema(schema, name):
+    program = Path(sys.executable).with_name("check-jsonschema")
+    words = [program, "--builtin-schema", f"vendor.{schema}", ROOT / name]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_dependabot_proposes_once_a_week_and_not_one_by_one():
+    text = (ROOT / ".github/dependabot.yml").read_text(encoding="utf-8")
+    updates = yaml.safe_load(text)["updates"]
+    assert [one["package-ecosystem"] for one in updates] == ["github-actions", "pip"]
+    assert all(one["schedule"]["interval"] == "weekly" and one["groups"] for one in updates)
 
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def jobs_of(name):
+    path = ROOT / ".github/workflows" / name
+    return yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
@@ -439,9 +509,45 @@ def test_binder_installs_what_the_lock_holds():
     assert version.removeprefix("python-") in {"3.11", "3.12", "3.13"}
 
 
-def test_the_book_workflow_sets_the_real_name_first():
-    text = (ROOT / ".github" / "workflows" / "book.yml").read_text(encoding="utf-8")
-    assert text.index("scripts/set_repository.py") < text.index("make book")
+@pytest.mark.parametrize("name", ["book.yml", "release.yml", "test.yml", "weekly.yml"])
+def test_workflows_of_a_copy_are_red_until_it_has_its_address(name):
+    steps = [step.get("run", "") for job in jobs_of(name).values() for step in job["steps"]]
+    check = [i for i, run in enumerate(steps) if "scripts/set_repository.py check" in run]
+    assert [steps[i].split(" ", 1)[1] for i in check] == [
+        'scripts/set_repository.py check "$GITHUB_REPOSITORY"'
+    ]
+    costly = [i for i, run in enumerate(steps) if re.search(r"make |uv ", run)]
+    assert check < costly
+
+
+def test_the_package_goes_to_the_index_by_trusted_publishing():
+    """The job that may speak for us runs none of our code, and knows no secret."""
+    jobs = jobs_of("release.yml")
+    assert jobs["build"].get("permissions") is None
+    assert jobs["release"]["permissions"] == {"contents": "write"}
+    index = jobs["index"]
+    assert index["permissions"] == {"id-token": "write"}
+    assert index["environment"] == "pypi" and index["if"] == "vars.VCC_PUBLISH == 'true'"
+    assert index["steps"][-1]["run"].startswith("uv publish --trusted-publishing always")
+    for job in (jobs["release"], index):
+        assert not [step for step in job["steps"] if "checkout" in step.get("uses", "")]
+    assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+
+
+def test_the_one_image_is_colabs_and_gets_nothing_but_our_files_to_read():
+    found = {}
+    for path in WORKFLOWS:
+        for name, job in jobs_of(path.name).items():
+            assert "container" not in job and "services" not in job
+            for step in job["steps"]:
+                if "docker" in step.get("run", ""):
+                    found[f"{path.name}: {name}"] = step["run"].split()
+    assert list(found) == ["weekly.yml: colab-image"]
+    (words,) = found.values()
+    assert words[:5] == ["docker", "run", "--rm", "--entrypoint", "python3"]
+    assert words[5:-2] == ["--volume", '"$PWD:/repo:ro"', "--workdir", "/tmp"]
+    assert words[-2].startswith("us-docker.pkg.dev/colab-images/public/")
+    assert (ROOT / words[-1].removeprefix("/repo/")).is_file()
 
 
 CHANGED = """# Changelog
@@ -480,6 +586,17 @@ def test_a_tag_that_is_not_the_version_makes_no_release(tmp_path, capsys):
     assert release_notes.main(["v1.0.0"], root=tmp_path) == 1
     said = capsys.readouterr()
     assert said.out == "" and "says version 1.1.0, not 1.0.0" in said.err
+
+
+def test_notebooks_of_something_else_make_no_release(tmp_path, capsys):
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.1.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(CHANGED)
+    (tmp_path / "notebooks").mkdir()
+    for ref, status in (("main", 1), ("v1.1.0", 0)):
+        cell = notebook_tools.first_cell("ada/book", "1.1.0").replace("@v1.1.0", f"@{ref}")
+        (tmp_path / "notebooks/01_x.ipynb").write_text(cell)
+        assert release_notes.main(["v1.1.0"], root=tmp_path) == status
+    assert "01_x.ipynb does not install v1.1.0: run `make fix`" in capsys.readouterr().err
 
 
 def test_no_traces_of_a_machine_or_of_package_hosts():

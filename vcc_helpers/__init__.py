@@ -33,7 +33,7 @@ from .qc import qc_table, sample_cells
 from .scoring import ScoreCard, score
 from .sorting import sort_cells
 
-__version__ = "0.1.0"
+__version__ = "0.1.0.dev0"
 
 __all__ = [
     "DETable",

@@ -95,8 +95,8 @@ def _read_folder(folder: Path, sources: bool) -> World:
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no such folder: {folder}; VCC_DATA must be {SIMULATED!r} or a folder with the "
-            f"official files {some_of(FILE_NAMES.values())}"
+            f"no such folder: {folder.absolute()}; VCC_DATA must be {SIMULATED!r} or the whole "
+            f"path of a folder with the official files {some_of(FILE_NAMES.values())}"
         )
     if not (folder / FILE_NAMES["train"]).exists():
         there = some_of(sorted(path.name for path in folder.iterdir()))

@@ -1,0 +1,194 @@
+"""What the README promises: its picture, its note, and its way to the official files, step by step.
+
+The official files are 31 GB. Small simulated ones stand in for them here: a server on this machine
+gives them under the official names, and the command takes their checksums for the right ones.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from zipfile import ZipFile
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import publish_as
+import pytest
+import readme_picture
+import set_repository
+
+from vcc_helpers import datasets
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+OFFICIAL_FILES = README[README.index("## The official files") : README.index("## Only the")]
+OFFICIAL = sys.modules[datasets.fetch_h1.__module__].OFFICIAL
+posix = pytest.mark.skipif(os.name != "posix", reason="the steps are for a shell")
+
+
+def test_the_first_screen_says_what_for_whom_and_two_commands():
+    first = README[: README.index("## On Colab")]
+    assert len(first.splitlines()) <= 45
+    places = [first.index(x) for x in ("Silence one gene", "They are for", "![Draw", "make book ")]
+    assert places == sorted(places)
+
+
+def test_the_note_is_there_exactly_as_long_as_the_addresses_lead_nowhere():
+    unpublished = set_repository.read_repository(ROOT) == set_repository.PLACEHOLDER
+    found = publish_as.NOTE.findall(README)
+    assert len(found) == unpublished
+    assert all("make publish-as OWNER/NAME" in note for note in found)
+    assert "not published" not in publish_as.NOTE.sub("", README)
+
+
+def test_the_picture_is_the_books_own_small_and_described(tmp_path):
+    alt, name = re.search(r"!\[([^\]]+)\]\((book/_static/[^)]+)\)", README).groups()
+    assert ROOT / name == readme_picture.PICTURE and len(alt) > 100
+    assert readme_picture.PICTURE.stat().st_size < 100_000
+    readme_picture.draw(tmp_path / "again.png")
+    stored, again = (plt.imread(p) for p in (readme_picture.PICTURE, tmp_path / "again.png"))
+    assert stored.shape == again.shape
+    assert np.abs(stored - again).mean() < 0.01, "run python scripts/readme_picture.py"
+
+
+# --- the official files ---------------------------------------------------------------------------
+
+
+def chapters_that_need():
+    """From their code: the training cells, the validation cells too, other lines' cells too."""
+    found = [], [], []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        if "open_world()" in code:
+            found[2].append(int(path.name[:2]))
+        elif "open_world(sources=False)" in code:
+            found['("train", "validation")' in code or '"validation")' in code].append(
+                int(path.name[:2])
+            )
+    return found
+
+
+def test_the_table_names_the_chapters_and_the_gigabytes():
+    row = re.compile(r"^\| ([\d, ]+) \| .+ \| ([\d.]+) GB \| (\d+) min \|$", re.MULTILINE)
+    rows, files = row.findall(OFFICIAL_FILES), ("train", "validation", "support_set")
+    for (chapters, size, minutes), needed, what in zip(
+        rows, chapters_that_need(), files, strict=True
+    ):
+        assert [int(number) for number in chapters.split(",")] == needed
+        n_bytes = OFFICIAL[what].n_bytes
+        assert size == f"{n_bytes / 1e9:.1f}"
+        assert int(minutes) == round(8 * n_bytes / 100e6 / 60)
+
+
+def test_times_and_memory_are_those_that_were_measured():
+    results = ROOT / "benchmarks/results"
+    peaks = json.loads((results / "notebooks_official.json").read_text())
+    numbers = {number for group in chapters_that_need() for number in group}
+    used = {int(name[:2]): one for name, one in peaks.items() if int(name[:2]) in numbers}
+    together = sum(one["seconds"] for one in used.values()) / 60
+    assert f"{together:.0f} minutes together" in OFFICIAL_FILES
+    most = max(used, key=lambda number: used[number]["peak_bytes"])
+    assert most == max(used, key=lambda number: used[number]["seconds"])
+    said = f"{used[most]['seconds'] / 60:.0f} minutes and {used[most]['peak_bytes'] / 1e9:.1f} GB"
+    assert f"Chapter {most} takes most: {said}" in OFFICIAL_FILES
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Small simulated files under the official names, and a server that gives them."""
+    folder = tmp_path_factory.mktemp("server")
+    size = datasets.Size(n_genes=60, n_targets=(4, 2, 3), cells_per_target=12, n_controls=40)
+    made = datasets.write_challenge(folder / "made", size=size)
+    contexts = {path.stem.lower(): path for path in (made / "contexts").iterdir()}
+    with ZipFile(folder / "competition_support_set.zip", "w") as archive:
+        for name in ("hepg2", "jurkat", "k562", "rpe1", "k562_gwps"):
+            source = contexts.get(name, next(iter(contexts.values())))
+            archive.write(source, f"competition_support_set/{name}.h5")
+    for part in ("train", "validation"):
+        shutil.copy2(made / OFFICIAL[part].name, folder)
+    handler = partial(Quiet, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_address[1]}/"
+        running.shutdown()
+
+
+def commands(folder, server):
+    """A folder of programs: our command with the small files for the official ones, and no make."""
+    files, address = server
+    official = {}
+    for what in ("train", "validation", "support_set"):
+        path = files / OFFICIAL[what].name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        official[what] = (path.name, path.stat().st_size, digest, address)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, function = next(iter(project["scripts"].values())).split(":")
+    folder.mkdir()
+    (folder / "vcc-helpers").write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+        f"from vcc_helpers import datasets\nfrom {module} import {function} as run\n"
+        "fetch = sys.modules[datasets.fetch_h1.__module__]\n"
+        f"for what, words in {official!r}.items():\n"
+        "    fetch.OFFICIAL[what] = fetch.OfficialFile(*words)\n"
+        "sys.exit(run())\n"
+    )
+    (folder / "make").write_text("#!/bin/sh\n")
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    return folder
+
+
+OPENS = """
+import vcc_helpers as vcc
+world = vcc.datasets.open_world()
+assert sorted(world.files) == ["train", "validation"], world.files
+assert world.sources == ["HepG2", "Jurkat", "K562", "RPE1"], world.sources
+assert vcc.datasets.open_world(sources=False).files
+"""
+
+
+@posix
+@pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip on this machine")
+@pytest.mark.parametrize("where", ["own machine", "Colab"])
+def test_the_steps_to_the_official_files_work_as_they_are(where, server, tmp_path):
+    """Line by line, in a shell, in the cloned folder; then a notebook's folder opens the files."""
+    language, folder = ("sh", tmp_path / "cloned") if where == "own machine" else ("", tmp_path)
+    block = re.search(rf"^```{language}\n((?:!|make).*?)^```", OFFICIAL_FILES, re.M | re.S)[1]
+    (folder / "notebooks").mkdir(parents=True)
+    (folder / ".venv/bin").mkdir(parents=True)
+    (folder / ".venv/bin/activate").touch()
+    if where == "Colab":
+        block = re.sub("^!", "", block, flags=re.M)
+        block = re.sub(r"^%env (\w+)=/content", rf"export \1={folder}", block, flags=re.M)
+    path = f"{commands(tmp_path / 'bin', server)}{os.pathsep}{os.environ['PATH']}"
+    env = {k: v for k, v in os.environ.items() if k != "VCC_DATA"} | {"PATH": path}
+    last = f"cd notebooks\nPYTHONPATH={ROOT} {sys.executable} -c '{OPENS}'"
+    done = subprocess.run(
+        ["bash", "-euc", f"{block}\n{last}"], cwd=folder, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    ignored = subprocess.run(["git", "check-ignore", "data/h1/x"], cwd=ROOT, capture_output=True)
+    assert ignored.returncode == 0
+
+
+def test_a_folder_that_is_not_there_is_named_with_its_whole_path(tmp_path, monkeypatch):
+    """A path from the wrong folder, such as VCC_DATA=h1 in notebooks/, shows as what it is."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VCC_DATA", "h1")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"no such folder: {tmp_path}/h1;")):
+        datasets.open_world()
