@@ -283,7 +283,7 @@ def test_the_package_carries_its_data_and_a_version():
 
 
 def test_the_console_script_points_at_something():
-    module, function = PROJECT["scripts"]["vcc"].split(":")
+    module, function = PROJECT["scripts"]["vcc-helpers"].split(":")
     assert importlib.util.find_spec(module)
     assert callable(getattr(importlib.import_module(module), function))
 

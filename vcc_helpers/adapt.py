@@ -5,14 +5,14 @@ The control alone is zero-shot, the zero end of the same curve. A strength that 
 is chosen by leave-one-out on the support set, and on nothing else.
 
 Taught in: notebooks/07_few_shot_adaptation.
-Needs: cells.py, effects.py, features.py, models.py and what these need.
+Needs: bulk.py, features.py, models.py.
 
->>> import vcc_helpers as vcc
->>> screen = vcc.datasets.load_hipsc_screen()
->>> day = {d: vcc.pseudobulk(screen[screen.obs["day"] == d]) for d in (4, 5)}
->>> model = ContextGain({"day 4": vcc.effects(day[4])}).fit(day[5][["non-targeting", "SOX2"]])
+>>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
+>>> mean = np.array([[0.1, 1.0], [0.6, 0.2], [0.7, 1.5]])
+>>> bulk = anndata.AnnData(mean, pd.DataFrame(index=rows), pd.DataFrame(index=genes))
+>>> model = ContextGain({"day 4": effects(bulk)}).fit(bulk[["SOX2", CONTROL]])
 >>> model.predict(["NANOG"]).shape
-(2, 103)
+(2, 2)
 """
 
 from __future__ import annotations
@@ -25,17 +25,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .cells import CONTROL, some_of
-from .effects import control_row, effects
+from .bulk import CONTROL, bulk_of_effects, control_row, effects, some_of, target_index
 from .features import resolve, source_components, stack_effects
-from .models import (
-    BulkModel,
-    bulk_of_effects,
-    cross_predict,
-    gain_products,
-    shrunken_gains,
-    target_index,
-)
+from .models import BulkModel, cross_predict, gain_products, shrunken_gains
 
 
 class SourceAdapter(BulkModel):

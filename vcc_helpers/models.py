@@ -4,12 +4,13 @@ Every model learns from a pseudobulk and predicts one, so any two can be compare
 regressor of scikit-learn can be put in.
 
 Taught in: notebooks/04_mean_baseline, 05_linear_baseline and 06_knn_baseline.
-Needs: cells.py, effects.py, features.py and what these need.
+Needs: bulk.py, features.py.
 
->>> import vcc_helpers as vcc
->>> bulk = vcc.pseudobulk(vcc.datasets.load_h1_sample())
->>> mean_baseline().fit(bulk).predict(["SRC", "NEW1"]).shape
-(3, 1000)
+>>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
+>>> mean = np.array([[0.1, 1.0], [0.6, 0.2], [0.7, 1.5]])
+>>> bulk = anndata.AnnData(mean, pd.DataFrame(index=rows), pd.DataFrame(index=genes))
+>>> mean_baseline().fit(bulk).predict(["SOX2", "NEW1"]).shape
+(3, 2)
 """
 
 from __future__ import annotations
@@ -27,9 +28,17 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import KernelCenterer
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .cells import CONTROL, some_of
-from .effects import control_row, effects, knockdown
-from .features import EffectTable, GeneLoadings, gene_scores, resolve, silenced, source_mean
+from .bulk import (
+    CONTROL,
+    bulk_of_effects,
+    control_row,
+    effects,
+    knockdown,
+    silenced,
+    some_of,
+    target_index,
+)
+from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_mean
 
 
 class BulkModel(BaseEstimator):
@@ -170,16 +179,15 @@ class EffectModel(BulkModel):
     training targets. Or it can be around the model, where features and scale can be searched,
     too, with folds that keep the control's row in both parts:
 
-    >>> import vcc_helpers as vcc
     >>> from sklearn.linear_model import Ridge
     >>> from sklearn.model_selection import GridSearchCV
-    >>> screen = vcc.datasets.load_hipsc_screen()
-    >>> day = {d: vcc.pseudobulk(screen[screen.obs["day"] == d]) for d in (4, 5)}
-    >>> table = vcc.features.source_effects({"day 4": vcc.effects(day[4])})
+    >>> rng, targets = np.random.default_rng(0), list("ABCDEF")
+    >>> bulk = anndata.AnnData(rng.random((7, 3)), pd.DataFrame(index=[*targets, CONTROL]))
+    >>> table = pd.DataFrame(rng.random((6, 2)), index=targets)
     >>> grid = {"regressor__alpha": [1, 100], "scale": [0.5, 1]}
-    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=target_folds(day[5]))
-    >>> search.fit(day[5]).best_estimator_.predict(["SOX2"]).shape
-    (2, 103)
+    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=target_folds(bulk))
+    >>> search.fit(bulk).best_estimator_.predict(["A"]).shape
+    (2, 3)
 
     Without ``scoring``, the MAE decides (:meth:`score`); a function ``scoring(model, bulk)``
     may decide by any other metric. What a regressor learns from the training targets, such as a
@@ -533,65 +541,6 @@ class Stretched(BulkModel):
         effect = pred.X[1:] - base
         effect *= self.factor_ * self._shape(effect)
         return bulk_of_effects(effect, pred.obs_names[1:], base, pred.var, self.control)
-
-
-def target_index(targets: Iterable[str]) -> pd.Index:
-    """Return targets as an index; a lone string, which would fall into letters, is refused.
-
-    Parameters
-    ----------
-    targets
-        Names of perturbations.
-
-    Raises
-    ------
-    TypeError
-        `targets` is one string.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
-    if isinstance(targets, str):
-        raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
-    return pd.Index(list(targets))
-
-
-def bulk_of_effects(
-    effect: np.ndarray,
-    targets: pd.Index,
-    control_mean: np.ndarray,
-    var: pd.DataFrame,
-    control: str = CONTROL,
-) -> anndata.AnnData:
-    """Add effects to a control and return them as a pseudobulk.
-
-    Parameters
-    ----------
-    effect
-        Shape ``(n_perts, n_genes)``, differences of mean lognorm values.
-    targets
-        Names of the rows of `effect`.
-    control_mean
-        Mean lognorm value in control cells, ``(n_genes,)``.
-    var
-        Genes, index of length ``n_genes``.
-    control
-        Name to give the control's row.
-
-    Returns
-    -------
-    AnnData
-        Shape ``(1 + n_perts, n_genes)``, float32, the control first. A mean lognorm value cannot
-        be negative: what an effect would push below 0 is set to 0.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
-    mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
-    obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
-    return anndata.AnnData(mean, obs=obs, var=var.copy())
 
 
 class _EffectRegressor(RegressorMixin, BaseEstimator):
@@ -994,7 +943,7 @@ def mean_baseline() -> EffectModel:
     Notes
     -----
     The contest's official baseline differs a little: it counts the control in as one more
-    perturbation. That one is :func:`vcc_helpers.scoring.official_baseline`.
+    perturbation. That one is :func:`vcc_helpers.scoring.anchors.official_baseline`.
 
     Taught in: notebooks/04_mean_baseline.
     """
@@ -1098,7 +1047,7 @@ def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> E
     Parameters
     ----------
     covariance
-        What :func:`vcc_helpers.features.control_covariance` made.
+        What :func:`vcc_helpers.stream.covariance.control_covariance` made.
     shrinkage
         As for :class:`GainRegressor`: one gain, common to all targets, is learnt from the
         training targets.

@@ -5,7 +5,6 @@ larger than memory. What is drawn here is tuned to figures of the real H1 screen
 all genes are called ``SIM...``: nothing here is a measurement.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../storage.py.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.contexts["H1"].n_vars, len(world.split["train"])
@@ -27,8 +26,8 @@ from anndata import AnnData
 from scipy import sparse
 from tqdm import tqdm
 
-from ..cells import CONTROL, PERTURBATION_KEY
-from ..storage import write_cells
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..stream.write import write_cells
 from . import _cache
 from ._cells import draw_counts, draw_roster, expected_effects
 from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe

@@ -3,7 +3,6 @@
 Chapters ask a world for the cells of a part, and do not need to know where they come from.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: ../cells.py.
 
 >>> from vcc_helpers.datasets import make_h1_like
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1",), n_controls=50)
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from anndata import AnnData
 
-from ..cells import CONTROL, PERTURBATION_KEY, some_of
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 
 SPLIT_NAMES = ("train", "validation", "test")
 
