@@ -270,7 +270,7 @@ def stack_blocks(
     Parameters
     ----------
     blocks
-        First row and values of each block, as :func:`~.pseudobulk.lognorm_blocks` yields them.
+        First row and values of each block, as :func:`~.stream.lognorm_blocks` yields them.
 
     Returns
     -------

@@ -358,7 +358,7 @@ def ceiling(
     table
         From :func:`repeated` or :func:`learning_curve`: which targets were asked together.
     source
-        Pairs of pseudobulks of halves of the real cells, from :func:`~.measure.halves`; or, where
+        Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
         the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
         ``obs["n_cells"]``, ``(n_groups, n_genes)``.
     n_halvings, seed
@@ -366,7 +366,7 @@ def ceiling(
         averaged.
     measure
         As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
-        DES comes from :func:`~vcc_helpers.scoring.anchors.split_half_ceiling`.
+        DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
     control
         Name of the control's row.
 

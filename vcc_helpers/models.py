@@ -943,7 +943,7 @@ def mean_baseline() -> EffectModel:
     Notes
     -----
     The contest's official baseline differs a little: it counts the control in as one more
-    perturbation. That one is :func:`vcc_helpers.scoring.anchors.official_baseline`.
+    perturbation. That one is :func:`vcc_helpers.scoring.official_baseline`.
 
     Taught in: notebooks/04_mean_baseline.
     """
@@ -1047,7 +1047,7 @@ def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> E
     Parameters
     ----------
     covariance
-        What :func:`vcc_helpers.stream.covariance.control_covariance` made.
+        What :func:`vcc_helpers.stream.control_covariance` made.
     shrinkage
         As for :class:`GainRegressor`: one gain, common to all targets, is learnt from the
         training targets.

@@ -18,7 +18,6 @@ from __future__ import annotations
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -26,6 +25,8 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
 if TYPE_CHECKING:
+    import anndata
+
     from vcc_helpers.evaluation import Calibration
     from vcc_helpers.scoring import DETable
 

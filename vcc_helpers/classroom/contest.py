@@ -415,7 +415,7 @@ def score_folder(
         team's day was scored with. Remove it, and all is computed anew.
     today, size_limit, memory
         As for :func:`read_folder`, :func:`~vcc_helpers.submission.archive.opened` and
-        :func:`~vcc_helpers.scoring.score.score`.
+        :func:`~vcc_helpers.scoring.score`.
 
     Returns
     -------
@@ -515,7 +515,7 @@ def publish(
     title
         Title of the page.
     n_boot
-        As for :func:`~vcc_helpers.classroom.ranking.doubt`.
+        As for :func:`~vcc_helpers.classroom.doubt`.
 
     Raises
     ------

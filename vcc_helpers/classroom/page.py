@@ -48,18 +48,18 @@ def board(
     n_boot: int = 2000,
     seed: int = 0,
 ) -> str:
-    """Write a leaderboard as HTML: :func:`~.ranking.rank` and :func:`~.ranking.doubt` in one table.
+    """Write :func:`~.classroom.rank` and :func:`~.classroom.doubt` as HTML, in one table.
 
     Parameters
     ----------
     cards, baseline
-        As for :func:`~.ranking.rank`; without any card the page says so.
+        As for :func:`~.classroom.rank`; without any card the page says so.
     title
         Caption of the table.
     not_scored
         Name of each submission that has no score, and why; listed below the table.
     level, n_boot, seed
-        As for :func:`~.ranking.doubt`.
+        As for :func:`~.classroom.doubt`.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def board(
     Raises
     ------
     ValueError
-        As for :func:`~.ranking.rank` and :func:`~.ranking.doubt`.
+        As for :func:`~.classroom.rank` and :func:`~.classroom.doubt`.
 
     Notes
     -----
@@ -193,7 +193,7 @@ def page(fragment: str, *, title: str) -> str:
     Parameters
     ----------
     fragment
-        What :func:`~vcc_helpers.classroom.page.board` returned.
+        What :func:`~vcc_helpers.classroom.board` returned.
     title
         Title of the page.
 

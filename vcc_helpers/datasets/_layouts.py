@@ -109,7 +109,7 @@ def read_screen(
     values
         ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
         Either way values must be whole within 1e-3, and log1p within the file's precision. Or
-        ``"stored"``: predictions, taken as they are; :func:`~vcc_helpers.submission.check.check`
+        ``"stored"``: predictions, taken as they are; :func:`~vcc_helpers.submission.check`
         says what they are.
 
     Returns

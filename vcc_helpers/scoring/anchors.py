@@ -73,7 +73,7 @@ def anchors(
     seed
         Seed of the deals and of the resampled cells.
     perturbation_key, control, memory, **settings
-        As for :func:`~.score.score`.
+        As for :func:`~.scoring.score`.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def baseline(
     preset
         The rules, by name or as a record.
     **settings
-        As for :func:`~.score.score`.
+        As for :func:`~.scoring.score`.
 
     Returns
     -------
@@ -350,7 +350,7 @@ def replicates(
     n_splits, seed
         How many splits, and the seed from which theirs come.
     perturbation_key, control, **settings
-        As for :func:`~.score.score`.
+        As for :func:`~.scoring.score`.
 
     Returns
     -------
@@ -463,7 +463,7 @@ def split_half_ceiling(
     seed
         Seed of the split.
     preset, perturbation_key, **settings
-        As for :func:`~.score.score`.
+        As for :func:`~.scoring.score`.
 
     Returns
     -------

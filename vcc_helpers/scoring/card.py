@@ -40,7 +40,7 @@ class ScoreCard:
     settings
         What the numbers depend on besides the data.
     anchors
-        What to hold the means against, from :func:`~.anchors.anchors`, where it was asked for.
+        What to hold the means against, from :func:`~.scoring.anchors`, where it was asked for.
     """
 
     preset: str
@@ -64,7 +64,7 @@ class ScoreCard:
         baseline
             The score card of the official mean baseline against the same truth. By the rules of
             2026, which take a repeat of the experiment for 100, from
-            :func:`~.anchors.baseline`, which keeps the replicate's scores with it.
+            :func:`~.scoring.baseline`, which keeps the replicate's scores with it.
 
         Raises
         ------

@@ -103,7 +103,7 @@ def de_table(
     clip
         As for :func:`~.counts.fold_change`.
     memory, threads, progress
-        As for :func:`~vcc_helpers.stream.contrast.contrast`.
+        As for :func:`~vcc_helpers.stream.contrast`.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def de_table(
 def de_of_contrast(
     found: Contrast, *, fdr: float = 0.05, clip: float = 20.0, fdr_family: str = "file"
 ) -> DETable:
-    """Make the table from what :func:`~vcc_helpers.stream.contrast.contrast` found.
+    """Make the table from what :func:`~vcc_helpers.stream.contrast` found.
 
     Parameters
     ----------

@@ -86,7 +86,7 @@ def digest(
         What messages call this file.
     **settings
         perturbation_key, control, memory, threads, cache, client, progress: as for
-        :func:`~.score.score`; controls: as for :func:`~vcc_helpers.stream.contrast.contrast`.
+        :func:`~.scoring.score`; controls: as for :func:`~vcc_helpers.stream.contrast`.
 
     Returns
     -------
@@ -212,7 +212,7 @@ def _score(
     control: str = CONTROL,
     **settings,
 ) -> ScoreCard:
-    """Do :func:`~.score.score`, without what a score is held against."""
+    """Do :func:`~.scoring.score`, without what a score is held against."""
     _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules)
     question = {"perturbation_key": perturbation_key, "control": control}
     halves = [

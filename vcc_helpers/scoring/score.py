@@ -53,10 +53,10 @@ def score(
     memory, threads, cache, client, progress
         Most memory to use, number of threads, a folder for what is finished (the truth's half is
         then there for the next prediction), a Dask cluster, progress bars: as for
-        :func:`~vcc_helpers.stream.contrast.contrast`. None changes a bit of the result.
+        :func:`~vcc_helpers.stream.contrast`. None changes a bit of the result.
     ceiling
         Put chance, the mean baseline, the split-half ceiling and perfect predictions beside the
-        result: :func:`~.anchors.anchors`, in the card's `anchors`.
+        result: :func:`~.scoring.anchors`, in the card's `anchors`.
 
     Returns
     -------

@@ -23,7 +23,7 @@ from .write import replacing
 
 #: Raised when a value that scoring gives changes, so that nothing older is taken for it.
 SCORING_VERSION = 1
-#: The fields of a :class:`~.job.Contrast` that hold names.
+#: The fields of a :class:`~.stream.Contrast` that hold names.
 NAMES = ("groups", "genes", "control")
 
 

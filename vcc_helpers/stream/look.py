@@ -172,7 +172,7 @@ class Inspection:
         start
             Row of its first cell.
         block
-            Values as :func:`~.blocks.row_blocks` yields them.
+            Values as :func:`~.stream.row_blocks` yields them.
 
         Returns
         -------

@@ -116,7 +116,8 @@ def problems(
     Parameters
     ----------
     cells
-        Shape ``(n_cells, n_genes)``. Values are not read; :func:`~.look.inspect_values` does that.
+        Shape ``(n_cells, n_genes)``. Values are not read;
+        :func:`~.stream.inspect_values` does that.
     perturbation_key
         The column of ``cells.obs`` that names each cell's perturbation.
     control

@@ -36,7 +36,7 @@ LEAST_BATCH = 2**25
 
 
 class Needs(NamedTuple):
-    """What a :func:`~.contrast.contrast` will take.
+    """What a :func:`~.stream.contrast` will take.
 
     Attributes
     ----------
@@ -69,12 +69,12 @@ def needs(
     memory: int | float | str = "4GB",
     threads: int | None = None,
 ) -> Needs:
-    """Tell what a :func:`~.contrast.contrast` would take, without reading the values.
+    """Tell what a :func:`~.stream.contrast` would take, without reading the values.
 
     Parameters
     ----------
     cells, perturbation_key, control, memory, threads
-        As for :func:`~.contrast.contrast`.
+        As for :func:`~.stream.contrast`.
 
     Returns
     -------

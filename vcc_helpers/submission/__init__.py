@@ -1,13 +1,12 @@
 """Check a prediction before it is handed in, mend what is safe, and pack it."""
 
-from . import archive
+from . import archive as archive
 from .check import Problem, Report, check, read_counts, read_genes
 from .pack import mend, prep, thin
 
 __all__ = [
     "Problem",
     "Report",
-    "archive",
     "check",
     "mend",
     "prep",

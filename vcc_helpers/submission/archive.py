@@ -56,7 +56,7 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
     Parameters
     ----------
     h5ad
-        The cells, as :func:`~vcc_helpers.submission.pack.prep` lays them out.
+        The cells, as :func:`~vcc_helpers.submission.prep` lays them out.
     path
         The archive to write; one that exists is replaced at the end, in one step.
 

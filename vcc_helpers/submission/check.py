@@ -59,7 +59,7 @@ class Problem(NamedTuple):
     refused
         Whether the file cannot be handed in so; else it is a remark.
     mended
-        What :func:`~.pack.mend` does about it; empty if nothing is safe.
+        What :func:`~.submission.mend` does about it; empty if nothing is safe.
     """
 
     kind: str

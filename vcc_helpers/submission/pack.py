@@ -92,7 +92,7 @@ def mend(
     Parameters
     ----------
     pred, genes, counts, preset, perturbation_key, control, name, progress
-        As for :func:`~.check.check`.
+        As for :func:`~.submission.check`.
     path
         The ``.h5ad`` to write; one that exists is replaced at the end, in one step.
 
@@ -154,7 +154,7 @@ def prep(
     Parameters
     ----------
     pred, genes, perturbation_key, control, name, progress
-        As for :func:`~.check.check`.
+        As for :func:`~.submission.check`.
     path
         The ``.vcc`` to write; one that exists is replaced at the end, in one step.
     keep_counts
