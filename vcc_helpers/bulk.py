@@ -3,7 +3,8 @@
 A pseudobulk is a small AnnData, (perturbations x genes): one mean and one variance a perturbation,
 the control among the rows. Models learn from one and predict one, metrics compare two.
 
-Taught in: notebooks/02_from_counts_to_effects and notebooks/04_mean_baseline.
+Taught in: notebooks/02_from_counts_to_effects, notebooks/03_quality_and_knockdown,
+notebooks/04_mean_baseline and notebooks/09_first_submission.
 Needs no sibling module.
 
 >>> import anndata, numpy, pandas
@@ -36,10 +37,6 @@ def some_of(names: Iterable, limit: int = 5) -> str:
         Names of genes, cells, columns or perturbations.
     limit
         How many to show.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
     """
     names = list(names)
     shown = ", ".join(repr(str(name)) for name in names[:limit])
@@ -59,10 +56,6 @@ def target_index(targets: Iterable[str]) -> pd.Index:
     ------
     TypeError
         `targets` is one string.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     if isinstance(targets, str):
         raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
@@ -96,10 +89,6 @@ def bulk_of_effects(
     AnnData
         Shape ``(1 + n_perts, n_genes)``, float32, the control first. A mean lognorm value cannot
         be negative: what an effect would push below 0 is set to 0.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
     obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
@@ -127,10 +116,6 @@ def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData
     ------
     KeyError
         `bulk` has no row named `control`.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     control_mean = control_row(bulk, control)
     kept = bulk.obs_names != control
@@ -153,10 +138,6 @@ def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
     ------
     KeyError
         `bulk` has no row named `control`.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     if control not in bulk.obs_names:
         raise KeyError(
@@ -193,8 +174,6 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
     Notes
     -----
     :math:`\mathrm{noise}_p^2 = \sum_g (s^2_{pg} / n_p + s^2_{0g} / n_0)`.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     delta = effects(bulk, control=control)
     spread = pd.Series(bulk.layers["variance"].sum(axis=1, dtype=np.float64), bulk.obs_names)
@@ -233,10 +212,6 @@ def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
     ------
     KeyError
         `bulk` has no row named `control`.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     base = control_row(bulk, control)
     targets = bulk.obs_names[bulk.obs_names != control]
@@ -263,10 +238,6 @@ def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
     ------
     ValueError
         `residual` is negative or above 1.
-
-    Notes
-    -----
-    Taught in: notebooks/03_quality_and_knockdown.
     """
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")

@@ -1,6 +1,7 @@
 """Counts in memory: their scale, logarithms, means and variances, fold changes.
 
-Taught in: notebooks/02_from_counts_to_effects and notebooks/08_metrics_by_hand.
+Taught in: notebooks/02_from_counts_to_effects, notebooks/08_metrics_by_hand and
+notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module.
 
 >>> counts = np.array([[1.0, 0.0, 3.0], [2.0, 2.0, 0.0]])
@@ -250,8 +251,6 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
 
     Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``; with one exception:
     scanpy 1.11 counts empty cells in the median of a sparse file, though not of a dense one.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     block = rows_of(cells)
     scaling = Scaling.of(scale_of(cells), target_sum)
@@ -276,10 +275,6 @@ def stack_blocks(
     -------
     csr_matrix or ndarray
         Shape ``(n_cells, n_genes)``.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     values = [block for _, block in blocks]
     return sparse.vstack(values, format="csr") if sparse.issparse(values[0]) else np.vstack(values)
@@ -376,10 +371,6 @@ def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray,
     -------
     tuple of ndarray
         Mean and variance, float64; the variance of one cell is NaN.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     mean = total / n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -424,8 +415,6 @@ def jackknife(
     every gene of the profile moves, also those it has no counts of. Cells count in their order, so
     that the bits do not hang on how they are stored. Source: cell-eval2 0.20.0,
     ``jackknife_correction``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     if n_cells < 2 or size <= 0:
         return np.zeros_like(counts)
@@ -467,8 +456,6 @@ def fold_change(
     The mean is taken first and ``expm1`` after it, so this is no ratio of arithmetic means, as in
     pdex 0.1.27. `clip` fills in for a division by zero and limits nothing else. The last digit
     matters, since DES cuts a list that it sorts.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     target, base = np.expm1(target_mean), np.expm1(control_mean)
     silent = (target == 0) | (base == 0)
@@ -492,10 +479,6 @@ def log2(ratio: np.ndarray) -> np.ndarray:
     -------
     ndarray
         Same shape, float32.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     logged = np.log(ratio.astype(np.float64)).astype(ratio.dtype)
     return (logged / np.log(2.0).astype(ratio.dtype)).astype(np.float32)

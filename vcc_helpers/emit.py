@@ -77,8 +77,6 @@ def replicate(
     -----
     The means are exact, and no cell differs from another: the rank-sum test then calls far more
     genes significant than real cells give, since a mean rarely is the controls' median.
-
-    Taught in: notebooks/09_first_submission.
     """
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)
@@ -140,8 +138,6 @@ def resample_and_shift(
     ones. Values cannot be negative: what the shift pushes below 0 is set to 0, so the mean of
     a gene that goes down, and is 0 in many cells, falls less than predicted. Up-shifted zeros
     are all equal.
-
-    Taught in: notebooks/09_first_submission.
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)
@@ -224,8 +220,6 @@ def negative_binomial(
 
     Genes are drawn independently of each other: real cells differ in states, which move many
     genes at once, and these do not.
-
-    Taught in: notebooks/09_first_submission.
     """
     rng = np.random.default_rng(seed)
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
@@ -284,8 +278,6 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     Under Poisson counts the estimate without k has variance :math:`2 / \sum_c \mu_{cg}^2`. So a
     gene with few counts says little, and takes the median :math:`\phi_0` of genes with
     :math:`\sum_c \mu_{cg}^2 > k = 10`.
-
-    Taught in: notebooks/09_first_submission.
     """
     library, n, k = _library_sizes(cells), cells.n_obs, 10.0
     if n < 2:
@@ -332,8 +324,6 @@ def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) ->
               \mathrm{E}\, e^{-tx/d} = \bigl(1 + \phi\, r d\, (1 - e^{-t/d})\bigr)^{-1/\phi}
 
     The integral is summed over equal steps of log t.
-
-    Taught in: notebooks/09_first_submission.
     """
     rate, phi = np.broadcast_arrays(np.asarray(rate, float), np.asarray(dispersion, float))
     u = np.linspace(-32, 4, 145)

@@ -3,7 +3,8 @@
 One long table holds every value: a row for each model, split, target and metric. Reference rows
 (chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it.
 
-Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
+Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation,
+notebooks/08_metrics_by_hand and notebooks/13_choose_and_compare_models.
 Needs: bulk.py, intervals.py, metrics.py, splits.py.
 
 >>> mean = np.array([[0.1, 1.0], [0.7, 1.5]])
@@ -70,8 +71,6 @@ def evaluate(
     means over perturbations stay comparable. Chance is no 0 for pearson:
     what all perturbations share is enough to be above it. The target's own gene counts, and its
     knock-down alone lifts the correlation of a weak effect.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     table = compare_pseudobulk(pred, real, ("pds", "mae", "pearson_delta"), control=control)
     return table.rename(columns={"pearson_delta": "pearson"}).fillna({"pearson": 0.0})
@@ -134,8 +133,6 @@ def repeated(
     contest ranks unseen targets. Were the folds ranked together, a prediction would meet the very
     effects it learnt from: one copied from a neighbour lies at distance 0 from it, and can never
     be nearest to its own truth.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     truth = bulk if truth is None else truth
     measure = partial(evaluate, control=control) if measure is None else measure
@@ -239,10 +236,6 @@ def learning_curve(
     DataFrame
         As of :func:`repeated`; split is the number of the draw. Within a draw the query set is
         one, and smaller support sets lie in larger ones: only the size changes.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     targets = bulk.obs_names[bulk.obs_names != control]
     query = None if truth is None else truth.obs_names[truth.obs_names != control]
@@ -267,10 +260,6 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Rows for `table`'s splits and targets, model "chance", metric pds:
         :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -325,8 +314,6 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTRO
     :math:`a_{ij}`, and the variance of :math:`\tfrac1n \sum_i a_{i\pi(i)}` is
     :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of Mathematical
     Statistics 22:558, 1951.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     names = pd.Index(sorted(real.obs_names[real.obs_names != control]))
     if len(names) < 2:
@@ -389,8 +376,6 @@ def ceiling(
     From a pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`,
     which is how far the halves of n cells fall apart, each gene by itself. Noise that genes share
     (a cell's state, its depth) is left out.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     measure = partial(evaluate, control=control) if measure is None else measure
     pairs = source
@@ -479,8 +464,6 @@ def calibration(
     :func:`~vcc_helpers.bulk.effect_strength`), yet slope 1.
 
     PDS rewards exaggeration and MAE timidity: look here before believing either.
-
-    Taught in: notebooks/13_choose_and_compare_models.
     """
     names = pd.Index(sorted(real.obs_names[real.obs_names != control]), name="target_gene")
     if len(missing := names.difference(pred.obs_names)):
@@ -527,10 +510,6 @@ def compare_pseudobulk(
         A control row or a perturbation is missing.
     ValueError
         The genes differ.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     pair = paired(pred, real, control=control)
     columns = {name: OF_MEANS[name](pair) for name in names}

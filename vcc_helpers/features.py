@@ -3,7 +3,8 @@
 A feature table has one row a target. A model can only predict targets that have a row, so each
 table can say which of the asked targets it covers. A target without a row is missing, never zero.
 
-Taught in: notebooks/05_linear_baseline and notebooks/06_knn_baseline.
+Taught in: notebooks/03_quality_and_knockdown, notebooks/05_linear_baseline,
+notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
 Needs: bulk.py.
 
 >>> import anndata, numpy, pandas
@@ -48,10 +49,6 @@ def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.Data
     ------
     ValueError
         No context was given, or no target was measured in all of them.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -80,10 +77,6 @@ def stack_effects(
     tuple of ndarray
         Effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not measure
         the target; and which it did measure, ``(n_contexts, n_targets)``.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     rows = [delta.obs_names.get_indexer(targets) for delta in effects_by_context.values()]
     stack = np.zeros((len(rows), len(targets), next(iter(effects_by_context.values())).n_vars))
@@ -111,10 +104,6 @@ def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFra
     ------
     ValueError
         No context was given, or their genes differ.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     genes, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -150,8 +139,6 @@ def source_components(
     Targets are the observations of this principal component analysis; each is described by its
     effects in all contexts side by side. Where a context did not measure a target, the mean of
     those that did stands in.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     _, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -203,10 +190,6 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     ValueError
         The file is of another kind or holds no such pair; a gene has more than one row; or a
         value is no finite number.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
@@ -274,10 +257,6 @@ def own_expression(
         `bulk` has no control row.
     ValueError
         `residual` is negative or above 1.
-
-    Notes
-    -----
-    Taught in: notebooks/03_quality_and_knockdown.
     """
     mean = np.asarray(control_row(bulk, control), dtype=np.float64)
     table = pd.DataFrame(
@@ -308,10 +287,6 @@ def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.Data
     ------
     ValueError
         No table was given, a table has a target twice, or no target is in all of them.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     if not tables:
         raise ValueError("no table was given; expected at least one")
@@ -357,10 +332,6 @@ def coverage(
     DataFrame
         Index: name of the table; ``covered`` and ``asked``, numbers of targets; ``missing``, the
         names without features, a list.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     tables = {"features": tables} if isinstance(tables, pd.DataFrame) else tables
     asked = pd.Index(pd.unique(pd.Index(targets)))
@@ -391,8 +362,6 @@ class GeneLoadings:
     -----
     Genes are the observations of this principal component analysis, as in Ahlmann-Eltze, Huber
     and Anders 2025: two genes are close when the training perturbations move them alike.
-
-    Taught in: notebooks/05_linear_baseline.
     """
 
     n_components: int = 10
@@ -428,10 +397,6 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
     -------
     ndarray
         Shape ``(n_genes, K)``, float64. The sign of a component is arbitrary.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
@@ -450,10 +415,6 @@ class EffectTable:
     table
         Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes
         them. Values are effects.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     table: pd.DataFrame
@@ -512,10 +473,6 @@ def resolve(
     ------
     ValueError
         A target has more than one row.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     if isinstance(features, Mapping):
         return join({name: resolve(part, train_effects) for name, part in features.items()})

@@ -73,8 +73,6 @@ def interval(
     set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
     targets, depend a little on each other. With fewer than about twenty targets take it as a
     lower bound of the doubt.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     by = list(by)
     _check_values(table, by)
@@ -156,8 +154,6 @@ def compare(
 
     To compare support sizes of one learning curve, make the size part of the name:
     ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     by = list(by)
     if reference not in set(table["model"]):
@@ -201,10 +197,6 @@ def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3
         Index: what is left of the summary's, in its order; a column a metric; text such as
         ``".577 [.517, .632]"``, without a 0 before the point so that four fit beside each other,
         with a sign where it is a difference, and nothing where a model lacks the metric.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
     texts = []
@@ -246,8 +238,6 @@ def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.D
     Notes
     -----
     The values stay as they are: PDS still ranks among all targets of the split.
-
-    Taught in: notebooks/13_choose_and_compare_models.
     """
     targets = pd.Index(sorted(table["target_gene"].unique()))
     if len(missing := targets.difference(of.dropna().index)):

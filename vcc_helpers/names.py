@@ -4,7 +4,7 @@ Genes lose their names on the way through spreadsheets, databases and other tool
 version number, a date in place of a septin. Labels of perturbations gain endings. Such names can be
 put right without a guess as long as each stands for one name that is missing.
 
-Taught in: notebooks/17_check_and_pack.
+Taught in: notebooks/17_check_and_pack and notebooks/18_score_another_model.
 Needs no sibling module.
 
 >>> match(["sox2", "1-Mar", "NANOG"], ["SOX2", "NANOG", "MARCHF1", "POU5F1"]).renamed
@@ -73,8 +73,6 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
     -----
     Looked through: spaces around the name, upper and lower case, a version (``ENSG00000181449.5``),
     a date (``2-Sep`` is SEPTIN2 or SEPT2), the families that were renamed in 2020, and ``+ctrl``.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     found, wanted = pd.Index(list(found)).unique(), pd.Index(list(wanted)).unique()
     missing = wanted.difference(found, sort=False)
@@ -104,10 +102,6 @@ def alone(label: str) -> str:
     label
         As GEARS and scGPT write it: two genes, ``ctrl`` in place of one where only one was
         perturbed.
-
-    Notes
-    -----
-    Taught in: notebooks/18_score_another_model.
 
     >>> alone("SOX2+ctrl"), alone("ctrl+SOX2"), alone("ctrl"), alone("SOX2+OCT4")
     ('SOX2', 'SOX2', 'ctrl', 'SOX2+OCT4')

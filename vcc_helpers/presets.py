@@ -162,10 +162,6 @@ def get_preset(preset: str | Preset) -> Preset:
     ------
     KeyError
         No preset has that name.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     if isinstance(preset, Preset):
         return preset

@@ -77,8 +77,6 @@ def p_values(
               n + 1 - \frac{\sum t^3 - t}{n (n - 1)}\right)}}, \qquad p = 2 \Phi(-z)
 
     with :math:`n = n_1 + n_2`.
-
-    Taught in: notebooks/11_rank_every_gene.
     """
     from scipy.special import ndtr
 

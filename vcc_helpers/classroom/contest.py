@@ -138,10 +138,6 @@ def prepare(
     ValueError
         One folder holds the other, or `private` lies in a git repository; there are no controls, or
         no target to know or to hold out.
-
-    Notes
-    -----
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     public, private = _apart(public, private)
     cells = open_cells(cells)
@@ -217,8 +213,6 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
     Notes
     -----
     A link is refused, whatever it leads to: in a repository it could name the truth.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     folder, today = Path(folder), today or _latest_today()
     if not folder.is_dir():
@@ -298,8 +292,6 @@ def change_problems(
     Notes
     -----
     A change of anything else may be good, but it is not a submission: a person must read it.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     today, found = today or datetime.now(UTC).date(), []
     changes = [line.split(maxsplit=1) for line in lines if line.strip()]
@@ -345,10 +337,6 @@ def check_folder(
     -------
     dict
         Name of each submission that cannot be scored, and why; empty when all can.
-
-    Notes
-    -----
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     wanted = _stand_in(Path(task))
     entries, refused = read_folder(folder, today=today)
@@ -433,8 +421,6 @@ def score_folder(
     -----
     A file that changes after it was scored is not scored again: its first score stands. A file
     that could not be scored may be mended under the same name.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     truth, cache = Path(truth), Path(cache)
     entries, refused = read_folder(folder, today=today)
@@ -487,8 +473,6 @@ def newest(cards: Mapping[Entry, ScoreCard]) -> dict[str, ScoreCard]:
     Notes
     -----
     The latest and not the best: the best of many entries is good partly because it was lucky.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     last = {entry.team: entry for entry in sorted(cards, key=lambda entry: entry.day)}
     return {last[team].name: cards[last[team]] for team in sorted(last)}
@@ -526,8 +510,6 @@ def publish(
     -----
     Published are means over perturbations, rounded: values per perturbation, or many digits, would
     let a team find the answer by changing its file a little at a time.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     out = Path(out)
     _check_replaceable(out)

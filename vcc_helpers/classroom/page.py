@@ -77,8 +77,6 @@ def board(
     Below an entry whose lead over the next is not sure (beats next below ``(1 + level) / 2``) the
     line is dotted, and the column *ahead of the next* says *open*. Colours are the
     surrounding page's, so the table follows its light or dark scheme.
-
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     parts = [f"<style>{STYLE}</style>", '<div class="vcc-board">']
     if cards:
@@ -196,10 +194,6 @@ def page(fragment: str, *, title: str) -> str:
         What :func:`~vcc_helpers.classroom.board` returned.
     title
         Title of the page.
-
-    Notes
-    -----
-    Taught in: notebooks/16_run_your_own_leaderboard.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

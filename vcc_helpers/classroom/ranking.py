@@ -56,8 +56,6 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
     A value that does not exist counts as the worst of its metric. For thresholds the paper of the
     challenge (Roohani et al., Cell 2025) names a minimum on every metric; the baseline's own value
     is taken here.
-
-    Taught in: notebooks/13_choose_and_compare_models.
     """
     _check(cards, baseline)
     means = pd.DataFrame({name: card.summary for name, card in cards.items()}).T
@@ -116,8 +114,6 @@ def doubt(
     among them; both are taken as they are. The squared error of 2026 is one number of the whole
     panel, so its doubt is not in the intervals; and the two ends of its scale, baseline and
     replicate, are taken as given, as that contest gives them.
-
-    Taught in: notebooks/13_choose_and_compare_models.
     """
     _check(cards, baseline)
     if not 0 < level < 1:

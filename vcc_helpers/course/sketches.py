@@ -1,6 +1,7 @@
 """Drawings of ideas that words carry badly; the numbers in them are made up.
 
-Taught in: notebooks/02_from_counts_to_effects.
+Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
+notebooks/07_few_shot_adaptation and notebooks/08_metrics_by_hand.
 
 >>> ax = few_shot_split()
 >>> ax.get_title()
@@ -65,10 +66,6 @@ def challenge(ax: Axes | None = None) -> Axes:
     ----------
     ax
         Axes to draw on; new ones by default.
-
-    Notes
-    -----
-    Taught in: notebooks/01_load_the_h1_data.
     """
     ax = _sheet(ax, 84, 25, "Some genes were silenced. What would silencing others do?")
     rng = np.random.default_rng(3)
@@ -108,10 +105,6 @@ def pseudobulk(ax: Axes | None = None) -> Axes:
     ----------
     ax
         Axes to draw on; new ones by default.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     ax = _sheet(ax, 72, 30, "Cells become means, means become effects")
     rng = np.random.default_rng(0)
@@ -154,10 +147,6 @@ def few_shot_split(ax: Axes | None = None) -> Axes:
     ----------
     ax
         Axes to draw on; new ones by default.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     ax = _sheet(ax, 72, 27, "What is known, and what is asked")
     n_targets, n_support = 12, 4
@@ -188,10 +177,6 @@ def pds(ax: Axes | None = None) -> Axes:
     ----------
     ax
         Axes to draw on; new ones by default.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     ax = _sheet(ax, 72, 32, "PDS: how many real effects are nearer than the right one?")
     prediction = np.array([20.0, 15.0])
@@ -223,10 +208,6 @@ def des(ax: Axes | None = None) -> Axes:
     ----------
     ax
         Axes to draw on; new ones by default.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     ax = _sheet(ax, 72, 25, "DES: of the genes that changed, how many are named?")
     genes = list("abcdefghij")
@@ -255,10 +236,6 @@ def passes(ax: Axes | None = None) -> Axes:
     ----------
     ax
         Axes to draw on; new ones by default.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     ax = _sheet(ax, 72, 25, "A file larger than memory, a block at a time")
     colours = (BLUE, ORANGE, GREY, PURPLE)

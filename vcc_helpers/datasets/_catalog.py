@@ -67,8 +67,6 @@ def catalog() -> pd.DataFrame:
     -----
     Numbers that ``note`` calls rounded are so in their source. Files are larger in memory than
     on disk.
-
-    Taught in: notebooks/10_bring_your_own_screen.
     """
     text = (files(__package__) / "data" / "catalog.json").read_text(encoding="utf-8")
     table = pd.DataFrame(json.loads(text)).set_index("name").reindex(columns=list(COLUMNS))

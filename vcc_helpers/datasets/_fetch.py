@@ -122,8 +122,6 @@ def fetch_h1(
     its size and its time of change stay the same; a small hidden file beside it remembers them.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
-
-    Taught in: notebooks/01_load_the_h1_data.
     """
     if what == "sample":
         return _copy_sample(_folder(folder))

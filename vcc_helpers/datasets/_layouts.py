@@ -139,8 +139,6 @@ def read_screen(
     most twice.
 
     Layouts: anndata's and Cell Ranger's own documentation.
-
-    Taught in: notebooks/10_bring_your_own_screen.
     """
     _check_choice("unlabelled", unlabelled, ("error", "drop"))
     _check_choice("duplicates", duplicates, ("error", "rename"))
@@ -552,8 +550,6 @@ def read_contexts(
 
     Source: Adduri et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
     wukonglin/virtual-cell-challenge-2026.
-
-    Taught in: notebooks/10_bring_your_own_screen.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():

@@ -64,8 +64,6 @@ def open_world(
     Notes
     -----
     A folder may hold simulated files too, in the official format; the world then says so.
-
-    Taught in: notebooks/01_load_the_h1_data.
     """
     data = os.environ.get("VCC_DATA") or SIMULATED if data is None else data
     if str(data) == SIMULATED:

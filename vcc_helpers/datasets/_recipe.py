@@ -263,10 +263,6 @@ def draw_recipe(size: Size, contexts: tuple[str, ...] = ("H1",), *, seed: int = 
     -------
     Recipe
         Shapes as its attributes say.
-
-    Notes
-    -----
-    Taught in: book/calibration.
     """
     rng = np.random.default_rng([seed, 0])
     biology = _draw_biology(size, rng)

@@ -52,8 +52,6 @@ class World:
     -----
     What is simulated says so: ``uns["simulated"]`` of each AnnData is true, ``uns["note"]``
     tells how it was made, and the printed world begins with the word.
-
-    Taught in: notebooks/01_load_the_h1_data.
     """
 
     contexts: dict[str, AnnData]
@@ -84,10 +82,6 @@ class World:
         ----------
         finding
             What the figure shows on the simulated world that the book draws by default.
-
-        Notes
-        -----
-        Taught in: notebooks/01_load_the_h1_data.
         """
         if self.files:
             return "Simulated, from files" if self.simulated else "Real H1 cells"
@@ -113,10 +107,6 @@ class World:
             There is no such part.
         FileNotFoundError
             The world was read from a folder that lacks the part's file.
-
-        Notes
-        -----
-        Taught in: notebooks/01_load_the_h1_data.
         """
         if part not in SPLIT_NAMES:
             raise KeyError(f"no part {part!r}; a split has {some_of(SPLIT_NAMES)}")

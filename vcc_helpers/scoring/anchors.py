@@ -1,7 +1,7 @@
 """What to hold a score against: the mean baseline, a repeat of the experiment, perfect predictions.
 
-Taught in: notebooks/08_metrics_by_hand, notebooks/09_first_submission and
-notebooks/15_score_by_the_rules_of_2026.
+Taught in: notebooks/04_mean_baseline, notebooks/08_metrics_by_hand, notebooks/09_first_submission
+and notebooks/15_score_by_the_rules_of_2026.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> half, other = split_half(load_h1_sample())
@@ -103,8 +103,6 @@ def anchors(
     rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
     every gene significant, and then the largest fold changes are kept, which are not the surest
     ones. So no submission of replicated means can have a DES above that row's.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
     means = question | {"memory": memory} | settings
@@ -231,8 +229,6 @@ def official_baseline(
     ``cell-eval baseline`` does it. In 2026 it is over the perturbations' mean counts, each without
     its own gene, as ``build_generic_baseline`` of cell-eval2 0.20.0 does it. Fractions are refused
     in a submission: :func:`baseline` scores this one.
-
-    Taught in: notebooks/09_first_submission and notebooks/15_score_by_the_rules_of_2026.
     """
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
@@ -310,8 +306,6 @@ def baseline(
     -----
     By the rules of 2026 the fractions of :func:`official_baseline` are let pass, and the replicate
     is the mean of :func:`replicates`, which takes five times as long as the score.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     rules = get_preset(preset)
     question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
@@ -363,8 +357,6 @@ def replicates(
     Each half is measured against its own controls, so that the two share no noise. A half calls
     fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their changes, from
     all cells. Source: cell-eval2 0.20.0, ``compute_replicate_anchor``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     rules = replace(get_preset(preset), real_controls=False)
     question = {"perturbation_key": perturbation_key, "control": control}
@@ -431,8 +423,6 @@ def split_half(
     -----
     Scoring one half against the other shows what a repeat of the experiment, with half of the
     cells, would score: a ceiling for honest predictions, though not a hard limit.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     rng = np.random.default_rng(seed)
     groups = pd.Series(np.arange(cells.n_obs)).groupby(labels_of(cells, perturbation_key))
@@ -469,10 +459,6 @@ def split_half_ceiling(
     -------
     ScoreCard
         What a repeat of the experiment with half of the cells would score.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     halves = split_half(open_cells(cells), seed=seed, perturbation_key=perturbation_key)
     return _score(*halves, get_preset(preset), perturbation_key=perturbation_key, **settings)

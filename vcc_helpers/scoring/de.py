@@ -1,6 +1,6 @@
 """Differential expression: which genes does each perturbation change, and how much?
 
-Taught in: notebooks/08_metrics_by_hand.
+Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> table = de_table(load_h1_sample())
@@ -118,8 +118,6 @@ def de_table(
     Notes
     -----
     The rules are those of pdex 0.1.27 as cell-eval 0.6.6 calls it.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     found = contrast(
         cells,
@@ -151,10 +149,6 @@ def de_of_contrast(
     -------
     DETable
         Perturbations sorted by name.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     is_control = found.groups == found.control
     mean = found.mean_as_summed
@@ -209,8 +203,6 @@ def de_of_counts(
     -----
     The controls alone choose the genes, so that which genes are tested tells nothing about the
     answer. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     is_control = found.groups == found.control
     cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]

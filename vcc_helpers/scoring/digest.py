@@ -92,10 +92,6 @@ def digest(
     -------
     Digest
         Pseudobulk and differential expression.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     rules = get_preset(preset)
     asked = {name: getattr(rules, name) for name in Question._fields}
@@ -182,10 +178,6 @@ def compare(
     DataFrame
         Index target_gene, sorted; the preset's metrics as columns. A metric of the whole panel
         (deg_count_spearman, mse_normalized) has the same number in each row.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     pair = _side_by_side(pred.bulk, real.bulk, control)._replace(pred=pred.de, real=real.de)
     columns = {name: MEASURES[name](pair) for name in get_preset(preset).metrics}

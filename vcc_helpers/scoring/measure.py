@@ -58,8 +58,6 @@ def measure_cells(
     Notes
     -----
     Far slower than :func:`~.evaluation.evaluate`: it tests every gene of every perturbation.
-
-    Taught in: notebooks/09_first_submission.
     """
     labels = labels_of(cells, perturbation_key)
     kw = {"perturbation_key": perturbation_key, "control": control}

@@ -75,8 +75,6 @@ def score(
     With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
     0.20.0. That takes counts only, and the controls of `real` for both sides: those of `pred` are
     not looked at, and may be missing.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     rules = get_preset(preset)
     question = {"perturbation_key": perturbation_key, "control": control}

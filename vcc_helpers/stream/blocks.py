@@ -4,7 +4,7 @@ An ``.h5ad`` holds its matrix dense, or compressed by rows (CSR) or by columns (
 is, :func:`stored_blocks` yields rows. The next block is read while the caller works on this one,
 and compressed chunks are unpacked in threads; neither changes a value.
 
-Taught in: notebooks/02_from_counts_to_effects.
+Taught in: notebooks/01_load_the_h1_data and notebooks/02_from_counts_to_effects.
 
 >>> import anndata
 >>> cells = anndata.AnnData(np.eye(5, 3))
@@ -56,10 +56,6 @@ def stored_matrix(cells: anndata.AnnData):
     object
         An array or sparse matrix, or the handle of one on disk; for a view of a file, the handle
         of the whole file's.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
 
@@ -71,10 +67,6 @@ def on_disk(cells: anndata.AnnData) -> bool:
     ----------
     cells
         Shape ``(n_cells, n_genes)``.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     matrix = stored_matrix(cells)
     return not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix))
@@ -87,10 +79,6 @@ def is_csr_file(cells: anndata.AnnData) -> bool:
     ----------
     cells
         Shape ``(n_cells, n_genes)``.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     whole_file = not cells.is_view and on_disk(cells)
     return whole_file and getattr(cells.X, "format", None) == "csr"
@@ -103,10 +91,6 @@ def at_hand(cells: anndata.AnnData) -> bool:
     ----------
     cells
         Shape ``(n_cells, n_genes)``.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
 
@@ -123,10 +107,6 @@ def first_values(cells: anndata.AnnData) -> np.ndarray:
     -------
     ndarray
         Of the first rows; of a CSC matrix, whose rows are scattered, of the first columns.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) == "csc":
@@ -142,10 +122,6 @@ def rows_in_block(cells: anndata.AnnData) -> int:
     ----------
     cells
         Shape ``(n_cells, n_genes)``.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
 
@@ -162,10 +138,6 @@ def most_entries(cells: anndata.AnnData) -> np.ndarray:
     -------
     ndarray
         Shape ``(n_cells,)``, int64: the stored entries of a CSR matrix, else the number of genes.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
@@ -211,8 +183,6 @@ def stored_blocks(
     Notes
     -----
     Two blocks are held at a time; but a view of a CSC file is read as a whole.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     block_rows = block_rows or rows_in_block(cells)
     starts = range(first_row, cells.n_obs, block_rows)
@@ -241,10 +211,6 @@ def stored_rows(
         Part of `rows`.
     block : csr_matrix or ndarray
         Their values, as :func:`stored_blocks` has them.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     with _explain_damage(cells), _row_picker(cells) as (pick, stretch):
         edges = [0, *(np.flatnonzero(np.diff(stretch(rows))) + 1), len(rows)]
@@ -305,10 +271,6 @@ def unreadable(path: Path | str, error: Exception) -> ValueError:
         The file.
     error
         What reading it led to.
-
-    Notes
-    -----
-    Taught in: notebooks/01_load_the_h1_data.
     """
     return ValueError(
         f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
@@ -326,10 +288,6 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
         A tuple for each call; asked for one after the other.
     threads
         How many are computed at once.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     pool, coming = ThreadPoolExecutor(threads), deque()
     try:
@@ -434,10 +392,6 @@ def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, n
         The entries of these rows, as stored.
     indptr : ndarray
         Where each row begins and ends in `values`, ``(n_rows + 1,)``.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     group, step = cells.X.group, rows_in_block(cells)
     with _explain_damage(cells):
@@ -476,8 +430,6 @@ def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     packed with gzip are unpacked here, side by side; values that lie in one piece are read from
     the file itself; all else is left to HDF5. (Where a chunk unpacks to less than a whole one,
     HDF5 2.0 says nothing, and returns for the rest what lay in memory before.)
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     start, stop = int(start), int(stop)
     plain = isinstance(dataset, h5py.Dataset) and dataset.file.mode == "r"
@@ -560,8 +512,6 @@ def pack_chunk(values: np.ndarray) -> bytes:
     Notes
     -----
     Shuffled: the first bytes of all numbers, then the second bytes, and so on.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     shuffled = values.view(np.uint8).reshape(-1, values.itemsize).T
     return zlib.compress(np.ascontiguousarray(shuffled), 1)
@@ -581,10 +531,6 @@ def unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
     -------
     ndarray
         Shape ``(n,)``, of type `dtype`.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     if dtype.itemsize == 1:
         return np.frombuffer(raw, dtype)
@@ -682,10 +628,6 @@ def row_blocks(
     ------
     ValueError
         The file is damaged, or an integer is above 2**24, where float32 is no longer exact.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     for start, block in stored_blocks(cells, block_rows=block_rows):
         yield start, floating(block, cells.obs_names[start:], cells.var_names)
@@ -710,10 +652,6 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
     ------
     ValueError
         As :func:`row_blocks`.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     blocks = [
         floating(block, cells.obs_names[part], cells.var_names)

@@ -104,10 +104,6 @@ def contrast(
         while it was read; or `client` was given with cells that are not a whole file.
     OSError
         The disk is full, or a folder cannot be written to.
-
-    Notes
-    -----
-    Taught in: notebooks/12_scale_out.
     """
     job = _Job.of(
         cells,

@@ -89,8 +89,6 @@ def control_covariance(
     genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814,
     which fits the size of the input to the measured response; here the expected knock-down sets
     it, so that a perturbation that nobody has measured can be predicted.
-
-    Taught in: notebooks/05_linear_baseline.
     """
     if not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage={shrinkage}; expected 0 to 1")

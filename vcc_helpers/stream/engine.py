@@ -151,8 +151,6 @@ def rank_sum(
     ties when either group has 8 cells or fewer: the defaults of ``scipy.stats.mannwhitneyu``,
     whose p-values these equal to 1e-12 of their size. A gene with the same value in all cells has
     p = 1. A matrix in CSC is copied to CSR.
-
-    Taught in: notebooks/11_rank_every_gene.
     """
     labels = pd.Index(labels).astype(str)
     groups = pd.Index(sorted(set(labels) - {control}), dtype=object)
@@ -186,10 +184,6 @@ def n_threads(threads: int | None) -> int:
     ----------
     threads
         As the caller said; None is for all cores.
-
-    Notes
-    -----
-    Taught in: notebooks/11_rank_every_gene.
     """
     return threads or os.cpu_count() or 1
 
@@ -203,10 +197,6 @@ def cut(n_genes: int, n_parts: int) -> list[slice]:
         Number of genes.
     n_parts
         Most stretches.
-
-    Notes
-    -----
-    Taught in: notebooks/11_rank_every_gene.
     """
     edges = np.unique(np.linspace(0, n_genes, min(n_parts, n_genes) + 1).astype(int))
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
@@ -258,10 +248,6 @@ def tiles(
     tile : ndarray
         Their values in all cells, block after block, ``(<= width, n_cells)``, of the blocks' type.
         To be used, and changed, before the next one is asked for: all share their memory.
-
-    Notes
-    -----
-    Taught in: notebooks/11_rank_every_gene.
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
@@ -304,10 +290,6 @@ def sort_controls(
     -------
     Controls
         About 4 bytes for every non-zero value of float32.
-
-    Notes
-    -----
-    Taught in: notebooks/11_rank_every_gene.
     """
     from . import kernels
 
@@ -376,10 +358,6 @@ def rank_groups(
     tuple of ndarray
         Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal values of
         group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
-
-    Notes
-    -----
-    Taught in: notebooks/11_rank_every_gene.
     """
     ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
     blocks = [block for blocks in groups for block in blocks]
@@ -444,10 +422,6 @@ def span(blocks: Iterable[sparse.csr_matrix | np.ndarray]) -> tuple[float, float
     ----------
     blocks
         Dense, or the arrays of CSR matrices.
-
-    Notes
-    -----
-    Taught in: notebooks/11_rank_every_gene.
     """
     low, high = np.inf, 0.0
     for block in blocks:

@@ -96,8 +96,6 @@ def inspect_values(
     above 1e-3. It also refuses negative integers and NaN, which that version lets through.
 
     Of a CSR file whose values are whole, only these are read, not the gene numbers.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     if 0 in cells.shape:
         raise ValueError(_empty_message(cells, name))
@@ -273,10 +271,6 @@ def scan(
     ------
     ValueError
         The file is damaged.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
@@ -306,10 +300,6 @@ def as_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
     ----------
     block
         Shape ``(n, n_genes)``, of any numbers.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     return sparse.csr_matrix(block.astype(float_type(block.dtype), copy=False))
 
@@ -321,10 +311,6 @@ def float_type(dtype: np.dtype) -> np.dtype:
     ----------
     dtype
         Any type of real numbers.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     wide = dtype.itemsize > (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float64 if wide else np.float32)
@@ -380,8 +366,6 @@ def qc_table(
     Notes
     -----
     Log-normalised values have no depth; give counts.
-
-    Taught in: notebooks/03_quality_and_knockdown.
     """
     cells = open_cells(cells)
     if missing := [name for name in columns if name not in cells.obs]:
@@ -440,8 +424,6 @@ def sample_cells(
     -----
     The draw within a perturbation depends on its name, its number of cells and the seed alone: a
     file and its sorted copy give the same cells, and other perturbations make no difference.
-
-    Taught in: notebooks/03_quality_and_knockdown.
     """
     cells = open_cells(cells)
     controls = at_most if controls is None else controls

@@ -2,7 +2,8 @@
 
 This module knows how such a thing can be broken; values are read elsewhere.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
+notebooks/09_first_submission and notebooks/17_check_and_pack.
 
 >>> import numpy
 >>> obs = pd.DataFrame({"target_gene": ["non-targeting", "SOX2"]}, index=["c1", "c2"])
@@ -48,10 +49,6 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
         The file is not a readable ``.h5ad``, or holds no matrix ``X``.
     TypeError
         `source` is neither an AnnData nor a path.
-
-    Notes
-    -----
-    Taught in: notebooks/01_load_the_h1_data.
     """
     if isinstance(source, anndata.AnnData):
         cells = source
@@ -129,10 +126,6 @@ def problems(
     -------
     list of str
         Empty when nothing is wrong.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
     """
     found = []
     if 0 in cells.shape:
@@ -199,10 +192,6 @@ def check_cells(
     ------
     ValueError
         At least one problem was found; one line each.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
     """
     found = problems(cells, perturbation_key=perturbation_key, control=control, name=name)
     if found:
@@ -232,10 +221,6 @@ def check_same(
     ValueError
         One line for each kind of difference: genes missing, unknown or in another order;
         perturbations missing or unknown.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
     """
     found = _set_problems("genes", pred.var_names, real.var_names)
     if not found and not np.array_equal(pred.var_names, real.var_names):
@@ -283,10 +268,6 @@ def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) 
         There is no such column.
     ValueError
         Some cell has no label.
-
-    Notes
-    -----
-    Taught in: notebooks/01_load_the_h1_data.
     """
     if perturbation_key not in cells.obs:
         raise KeyError(
@@ -317,8 +298,6 @@ def parse_memory(memory: int | float | str) -> int:
     Notes
     -----
     GB is 10**9 bytes, GiB is 2**30.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-z]*)\s*", str(memory).lower())
     unit = _UNITS.get(match[2] if match[2] != "b" else "") if match else None
@@ -342,10 +321,6 @@ def form_problem(cells: anndata.AnnData) -> str | None:
     str or None
         Type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer, all
         of which a file can get wrong, and none of which compiled code looks at again.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     matrix = stored_matrix(cells)
     if matrix.dtype.kind not in "biuf":
@@ -387,10 +362,6 @@ def check_tree(file: h5py.File) -> None:
     ------
     ValueError
         There is such a group: who reads it as a tree reads for ever.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     waiting, seen = [file["/"]], set()
     while waiting:

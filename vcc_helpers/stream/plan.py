@@ -85,10 +85,6 @@ def needs(
     ------
     ValueError
         Nothing fits; says how much would.
-
-    Notes
-    -----
-    Taught in: notebooks/12_scale_out.
     """
     job = _Job.of(cells, perturbation_key=perturbation_key, control=control, threads=threads)
     return _plan(job, parse_memory(memory))

@@ -56,10 +56,6 @@ def lognorm_blocks(
         Row of the block's first cell.
     block : csr_matrix or ndarray
         Shape ``(block_rows, n_genes)``, lognorm.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     scaling = Scaling.of(inspect_values(cells, name=name, progress=progress), target_sum)
     for start, block in row_blocks(cells):
@@ -165,8 +161,6 @@ def pseudobulk(
 
     Sums are float64. The mean is rounded to the data's precision at the end, as cell-eval
     0.6.6 does.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     cells = open_cells(cells)
     labels = labels_of(cells, perturbation_key)
@@ -198,10 +192,6 @@ def pseudobulk_of_blocks(
     -------
     AnnData
         As :func:`pseudobulk`.
-
-    Notes
-    -----
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     codes, groups = pd.factorize(labels, sort=True)
     total, square = np.zeros((2, len(groups), len(var)))

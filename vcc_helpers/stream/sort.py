@@ -140,8 +140,6 @@ def sort_cells(
     Work in progress lies in the folder ``<path>.sorting``, which is removed at the end. After an
     interruption, or when the disk ran full, the same call goes on where it stopped, if source and
     settings are the same; else it starts anew.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     path = Path(path)
     check_writable(path)

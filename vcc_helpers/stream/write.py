@@ -3,7 +3,7 @@
 Every command that writes goes through here, so that whatever happens, what stands under the
 final name is the old file or the new one, never a part of it.
 
-Taught in: notebooks/09_first_submission.
+Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
 
 >>> import tempfile
 >>> from pathlib import Path
@@ -48,10 +48,6 @@ def check_writable(path: str | Path) -> None:
     ------
     OSError
         The folder does not exist or cannot be written to, or `path` is a folder.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -87,8 +83,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Notes
     -----
     A process that is killed leaves its part; the next one to write the same file removes it.
-
-    Taught in: notebooks/09_first_submission.
     """
     with beside(path) as part:
         yield part
@@ -121,8 +115,6 @@ def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
     Notes
     -----
     A process that is killed leaves it; the next one to write `path` removes it.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     path = Path(path)
     check_writable(path)
@@ -192,8 +184,6 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     -----
     HDF5 does not survive a write that fails: it goes on to fail while the file is closed, and ends
     the interpreter. So it is never told of one, and the error is raised when the file is closed.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     with open(path, "w+b", buffering=0) as raw:
         patient = _Patient(raw)
@@ -287,10 +277,6 @@ def write_whole(path: str | Path, text: str) -> None:
     ------
     OSError
         As :func:`check_writable`.
-
-    Notes
-    -----
-    Taught in: notebooks/09_first_submission.
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -317,10 +303,6 @@ def write_cells(
     ------
     OSError
         The folder is missing or cannot be written to, or the disk is full.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     with replacing(path) as part:
         fill_cells(part, cells, blocks)
@@ -344,10 +326,6 @@ def fill_cells(
     ------
     OSError
         The disk is full.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     with hdf5(path) as (file, check):
         write_anndata(file, cells)
@@ -376,10 +354,6 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
     ------
     ValueError
         The cells hold something that has no place in such a file.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     cells.strings_to_categoricals()
     try:
@@ -408,8 +382,6 @@ def append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matri
     Notes
     -----
     The types are those of the empty matrix; row pointers are int64.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     n_cells = matrix["indptr"].shape[0] - 1
     for name in ("data", "indices"):

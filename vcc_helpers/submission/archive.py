@@ -75,8 +75,6 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
     The same cells give the same bytes, whatever the number of cores: no date, no name of a user.
     The layout is that of ``cell-eval prep`` (cell-eval 0.6.6), which calls the programs ``zstd``
     and ``tar``.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     with replacing(path) as part, beside(path, ".zst") as packed:
         _compress(Path(h5ad), packed)
@@ -137,8 +135,6 @@ def opened(path: str | Path, *, size_limit: int | float | str = "2GB") -> Iterat
     An HDF5 file can show the content of another one as its own, through an external link, a
     virtual dataset or external storage. A prediction could so show the truth. Names in the archive
     are read and never used: what is unpacked lies under a name of ours.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     path, limit = Path(path), parse_memory(size_limit)
     if not path.exists():
@@ -176,10 +172,6 @@ def unpack(path: str | Path, out: str | Path, *, size_limit: int | float | str =
     ------
     ValueError
         It is no such archive, it is damaged or cut short, or more comes out than `size_limit`.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     limit = parse_memory(size_limit)
     with open(path, "rb") as archive, replacing(out) as part:

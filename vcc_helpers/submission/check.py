@@ -177,8 +177,6 @@ def check(
     -----
     What official tools do is that of cell-eval 0.6.6 for 2025, and for 2026 the rules in the
     documentation of cell-eval2 0.20.0.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     rules = get_preset(preset)
     genes, n_cells = read_genes(genes), read_counts(counts)
@@ -237,10 +235,6 @@ def read_genes(genes: Iterable[str] | str | Path | None) -> pd.Index | None:
         There is no such file.
     ValueError
         It holds no names, or one twice.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     if genes is None:
         return None
@@ -287,10 +281,6 @@ def read_counts(counts: pd.Series | Mapping[str, int] | str | Path | None) -> pd
         There is no such file.
     ValueError
         A column is missing, a target stands twice, or a number is not one of 1 or more.
-
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
     """
     if counts is None:
         return None

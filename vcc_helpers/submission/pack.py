@@ -49,10 +49,6 @@ def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
     ValueError
         There are more labels than cells to keep.
 
-    Notes
-    -----
-    Taught in: notebooks/17_check_and_pack.
-
     >>> thin({"A": 5, "B": 100, "non-targeting": 400}, limit=200).tolist()
     [5, 98, 97]
     """
@@ -112,8 +108,6 @@ def mend(
     -----
     Written are X, in CSR and in floating numbers, ``obs`` with the labels in ``target_gene``,
     ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     check_writable(path)
     rules = {"preset": preset, "perturbation_key": perturbation_key, "control": control}
@@ -180,8 +174,6 @@ def prep(
     Equal, value for value, to what ``cell-eval prep`` writes (cell-eval 0.6.6): X in CSR, log1p of
     counts scaled to the median library size, genes in order, one column of labels, cells numbered.
     Read a block of rows at a time; the disk needs room for the cells twice.
-
-    Taught in: notebooks/17_check_and_pack.
     """
     path = Path(path)
     check_writable(path)
