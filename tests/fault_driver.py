@@ -6,10 +6,13 @@ second.
 """
 
 import errno
+import json
 import os
 import resource
 import signal
+import subprocess
 import sys
+import tempfile
 
 import numpy as np
 
@@ -111,13 +114,32 @@ def main(fault: str, words: list[str], said: str, env: dict[str, str]) -> None:
     sys.exit(status)
 
 
+def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
+    """Run commands, read from standard input, that write to a file system of four kilobytes.
+
+    Return of each its exit status, what it said, and what it left there.
+    """
+    found = {}
+    for name, words in json.load(sys.stdin).items():
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)
+        with tempfile.NamedTemporaryFile() as said:
+            if (child := os.fork()) == 0:
+                main("none", words, said.name, {})
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            found[name] = status, said.read().decode(), os.listdir(small)
+        subprocess.run(["umount", small], check=True)
+    return found
+
+
 def warm() -> None:
     """Load what is compiled."""
     values, indptr = np.ones(1, np.float32), np.array([0, 1], np.int32)
     kernels.look_over(values, indptr, np.float32(1e-3), np.zeros(1))
 
 
-if __name__ == "__main__":
+if __name__ == "__main__" and sys.argv[1] == "--full-disk":
+    print(json.dumps(on_a_full_disk(sys.argv[2])))
+elif __name__ == "__main__":
     FAULTS[sys.argv[1]]()
     sys.exit(cli.main(sys.argv[2:]))
 else:

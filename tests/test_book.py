@@ -13,7 +13,7 @@ import pytest
 import set_repository
 import yaml
 from conftest import build
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
@@ -210,6 +210,20 @@ def test_executing_tells_each_page_and_nothing_else(tmp_path):
     done = execute(tmp_path)
     assert done.stderr == "     1  notebooks/01_toy.ipynb\n"
     assert done.stdout == "1 pages executed, 0 failed\n"
+
+
+def test_a_notebook_that_was_run_is_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("VCC_EXECUTED", str(tmp_path))
+    ran = new_code_cell("print(6 * 7)", execution_count=1)
+    ran.outputs = [new_output("stream", text="forty-two")]
+    ran.metadata["execution"] = {"iopub.execute_input": "2026-12-01T10:00:00.5Z"}
+    notebook = new_notebook(cells=[new_markdown_cell("# Build a toy"), ran])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    nbformat.write(notebook, tmp_path / "01_toy.ipynb")
+    done = toy_book(tmp_path / "book", [new_code_cell("print(6 * 7)")])
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "forty-two" in article(tmp_path / "book/_build/html", "notebooks/01_toy")
 
 
 def test_executing_tells_what_a_page_says_at_the_lowest_level(tmp_path):

@@ -242,7 +242,7 @@ def test_lock_holds_no_addresses_and_covers_every_requirement():
     for line in lines:
         locked.setdefault(canonicalize_name(Requirement(line).name), []).append(Requirement(line))
     wanted = requirements(extras=("plot", "book", "test", "oracle"))
-    for version in ["3.11.9", "3.12.9", "3.13.9"]:
+    for version in ["3.11.9", "3.12.9", "3.13.9", "3.14.2"]:
         here = {
             "python_version": version.rsplit(".", 1)[0],
             "python_full_version": version,
@@ -262,7 +262,8 @@ def test_lock_holds_no_addresses_and_covers_every_requirement():
 
 def test_every_dependency_says_why_it_is_one():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    explained = re.findall(r'^ {4}"([A-Za-z0-9._-]+)[^"\[]*", *# .{8,}$', text, re.MULTILINE)
+    entry = re.compile(r"""^ {4}["']([A-Za-z0-9._-]+)[^\[\n]*["'], *# .{8,}$""", re.MULTILINE)
+    explained = entry.findall(text)
     extras = PROJECT["optional-dependencies"]
     listed = [*PROJECT["dependencies"], *(r for e in extras if e != "oracle" for r in extras[e])]
     names = {Requirement(text).name for text in listed} - {"vcc-helpers"}

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import re
 import shutil
 import subprocess
 import warnings
@@ -149,7 +150,9 @@ def test_the_table_in_the_book_says_what_is_said_now(bad, request, monkeypatch):
     import bad_input
 
     _, path, options = bad
-    assert bad_input._ours(path, options) == (row["ours"], row["exit"])
+    said, status = bad_input._ours(path, options)
+    sizes = re.compile(r"eof = \d+")  # of a file that was cut: another AnnData packs otherwise
+    assert (sizes.sub("", said), status) == (sizes.sub("", row["ours"]), row["exit"])
 
 
 def test_the_table_of_bad_inputs_is_long():

@@ -63,9 +63,9 @@ def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
     ValueError
         An integer is above 2**24, where float32 is no longer exact.
     """
-    if getattr(cells, "isbacked", False):
-        cells = cells.to_memory()
     matrix = getattr(cells, "X", cells)
+    if getattr(cells, "isbacked", False):
+        matrix = matrix[:]
     block = one_entry_a_place(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
     return floating(block, *_names(cells))
 

@@ -196,7 +196,8 @@ def _check_split(
 def _rows_of(bulk: anndata.AnnData, names: list[str]) -> anndata.AnnData:
     """Copy some rows and leave all behind that may tell of the others (parent, uns, obsp)."""
     part = bulk[names]
-    layers = {name: np.array(values) for name, values in part.layers.items()}
+    # anndata 0.13 counts X as the layer None
+    layers = {name: np.array(values) for name, values in part.layers.items() if name is not None}
     var = pd.DataFrame(index=bulk.var_names)
     return anndata.AnnData(np.array(part.X), obs=part.obs.copy(), var=var, layers=layers)
 
@@ -408,9 +409,16 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
     n_cells = bulk.obs["n_cells"].to_numpy()[:, None]
     noise = np.random.default_rng(seed).normal(size=bulk.shape)
     apart = noise * np.sqrt(bulk.layers["variance"] / n_cells)
-    kept = {"obs": bulk.obs[["n_cells"]] // 2, "var": pd.DataFrame(index=bulk.var_names)}
-    kept["layers"] = {"variance": bulk.layers["variance"]}
-    return [anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), **kept) for sign in (1, -1)]
+    obs, var = bulk.obs[["n_cells"]] // 2, pd.DataFrame(index=bulk.var_names)
+    return [
+        anndata.AnnData(
+            np.maximum(bulk.X + sign * apart, 0),
+            obs=obs,
+            var=var,
+            layers={"variance": bulk.layers["variance"]},
+        )
+        for sign in (1, -1)
+    ]
 
 
 class Calibration(NamedTuple):

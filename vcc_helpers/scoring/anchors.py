@@ -25,7 +25,7 @@ from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling, stack_blocks
 from ..emit import negative_binomial, replicate, resample_and_shift
 from ..presets import VCC2026, Preset, get_preset
-from ..stream.blocks import row_blocks
+from ..stream.blocks import row_blocks, take_cells
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, labels_of, open_cells, parse_memory
 from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
@@ -158,7 +158,7 @@ def _written(cells, bulk, seed: int, **question) -> Iterator[tuple[str, anndata.
     yield "mean of these", official_baseline(cells, **question)
     is_control = labels_of(cells, question["perturbation_key"]) == question["control"]
     kw = question | {
-        "controls": cells[np.flatnonzero(is_control)].to_memory(),
+        "controls": take_cells(cells, np.flatnonzero(is_control)),
         "n_cells": bulk.obs["n_cells"].drop(question["control"]),
         "target_sum": Scaling.of(inspect_values(cells)).target_sum,
     }
@@ -172,7 +172,7 @@ def _written_as_counts(cells, bulk, seed: int, **question):
     key, control = question["perturbation_key"], question["control"]
     labels = labels_of(cells, key)
     n_cells = bulk.obs["n_cells"].drop(control)
-    kw = question | {"controls": cells[np.flatnonzero(labels == control)].to_memory()}
+    kw = question | {"controls": take_cells(cells, np.flatnonzero(labels == control))}
     drawn = negative_binomial(
         pseudobulk(cells, perturbation_key=key), n_cells=n_cells, seed=seed, **kw
     )
@@ -269,7 +269,7 @@ def _scaled_controls(cells, labels, n_cells, seed: int, key: str, control: str):
         )
     profile, base = (mean * counted).sum(axis=0) / counted.sum(axis=0), mean[is_control][0]
     scale = np.divide(profile, base, out=np.zeros_like(base), where=base > 0)
-    pool = cells[np.flatnonzero(labels == control)].to_memory()
+    pool = take_cells(cells, np.flatnonzero(labels == control))
     if n_cells is None:
         n_cells = bulk.obs["n_cells"]
     sizes = pd.Series(n_cells).drop(control, errors="ignore").sort_index()

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import lru_cache
 from itertools import pairwise, product, starmap
 from pathlib import Path
@@ -658,3 +659,27 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
         for part, block in stored_rows(cells, rows)
     ]
     return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
+
+
+def take_cells(cells: anndata.AnnData, rows: np.ndarray) -> anndata.AnnData:
+    """Copy some cells into memory: X, ``obs``, ``var`` and ``uns``, but no layers and no ``raw``.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; in memory, a view, or backed.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Returns
+    -------
+    AnnData
+        In memory, ``(n, n_genes)``, X floating.
+
+    Raises
+    ------
+    ValueError
+        As :func:`row_blocks`.
+    """
+    kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
+    return anndata.AnnData(read_rows(cells, rows), **kept)

@@ -26,7 +26,19 @@ STRIP = 256
 FENCE = 2**32 - 1
 
 
-@njit(nogil=True, cache=True)
+def compiled(function):
+    """Compile a loop when it is first called, and keep the result where there is a place for it.
+
+    An installation that is read-only, used by somebody without a home, has none: then each process
+    compiles anew.
+    """
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # Numba found no folder to write its cache to
+        return njit(nogil=True)(function)
+
+
+@compiled
 def entries(indptr, row):
     """Return the places of a row's entries.
 
@@ -36,7 +48,7 @@ def entries(indptr, row):
     return range(np.uint64(indptr[row]), np.uint64(indptr[row + 1]))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def look_over(values, indptr, tolerance, sums):
     """Look at every value once.
 
@@ -70,7 +82,7 @@ def look_over(values, indptr, tolerance, sums):
     return low, high, fractional, whole, nan
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, group_total):
     """Look at every value once, and go on whatever is found.
 
@@ -114,7 +126,7 @@ def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, g
             table[row, i] = number
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def look_up(counts, indptr, table, out):
     """Replace each count by the entry of its row's table; -1 where the table has none.
 
@@ -135,7 +147,7 @@ def look_up(counts, indptr, table, out):
             out[i] = new[place] if place == counts[i] else -1
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_rows(values, genes, indptr, codes, total, square):
     """Add each row, and its squares, to the row of its group, in float64 and in the rows' order.
 
@@ -156,7 +168,7 @@ def add_rows(values, genes, indptr, codes, total, square):
             s[genes[i]] += value * value
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def add_in_order(tile, total, square):
     """Sum each gene's values, and their squares, in float64 and in the cells' order.
 
@@ -176,7 +188,7 @@ def add_in_order(tile, total, square):
         total[gene], square[gene] = t, s
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def gather(values, genes, indptr, order, out_values, out_genes):
     """Copy the rows of a CSR matrix in another order.
 
@@ -197,7 +209,7 @@ def gather(values, genes, indptr, order, out_values, out_genes):
             at += np.uint64(1)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def seek(genes, starts, ends, first, place):
     """Find the first entry of each row that is of gene `first` or of a later one.
 
@@ -217,7 +229,7 @@ def seek(genes, starts, ends, first, place):
         place[row] = starts[row] + np.searchsorted(part, first)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def fill_tile(values, genes, place, ends, first, tile, left):
     """Lay the entries of a few genes out as dense rows, a gene each.
 
@@ -247,7 +259,7 @@ def fill_tile(values, genes, place, ends, first, tile, left):
             place[row] = i
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def count(values, genes, starts, ends, n_values):
     """Count the non-zeros of each gene in some rows; adds to `n_values`, ``(n_genes,)``."""
     for row in range(len(starts)):
@@ -255,7 +267,7 @@ def count(values, genes, starts, ends, n_values):
             n_values[genes[i]] += values[i] != 0
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def pair(tile, ends, low, shift, pairs, n_values):
     """List each gene's non-zeros, each with the number of its group.
 
@@ -285,7 +297,7 @@ def pair(tile, ends, low, shift, pairs, n_values):
             n_values[gene, group] = at - before
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def squeeze(tile, indptr, values):
     """List each gene's non-zeros, and an infinity behind them.
 
@@ -306,7 +318,7 @@ def squeeze(tile, indptr, values):
         values[at] = np.inf
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def tie(values, indptr, ties):
     """Sum t**3 - t over the runs of t equal values of each gene.
 
@@ -330,7 +342,7 @@ def tie(values, indptr, ties):
         ties[gene] = tied
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def rank(row, low, shift, known, below):
     """Count the controls below each value of a gene.
 
@@ -366,7 +378,7 @@ def rank(row, low, shift, known, below):
         there, j = there + gone, j + one - gone
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     """Walk along each gene's sorted values and the controls' side by side, from left to right.
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +38,9 @@ from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..counts import EXACT_IN_FLOAT32, FRACTION_TOLERANCE, ValueSummary, refuse_unsound, summarize
 from .blocks import (
     is_csr_file,
-    read_rows,
     row_blocks,
     stored_blocks,
+    take_cells,
     value_stretches,
 )
 from .open import _empty_message, labels_of, open_cells
@@ -435,8 +434,7 @@ def sample_cells(
         for name, rows in members.items()
     ]
     rows = np.sort(np.concatenate(drawn))
-    kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
-    return anndata.AnnData(read_rows(cells, rows), **kept)
+    return take_cells(cells, rows)
 
 
 def _draw(rows: np.ndarray, n: int, name: str, seed: int) -> np.ndarray:

@@ -83,7 +83,11 @@ def _open_file(path: Path) -> anndata.AnnData:
     try:
         with h5py.File(path) as file:
             check_tree(file)
+            # AnnData writes a null for "no raw", and takes it for a raw without genes when it reads
+            has_raw = isinstance(file.get("raw"), h5py.Group)
         cells = anndata.read_h5ad(path, backed="r")
+        if not has_raw:
+            del cells.raw
         _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     except Exception as error:
         raise unreadable(path, error) from error

@@ -185,8 +185,8 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     HDF5 does not survive a write that fails: it goes on to fail while the file is closed, and ends
     the interpreter. So it is never told of one, and the error is raised when the file is closed.
     """
-    with open(path, "w+b", buffering=0) as raw:
-        patient = _Patient(raw)
+    # the inner file is closed first: Python closes what is left open once more, when it is too late
+    with open(path, "w+b", buffering=0) as raw, _Patient(raw) as patient:
 
         def check() -> None:
             if patient.error is not None:
