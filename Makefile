@@ -155,7 +155,7 @@ bench-speed: $(STAMP)  ## time scoring beside every other scorer, each in an env
 
 calibration: $(STAMP)  ## hold a simulated screen of full size against the real figures (16 GB of disk, minutes)
 	@mkdir -p _build
-	@"$(BIN)/vcc" simulate _build/h1_like.h5ad --size h1
+	@"$(BIN)/vcc-helpers" simulate _build/h1_like.h5ad --size h1
 	@"$(PY)" benchmarks/calibration.py --file _build/h1_like.h5ad --write
 	@rm -f _build/h1_like.h5ad
 

@@ -141,8 +141,8 @@ def test_notebook_pages_can_be_opened_in_colab(book):
 
 def test_the_reference_documents_the_public_functions(book):
     for name in [
-        "effects.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
-        "de.de_table", "cells.open_cells", "exercises.check",
+        "stream.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
+        "scoring.de_table", "stream.open_cells", "course.exercises.check",
     ]:  # fmt: skip
         page = Page(book / "book" / "api" / f"{name.partition('.')[0]}.html")
         assert f"vcc_helpers.{name}" in page.ids

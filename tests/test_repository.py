@@ -333,7 +333,7 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path):
 
 
 def test_the_console_script_points_at_something():
-    module, function = PROJECT["scripts"]["vcc"].split(":")
+    module, function = PROJECT["scripts"]["vcc-helpers"].split(":")
     assert importlib.util.find_spec(module)
     assert callable(getattr(importlib.import_module(module), function))
 
