@@ -1,0 +1,86 @@
+"""The rule of the package: the root is the kit, the folders are the machine, no arrow goes up."""
+
+import ast
+import sys
+
+import matplotlib.pyplot as plt
+import pytest
+
+from vcc_helpers.course import house
+
+KIT_LIBRARIES = {"anndata", "matplotlib", "numpy", "pandas", "scipy", "sklearn"}
+
+
+def write(folder, **files):
+    for name, text in files.items():
+        path = folder / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "__init__.py").touch()
+    return folder
+
+
+def into_folders(rooms):
+    return {a: others for a in rooms if not a.endswith("/") and a != "cli"
+            and (others := {b for b in rooms[a] if b.endswith("/")})}  # fmt: skip
+
+
+def test_no_kit_file_imports_a_folder():
+    rooms = house.rooms()
+    assert {"metrics", "bulk", "models", "stream/", "scoring/"} <= set(rooms)
+    assert into_folders(rooms) == {}
+
+
+def test_there_is_no_circle_between_rooms_or_files():
+    assert house.floors(house.rooms())["metrics"] == 0
+    files = {name: others - {""} for name, others in house.imports().items() if name}
+    faces = {name for name in files if (house.PACKAGE / name.replace(".", "/")).is_dir()}
+    inner = {name: others - faces for name, others in files.items() if name not in faces}
+    assert max(house.floors(inner).values()) > 3
+
+
+def test_what_the_rule_forbids_is_seen(tmp_path):
+    package = write(
+        tmp_path,
+        kit="from .machine import engine\n",
+        machine____init__="",
+        machine__engine="from . import other\n",
+        machine__other="from .engine import go\n",
+    )
+    assert into_folders(house.rooms(package)) == {"kit": {"machine/"}}
+    with pytest.raises(ValueError, match="a circle of imports among"):
+        house.floors(house.imports(package))
+
+
+def test_imports_for_type_checkers_do_not_count(tmp_path):
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import x\n"
+    assert house.imports(write(tmp_path, a=text, b=""))["a"] == set()
+
+
+@pytest.mark.parametrize("name", sorted(house.kit()))
+def test_a_kit_file_knows_these_libraries_alone(name):
+    tree = ast.parse((house.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    assert found - sys.stdlib_module_names - {"vcc_helpers"} <= KIT_LIBRARIES
+
+
+def test_detours_are_left_out():
+    graph = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert house.without_detours(graph) == {"a": {"b"}, "b": {"c"}, "c": set()}
+
+
+def test_every_room_has_its_place_in_the_drawing():
+    ax = house.draw()
+    assert {text.get_text() for text in ax.texts} - {""} == set(house.rooms())
+    plt.close(ax.figure)
+    rooms = house.rooms()
+    level = house.floors(rooms)
+    assert all(level[other] < level[room] for room in rooms for other in rooms[room])
+    spots = [(house.COLUMN[room], level[room]) for room in rooms]
+    near = [(p, q) for p in spots for q in spots if p < q and p[1] == q[1] and q[0] - p[0] < 0.95]
+    assert not near

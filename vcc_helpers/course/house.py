@@ -1,0 +1,184 @@
+"""The package drawn from its own imports: which file may know of which.
+
+Taught in: book/house.
+
+>>> sorted(rooms()["evaluation"])
+['bulk', 'intervals', 'metrics', 'splits']
+>>> floors({"roof": {"wall"}, "wall": {"ground"}, "ground": set()})
+{'ground': 0, 'wall': 1, 'roof': 2}
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+
+from matplotlib.axes import Axes
+
+from ..plot import BLUE, GREY, ORANGE
+from .sketches import PALE, _box, _sheet
+
+PACKAGE = Path(__file__).parents[1]
+#: Where each room is drawn, from left to right; its floor follows from the imports.
+COLUMN = {
+    "splits": 0, "metrics": 1, "bulk": 2.1, "counts": 3.2, "ranks": 4.4, "presets": 5.6,
+    "names": 7, "plot": 9, "intervals": 1.1, "features": 2.1, "emit": 3.4, "evaluation": 0.9,
+    "models": 2.3, "stream/": 5, "adapt": 2.3, "scoring/": 3.8, "submission/": 5.9,
+    "datasets/": 7.2, "classroom/": 4.5, "cli": 6.2, "course/": 8.6,
+}  # fmt: skip
+
+
+def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """Read from the source which files of a package each file imports; nothing is run.
+
+    Parameters
+    ----------
+    package
+        Folder of the package.
+
+    Returns
+    -------
+    dict of str to set of str
+        Names with dots, such as ``"stream.open"``; an ``__init__.py`` goes by its folder's name,
+        that of the package itself by an empty one. Imports for type checkers alone are left out.
+    """
+    files = {_name(path, package): path for path in package.rglob("*.py")}
+    return {name: _imported(name, path, files) - {name} for name, path in files.items()}
+
+
+def _name(path: Path, package: Path) -> str:
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def _imported(name: str, path: Path, files: Mapping[str, Path]) -> set[str]:
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    here = name.split(".") if path.name != "__init__.py" else [*name.split("."), ""]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            start = [*here[: len(here) - node.level], *filter(None, [node.module])]
+            for alias in node.names:
+                full = ".".join(filter(None, [*start, alias.name]))
+                found.add(full if full in files else full.rpartition(".")[0])
+    return found
+
+
+def rooms(package: Path = PACKAGE) -> dict[str, set[str]]:
+    """Put together what lies in one folder: each room, and the rooms that it imports.
+
+    Parameters
+    ----------
+    package
+        Folder of the package.
+
+    Returns
+    -------
+    dict of str to set of str
+        A file at the root by its name, a folder with a slash: ``"stream/"``. The doors, files that
+        begin with an underscore, are left out.
+    """
+    found = {}
+    for name, imported in imports(package).items():
+        if not name.startswith("_") and name:
+            found.setdefault(_room(name, package), set()).update(
+                _room(other, package) for other in imported if other and not other.startswith("_")
+            )
+    return {room: others - {room} for room, others in sorted(found.items())}
+
+
+def _room(name: str, package: Path) -> str:
+    first = name.split(".")[0]
+    return f"{first}/" if (package / first).is_dir() else first
+
+
+def kit(package: Path = PACKAGE) -> set[str]:
+    """Return the files at the root that can be copied: all but the doors and the command."""
+    return {name for name in rooms(package) if not name.endswith("/")} - {"cli"}
+
+
+def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
+    """Give each room a floor: one above the highest of those that it imports.
+
+    Parameters
+    ----------
+    graph
+        Rooms, and the rooms that each imports.
+
+    Returns
+    -------
+    dict of str to int
+        From 0, for what imports nothing, upwards.
+
+    Raises
+    ------
+    ValueError
+        There is a circle; the message names it.
+    """
+    found, rest = {}, dict(graph)
+    while rest:
+        ready = [room for room, others in rest.items() if others <= found.keys()]
+        if not ready:
+            raise ValueError(f"a circle of imports among {', '.join(sorted(rest))}")
+        found |= {room: max((found[o] + 1 for o in rest[room]), default=0) for room in ready}
+        rest = {room: others for room, others in rest.items() if room not in ready}
+    return found
+
+
+def without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Keep of each room's imports those that no other of its imports leads to.
+
+    Parameters
+    ----------
+    graph
+        As for :func:`floors`.
+
+    Returns
+    -------
+    dict of str to set of str
+        The fewest arrows from which all others follow.
+    """
+
+    def below(room: str) -> set[str]:
+        return set().union(*({other} | below(other) for other in graph[room]))
+
+    return {room: others - set().union(*map(below, others)) for room, others in graph.items()}
+
+
+def draw(package: Path = PACKAGE, *, ax: Axes | None = None) -> Axes:
+    """Draw the rooms, each above what it imports; an arrow that follows from others is left out.
+
+    Parameters
+    ----------
+    package
+        Folder of the package.
+    ax
+        Where to draw; by default a new figure.
+
+    Returns
+    -------
+    Axes
+        Blue: files in memory, to copy. Orange: folders of files, streams and engines.
+
+    Raises
+    ------
+    KeyError
+        A room has no place in :data:`COLUMN` yet.
+    """
+    graph = rooms(package)
+    level = floors(graph)
+    place = {room: (11 * COLUMN[room] + 7, 10 * level[room] + 4) for room in graph}
+    title = "Blue is the kit: no blue box needs an orange one"
+    ax = _sheet(ax, 113, 10 * max(level.values()) + 8, title)
+    for room, others in without_detours(graph).items():
+        for other in others:
+            (x, y), (to_x, to_y) = place[room], place[other]
+            look = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", (to_x, to_y + 2), (x, y - 2), arrowprops=look)
+    for room, (x, y) in place.items():
+        colour = ORANGE if room.endswith("/") else BLUE if room in kit(package) else PALE
+        _box(ax, x - 5, y - 2, 10, 4, colour, room)
+    return ax
