@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 import bad_cases  # noqa: E402
 from parity_cases import Case, official  # noqa: E402
 
-from vcc_helpers import archive, cli  # noqa: E402
+from vcc_helpers import cli  # noqa: E402
+from vcc_helpers.submission import archive  # noqa: E402
 
 METRICS = ["des", "pds", "mae"]
 #: Longest quotation of a message, in letters.
@@ -91,7 +92,7 @@ def _ours(path: Path, options: dict) -> tuple[str, int]:
     text = io.StringIO()
     with contextlib.redirect_stderr(text), contextlib.redirect_stdout(io.StringIO()):
         status = cli.main(["check", str(path), *words])
-    said = text.getvalue().replace("vcc: ", "").replace(f"{path.parent}/", "").strip()
+    said = text.getvalue().replace("vcc-helpers: ", "").replace(f"{path.parent}/", "").strip()
     return said, status
 
 

@@ -5,7 +5,7 @@
     python benchmarks/calibration.py --real FOLDER          # anew from the public tables
 
 The quick run takes the effects that the recipe means, and adds the noise that the cells would
-have. The full run measures the file of full size that `vcc simulate --size h1` writes; with
+have. The full run measures the file of full size that `vcc-helpers simulate --size h1` writes; with
 --write it keeps the table in results/calibration.json, which the book shows and a test holds to
 the tolerances below.
 """
@@ -20,8 +20,8 @@ from typing import NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
+from scipy.stats import false_discovery_control, spearmanr
 from scipy.stats import norm as normal
-from scipy.stats import spearmanr
 
 import vcc_helpers as vcc
 from vcc_helpers.datasets import _cache, _recipe, _simulate
@@ -87,7 +87,7 @@ def n_called(m: Measured, n_cells: np.ndarray, seed: int = 0) -> np.ndarray:
         more = np.sqrt(m.variance * (1 / asked - 1 / there))
         error = np.sqrt(m.variance * (1 / asked + 1 / m.n_controls)) + 1e-12
         z = np.abs(effect + rng.normal(size=effect.size) * more) / error
-        found.append(vcc.ranksum.benjamini_hochberg(2 * normal.sf(z)))
+        found.append(false_discovery_control(2 * normal.sf(z), axis=None))
     return (np.array(found) < 0.05).sum(axis=1)
 
 

@@ -24,7 +24,8 @@ def main() -> None:
         for fault in [*faults.STRIKES, "no rights in the folder"]:
             if fault.startswith("input") and name == "simulate":
                 continue
-            row = {"command": f"vcc {name}", "fault": fault, **outcome(fault, name, command)}
+            row = {"command": f"vcc-helpers {name}", "fault": fault}
+            row |= outcome(fault, name, command)
             rows.append(row)
             print(row["command"], "|", fault, "|", row["status"], row["state"], row["next"])
     path = ROOT / "benchmarks/results/faults.json"
@@ -54,7 +55,7 @@ def outcome(fault: str, name: str, command) -> dict:
         after = faults.left_over(folder, command) - faults.KEPT.get(name, set())
     return {
         "status": done.returncode,
-        "said": said.replace("vcc: ", "").strip(),
+        "said": said.replace("vcc-helpers: ", "").strip(),
         "state": "as before" if all(kept) else "written" if not any(kept) else "one of two written",
         "left": len(left),
         "next": "finishes" if again.returncode == 0 and not after else f"status {again.returncode}",

@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import hostile_driver  # noqa: E402
 
-from vcc_helpers import archive  # noqa: E402
+from vcc_helpers.submission import archive  # noqa: E402
 
 PACKAGE = str(ROOT / "vcc_helpers")
 BATCH = 100

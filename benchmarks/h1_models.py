@@ -2,12 +2,12 @@
 
     python benchmarks/h1_models.py PSEUDOBULK.h5ad --counts COUNTS.csv --annotation GO.npz
 
-PSEUDOBULK.h5ad is what `vcc pseudobulk` writes: mean and variance of each perturbation and the
-control. COUNTS.csv is the list of targets that the contest publishes beforehand, with their numbers
-of cells and median depths (`vcc fetch train_counts`). GO.npz holds a feature table of genes, as
-`vcc_helpers.features.embedding` reads it. Each model learns from four fifths of the targets
-and predicts the others, ten times over with other folds; nothing of a held-out target is used but
-its name and, where a model says so, its published number of cells and depth.
+PSEUDOBULK.h5ad is what `vcc-helpers pseudobulk` writes: mean and variance of each perturbation and
+the control. COUNTS.csv is the list of targets that the contest publishes beforehand, with their
+numbers of cells and median depths (`vcc-helpers fetch train_counts`). GO.npz holds a feature table
+of genes, as `vcc_helpers.features.embedding` reads it. Each model learns from four fifths of the
+targets and predicts the others, ten times over with other folds; nothing of a held-out target is
+used but its name and, where a model says so, its published number of cells and depth.
 
 Writes benchmarks/results/h1_models.json, which the book shows.
 """
@@ -24,11 +24,9 @@ from sklearn.compose import ColumnTransformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
 
-from vcc_helpers import evaluation, features, metrics, models, splits
-from vcc_helpers.cells import CONTROL
-from vcc_helpers.de import fold_change, log2
-from vcc_helpers.effects import effect_strength
-from vcc_helpers.ranksum import benjamini_hochberg
+from vcc_helpers import evaluation, features, intervals, metrics, models, splits
+from vcc_helpers.bulk import CONTROL, effect_strength
+from vcc_helpers.counts import fold_change, log2
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "h1_models.json"
@@ -153,7 +151,7 @@ def called_genes(bulk, names):
     error = error + base.layers["variance"] / base.obs["n_cells"].to_numpy()
     gap = np.abs(perturbed.X - base.X)
     z = np.divide(gap, np.sqrt(error), out=np.zeros(gap.shape), where=error > 0)
-    fdr = benjamini_hochberg(2 * stats.norm.sf(z))
+    fdr = stats.false_discovery_control(2 * stats.norm.sf(z), axis=None).reshape(z.shape)
     return fdr < 0.05, log2(fold_change(perturbed.X, np.ravel(base.X)))
 
 
@@ -172,9 +170,9 @@ def summary(table, bulk):
     """Mean of each metric with its interval, and what it is beside chance and the baselines."""
     scores = table[table["metric"].isin(METRICS)]
     found = {
-        "scores": evaluation.interval(scores),
-        "minus no change": evaluation.compare(scores, "no change"),
-        "minus mean": evaluation.compare(scores, "mean"),
+        "scores": intervals.interval(scores),
+        "minus no change": intervals.compare(scores, "no change"),
+        "minus mean": intervals.compare(scores, "mean"),
         "dealt": dealt_at_random(table),
         "by repeat": scores.groupby(["model", "metric", "repeat"])["value"].mean().unstack(),
         "by strength": strata(scores, bulk),
@@ -202,9 +200,9 @@ def largest_gains(scores, n_targets=8):
 
 def strata(scores, bulk):
     strength = effect_strength(bulk)["norm"]
-    part = evaluation.by_stratum(scores, strength, n_strata=4)
+    part = intervals.by_stratum(scores, strength, n_strata=4)
     part["stratum"] = part["stratum"].astype(str)
-    return evaluation.interval(part, by=("model", "metric", "stratum"))
+    return intervals.interval(part, by=("model", "metric", "stratum"))
 
 
 def as_records(table):
@@ -227,7 +225,7 @@ def main(arguments=None):
     named = all_models(bulk, counts, annotation)
     table = run(bulk, named, n_repeats=options.repeats, n_splits=options.folds)
     ceiling = evaluation.ceiling(table[table["repeat"] == 0], bulk, measure=measure_means)
-    chance = evaluation.interval(evaluation.chance(table))
+    chance = intervals.interval(evaluation.chance(table))
     data = {
         "targets": bulk.n_obs - 1,
         "genes": bulk.n_vars,
@@ -237,7 +235,7 @@ def main(arguments=None):
         "chance": chance["mean"].iloc[0],
         "without annotation": bulk.obs_names.drop(CONTROL).difference(annotation.index).tolist(),
     }
-    halves = as_records(evaluation.interval(ceiling))
+    halves = as_records(intervals.interval(ceiling))
     references = {"halves": halves, "chance": as_records(chance)}
     found = {"data": data, **references, **summary(table, bulk)}
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

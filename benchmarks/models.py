@@ -23,8 +23,8 @@ from h1_models import METRICS, as_records, measure_means
 from sklearn.base import clone
 
 import vcc_helpers as vcc
-from vcc_helpers import adapt, emit, evaluation, features, models, scoring
-from vcc_helpers.cells import CONTROL
+from vcc_helpers import adapt, emit, evaluation, features, intervals, models, scoring, stream
+from vcc_helpers.bulk import CONTROL
 from vcc_helpers.splits import FewShotSplit
 
 RESULT = Path(__file__).resolve().parent / "results" / "models.json"
@@ -38,7 +38,7 @@ def all_models(world):
     asked = sum(world.split.values(), [])
     controls = world.cells("train")
     controls = controls[controls.obs["target_gene"] == CONTROL]
-    covariance = features.control_covariance(controls, asked, within="batch")
+    covariance = stream.control_covariance(controls, asked, within="batch")
     return named_models(sources, adapt.precision(source_bulk), covariance)
 
 
@@ -71,7 +71,7 @@ def predict_part(world, part, bulk, named, *, emitter):
     """Long table of one part of the world: models, official baseline, ceiling, chance."""
     cells = world.cells(part)
     real, split = vcc.pseudobulk(cells), FewShotSplit(world.split["train"], world.split[part])
-    measure = evaluation.measure_cells(cells, emitter=emitter)
+    measure = scoring.measure_cells(cells, emitter=emitter)
     table = evaluation.repeated(named, bulk, [split], truth=real, measure=measure)
     by_means = evaluation.repeated(named, bulk, [split], truth=real, measure=measure_means)
     baseline = scoring.official_baseline(
@@ -84,7 +84,7 @@ def predict_part(world, part, bulk, named, *, emitter):
         table,
         reference(BASELINE, means.assign(des=card["des"]), table),
         evaluation.ceiling(table, cells),
-        reference(evaluation.CEILING, halves[["des"]], table),
+        reference(intervals.CEILING, halves[["des"]], table),
         evaluation.chance(table),
     ]
     return pd.concat(rows, ignore_index=True), by_means
@@ -124,9 +124,9 @@ def simulated(world):
             "targets": len(world.split[part]),
             "trained on": len(world.split["train"]),
             "genes": bulk.n_vars,
-            "table": as_records(evaluation.interval(table)),
-            "minus mean": as_records(evaluation.compare(table, "mean")),
-            "minus zero-shot": as_records(evaluation.compare(table, ZERO_SHOT)),
+            "table": as_records(intervals.interval(table)),
+            "minus mean": as_records(intervals.compare(table, "mean")),
+            "minus zero-shot": as_records(intervals.compare(table, ZERO_SHOT)),
             "DES from means": stand_in(table, by_means),
         }
     return found
@@ -141,7 +141,7 @@ def seconds(n_train=150, n_asked=50, n_genes=18_080, *, n_runs=3):
 
     def drawn(names):
         effect = rng.normal(0, 0.1, (len(names), n_genes))
-        return models.bulk_of_effects(effect, pd.Index(names), base, var)
+        return bulk.bulk_of_effects(effect, pd.Index(names), base, var)
 
     bulk, sources = drawn(targets[:n_train]), {f"line {i}": drawn(targets) for i in range(3)}
     effects = {name: vcc.effects(part) for name, part in sources.items()}
@@ -171,7 +171,7 @@ def real(options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pseudobulk", type=Path, help="what vcc pseudobulk wrote of real cells")
+    parser.add_argument("--pseudobulk", type=Path, help="vcc-helpers pseudobulk of real cells")
     parser.add_argument("--counts", type=Path, help="cells and depth of each target")
     parser.add_argument("--annotation", type=Path, help="feature table of genes")
     parser.add_argument("--out", type=Path, default=RESULT)

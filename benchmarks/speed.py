@@ -82,7 +82,7 @@ def scorers(folder, pred, real, *, out, memory, threads):
 
 def ours(folder, pred, real, *, out, memory, threads):
     python = folder / OURS / "bin" / "python"  # with what scoring needs and no more, as the peers
-    command = [python, "-m", "vcc_helpers.cli", "score", pred, real, "--memory", memory]
+    command = [python, "-m", "vcc_helpers", "score", pred, real, "--memory", memory]
     return [*command, "--threads", threads, "--json", out / "vcc.json"]
 
 

@@ -18,8 +18,9 @@ import numpy as np
 import yaml
 
 import vcc_helpers as vcc
-from vcc_helpers import archive, cli, scoring, submission
+from vcc_helpers import cli, scoring, submission
 from vcc_helpers.datasets import read_screen
+from vcc_helpers.submission import archive
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,7 +69,7 @@ def said(out: Path, name: str) -> dict:
     text = io.StringIO()
     with redirect_stderr(text), redirect_stdout(text):
         status = cli.main(["check", str(out / name), *words])
-    return {"exit": status, "said": text.getvalue().replace("vcc: ", "").splitlines()}
+    return {"exit": status, "said": text.getvalue().replace("vcc-helpers: ", "").splitlines()}
 
 
 def form(cells) -> dict:

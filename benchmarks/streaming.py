@@ -48,7 +48,7 @@ def pseudobulk(path, memory):
 
 
 def sort(path, memory):
-    from vcc_helpers.sorting import sort_cells
+    from vcc_helpers.stream import sort_cells
 
     sort_cells(path, sorted_name(path), memory=memory)
 

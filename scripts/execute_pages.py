@@ -1,21 +1,27 @@
 """Execute every page of the book, as many at a time as there are cores, for the build to find.
 
-    python scripts/execute_pages.py [FOLDER OF THE BOOK]
+    python scripts/execute_pages.py [FOLDER OF THE BOOK] [--executed FOLDER]
 
 Sphinx would execute one page after the other. Here Jupyter's own cache is filled anew, and the
 build takes each page's outputs from it. Exit status 1, with the traceback, if a page fails.
+With --executed, notebooks that lie in that folder with their outputs are not executed again: the
+tests run them one by one, with a limit of memory, before they build the book.
 """
 
+import argparse
 import logging
 import os
 import shutil
 import sys
 import threading
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
+import nbformat
 import yaml
 from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
 from jupyter_cache.executors import load_executor
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,12 +78,36 @@ def progress(root: Path):
         os.close(kept)
 
 
-def main(root: Path = ROOT) -> int:
+def seconds(notebook: nbformat.NotebookNode) -> float:
+    """Return how long an executed notebook ran, by the clock of its kernel's messages."""
+    told = [cell.metadata.get("execution", {}).values() for cell in notebook.cells]
+    moments = [datetime.fromisoformat(time) for times in told for time in times]
+    return (max(moments) - min(moments)).total_seconds()
+
+
+def take_outputs(cache, page: Path, executed: Path | None) -> bool:
+    """Take a page's outputs from the same notebook in the folder `executed`, if it is there."""
+    path = executed / page.name if executed else None
+    if path is None or not path.exists():
+        return False
+    notebook = nbformat.read(path, as_version=4)
+    data = {"execution_seconds": seconds(notebook)}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # the cache knows a page by its cells' metadata, too
+    cache.cache_notebook_bundle(CacheBundleIn(notebook, str(page), data=data))
+    return True
+
+
+def main(root: Path, executed: Path | None) -> int:
     """Execute all, and return the exit status."""
     shutil.rmtree(root / CACHE, ignore_errors=True)  # it would not notice a change of the package
     (root / CACHE).parent.mkdir(exist_ok=True)
     cache = get_cache(root / CACHE)
+    taken = 0
     for page, reader in pages_with_code(root):
+        if take_outputs(cache, page, executed):
+            taken += 1
+            continue
         cache.add_nb_to_project(str(page), read_data={"name": reader, "type": "plugin"})
     settings = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))["execute"]
     for library in ("OMP", "OPENBLAS"):  # a page a core: threads of a page would wait for others
@@ -90,9 +120,15 @@ def main(root: Path = ROOT) -> int:
     for record in cache.list_project_records():
         if record.traceback:
             print(f"{record.uri}\n{record.traceback}", file=sys.stderr)
+    if taken:
+        print(f"{taken} pages were executed before")
     print(f"{len(done.succeeded)} pages executed, {len(done.excepted + done.errored)} failed")
     return int(bool(done.excepted or done.errored))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT)
+    parser.add_argument("--executed", type=Path)
+    options = parser.parse_args()
+    raise SystemExit(main(options.folder.resolve(), options.executed))

@@ -56,9 +56,14 @@ def pytest_runtest_makereport(item, call):
 
 
 def build(root):
-    """Build the book in `root` as `make book` does; its own interpreter comes first."""
+    """Build the book in `root` as `make book` does; its own interpreter comes first.
+
+    The notebooks in the folder VCC_EXECUTED have run and hold their outputs.
+    """
     environment = dict(os.environ, PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")
     execute = [sys.executable, str(ROOT / "scripts/execute_pages.py"), str(root)]
+    if executed := os.environ.get("VCC_EXECUTED"):
+        execute += ["--executed", str(ROOT / executed)]
     build = [str(BIN / "jupyter-book"), "build", ".", "--toc", "book/_toc.yml", "-W"]
     for command in (execute, [*build, "--keep-going"]):
         done = subprocess.run(

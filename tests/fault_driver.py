@@ -16,17 +16,14 @@ import tempfile
 
 import numpy as np
 
-from vcc_helpers import (  # noqa: F401  what commands import when they start
-    classroom,
-    cli,
-    datasets,
-    kernels,
-    scoring,
-    sorting,
-    storage,
-    submission,
-)
+from vcc_helpers import classroom, cli, scoring, submission  # noqa: F401  what commands import
 from vcc_helpers.datasets import _simulate
+from vcc_helpers.scoring import digest  # noqa: F401  what commands import when they start
+from vcc_helpers.stream import (  # noqa: F401
+    blocks,
+    kernels,
+)  # noqa: F401  what commands import when they start
+from vcc_helpers.submission import check  # noqa: F401  what commands import when they start
 
 
 def at_the_last_step(act):
@@ -40,7 +37,7 @@ def at_the_last_step(act):
 
 def while_reading(act):
     """Strike after the first block of cells was read, or drawn."""
-    read, draw = storage.ahead, _simulate.draw_counts
+    read, draw = blocks.ahead, _simulate.draw_counts
 
     def ahead(function, arguments, **kw):
         for number, found in enumerate(read(function, arguments, **kw)):
@@ -52,7 +49,7 @@ def while_reading(act):
         act()
         return draw(*words, **kw)
 
-    storage.ahead, _simulate.draw_counts = ahead, drawn
+    blocks.ahead, _simulate.draw_counts = ahead, drawn
 
 
 def raised(error):
@@ -106,7 +103,7 @@ def main(fault: str, words: list[str], said: str, env: dict[str, str]) -> None:
     """Do what the command would do, with standard error in a file."""
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = ["vcc", *words]
+    sys.argv = ["vcc-helpers", *words]
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vcc_helpers import archive, pseudobulk, score, sort_cells, submission
-from vcc_helpers.cells import inspect_values, open_cells, row_blocks
+from vcc_helpers import pseudobulk, score, sort_cells, submission
+from vcc_helpers.stream import inspect_values, open_cells, row_blocks
+from vcc_helpers.submission import archive
 
 #: What a reader may raise; anything else is a finding.
 CLEAR = (ValueError, KeyError, OSError, TypeError)

@@ -17,9 +17,9 @@ import pandas as pd
 from scipy import sparse
 
 from vcc_helpers import lognorm, scoring
-from vcc_helpers.cells import labels_of
 from vcc_helpers.metrics import LEADERBOARD
 from vcc_helpers.presets import GENERALIST
+from vcc_helpers.stream import labels_of
 
 CONTROL, KEY = "non-targeting", "target_gene"
 OFFICIAL = {

@@ -10,7 +10,7 @@ import pytest
 from backports import zstd
 from conftest import make_cells
 
-from vcc_helpers import archive
+from vcc_helpers.submission import archive
 
 LIMIT = "5MB"
 

@@ -274,8 +274,8 @@ def test_the_command_says_it_and_leaves_nothing(bad, good, tmp_path, capsys):
     assert main(["score", str(path), str(good), *outputs]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert all(line.startswith("vcc: ") for line in err.splitlines()), err
-    said = [x for x in err.splitlines() if not x.startswith("vcc: warning: ")]
+    assert all(line.startswith("vcc-helpers: ") for line in err.splitlines()), err
+    said = [x for x in err.splitlines() if not x.startswith("vcc-helpers: warning: ")]
     assert_said("\n".join(said), case)
     assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before

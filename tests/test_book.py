@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -13,7 +15,9 @@ import pytest
 import set_repository
 import yaml
 from conftest import build
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from packaging.requirements import Requirement
+from sphinx.util.matching import get_matching_files
 
 ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
@@ -137,8 +141,8 @@ def test_notebook_pages_can_be_opened_in_colab(book):
 
 def test_the_reference_documents_the_public_functions(book):
     for name in [
-        "effects.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
-        "de.de_table", "cells.open_cells", "exercises.check",
+        "stream.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
+        "scoring.de_table", "stream.open_cells", "course.exercises.check",
     ]:  # fmt: skip
         page = Page(book / "book" / "api" / f"{name.partition('.')[0]}.html")
         assert f"vcc_helpers.{name}" in page.ids
@@ -157,10 +161,21 @@ def test_the_status_page_lists_every_notebook_as_run(book):
     assert all("✅" in row for row in rows)
 
 
+def test_the_page_on_dependencies_lists_every_package(book):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    lines = [*project["project"]["dependencies"], *project["dependency-groups"]["sphinx"]]
+    lines += [line for name in ("plot", "cluster", "book", "test") for line in extras[name]]
+    wanted = {r.name for r in map(Requirement, lines) if not r.marker or r.marker.evaluate()}
+    listed = set(re.findall(r"<td[^>]*><p>([\w.-]+)</p></td>", article(book, "book/dependencies")))
+    assert wanted - {"vcc-helpers"} <= listed
+
+
 # --- the settings must not hide a failure: a toy book with the same settings ----------------------
 
 
-def toy_book(root, cells):
+def toy_book(root, cells, others=()):
+    """Build a book of two pages; `others` are pages in the tree that are not the book's."""
     (root / "book").mkdir(parents=True)
     for name in ["_ext", "_static", "references.bib"]:
         source = ROOT / "book" / name
@@ -175,13 +190,62 @@ def toy_book(root, cells):
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     (root / "notebooks").mkdir()
     nbformat.write(notebook, root / "notebooks" / "01_toy.ipynb")
+    for name in others:
+        page = root / name
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if page.suffix == ".ipynb":
+            nbformat.write(new_notebook(cells=[new_code_cell("1 / 0")]), page)
+        else:
+            page.write_text("# Foreign\n\n[nowhere](missing.md)\n")
     return build(root)
 
 
-def test_a_good_toy_builds(tmp_path):
-    done = toy_book(tmp_path, [new_code_cell("print(6 * 7)")])
+OTHERS = [
+    ".venv-311/lib/site-packages/a/README.md",
+    "myenv/lib/site-packages/a/docs/index.rst",
+    "node_modules/a/README.md",
+    "[old] copy*/book/index.md",
+    "worktrees/one/notebooks/01_toy.ipynb",
+    "data/H1/notes.md",
+    "notebooks/node_modules/a/README.md",
+    "notebooks/my own try.ipynb",
+    "book/drafts/idea.md",
+    "TODO.md",
+]
+
+
+def test_pages_of_others_in_the_tree_are_no_pages_of_the_book(tmp_path):
+    done = toy_book(tmp_path, [new_code_cell("print(6 * 7)")], others=OTHERS)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "42" in article(tmp_path / "_build" / "html", "notebooks/01_toy")
+    site = tmp_path / "_build" / "html"
+    pages = {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
+    assert {page for page in pages if not page.startswith("_static/")} == {
+        "index.html", "genindex.html", "search.html", "book/index.html", "notebooks/01_toy.html",
+    }  # fmt: skip
+
+
+def test_folders_of_others_are_not_even_searched(tmp_path, monkeypatch):
+    """They may hold a link to themselves, or to all that a cluster stores."""
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    import own_folders
+
+    for name in [*OTHERS, "book/index.md"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    config = SimpleNamespace(exclude_patterns=["_build"])
+    own_folders.leave_out_the_rest(SimpleNamespace(srcdir=tmp_path), config)
+    found = set(get_matching_files(tmp_path, exclude_patterns=config.exclude_patterns))
+    own = {name for name in OTHERS if name.startswith(("book/", "notebooks/"))}
+    assert found == own | {"book/index.md", "TODO.md"}
+
+
+def test_a_good_toy_builds(tmp_path):
+    says = "from IPython.display import Markdown\nMarkdown('### Title\\n\\nSee naming.py')"
+    done = toy_book(tmp_path, [new_code_cell("print(6 * 7)"), new_code_cell(says)])
+    assert done.returncode == 0, done.stdout[-3000:]
+    text = article(tmp_path / "_build" / "html", "notebooks/01_toy")
+    assert "42" in text and "<h3" in text
+    assert "http://naming.py" not in text  # Markdown as GitHub reads it has this link
     assert broken(tmp_path / "_build" / "html") == []
 
 
@@ -210,6 +274,20 @@ def test_executing_tells_each_page_and_nothing_else(tmp_path):
     done = execute(tmp_path)
     assert done.stderr == "     1  notebooks/01_toy.ipynb\n"
     assert done.stdout == "1 pages executed, 0 failed\n"
+
+
+def test_a_notebook_that_was_run_is_not_run_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("VCC_EXECUTED", str(tmp_path))
+    ran = new_code_cell("print(6 * 7)", execution_count=1)
+    ran.outputs = [new_output("stream", text="forty-two")]
+    ran.metadata["execution"] = {"iopub.execute_input": "2026-12-01T10:00:00.5Z"}
+    notebook = new_notebook(cells=[new_markdown_cell("# Build a toy"), ran])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    nbformat.write(notebook, tmp_path / "01_toy.ipynb")
+    done = toy_book(tmp_path / "book", [new_code_cell("print(6 * 7)")])
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "forty-two" in article(tmp_path / "book/_build/html", "notebooks/01_toy")
 
 
 def test_executing_tells_what_a_page_says_at_the_lowest_level(tmp_path):

@@ -24,7 +24,7 @@ SEARCHED = {
     "few-shot": "notebooks/07_few_shot_adaptation",
     "perturbation discrimination": "notebooks/08_metrics_by_hand",
     "leaderboard": "notebooks/16_run_your_own_leaderboard",
-    "sort_cells": "book/api/sorting",
+    "sort_cells": "book/api/stream",
 }
 
 pytestmark = [

@@ -13,36 +13,47 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
 
-from vcc_helpers import cells as c
-from vcc_helpers import storage
+from vcc_helpers.bulk import some_of
+from vcc_helpers.stream import blocks as stored_as
+from vcc_helpers.stream import (
+    check_cells,
+    check_same,
+    inspect_values,
+    labels_of,
+    open_cells,
+    problems,
+    read_rows,
+    row_blocks,
+)
+from vcc_helpers.stream.open import parse_memory
 
 
 def whole(cells, **kw):
-    return np.vstack([dense_of(block) for _, block in c.row_blocks(cells, **kw)])
+    return np.vstack([dense_of(block) for _, block in row_blocks(cells, **kw)])
 
 
 @pytest.mark.parametrize("block_rows", [None, 1, 10, 1000])
 def test_blocks_hold_every_row_once_and_in_order(any_storage, block_rows):
-    starts = [start for start, _ in c.row_blocks(any_storage, block_rows=block_rows)]
+    starts = [start for start, _ in row_blocks(any_storage, block_rows=block_rows)]
     assert starts == list(range(0, any_storage.n_obs, block_rows or 4096))
     np.testing.assert_array_equal(whole(any_storage, block_rows=block_rows), make_cells().X)
 
 
 @pytest.mark.parametrize("dtype", ["int16", "int64", "uint8", "bool"])
 def test_integers_become_float32(dtype):
-    block = next(c.row_blocks(make_cells(dtype=dtype)))[1]
+    block = next(row_blocks(make_cells(dtype=dtype)))[1]
     assert block.dtype == np.float32
 
 
 def test_wide_files_come_in_small_blocks():
     wide = anndata.AnnData(sparse.csr_matrix((1100, 2**15), dtype=np.float32))
-    assert [start for start, _ in c.row_blocks(wide)] == [0, 512, 1024]
+    assert [start for start, _ in row_blocks(wide)] == [0, 512, 1024]
 
 
 def test_repeated_entries_are_summed_and_the_caller_keeps_his():
     indices, data = np.array([0, 0, 1], dtype=np.int32), np.array([1, 2, 4], dtype=np.float32)
     twice = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 3]), shape=(1, 2)))
-    np.testing.assert_array_equal(next(c.row_blocks(twice))[1].data, [3, 4])
+    np.testing.assert_array_equal(next(row_blocks(twice))[1].data, [3, 4])
     assert twice.X.nnz == 3
 
 
@@ -51,10 +62,10 @@ def test_an_integer_that_float32_cannot_hold_is_refused(value):
     cells = make_cells(dtype="int64")
     cells.X[3, 5] = value
     if value == 2**24:
-        assert next(c.row_blocks(cells))[1][3, 5] == value
+        assert next(row_blocks(cells))[1][3, 5] == value
     else:
         with pytest.raises(ValueError, match=f"{cells.obs_names[3]}.*'G5'.*16777217 is above"):
-            list(c.row_blocks(cells, block_rows=2))
+            list(row_blocks(cells, block_rows=2))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "float64"])
@@ -63,7 +74,7 @@ def test_files_of_other_types(kind, dtype, tmp_path):
     cells = make_cells(dtype=dtype)
     found = stored(cells, kind, tmp_path)
     np.testing.assert_array_equal(whole(found), cells.X)
-    assert c.inspect_values(found).library_size.tolist() == cells.X.sum(axis=1).tolist()
+    assert inspect_values(found).library_size.tolist() == cells.X.sum(axis=1).tolist()
 
 
 @pytest.mark.parametrize("pack", [{}, {"compression": "gzip"}, {"compression": "lzf"}])
@@ -114,7 +125,7 @@ def test_dense_files_packed_with_gzip(skipped, shuffle, chunks, tmp_path):
 
 
 def test_csc_files_of_many_slabs_and_stretches(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "BLOCK_VALUES", 150)
+    monkeypatch.setattr(stored_as, "BLOCK_VALUES", 150)
     found = stored(make_cells(), "backed csc", tmp_path)
     for block_rows in (None, 1, 5, 1000):
         np.testing.assert_array_equal(whole(found, block_rows=block_rows), make_cells().X)
@@ -122,7 +133,7 @@ def test_csc_files_of_many_slabs_and_stretches(tmp_path, monkeypatch):
 
 def test_the_copy_of_a_csc_file_is_removed(tmp_path):
     found = stored(make_cells(), "backed csc", tmp_path)
-    blocks = storage.stored_blocks(found, block_rows=5, scratch=tmp_path)
+    blocks = stored_as.stored_blocks(found, block_rows=5, scratch=tmp_path)
     next(blocks)
     assert list(tmp_path.glob("rows_of_csc_*"))
     blocks.close()
@@ -137,12 +148,12 @@ def test_a_view_of_a_file_in_any_order(kind, tmp_path):
     view = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")[rows, [3, 1, 7]]
     expected = cells.X[rows][:, [3, 1, 7]]
     np.testing.assert_array_equal(whole(view, block_rows=7), expected)
-    np.testing.assert_array_equal(dense_of(c.read_rows(view, np.arange(3, 9))), expected[3:9])
+    np.testing.assert_array_equal(dense_of(read_rows(view, np.arange(3, 9))), expected[3:9])
 
 
 @pytest.mark.parametrize("rows", [[0], [130], [0, 1, 2, 50, 51, 130], range(131), [5, 100]])
 def test_read_rows(rows, any_storage):
-    found = dense_of(c.read_rows(any_storage, np.array(rows)))
+    found = dense_of(read_rows(any_storage, np.array(rows)))
     np.testing.assert_array_equal(found, make_cells().X[np.array(rows)])
 
 
@@ -151,8 +162,8 @@ def test_a_file_of_parts_whose_sums_are_whole_is_counts(tmp_path):
     indices, data = np.array([0, 0, 1, 1], dtype=np.int32), np.array([0.5, 0.5, -1, 3], "f4")
     parts = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 4]), shape=(1, 2)))
     parts.write_h5ad(tmp_path / "x.h5ad")
-    found = c.inspect_values(c.open_cells(tmp_path / "x.h5ad"))
-    assert found.scale == c.inspect_values(parts).scale == "counts"
+    found = inspect_values(open_cells(tmp_path / "x.h5ad"))
+    assert found.scale == inspect_values(parts).scale == "counts"
     assert found.library_size.tolist() == [3]
 
 
@@ -164,17 +175,17 @@ def test_a_file_of_parts_whose_sums_are_whole_is_counts(tmp_path):
     ],
 )  # fmt: skip
 def test_parse_memory(text, expected):
-    assert c.parse_memory(text) == expected
+    assert parse_memory(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "GB", "4 apples", "-1GB", "0", 0, -5, "4GBB", None, "nan"])
 def test_parse_memory_refuses(text):
     with pytest.raises(ValueError, match="number of bytes or a text like '4GB'"):
-        c.parse_memory(text)
+        parse_memory(text)
 
 
 def test_inspect_values_on_every_storage(any_storage):
-    found = c.inspect_values(any_storage)
+    found = inspect_values(any_storage)
     assert found.scale == "counts"
     np.testing.assert_array_equal(found.library_size, make_cells().X.sum(axis=1))
 
@@ -185,39 +196,39 @@ def test_inspect_values_on_every_storage(any_storage):
 )
 def test_a_fraction_above_a_thousandth_makes_log_values(value, scale):
     cells = anndata.AnnData(np.array([[1.0, value], [0.0, 2.0]]))
-    assert c.inspect_values(cells).scale == scale
+    assert inspect_values(cells).scale == scale
 
 
 @pytest.mark.parametrize("large", [14.999, 15.0])
 def test_log_values_stay_below_fifteen(large):
     cells = anndata.AnnData(np.array([[0.5, large]]))
     if large < 15:
-        assert c.inspect_values(cells).scale == "lognorm"
+        assert inspect_values(cells).scale == "lognorm"
     else:
         with pytest.raises(ValueError, match="reach 15, and log1p values stay below 15"):
-            c.inspect_values(cells)
+            inspect_values(cells)
 
 
 def test_open_cells_returns_an_anndata_as_it_is(cells):
-    assert c.open_cells(cells) is cells
+    assert open_cells(cells) is cells
 
 
 def test_open_cells_leaves_a_file_on_disk(cells, tmp_path):
     cells.write_h5ad(tmp_path / "x.h5ad")
     for source in (tmp_path / "x.h5ad", str(tmp_path / "x.h5ad")):
-        opened = c.open_cells(source)
+        opened = open_cells(source)
         assert opened.isbacked and opened.shape == cells.shape
         opened.file.close()
 
 
 def test_labels_that_are_not_strings_become_strings():
     obs = pd.DataFrame({KEY: [7, 8]}, index=["a", "b"])
-    assert c.labels_of(anndata.AnnData(np.ones((2, 1)), obs=obs)).tolist() == ["7", "8"]
+    assert labels_of(anndata.AnnData(np.ones((2, 1)), obs=obs)).tolist() == ["7", "8"]
 
 
 def test_sound_cells_have_no_problem(any_storage):
-    assert c.problems(any_storage) == []
-    c.check_cells(any_storage)
+    assert problems(any_storage) == []
+    check_cells(any_storage)
 
 
 def test_every_problem_is_listed_at_once(cells):
@@ -225,7 +236,7 @@ def test_every_problem_is_listed_at_once(cells):
     cells.obs[KEY] = cells.obs[KEY].replace({CONTROL: "ctrl"})
     cells.obs[KEY] = [None, *cells.obs[KEY][1:]]
     with pytest.raises(ValueError) as caught:
-        c.check_cells(cells, name="mine")
+        check_cells(cells, name="mine")
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("mine: ") for line in lines)
@@ -236,7 +247,7 @@ def test_check_same_lists_genes_and_perturbations(cells):
     pred = cells[cells.obs[KEY] != "G1", 1:].copy()
     pred.obs[KEY] = pred.obs[KEY].replace({"G2": "other"})
     with pytest.raises(ValueError) as caught:
-        c.check_same(pred, real)
+        check_same(pred, real)
     genes, missing, unknown = str(caught.value).splitlines()
     assert "1 of 24 genes of real are missing: 'G0'" in genes
     assert "2 of 5 perturbations of real are missing: 'G1', 'G2'" in missing
@@ -244,9 +255,9 @@ def test_check_same_lists_genes_and_perturbations(cells):
 
 
 def test_some_of():
-    assert c.some_of([]) == "nothing"
-    assert c.some_of("ab") == "'a', 'b'"
-    assert c.some_of(range(7)) == "'0', '1', '2', '3', '4' and 2 more"
+    assert some_of([]) == "nothing"
+    assert some_of("ab") == "'a', 'b'"
+    assert some_of(range(7)) == "'0', '1', '2', '3', '4' and 2 more"
 
 
 def test_importing_the_package_imports_nothing_slow():
@@ -269,7 +280,7 @@ def test_who_asks_for_no_more_does_not_wait_for_those_who_read_ahead():
         return number
 
     with lock:
-        blocks = storage.ahead(read, [(0,), (1,), (2,)])
+        blocks = stored_as.ahead(read, [(0,), (1,), (2,)])
         assert next(blocks) == 0
         closing = threading.Thread(target=blocks.close, daemon=True)
         closing.start()

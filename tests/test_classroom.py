@@ -15,8 +15,10 @@ import pytest
 import yaml
 from conftest import make_cells
 
-from vcc_helpers import archive, classroom, scoring
+from vcc_helpers import classroom, scoring
+from vcc_helpers.classroom import contest
 from vcc_helpers.scoring import ScoreCard
+from vcc_helpers.submission import archive
 
 TODAY = date(2026, 3, 9)
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "leaderboard.py"
@@ -431,7 +433,7 @@ def test_the_page_is_written_whole_or_not_at_all(kit, handed_in, tmp_path, monke
     def full(*_):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(classroom, "_public", full)
+    monkeypatch.setattr(contest, "_public", full)
     with pytest.raises(OSError, match="no space"):
         publish(kit, classroom.Scored(scored.cards, {"x": "y"}), site)
     assert {p: p.read_bytes() for p in site.rglob("*.*")} == before

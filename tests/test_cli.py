@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from conftest import make_cells
 
-from vcc_helpers import ScoreCard, pseudobulk, score, scoring
+from vcc_helpers import ScoreCard, pseudobulk, score, scoring, stream
 from vcc_helpers.cli import main
 
 
@@ -63,7 +63,8 @@ def test_baseline_and_ceiling(files, card, capsys):
 
 
 def test_a_ceiling_leaves_out_what_does_not_fit_the_memory(files, capsys, monkeypatch):
-    monkeypatch.setattr(scoring, "_dense_bytes", lambda cells: 1e12)
+    anchors = sys.modules["vcc_helpers.scoring.anchors"]
+    monkeypatch.setattr(anchors, "_dense_bytes", lambda cells: 1e12)
     assert main(["score", *files[:2], "--ceiling"]) == 0
     out = capsys.readouterr().out
     assert "half against half" in out and "replicated" not in out
@@ -89,7 +90,7 @@ def test_help(words, capsys):
             "preset perturbation-key control baseline ceiling json csv threads memory cache".split()
         )
         assert all(f"--{name}" in out for name in options)
-        assert "vcc score prediction.h5ad truth.h5ad --baseline baseline.json" in out
+        assert "vcc-helpers score prediction.h5ad truth.h5ad --baseline baseline.json" in out
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_an_unwritable_output_is_known_before_the_scoring(
     arguments = [option, str(tmp_path / place), other, str(good)]
     assert main(["score", *files[:2], *arguments]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("vcc: cannot write ") and len(err.splitlines()) == 1
+    assert err.startswith("vcc-helpers: cannot write ") and len(err.splitlines()) == 1
     assert not any(tmp_path.iterdir())
 
 
@@ -144,7 +145,7 @@ def test_an_unusable_baseline(text, said, files, tmp_path, capsys):
         base.write_text(text)
     assert main(["score", *files[:2], "--baseline", str(base), "--json", str(out)]) == 1
     err = capsys.readouterr().err
-    assert said in err and len(err.splitlines()) == 1 and err.startswith("vcc: ")
+    assert said in err and len(err.splitlines()) == 1 and err.startswith("vcc-helpers: ")
     assert not out.exists()
 
 
@@ -163,12 +164,12 @@ def test_the_installed_command(files, tmp_path):
         cells.copy()
     cells.write_h5ad(tmp_path / "pred.h5ad")
     done = subprocess.run(
-        [sys.executable, "-m", "vcc_helpers.cli", "score", tmp_path / "pred.h5ad", files[1]],
+        [sys.executable, "-m", "vcc_helpers", "score", tmp_path / "pred.h5ad", files[1]],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0 and done.stdout.startswith("ScoreCard vcc2025")
-    assert all(line.startswith("vcc: warning: ") for line in done.stderr.splitlines())
+    assert all(line.startswith("vcc-helpers: warning: ") for line in done.stderr.splitlines())
 
 
 # Files
@@ -176,7 +177,7 @@ def test_the_installed_command(files, tmp_path):
 
 @pytest.fixture
 def small_size(monkeypatch):
-    """`vcc simulate` at a size for tests."""
+    """`vcc-helpers simulate` at a size for tests."""
     from vcc_helpers.datasets import Size, _simulate
 
     monkeypatch.setitem(_simulate.SIZES, "small", Size(60, (4, 2, 3), 20, 50, 6, 2.0))
@@ -235,7 +236,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(words, said, small_size, t
     assert main([word.format(**places) for word in words]) == 1
     out, err = capsys.readouterr()
     assert out == "" and said in err and "Traceback" not in err
-    assert len(err.splitlines()) == 1 and err.startswith("vcc: ")
+    assert len(err.splitlines()) == 1 and err.startswith("vcc-helpers: ")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cells.h5ad", "text.txt"]
     assert cells.read_bytes() == before
 
@@ -258,7 +259,7 @@ def test_ctrl_c_is_answered_and_changes_nothing(files, tmp_path, monkeypatch, ca
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["vcc_helpers.effects"], "pseudobulk", stop)
+    monkeypatch.setattr(stream, "pseudobulk", stop)
     assert main(["pseudobulk", files[1], str(out)]) == 130
     assert "stopped" in capsys.readouterr().err and out.read_bytes() == b"old"
 
@@ -287,12 +288,10 @@ def test_unusable_memory(memory, said, files, tmp_path, capsys):
 
 
 def test_ctrl_c_with_a_cache_says_what_is_kept(files, tmp_path, monkeypatch, capsys):
-    from vcc_helpers import contrast
-
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(contrast, "_group_sums", stop)
+    monkeypatch.setattr(sys.modules["vcc_helpers.stream.contrast"], "_group_sums", stop)
     kept = str(tmp_path / "kept")
     assert main(["score", *files[:2], "--cache", kept]) == 130
     said = capsys.readouterr().err

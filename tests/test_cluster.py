@@ -2,6 +2,7 @@
 
 import os
 import signal
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from conftest import KEY, make_cells
 from scipy import sparse
 from test_contrast import assert_same
 
-from vcc_helpers import contrast as module
 from vcc_helpers import score
-from vcc_helpers.contrast import contrast
+from vcc_helpers.stream import batches, contrast, plan
+
+whole = import_module("vcc_helpers.stream.contrast")
 
 distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
 
@@ -70,11 +72,11 @@ def test_the_rules_of_2026_through_the_cluster(client, tmp_path):
 
 def test_little_memory_on_the_cluster(client, tmp_path, monkeypatch):
     for name, value in (("LIBRARIES", 0), ("RESULT", 0), ("LEAST_BLOCK", 1), ("FEWEST_GENES", 8)):
-        monkeypatch.setattr(module, name, value)
+        monkeypatch.setattr(plan, name, value)
     cells = make_cells(n_genes=100, n_cells=(90, 60, 30, 20, 200))
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    plans, needs = [], module._plan
-    monkeypatch.setattr(module, "_plan", lambda *a, **k: plans.append(needs(*a, **k)) or plans[-1])
+    plans, needs = [], whole._plan
+    monkeypatch.setattr(whole, "_plan", lambda *a, **k: plans.append(needs(*a, **k)) or plans[-1])
     found = contrast(tmp_path / "cells.h5ad", client=client, memory=250_000)
     assert plans[0].genes < 100 and plans[0].scratch == 0
     assert_same(found, contrast(cells))
@@ -86,7 +88,7 @@ def test_a_worker_killed_in_the_middle(tmp_path, client, monkeypatch):
     cells.write_h5ad(tmp_path / "cells.h5ad")
     expected = contrast(cells)
     before = set(client.run(os.getpid).values())
-    settle, killed = module._settle, []
+    settle, killed = batches._settle, []
 
     def kill_once(result, job, code, genes, sums):
         if code != job.control and not killed:
@@ -94,7 +96,7 @@ def test_a_worker_killed_in_the_middle(tmp_path, client, monkeypatch):
             os.kill(killed[0], signal.SIGKILL)
         settle(result, job, code, genes, sums)
 
-    monkeypatch.setattr(module, "_settle", kill_once)
+    monkeypatch.setattr(batches, "_settle", kill_once)
     assert_same(contrast(tmp_path / "cells.h5ad", client=client), expected)
     client.wait_for_workers(2, timeout=60)
     assert killed and set(client.run(os.getpid).values()) != before
@@ -102,7 +104,7 @@ def test_a_worker_killed_in_the_middle(tmp_path, client, monkeypatch):
 
 def test_a_run_on_a_cluster_goes_on_where_it_was_stopped(tmp_path, client, monkeypatch):
     make_cells().write_h5ad(tmp_path / "cells.h5ad")
-    settle, seen = module._settle, []
+    settle, seen = batches._settle, []
 
     def stop(result, job, code, *rest):
         if len(seen) == 3:
@@ -110,10 +112,10 @@ def test_a_run_on_a_cluster_goes_on_where_it_was_stopped(tmp_path, client, monke
         seen.append(code)
         settle(result, job, code, *rest)
 
-    monkeypatch.setattr(module, "_settle", stop)
+    monkeypatch.setattr(batches, "_settle", stop)
     with pytest.raises(KeyboardInterrupt):
         contrast(tmp_path / "cells.h5ad", client=client, cache=tmp_path / "kept")
-    monkeypatch.setattr(module, "_settle", settle)
+    monkeypatch.setattr(batches, "_settle", settle)
     (parts,) = (tmp_path / "kept").glob("*.parts")
     assert len(list(parts.iterdir())) >= 3
     found = contrast(tmp_path / "cells.h5ad", cache=tmp_path / "kept")  # and without the cluster

@@ -18,7 +18,6 @@ from conftest import CONTROL, KEY, STORAGES, stored
 from scipy import sparse
 
 from vcc_helpers import (
-    archive,
     datasets,
     de_table,
     lognorm,
@@ -30,6 +29,7 @@ from vcc_helpers import (
     submission,
 )
 from vcc_helpers.cli import main
+from vcc_helpers.submission import archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Transforming to str index")
 
@@ -327,7 +327,7 @@ def test_a_broken_file_ends_the_interpreter(tmp_path):
 
     good_cells().write_h5ad(tmp_path / "good.h5ad")
     sparse_file(far_column)(tmp_path / "p.h5ad", tmp_path / "good.h5ad")
-    command = [sys.executable, "-m", "vcc_helpers.cli", "check", str(tmp_path / "p.h5ad")]
+    command = [sys.executable, "-m", "vcc_helpers", "check", str(tmp_path / "p.h5ad")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "the sparse matrix X is damaged" in done.stderr
@@ -355,7 +355,7 @@ def test_a_failed_program_leaves_a_file_that_looks_done(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vcc_helpers.archive._compress", full)
+    monkeypatch.setattr("vcc_helpers.submission.archive._compress", full)
     with pytest.raises(OSError, match="No space left"):
         submission.prep(good_cells(), out, genes=GENES)
     assert out.read_text() == "old"

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 import tempfile
+from importlib import import_module
 
 import anndata
 import h5py
@@ -14,11 +15,10 @@ from conftest import CONTROL, KEY, dense_of, make_cells
 from scipy import sparse
 from scipy.stats import mannwhitneyu
 
-from vcc_helpers import contrast as module
 from vcc_helpers import lognorm, pseudobulk, score
-from vcc_helpers.contrast import contrast, needs
-from vcc_helpers.ranksum import tiles
-from vcc_helpers.sorting import sort_cells
+from vcc_helpers.stream import contrast, job, needs, plan, sort_cells, sums, tiles
+
+whole = import_module("vcc_helpers.stream.contrast")
 
 TABLES = ("n_cells", "mean", "variance", "mean_as_summed", "p_value")
 
@@ -48,22 +48,22 @@ def on_disk(cells, tmp_path):
 @pytest.fixture
 def short_of_memory(monkeypatch):
     """Make memory tell: leave out what the libraries take, which is far more than these cells."""
-    monkeypatch.setattr(module, "LIBRARIES", 0)
-    monkeypatch.setattr(module, "RESULT", 0)
-    monkeypatch.setattr(module, "LEAST_BLOCK", 1)
-    monkeypatch.setattr(module, "FEWEST_GENES", 8)
+    monkeypatch.setattr(plan, "LIBRARIES", 0)
+    monkeypatch.setattr(plan, "RESULT", 0)
+    monkeypatch.setattr(plan, "LEAST_BLOCK", 1)
+    monkeypatch.setattr(plan, "FEWEST_GENES", 8)
 
 
 @pytest.fixture
 def plans(monkeypatch):
     """What each call planned."""
-    found, needs = [], module._plan
+    found, needs = [], whole._plan
 
     def note(*args, **kw):
         found.append(needs(*args, **kw))
         return found[-1]
 
-    monkeypatch.setattr(module, "_plan", note)
+    monkeypatch.setattr(whole, "_plan", note)
     return found
 
 
@@ -100,11 +100,11 @@ def test_means_and_variances_are_those_of_the_pseudobulk(any_storage):
 def test_a_tile_is_averaged_as_numpy_averages_a_row(n_cells):
     """The mean of a strided tile must have the bits of the mean of a row by itself."""
     values = np.random.default_rng(n_cells).gamma(1, 1, (n_cells, 40)).astype(np.float32)
-    sums = module._Sums.empty(40, np.float32)
+    found = sums._Sums.empty(40, np.float32)
     for part, tile in tiles([sparse.csr_matrix(values)], slice(0, 40), 16):
-        sums.add_up(part, tile)
+        found.add_up(part, tile)
     expected = [np.ascontiguousarray(column).mean() for column in values.T]
-    np.testing.assert_array_equal(sums.mean, expected)
+    np.testing.assert_array_equal(found.mean, expected)
 
 
 # --- paths ---
@@ -173,11 +173,11 @@ def test_little_memory_costs_passes_but_no_bit(n_genes, tmp_path, short_of_memor
 
 def least_memory(path):
     """Return the smallest memory that is accepted, to 1 kB."""
-    job = module._Job.of(path, perturbation_key=KEY, control=CONTROL, threads=2)
+    asked = job._Job.of(path, perturbation_key=KEY, control=CONTROL, threads=2)
 
     def fits(kilobytes):
         try:
-            return bool(module._plan(job, 1000 * kilobytes))
+            return bool(whole._plan(asked, 1000 * kilobytes))
         except ValueError:
             return False
 
@@ -215,8 +215,8 @@ def counted(monkeypatch):
     class Counter:
         n, limit = 0, None
 
-    compute, needs = module._group_sums, module._plan
-    monkeypatch.setattr(module, "_plan", lambda *a, **k: needs(*a, **k)._replace(batch=1))
+    compute, needs = whole._group_sums, whole._plan
+    monkeypatch.setattr(whole, "_plan", lambda *a, **k: needs(*a, **k)._replace(batch=1))
 
     def count(sources, *args):
         if Counter.limit is not None and Counter.n >= Counter.limit:
@@ -225,14 +225,14 @@ def counted(monkeypatch):
         Counter.n += 1
         return compute(sources, *args)
 
-    monkeypatch.setattr(module, "_group_sums", count)
+    monkeypatch.setattr(whole, "_group_sums", count)
     return Counter
 
 
 def test_what_is_kept_is_found_again(on_disk, expected, tmp_path, counted, monkeypatch):
     assert_same(contrast(on_disk, cache=tmp_path / "kept"), expected)
     assert counted.n == 4
-    monkeypatch.setattr(module, "row_blocks", None)  # nothing is read again
+    monkeypatch.setattr(whole, "row_blocks", None)  # nothing is read again
     assert_same(contrast(on_disk, cache=tmp_path / "kept"), expected)
     assert counted.n == 4
     assert len(list((tmp_path / "kept").iterdir())) == 1
@@ -339,14 +339,14 @@ def test_a_cache_without_permission(cells, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_read(on_disk, monkeypatch, tmp_path):
-    blocks = module.row_blocks
+    blocks = whole.row_blocks
 
     def disturbed(*args, **kw):
         yield from blocks(*args, **kw)
         with on_disk.open("ab") as file:
             file.write(b"more")
 
-    monkeypatch.setattr(module, "row_blocks", disturbed)
+    monkeypatch.setattr(whole, "row_blocks", disturbed)
     with pytest.raises(ValueError, match=r"pred: .*cells\.h5ad was changed while it was read"):
         contrast(on_disk, cache=tmp_path / "kept", name="pred")
     assert not list((tmp_path / "kept").iterdir())
@@ -385,7 +385,7 @@ def test_bad_values_name_the_file_and_the_place(bad, cells):
 
 
 def test_needs_tells_the_same_without_reading(on_disk, monkeypatch):
-    monkeypatch.setattr(module, "row_blocks", None)
+    monkeypatch.setattr(whole, "row_blocks", None)
     ample, little = needs(on_disk, memory="4GB"), needs(on_disk, memory="500MB")
     assert (ample.scratch, ample.genes) == (0, 24) and ample.memory <= 500e6
     assert little.memory <= 500e6

@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 
 import anndata
 import h5py
@@ -13,11 +14,10 @@ from scipy import sparse
 from scipy.stats import mannwhitneyu
 from test_contrast import assert_same
 
-from vcc_helpers import contrast as module
 from vcc_helpers import pseudobulk
-from vcc_helpers.cells import open_cells
-from vcc_helpers.contrast import contrast
-from vcc_helpers.ranksum import rank_sum
+from vcc_helpers.stream import contrast, keep, open_cells, plan, rank_sum, sums
+
+whole = import_module("vcc_helpers.stream.contrast")
 
 KEY, N_CASES = "target_gene", 36
 LAYOUTS = ("dense", "csr", "csc", "zeros", "duplicates", "unsorted", "view")
@@ -182,8 +182,8 @@ def test_any_cells_any_way(seed, tmp_path, monkeypatch):
     assert_same(contrast(there, control=control, threads=threads), expected)
 
     for name in ("LIBRARIES", "RESULT", "LEAST_BLOCK"):
-        monkeypatch.setattr(module, name, 0)
-    monkeypatch.setattr(module, "FEWEST_GENES", 8)
+        monkeypatch.setattr(plan, name, 0)
+    monkeypatch.setattr(plan, "FEWEST_GENES", 8)
     opened = open_cells(there)
     assert_same(short_of_memory(opened, control, threads), expected)
     kept = {"control": control, "cache": tmp_path / "kept"}
@@ -237,9 +237,9 @@ def csr_file(tmp_path):
 @pytest.fixture
 def kept_in_part(csr_file, tmp_path, monkeypatch):
     """Stop a run after one perturbation and the controls, each in a batch of its own."""
-    compute, seen = module._group_sums, []
-    needs = module._plan
-    monkeypatch.setattr(module, "_plan", lambda *a, **k: needs(*a, **k)._replace(batch=1))
+    compute, seen = whole._group_sums, []
+    needs = whole._plan
+    monkeypatch.setattr(whole, "_plan", lambda *a, **k: needs(*a, **k)._replace(batch=1))
 
     def stop(*args):
         if seen:
@@ -248,7 +248,7 @@ def kept_in_part(csr_file, tmp_path, monkeypatch):
         return compute(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(module, "_group_sums", stop)
+        patch.setattr(whole, "_group_sums", stop)
         contrast(csr_file, control="C", cache=tmp_path / "kept")
     parts = list((tmp_path / "kept").glob("*.parts/*"))
     assert len(parts) == 2
@@ -256,15 +256,15 @@ def kept_in_part(csr_file, tmp_path, monkeypatch):
 
 
 def test_a_run_goes_on_with_less_memory(csr_file, kept_in_part, tmp_path, monkeypatch):
-    needs = module._plan
-    monkeypatch.setattr(module, "_plan", lambda *a, **k: needs(*a, **k)._replace(genes=8))
+    needs = whole._plan
+    monkeypatch.setattr(whole, "_plan", lambda *a, **k: needs(*a, **k)._replace(genes=8))
     found = contrast(csr_file, control="C", cache=tmp_path / "kept")
     assert_same(found, contrast(csr_file, control="C"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone before it is used"])
 def test_a_run_goes_on_from_a_damaged_part(damage, csr_file, kept_in_part, tmp_path, monkeypatch):
-    read = module._read
+    read = whole._read
     if damage == "cut":
         for part in kept_in_part:
             part.write_bytes(part.read_bytes()[:-40])
@@ -275,7 +275,7 @@ def test_a_run_goes_on_from_a_damaged_part(damage, csr_file, kept_in_part, tmp_p
             part.unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(module, "_read", remove)
+    monkeypatch.setattr(whole, "_read", remove)
     found = contrast(csr_file, control="C", cache=tmp_path / "kept")
     assert_same(found, contrast(csr_file, control="C"))
 
@@ -288,7 +288,7 @@ def test_another_process_removes_the_parts(csr_file, tmp_path, monkeypatch):
         if path.parent.suffix == ".parts":
             shutil.rmtree(path.parent)
 
-    monkeypatch.setattr(module.np, "savez", disturbed)
+    monkeypatch.setattr(np, "savez", disturbed)
     found = contrast(csr_file, control="C", cache=tmp_path / "kept")
     assert_same(found, contrast(csr_file, control="C"))
 
@@ -315,7 +315,7 @@ def test_any_damage_to_a_kept_result_shows(csr_file, tmp_path):
 
 
 def test_a_file_that_changes_between_hash_and_reading(csr_file, tmp_path, monkeypatch):
-    hashed = module._content_key
+    hashed = keep._content_key
 
     def change(job):
         key = hashed(job)
@@ -323,7 +323,7 @@ def test_a_file_that_changes_between_hash_and_reading(csr_file, tmp_path, monkey
             file.write(b"more")
         return key
 
-    monkeypatch.setattr(module, "_content_key", change)
+    monkeypatch.setattr(keep, "_content_key", change)
     with pytest.raises(ValueError, match="was changed while it was read"):
         contrast(csr_file, control="C", cache=tmp_path / "kept")
     assert not list((tmp_path / "kept").iterdir())
@@ -361,15 +361,15 @@ def test_an_error_in_a_thread_ends_the_run_and_its_scratch(csr_file, tmp_path, m
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     for name in ("LIBRARIES", "RESULT", "LEAST_BLOCK"):
-        monkeypatch.setattr(module, name, 0)
-    monkeypatch.setattr(module, "FEWEST_GENES", 8)
+        monkeypatch.setattr(plan, name, 0)
+    monkeypatch.setattr(plan, "FEWEST_GENES", 8)
     seen = []
 
     def fail(*args, **kw):
         seen.append(len(list((tmp_path / "scratch").iterdir())))
         raise RuntimeError("in a thread")
 
-    monkeypatch.setattr(module, "rank_groups", fail)
+    monkeypatch.setattr(sums, "rank_groups", fail)
     with pytest.raises(RuntimeError, match="in a thread"):
         short_of_memory(csr_file, "C", 2)
     assert seen[0] == 1 and not list((tmp_path / "scratch").iterdir())

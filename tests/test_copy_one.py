@@ -1,119 +1,105 @@
-"""Each module works in another project, together with the siblings that its first lines name.
+"""Each file at the root works in another project, with the siblings that its first lines name.
 
-It is copied with these, and with no other, into an empty folder, and its doctests run there. The
-bundled cells are data, not code: their loader comes along for the doctests that need some cells.
+It is copied with these, and with nothing else, flat into an empty folder, the dots of its imports
+taken off as the book tells readers, and its examples run there.
 """
 
-import multiprocessing
-import os
+import ast
 import re
-import shutil
+import subprocess
 import sys
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 
-if sys.platform == "win32":
-    pytest.skip("processes are forked, as POSIX systems do", allow_module_level=True)
-
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "vcc_helpers"
-WHOLE = ("__init__.py", "cli.py")  # the package and its command: there is nothing to copy alone
-MODULES = sorted(path.name for path in PACKAGE.glob("*.py") if path.name not in WHOLE)
+PACKAGE = Path(__file__).resolve().parents[1] / "vcc_helpers"
+WHOLE = ("__init__.py", "__main__.py", "_lazy.py", "cli.py")  # the package and its command
+KIT = sorted(path.stem for path in PACKAGE.glob("*.py") if path.name not in WHOLE)
+FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 NEEDS = re.compile(r"^Needs:? (.*?)(?:\n\n|\"\"\")", re.DOTALL | re.MULTILINE)
-#: Gives `vcc.score` and its like, as the real package does, out of the modules that were copied.
-INIT = """
-from importlib import import_module
-from pathlib import Path
-
-from . import datasets
-
-for name in sorted(p.stem for p in Path(__file__).parent.glob("*.py") if p.stem != "__init__"):
-    for word, value in vars(import_module(f".{name}", __name__)).items():
-        if getattr(value, "__module__", None) == f"{__name__}.{name}" and word[0] != "_":
-            globals()[word] = value
+DOTS = (
+    (re.compile(r"^( *)from \. import ", re.MULTILINE), r"\1import "),
+    (re.compile(r"^( *)from \.(\w+) import ", re.MULTILINE), r"\1from \2 import "),
+)
+#: What only the folders import; AnnData itself imports some of it.
+MACHINE = {"h5py", "numba", "tqdm", "dask", "distributed", "zarr"}
+WITHOUT_ANNDATA = ("counts", "metrics", "names", "plot", "presets", "ranks", "splits")
+RUN = """
+import doctest, importlib, sys
+class Blocked:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in sys.argv[2].split(","):
+            raise ImportError(f"{name} is not there")
+sys.meta_path.insert(0, Blocked())
+sys.path.insert(0, ".")
+found = doctest.testmod(importlib.import_module(sys.argv[1]))
+print(found.failed, found.attempted)
 """
-DATASETS = "from ._bundled import load_h1_sample, load_hipsc_screen\n"
 
 
-def named(module: str) -> set[str]:
+def text_of(module):
+    return (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
+
+
+def named(module):
     """Return the siblings that a module's first lines name."""
-    text = (PACKAGE / module).read_text(encoding="utf-8")
-    found = NEEDS.search(text)
+    found = NEEDS.search(text_of(module))
     assert found, f"{module} does not say what it needs"
-    return set(re.findall(r"\b(\w+\.py)\b", found.group(1)))
+    return set(re.findall(r"\b(\w+)\.py\b", found.group(1)))
 
 
-def with_siblings(module: str) -> set[str]:
-    """Return a module and all that it needs, directly or not."""
-    found, new = set(), {module}
+def imported(module):
+    """Return what a module imports when it runs: siblings, and libraries."""
+    siblings, libraries, waiting = set(), set(), [ast.parse(text_of(module))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        if isinstance(node, ast.ImportFrom) and node.level:
+            siblings |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            libraries.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.Import):
+            libraries |= {alias.name.partition(".")[0] for alias in node.names}
+        waiting.extend(ast.iter_child_nodes(node))
+    return siblings, libraries
+
+
+def flat(module):
+    """Return a module's text with the dots of its imports taken off."""
+    text = text_of(module)
+    for pattern, plain in DOTS:
+        text = pattern.sub(plain, text)
+    return text
+
+
+@pytest.mark.parametrize("module", KIT)
+def test_a_file_works_with_the_siblings_it_names(module, tmp_path):
+    for name in (module, *named(module)):
+        (tmp_path / f"{name}.py").write_text(flat(name), encoding="utf-8")
+    blocked = {"vcc_helpers", *((MACHINE | {"anndata"}) if module in WITHOUT_ANNDATA else ())}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, module, ",".join(blocked)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        env={"PATH": "", "MPLBACKEND": "agg", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    failed, attempted = map(int, done.stdout.split()[-2:])
+    assert failed == 0, done.stdout
+    assert attempted == len(re.findall(r"^ *>>> ", text_of(module), re.MULTILINE)) > 0
+
+
+@pytest.mark.parametrize("module", KIT)
+def test_a_file_names_exactly_what_it_needs(module):
+    whole, new = set(), {module}
     while new:
-        found |= new
-        new = set().union(*(named(name) for name in new)) - found
-    return found
+        whole |= new
+        new = set().union(*(imported(name)[0] for name in new)) - whole
+    assert named(module) == whole - {module}
 
 
-def run_there(folder: str, module: str, queue) -> None:
-    """Run the doctests of a copied module, in a process that knows no other package."""
-    import doctest
-    import warnings
-
-    warnings.simplefilter("ignore")
-    sys.path.insert(0, folder)
-    os.chdir(folder)
-    import vcc_helpers
-
-    assert Path(vcc_helpers.__file__).is_relative_to(folder)
-    copied = __import__(f"vcc_helpers.{module}", fromlist=[""])
-    result = doctest.testmod(copied, verbose=False)
-    queue.put((result.failed, result.attempted))
-
-
-SERVER = multiprocessing.get_context("forkserver")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def server():
-    SERVER.set_forkserver_preload(["anndata", "scipy.stats", "sklearn.linear_model", "numba"])
-    forkserver.ensure_running()
-
-
-def copy(module: str, folder: Path) -> None:
-    """Copy a module, what it needs, and the bundled cells."""
-    package = folder / "vcc_helpers"
-    (package / "datasets").mkdir(parents=True)
-    (package / "__init__.py").write_text(INIT)
-    for name in with_siblings(module):
-        shutil.copy2(PACKAGE / name, package / name)
-    compiled = PACKAGE / "__pycache__"
-    for path in compiled.glob("kernels.*.nb?"):  # compiled code of Numba, to save a minute
-        (package / "__pycache__").mkdir(exist_ok=True)
-        shutil.copy2(path, package / "__pycache__" / path.name)
-    (package / "datasets/__init__.py").write_text(DATASETS)
-    shutil.copy2(PACKAGE / "datasets/_bundled.py", package / "datasets/_bundled.py")
-    shutil.copytree(PACKAGE / "datasets/data", package / "datasets/data")
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_a_module_works_with_the_siblings_it_names(module, tmp_path):
-    copy(module, tmp_path)
-    queue = SERVER.SimpleQueue()
-    stem = module.removesuffix(".py")
-    process = SERVER.Process(target=run_there, args=(str(tmp_path), stem, queue))
-    process.start()
-    process.join(300)
-    assert process.exitcode == 0, "see the traceback above"
-    failed, attempted = queue.get()
-    assert failed == 0
-    text = (PACKAGE / module).read_text(encoding="utf-8")
-    assert attempted == len(re.findall(r"^ *>>> ", text, re.MULTILINE))
-
-
-def test_a_module_names_no_sibling_too_many():
-    for module in MODULES:
-        text = (PACKAGE / module).read_text(encoding="utf-8")
-        assert all((PACKAGE / name).exists() for name in named(module)), module
-        used = set(re.findall(r"^ *from \.(\w+) import", text, re.MULTILINE))
-        used |= set(re.findall(r"^ *from \. import (\w+)", text, re.MULTILINE))
-        assert {f"{name}.py" for name in used} <= with_siblings(module) | {"datasets.py"}, module
+@pytest.mark.parametrize("module", KIT)
+def test_the_kit_imports_no_folder_and_no_library_of_the_machine(module):
+    siblings, libraries = imported(module)
+    assert siblings <= set(KIT) and not siblings & FOLDERS
+    assert not libraries & MACHINE and not libraries & {"vcc_helpers"}

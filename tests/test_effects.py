@@ -8,8 +8,8 @@ from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
 
 from vcc_helpers import datasets, effect_strength, effects, knockdown, lognorm, pseudobulk
-from vcc_helpers.effects import SMALL_COUNTS, lognorm_blocks
-from vcc_helpers.sorting import sort_cells
+from vcc_helpers.stream import lognorm_blocks, sort_cells
+from vcc_helpers.stream.pseudobulk import SMALL_COUNTS
 
 
 def with_scanpy(cells):
@@ -148,8 +148,10 @@ def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     counts[4, 3] = 2.0005  # still counts, by the official rule
     size = counts.sum(axis=1, keepdims=True, dtype=dtype)
     expected = np.log1p(counts / (size / np.median(size).astype(dtype)))
-    found = lognorm(anndata.AnnData(sparse.csr_matrix(counts)))
+    cells = anndata.AnnData(sparse.csr_matrix(counts))
+    ((_, found),) = lognorm_blocks(cells)
     np.testing.assert_array_equal(found.toarray(), expected)
+    np.testing.assert_array_equal(lognorm(cells).toarray(), expected)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int64"])

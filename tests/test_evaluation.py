@@ -10,10 +10,22 @@ import pytest
 from conftest import CONTROL, KEY, make_cells
 from scipy import stats
 
-from vcc_helpers import adapt, datasets, effect_strength, effects, emit, models, pseudobulk, score
+from vcc_helpers import (
+    adapt,
+    datasets,
+    effect_strength,
+    effects,
+    emit,
+    intervals,
+    models,
+    pseudobulk,
+    score,
+    scoring,
+)
 from vcc_helpers import evaluation as ev
-from vcc_helpers.models import bulk_of_effects
-from vcc_helpers.scoring import compare_pseudobulk, split_half
+from vcc_helpers.bulk import bulk_of_effects
+from vcc_helpers.evaluation import compare_pseudobulk
+from vcc_helpers.scoring import split_half
 from vcc_helpers.splits import FewShotSplit, few_shot_split, k_fold
 
 GENES = [f"G{i}" for i in range(30)]
@@ -288,8 +300,8 @@ def test_folds_ranked_together_would_hurt_a_copying_model():
     together = ev.evaluate(models.cross_predict(copying, bulk, n_splits=5), bulk)["pds"].mean()
     splits = [f for seed in range(4) for f in k_fold(features.index, seed=seed)]
     table = ev.repeated({"copy": copying}, bulk, splits)
-    alone = ev.interval(table).loc[("copy", "pds")]
-    expected = ev.interval(ev.chance(table)).loc[(ev.CHANCE, "pds"), "mean"]
+    alone = intervals.interval(table).loc[("copy", "pds")]
+    expected = intervals.interval(ev.chance(table)).loc[(intervals.CHANCE, "pds"), "mean"]
     assert alone["low"] < expected < alone["high"]
     assert together < 41 / 80
 
@@ -301,7 +313,7 @@ def test_des_is_that_of_the_scorer(days):
     cells, bulk, sources = days
     split = few_shot_split(effects(bulk).obs_names, n_support=15, seed=0)
     emitter = partial(emit.resample_and_shift, seed=3)
-    measure = ev.measure_cells(cells, emitter=emitter)
+    measure = scoring.measure_cells(cells, emitter=emitter)
     chosen = {"gain": adapt.ContextGain(sources), "none": models.no_change()}
     table = ev.repeated(chosen, bulk, [split], measure=measure)
     assert set(table["metric"]) == {"pds", "mae", "pearson", "des"}
@@ -333,7 +345,7 @@ def test_chance_is_what_guessing_gets():
     class_.predict = guess
     table = ev.repeated({"guess": class_()}, bulk, splits * 15)
     expected = ev.chance(table)
-    assert set(expected["model"]) == {ev.CHANCE}
+    assert set(expected["model"]) == {intervals.CHANCE}
     level = expected.groupby("split")["value"].unique().map(list).iloc[:3].tolist()
     assert level == [[5 / 8], [11 / 20], [31 / 60]]
     found = table[table["metric"] == "pds"].set_index(["split", "target_gene"])["value"]
@@ -346,8 +358,8 @@ def test_the_ceiling_is_half_against_half(days):
     cells, bulk, _ = days
     splits = k_fold(effects(bulk).obs_names, n_splits=2)
     table = ev.repeated({"none": models.no_change()}, bulk, splits)
-    found = ev.ceiling(table, cells, n_halvings=2, seed=4)
-    assert set(found["model"]) == {ev.CEILING}
+    found = ev.ceiling(table, scoring.halves(cells, n_halvings=2, seed=4))
+    assert set(found["model"]) == {intervals.CEILING}
     assert len(found) == len(table)
     pairs = [[pseudobulk(half) for half in split_half(cells, seed=s)] for s in (4, 5)]
     for number, fold in enumerate(splits):
@@ -362,8 +374,9 @@ def test_a_pseudobulk_tells_nearly_the_same_ceiling_as_its_cells(days):
     cells, bulk, _ = days
     splits = k_fold(effects(bulk).obs_names, n_splits=2)
     table = ev.repeated({"none": models.no_change()}, bulk, splits)
-    one, other = (ev.interval(ev.ceiling(table, source))["mean"] for source in (cells, bulk))
-    none = ev.interval(table)["mean"].droplevel("model")
+    sources = scoring.halves(cells), bulk
+    one, other = (intervals.interval(ev.ceiling(table, source))["mean"] for source in sources)
+    none = intervals.interval(table)["mean"].droplevel("model")
     one, other = one.droplevel("model"), other.droplevel("model")
     assert other["mae"] == pytest.approx(one["mae"], rel=0.05)
     assert abs(other["pds"] - one["pds"]) < 0.2 * abs(one["pds"] - none["pds"])
@@ -376,7 +389,7 @@ def test_halves_from_a_pseudobulk_differ_as_halves_of_cells_do():
     obs = pd.DataFrame({KEY: ["A"] * 60}, index=[f"c{i}" for i in range(60)])
     cells = anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=[f"G{i}" for i in range(400)]))
     cells.X[0, 0] = 5.5  # no counts
-    made = [ev._halves_of_cells(cells, seed=0, key=KEY)]
+    made = scoring.halves(cells, n_halvings=1)
     made.append(ev._halves_of_bulk(pseudobulk(cells), seed=0))
     spread = [np.std(a.X[0] - b.X[0]) for a, b in made]
     assert spread[0] == pytest.approx(np.sqrt(4 / 60), rel=0.15)
@@ -389,7 +402,7 @@ def test_a_ceiling_needs_two_cells(bulk):
     with pytest.raises(ValueError, match="have one cell only"):
         ev.ceiling(table, bulk)
     with pytest.raises(ValueError, match="one cell only"):
-        ev.ceiling(table, make_cells(n_cells=(1, 5, 5, 5, 9)))
+        scoring.halves(make_cells(n_cells=(1, 5, 5, 5, 9)))
 
 
 # --- intervals -----------------------------------------------------------------------------------
@@ -397,7 +410,7 @@ def test_a_ceiling_needs_two_cells(bulk):
 
 def test_the_interval_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=25)
-    found = ev.interval(long_table(values), n_boot=20_000).loc[("m", "mae")]
+    found = intervals.interval(long_table(values), n_boot=20_000).loc[("m", "mae")]
     expected = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=1
     ).confidence_interval
@@ -411,7 +424,7 @@ def test_the_interval_is_scipys_percentile_bootstrap():
 @pytest.mark.parametrize("level", [0.5, 0.95])
 def test_of_many_targets_the_interval_is_the_normal_one(level):
     values = np.random.default_rng(0).normal(size=1000)
-    found = ev.interval(long_table(values), level=level).loc[("m", "mae")]
+    found = intervals.interval(long_table(values), level=level).loc[("m", "mae")]
     half = stats.norm.ppf((1 + level) / 2) * values.std() / np.sqrt(1000)
     assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.1)
 
@@ -429,7 +442,7 @@ def test_intervals_hold_the_true_mean_as_often_as_they_say():
         table = simulated_table(rng)
         rows = table.assign(target_gene=table["target_gene"] + table["split"].astype(str))
         for kept, source in ((hits, table), (naive, rows)):
-            found = ev.interval(source, n_boot=300).iloc[0]
+            found = intervals.interval(source, n_boot=300).iloc[0]
             kept.append(found["low"] < 0 < found["high"])
     assert 0.88 < np.mean(hits) < 0.99
     assert np.mean(naive) < 0.7  # splits taken for so many more perturbations
@@ -437,19 +450,19 @@ def test_intervals_hold_the_true_mean_as_often_as_they_say():
 
 def test_targets_count_alike_however_often_they_were_asked():
     table = pd.concat([long_table([1.0, 3.0]), long_table([1.0], split=1)])
-    assert ev.interval(table).loc[("m", "mae"), "mean"] == 2
+    assert intervals.interval(table).loc[("m", "mae"), "mean"] == 2
 
 
 def test_a_comparison_finds_a_known_difference():
     base = np.random.default_rng(0).normal(5, 2, 30)
     table = pd.concat([long_table(base), long_table(base - 0.25, "other")])
-    found = ev.compare(table, "m").loc[("other", "mae")]
+    found = intervals.compare(table, "m").loc[("other", "mae")]
     assert found[["difference", "low", "high"]].tolist() == pytest.approx([-0.25] * 3)
     assert found["won"] == 1 and found["n_targets"] == 30
-    as_score = ev.compare(table.assign(metric="pds"), "m").loc[("other", "pds")]
+    as_score = intervals.compare(table.assign(metric="pds"), "m").loc[("other", "pds")]
     assert as_score["won"] == 0
     same = pd.concat([long_table(base), long_table(base, "other")])
-    assert ev.compare(same, "m").loc[("other", "mae"), "won"] == 0.5
+    assert intervals.compare(same, "m").loc[("other", "mae"), "won"] == 0.5
 
 
 def test_pairing_takes_off_what_models_share():
@@ -459,7 +472,7 @@ def test_pairing_takes_off_what_models_share():
         [long_table(hard + 0.2 * rng.normal(size=40)),
          long_table(hard - 0.3 + 0.2 * rng.normal(size=40), "other")]
     )  # fmt: skip
-    means, gap = ev.interval(table), ev.compare(table, "m").loc[("other", "mae")]
+    means, gap = intervals.interval(table), intervals.compare(table, "m").loc[("other", "mae")]
     assert means.loc[("m", "mae"), "low"] < means.loc[("other", "mae"), "high"]
     assert -0.5 < gap["low"] < gap["high"] < -0.1
     expected = stats.ttest_rel(*(table[table["model"] == n]["value"] for n in ("other", "m")))
@@ -470,12 +483,12 @@ def test_pairing_takes_off_what_models_share():
 def test_only_pairs_of_the_same_split_and_target_are_compared():
     first, second = long_table([1.0, 2.0, 3.0]), long_table([2.0, 4.0], "other")
     table = pd.concat([first, second, long_table([9.0], "other", split=7)])
-    found = ev.compare(table, "m").loc[("other", "mae")]
+    found = intervals.compare(table, "m").loc[("other", "mae")]
     assert found["difference"] == 1.5 and found["n_targets"] == 2
     with pytest.raises(ValueError, match="share no target of the same split"):
-        ev.compare(pd.concat([first, long_table([9.0], "other", split=7)]), "m")
+        intervals.compare(pd.concat([first, long_table([9.0], "other", split=7)]), "m")
     with pytest.raises(KeyError, match="no model 'x' to compare with; there are 'm', 'other'"):
-        ev.compare(table, "x")
+        intervals.compare(table, "x")
 
 
 def test_references_can_stand_in_the_same_table(days):
@@ -483,34 +496,34 @@ def test_references_can_stand_in_the_same_table(days):
     chosen = {"none": models.no_change(), "gain": adapt.ContextGain(sources)}
     table = ev.repeated(chosen, bulk, k_fold(effects(bulk).obs_names, n_splits=2))
     full = pd.concat([table, ev.chance(table), ev.ceiling(table, bulk, n_halvings=2)])
-    means = ev.interval(full)["mean"]
+    means = intervals.interval(full)["mean"]
     assert means[("none", "pds")] < means[("gain", "pds")]
     assert means[("chance", "pds")] < means[("gain", "pds")]
-    gap = ev.compare(full, "gain")
-    assert (ev.CHANCE, "mae") not in gap.index and (ev.CEILING, "mae") in gap.index
+    gap = intervals.compare(full, "gain")
+    assert (intervals.CHANCE, "mae") not in gap.index and (intervals.CEILING, "mae") in gap.index
 
 
 def test_curves_are_summarised_by_size(bulk):
     table = ev.learning_curve({"mean": models.mean_baseline()}, bulk, [2, 6], n_repeats=3)
     with pytest.raises(ValueError, match=r"lacks a column, perhaps one of \['n_support'\]"):
-        ev.interval(table)
+        intervals.interval(table)
     with pytest.raises(ValueError, match="perhaps one of"):
-        ev.compare(table, "mean")
-    found = ev.interval(table, by=("model", "n_support", "metric"))
+        intervals.compare(table, "mean")
+    found = intervals.interval(table, by=("model", "n_support", "metric"))
     assert found.index.names == ["model", "n_support", "metric"]
     part = table[(table["n_support"] == 2) & (table["metric"] == "mae")]
     expected = part.groupby("target_gene")["value"].mean().mean()
     assert found.loc[("mean", 2, "mae"), "mean"] == pytest.approx(expected)
     named = table.assign(model=table["model"] + ", " + table["n_support"].astype(str))
-    assert ev.compare(named, "mean, 2").index.unique("model").tolist() == ["mean, 6"]
+    assert intervals.compare(named, "mean, 2").index.unique("model").tolist() == ["mean, 6"]
 
 
 def test_what_has_no_interval():
     with pytest.raises(ValueError, match="values are NaN, of 'm mae'"):
-        ev.interval(long_table([1.0, np.nan]))
+        intervals.interval(long_table([1.0, np.nan]))
     for level in (0, 1, 95):
         with pytest.raises(ValueError, match="expected a share between 0 and 1"):
-            ev.interval(long_table([1.0, 2.0]), level=level)
+            intervals.interval(long_table([1.0, 2.0]), level=level)
 
 
 # --- strata --------------------------------------------------------------------------------------
@@ -520,16 +533,16 @@ def test_strata_are_quantiles_of_the_asked_targets(bulk):
     table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS))
     norm = effect_strength(bulk)["norm"]
     more = pd.concat([norm, pd.Series({"never asked": 1e9})])
-    found = ev.by_stratum(table, more, n_strata=3)
+    found = intervals.by_stratum(table, more, n_strata=3)
     assert found["stratum"].cat.ordered and len(found["stratum"].cat.categories) == 3
     place = found.drop_duplicates("target_gene").set_index("target_gene")["stratum"].cat.codes
     order = norm.sort_values().index
     assert place[order].tolist() == [0] * 4 + [1] * 4 + [2] * 4
     low, high = norm[order[4]], norm[order[7]]
     assert found["stratum"].cat.categories[1] == f"{low:.3g} to {high:.3g}"
-    means = ev.interval(found, by=("metric", "stratum"))
+    means = intervals.interval(found, by=("metric", "stratum"))
     assert means["n_targets"].tolist() == [4] * 9
-    whole = ev.interval(table).droplevel("model")
+    whole = intervals.interval(table).droplevel("model")
     np.testing.assert_allclose(means["mean"].groupby("metric").mean(), whole["mean"].sort_index())
     pd.testing.assert_frame_equal(found.drop(columns="stratum"), table)
 
@@ -537,11 +550,11 @@ def test_strata_are_quantiles_of_the_asked_targets(bulk):
 def test_equal_numbers_stay_together(bulk):
     table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS))
     n_cells = pd.Series([5] * 9 + [50] * 3, TARGETS)
-    found = ev.by_stratum(table, n_cells, n_strata=4)
+    found = intervals.by_stratum(table, n_cells, n_strata=4)
     sizes = found.groupby("stratum", observed=True)["target_gene"].nunique()
     assert sizes.to_dict() == {"5 to 5": 9, "50 to 50": 3}
     with pytest.raises(KeyError, match="no number for 'T0'"):
-        ev.by_stratum(table, n_cells.drop("T0"))
+        intervals.by_stratum(table, n_cells.drop("T0"))
 
 
 def test_dealt_is_the_mean_and_spread_over_all_permutations():
@@ -580,13 +593,13 @@ def test_summaries_are_laid_out_in_their_own_order():
             long_table([2.0, 2.0], model="z"),
         ]
     )
-    shown = ev.with_intervals(ev.interval(table), digits={"mae": 1})
+    shown = intervals.with_intervals(intervals.interval(table), digits={"mae": 1})
     assert shown.index.tolist() == ["z", "a"] and shown.columns.tolist() == ["pds", "mae"]
     assert shown.loc["z"].tolist() == ["1.000 [1.000, 1.000]", "2.0 [2.0, 2.0]"]
     assert shown.loc["a"].tolist() == [".500 [.500, .500]", ""]
-    gap = ev.with_intervals(ev.compare(table, "z"), digits=2)
+    gap = intervals.with_intervals(intervals.compare(table, "z"), digits=2)
     assert gap.loc["a", "pds"] == "-.50 [-.50, -.50]"
-    ten = ev.with_intervals(ev.interval(long_table([10.04, 10.04])))
+    ten = intervals.with_intervals(intervals.interval(long_table([10.04, 10.04])))
     assert ten.loc["m", "mae"] == "10.040 [10.040, 10.040]"
 
 
@@ -598,4 +611,4 @@ def test_halves_of_a_pseudobulk_keep_their_variance(bulk):
         assert (real.obs["n_cells"] == 20).all()
         return ev.evaluate(pred, real)
 
-    assert (ev.ceiling(table, bulk, measure=measure)["model"] == ev.CEILING).all()
+    assert (ev.ceiling(table, bulk, measure=measure)["model"] == intervals.CEILING).all()

@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from vcc_helpers import check, exercises
-from vcc_helpers.exercises import Exercise, Hint
+from vcc_helpers import check
+from vcc_helpers.course import exercises
+from vcc_helpers.course.exercises import Exercise, Hint
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted(Path(exercises.__file__).parent.glob("chapter_*.py"))
@@ -20,7 +21,7 @@ FOUND = {
     exercise_id: (path.stem, exercise)
     for path in CHAPTERS
     for exercise_id, exercise in import_module(
-        f"vcc_helpers.exercises.{path.stem}"
+        f"vcc_helpers.course.exercises.{path.stem}"
     ).EXERCISES.items()
 }
 HINTS = [(name, i) for name, (_, exercise) in FOUND.items() for i in range(len(exercise.hints))]

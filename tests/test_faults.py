@@ -28,7 +28,7 @@ import pytest
 from bad_cases import GENES, good_cells
 from conftest import KEY
 
-from vcc_helpers import archive
+from vcc_helpers.submission import archive
 
 if sys.platform == "win32":
     pytest.skip("signals and limits are those of POSIX systems", allow_module_level=True)
@@ -159,7 +159,7 @@ def assert_said_well(done):
     text = done.stderr.decode()
     assert "Traceback" not in text, text
     assert text.strip(), "nothing was said"
-    assert all(line.startswith("vcc: ") for line in text.splitlines()), text
+    assert all(line.startswith("vcc-helpers: ") for line in text.splitlines()), text
     return text
 
 
@@ -333,7 +333,7 @@ def test_without_home_and_temporary_folder(name, tmp_path, expected):
 
 
 def test_a_reader_that_stops_listening(tmp_path, expected):
-    """`vcc score ... | head -1` ends quietly, and the files are written."""
+    """`vcc-helpers score ... | head -1` ends quietly, and the files are written."""
     command, folder = COMMANDS["score"], tmp_path / "files"
     inputs(folder)
     words = [word.format(folder) for word in command.words]
@@ -370,16 +370,16 @@ def test_a_disk_that_is_really_full(tmp_path):
     assert list(found) == list(lines)
     for name, (status, said, left) in found.items():
         assert status == 1, (name, said)
-        assert said and all(line.startswith("vcc: ") for line in said.splitlines()), said
+        assert said and all(line.startswith("vcc-helpers: ") for line in said.splitlines()), said
         allowed = {"sort": ["s.h5ad.sorting"], "score": ["c.json"]}
         assert left in ([], allowed.get(name)), (name, left)
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_only(tmp_path):
     """Parts of living processes, of other files and of other machines stay."""
-    from vcc_helpers import files
+    from vcc_helpers.stream import write
 
-    machine, gone = files._machine(), subprocess.Popen([sys.executable, "-c", ""])
+    machine, gone = write._machine(), subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     names = {
         "orphan": f".out.{machine}-{gone.pid}-00000000.part.json",
@@ -390,6 +390,6 @@ def test_what_a_killed_process_left_is_removed_by_the_next_only(tmp_path):
     }
     for name in names.values():
         (tmp_path / name).touch()
-    files.write_whole(tmp_path / "out.json", "new")
+    write.write_whole(tmp_path / "out.json", "new")
     left = {path.name for path in tmp_path.iterdir()} - {"out.json"}
     assert left == set(names.values()) - {names["orphan"]}

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, make_cells, stored
 
-from vcc_helpers import features, lognorm
+from vcc_helpers import features, lognorm, stream
+from vcc_helpers.stream import covariance
 
 
 def frame(values, names, genes=None):
@@ -230,7 +231,7 @@ def by_hand(controls, target, *, shrinkage, residual, within=None):
 def test_control_covariance_is_its_formula(shrinkage, within):
     controls = control_cells()
     options = {"shrinkage": shrinkage, "residual": 0.1, "within": within}
-    found = features.control_covariance(controls, ["G2", "G0"], **options)
+    found = stream.control_covariance(controls, ["G2", "G0"], **options)
     assert found.index.tolist() == ["G2", "G0"]
     for target in ("G2", "G0"):
         expected = by_hand(controls, target, **options)
@@ -246,9 +247,9 @@ def test_control_covariance_streams(storage, tmp_path, monkeypatch):
         same = same[len(same) - 90 :]
     else:
         same.obs["batch"] = controls.obs["batch"].to_numpy()
-    expected = features.control_covariance(controls, ["G1", "G2"])
-    monkeypatch.setattr(features, "ROWS_AT_ONCE", 7)
-    found = features.control_covariance(same, ["G1", "G2"])
+    expected = stream.control_covariance(controls, ["G1", "G2"])
+    monkeypatch.setattr(covariance, "ROWS_AT_ONCE", 7)
+    found = stream.control_covariance(same, ["G1", "G2"])
     np.testing.assert_allclose(found, expected, atol=2e-5)
     if same.isbacked:
         same.file.close()
@@ -257,34 +258,34 @@ def test_control_covariance_streams(storage, tmp_path, monkeypatch):
 def test_control_covariance_reads_a_path_and_changes_nothing(tmp_path, snapshot):
     controls, (take, same) = control_cells(), snapshot
     before = take(controls)
-    expected = features.control_covariance(controls, ["G1"])
+    expected = stream.control_covariance(controls, ["G1"])
     same(controls, before)
     controls.write_h5ad(tmp_path / "controls.h5ad")
-    found = features.control_covariance(tmp_path / "controls.h5ad", ["G1"])
+    found = stream.control_covariance(tmp_path / "controls.h5ad", ["G1"])
     pd.testing.assert_frame_equal(found, expected)
 
 
 def test_targets_without_covariance_are_left_out_and_counted():
     controls = control_cells()
     asked = ["G0", "no gene", "G23", "G0"]  # nobody expresses G23
-    found = features.control_covariance(controls, asked)
+    found = stream.control_covariance(controls, asked)
     assert found.index.tolist() == ["G0"]
     assert features.coverage(found, asked).loc["features", "missing"] == ["no gene", "G23"]
     with pytest.raises(ValueError, match="no target is a gene that varies"):
-        features.control_covariance(controls, ["no gene"])
+        stream.control_covariance(controls, ["no gene"])
 
 
 def test_control_covariance_wants_controls_enough():
     controls = control_cells()
     with pytest.raises(ValueError, match="must hold control cells only; 9 of 99 are 'G0'"):
         cells = make_cells(n_cells=(9, 0, 0, 0, 90), shuffle=False)
-        features.control_covariance(cells, ["G0"])
+        stream.control_covariance(cells, ["G0"])
     with pytest.raises(ValueError, match="1 control cells are too few"):
-        features.control_covariance(controls[:1], ["G0"])
+        stream.control_covariance(controls[:1], ["G0"])
     with pytest.raises(ValueError, match="shrinkage=2; expected 0 to 1"):
-        features.control_covariance(controls, ["G0"], shrinkage=2)
+        stream.control_covariance(controls, ["G0"], shrinkage=2)
     with pytest.raises(KeyError, match="plate"):
-        features.control_covariance(controls, ["G0"], within="plate")
+        stream.control_covariance(controls, ["G0"], within="plate")
 
 
 # --- tables in a model's hands -------------------------------------------------------------------

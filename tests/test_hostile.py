@@ -20,7 +20,7 @@ from hypothesis.extra import numpy as arrays
 from scipy import sparse
 
 from vcc_helpers import pseudobulk
-from vcc_helpers.cells import inspect_values, open_cells, read_rows, row_blocks
+from vcc_helpers.stream import inspect_values, open_cells, read_rows, row_blocks
 
 if not sys.platform.startswith("linux"):
     pytest.skip("the bound of memory is that of Linux", allow_module_level=True)

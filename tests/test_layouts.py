@@ -16,7 +16,7 @@ from scipy import sparse
 from vcc_helpers import datasets, pseudobulk
 from vcc_helpers.datasets import _layouts
 from vcc_helpers.datasets._layouts import read_contexts, read_screen
-from vcc_helpers.naming import alone
+from vcc_helpers.names import alone
 
 CONTROL = "non-targeting"
 RENGE = Path(__file__).resolve().parents[2] / (

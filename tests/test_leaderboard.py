@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vcc_helpers import ScoreCard, leaderboard
+from vcc_helpers import ScoreCard, classroom
 
 NAMES = [f"T{i:03d}" for i in range(60)]
 
@@ -31,7 +31,7 @@ def test_places_and_ranks_by_hand():
         "quiet": card(0.1, 0.5, 0.02),
         "even": card(0.2, 0.7, 0.036),
     }
-    board = leaderboard.rank(cards, BASE)
+    board = classroom.rank(cards, BASE)
     assert board.index.tolist() == ["bold", "even", "quiet"]
     assert board["place"].tolist() == [1, 2, 3]
     want = [100 * (0.2 / 0.9 + 0.8) / 3, 100 * (0.1 / 0.9 + 0.4 + 0.1) / 3, 100 * 0.5 / 3]
@@ -43,14 +43,14 @@ def test_places_and_ranks_by_hand():
 
 def test_equal_entries_share_a_place():
     cards = {"a": card(0.2, 0.7, 0.04), "b": card(0.2, 0.7, 0.04), "c": BASE}
-    board = leaderboard.rank(cards, BASE)
+    board = classroom.rank(cards, BASE)
     assert board["place"].to_dict() == {"a": 1, "b": 1, "c": 3}
     assert board["mean rank"].to_dict() == {
         "a": (1.5 + 1.5 + 2) / 3,
         "b": (1.5 + 1.5 + 2) / 3,
         "c": 8 / 3,
     }
-    found = leaderboard.doubt(cards, BASE)
+    found = classroom.doubt(cards, BASE)
     assert found["beats next"].iloc[0] == 0.5
 
 
@@ -59,7 +59,7 @@ def test_seven_metrics_count_in_the_mean_rank_and_a_missing_value_is_worst():
     seven = {"a": card(0.2, 0.7, 0.04, **more), "b": card(0.1, 0.5, 0.04, **more)}
     base = card(0.1, 0.5, 0.04, **more)
     seven["a"].per_perturbation["lfc_spearman"] = np.nan
-    board = leaderboard.rank(seven, base)
+    board = classroom.rank(seven, base)
     assert board.loc["a", "mean rank"] == (1 + 1 + 1.5 + 1.5 + 2) / 5
     assert board.loc["a", "below baseline"] == "lfc_spearman"
 
@@ -69,7 +69,7 @@ def test_entries_that_differ_by_luck_only_are_seldom_told_apart():
     sure = 0
     for seed in range(0, 120, 2):
         cards = {f"e{s}": card(0.2, 0.7, 0.03, spread=0.1, seed=s) for s in (seed, seed + 1)}
-        found = leaderboard.doubt(cards, BASE, n_boot=400)
+        found = classroom.doubt(cards, BASE, n_boot=400)
         assert (found["low"] < found["overall"]).all() and (found["overall"] < found["high"]).all()
         sure += found["beats next"].iloc[0] > 0.975
     assert sure <= 9  # of 60; three expected
@@ -81,7 +81,7 @@ def test_a_steady_lead_is_sure_however_hard_the_perturbations_are():
     cards = {"ahead": card(0.35, 0.75, 0.03), "behind": card(0.3, 0.7, 0.03)}
     for each in cards.values():
         each.per_perturbation["pds"] += hard  # the same for all
-    found = leaderboard.doubt(cards, BASE)
+    found = classroom.doubt(cards, BASE)
     assert found.index[0] == "ahead" and found["beats next"].iloc[0] == 1
     assert found.loc["ahead", ["best place", "worst place"]].tolist() == [1, 1]
     assert found.loc["ahead", "low"] < found.loc["behind", "high"]  # the intervals overlap
@@ -89,7 +89,7 @@ def test_a_steady_lead_is_sure_however_hard_the_perturbations_are():
 
 def test_the_interval_is_a_bootstrap_of_the_overall_score():
     cards = {"a": card(0.2, 0.7, 0.03, spread=0.1, seed=4)}
-    found = leaderboard.doubt(cards, BASE, n_boot=300, seed=7)
+    found = classroom.doubt(cards, BASE, n_boot=300, seed=7)
     rng = np.random.default_rng(7)
     rows = rng.integers(len(NAMES), size=(300, len(NAMES)))
     by_hand = []
@@ -112,11 +112,11 @@ def test_the_interval_is_a_bootstrap_of_the_overall_score():
     ],
 )
 def test_what_cannot_be_ranked(cards, says):
-    for function in (leaderboard.rank, leaderboard.doubt):
+    for function in (classroom.rank, classroom.doubt):
         with pytest.raises(ValueError, match=says):
             function(cards, BASE)
     with pytest.raises(ValueError, match="level=95"):
-        leaderboard.doubt({"a": BASE}, BASE, level=95)
+        classroom.doubt({"a": BASE}, BASE, level=95)
 
 
 # --- the board as HTML ---------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def three():
 
 
 def test_the_board_shows_what_rank_and_doubt_found():
-    html = leaderboard.board(three(), BASE, title="Class of spring", n_boot=50)
+    html = classroom.board(three(), BASE, title="Class of spring", n_boot=50)
     table = Table(html)
     assert table.open == []
     assert table.rows[0][:5] == [
@@ -176,7 +176,7 @@ def test_the_board_shows_what_rank_and_doubt_found():
 
 
 def test_the_board_can_be_read_aloud_and_loads_nothing():
-    html = leaderboard.board(three(), BASE, title="Class of spring", n_boot=50)
+    html = classroom.board(three(), BASE, title="Class of spring", n_boot=50)
     tags = Table(html).tags
     assert "<caption>Class of spring</caption>" in html
     heads = [attributes.get("scope") for tag, attributes in tags if tag == "th"]
@@ -193,7 +193,7 @@ def test_the_board_can_be_read_aloud_and_loads_nothing():
 
 def test_names_and_reasons_are_text_and_never_markup():
     bad = "<script>alert(1)</script>\" onmouseover='x' & \u202eabc\nnew"
-    html = leaderboard.board(
+    html = classroom.board(
         {bad: three()["bold"]}, BASE, title=bad, not_scored={bad: bad}, n_boot=20
     )
     table = Table(html)
@@ -210,7 +210,7 @@ def test_places_that_are_not_really_different_are_marked():
         "second": card(0.3, 0.8, 0.03, spread=0.1, seed=2),
         "third": card(0.3, 0.8, 0.03, spread=0.1, seed=3),
     }
-    html = leaderboard.board(cards, BASE, n_boot=300)
+    html = classroom.board(cards, BASE, n_boot=300)
     assert re.findall(r'<tr class="(\w+)"', html) == ["sure", "open", "sure"]
     rows = Table(html).rows
     assert rows[2][0] == "2 2 to 3" and rows[2][3].startswith("open")
@@ -219,14 +219,14 @@ def test_places_that_are_not_really_different_are_marked():
 def test_equal_entries_and_a_value_that_does_not_exist():
     cards = {"a": card(0.2, 0.7, 0.04), "b": card(0.2, 0.7, 0.04)}
     cards["b"].per_perturbation["des"] = np.nan
-    rows = Table(leaderboard.board(cards, BASE, n_boot=20)).rows
+    rows = Table(classroom.board(cards, BASE, n_boot=20)).rows
     assert rows[2][5] == "none rank 2 ▼"
-    rows = Table(leaderboard.board({"a": BASE, "b": BASE}, BASE, n_boot=20)).rows
+    rows = Table(classroom.board({"a": BASE, "b": BASE}, BASE, n_boot=20)).rows
     assert [row[0] for row in rows[1:3]] == ["1 1 only", "1 1 only"]
     assert rows[1][3] == "open 50 %"
 
 
 def test_a_board_of_nobody_says_so_and_lists_why():
-    html = leaderboard.board({}, BASE, not_scored={"team": "the genes differ"})
+    html = classroom.board({}, BASE, not_scored={"team": "the genes differ"})
     assert "no entry has a score yet" in html and "<table" not in html
     assert "<li>team: not scored: the genes differ</li>" in html

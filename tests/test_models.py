@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from vcc_helpers import effects, features, knockdown, models, splits
+from vcc_helpers.bulk import bulk_of_effects
 from vcc_helpers.models import (
     BilinearRegressor,
     CentredKernelRidge,
@@ -418,7 +419,7 @@ def test_scale_resizes_what_is_added_to_the_mean(bulk, table):
 
 
 def test_predictions_do_not_fall_below_zero():
-    found = models.bulk_of_effects(
+    found = bulk_of_effects(
         np.array([[-5.0, 1.0]]), ["A"], np.ones(2), pd.DataFrame(index=["G0", "G1"])
     )
     np.testing.assert_array_equal(found.X, [[1, 1], [0, 2]])

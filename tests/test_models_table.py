@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from vcc_helpers import datasets, pseudobulk
-from vcc_helpers.evaluation import CEILING, CHANCE
+from vcc_helpers.intervals import CEILING, CHANCE
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vcc_helpers.naming import match
+from vcc_helpers.names import match
 
 
 @pytest.mark.parametrize(

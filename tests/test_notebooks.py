@@ -221,7 +221,7 @@ What you will do, learn and need. Time, memory and data: little."""
     cells = [
         new_markdown_cell(intro),
         new_code_cell(CELL, metadata={"tags": ["hide-input"]}),
-        new_code_cell("from vcc_helpers.exercises import check"),
+        new_code_cell("from vcc_helpers.course.exercises import check"),
         new_code_cell(
             "plot.line([1, 2])",
             metadata={"mystnb": {"image": {"alt": "A line that rises from one to two."}}},

@@ -15,7 +15,8 @@ from matplotlib.colors import rgb_to_hsv, to_rgb  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
 from vcc_helpers import de_table, effect_strength, effects, plot, pseudobulk  # noqa: E402
-from vcc_helpers.evaluation import Calibration, interval  # noqa: E402
+from vcc_helpers.evaluation import Calibration  # noqa: E402
+from vcc_helpers.intervals import interval  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

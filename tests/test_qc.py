@@ -7,8 +7,7 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells
 from scipy import sparse
 
-from vcc_helpers.qc import qc_table, sample_cells
-from vcc_helpers.sorting import sort_cells
+from vcc_helpers.stream import qc_table, sample_cells, sort_cells
 
 
 def test_figures_by_hand(any_storage):

@@ -7,7 +7,8 @@ from conftest import dense_of
 from scipy import sparse
 from scipy.stats import mannwhitneyu
 
-from vcc_helpers.ranksum import benjamini_hochberg, rank_sum
+from vcc_helpers.ranks import mann_whitney
+from vcc_helpers.stream import rank_sum
 
 
 def with_scipy(values, labels, control):
@@ -157,28 +158,10 @@ def test_one_side_alone_cannot_be_tested(labels):
         rank_sum(np.ones((4, 2)), pd.Index(labels), control="control")
 
 
-def by_hand(p):
-    """Benjamini and Hochberg 1995: p times m over rank, made monotone from the largest down."""
-    flat = p.ravel()
-    order = sorted(range(len(flat)), key=lambda i: flat[i])
-    result, smallest = np.empty(len(flat)), 1.0
-    for rank in range(len(flat), 0, -1):
-        smallest = min(smallest, flat[order[rank - 1]] * len(flat) / rank)
-        result[order[rank - 1]] = smallest
-    return result.reshape(p.shape)
-
-
-@pytest.mark.parametrize("shape", [(1,), (7,), (4, 30), (2, 3, 5)])
-def test_benjamini_hochberg_by_hand(shape):
-    rng = np.random.default_rng(0)
-    p = np.round(rng.random(shape) ** 3, 2)  # with ties, zeros and ones
-    p.flat[0] = 1
-    before = p.copy()
-    np.testing.assert_allclose(benjamini_hochberg(p), by_hand(p), rtol=1e-14)
-    np.testing.assert_array_equal(p, before)
-
-
-def test_the_family_is_the_whole_array():
-    p = np.array([[1e-9] * 9, [0.04] * 9])
-    assert (benjamini_hochberg(p)[1] < 0.05).all()
-    assert benjamini_hochberg(np.array([0.04, 0.9, 0.9, 0.9]))[0] > 0.05
+def test_the_plain_test_of_the_chapter_has_the_same_numbers():
+    values, labels = counts()
+    found = rank_sum(values, pd.Index(labels), control="control")
+    for row, group in enumerate(found.groups):
+        u, p = mann_whitney(values[labels == group], values[labels == "control"])
+        np.testing.assert_array_equal(found.statistic[row], u)
+        np.testing.assert_array_equal(found.p_value[row], p)

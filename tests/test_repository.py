@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from zipfile import ZipFile
 
 import fork
 import notebook_tools
@@ -304,6 +305,7 @@ def test_every_dependency_says_why_it_is_one():
     explained = entry.findall(text)
     extras = PROJECT["optional-dependencies"]
     listed = [*PROJECT["dependencies"], *(r for e in extras if e != "oracle" for r in extras[e])]
+    listed += PYPROJECT["dependency-groups"]["sphinx"]
     names = {Requirement(text).name for text in listed} - {"vcc-helpers"}
     assert set(explained) == names
 
@@ -313,18 +315,63 @@ def test_no_lock_files_with_addresses_are_committed():
     assert not names & {"uv.lock", "pylock.toml", "poetry.lock"}
 
 
-def test_the_package_carries_its_data_and_a_version():
+def test_the_package_knows_its_version():
     import vcc_helpers
 
     assert vcc_helpers.__version__ == PROJECT["version"]
-    assert PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["vcc_helpers"]
-    assert list((ROOT / "vcc_helpers" / "datasets" / "data").iterdir())
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_every_file_of_the_package(tmp_path):
+    """The bundled cells, the styles, and the mark that its types may be relied on."""
+    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
+    build = [uv, "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = {name for name in ZipFile(wheel).namelist() if name.startswith("vcc_helpers/")}
+    ours = {path.relative_to(ROOT).as_posix() for path in set_repository.text_files(ROOT)}
+    assert packed == {name for name in ours if name.startswith("vcc_helpers/")}
+    assert "vcc_helpers/py.typed" in packed
 
 
 def test_the_console_script_points_at_something():
-    module, function = PROJECT["scripts"]["vcc"].split(":")
+    module, function = PROJECT["scripts"]["vcc-helpers"].split(":")
     assert importlib.util.find_spec(module)
     assert callable(getattr(importlib.import_module(module), function))
+
+
+# --- other environments and folders in the tree --------------------------------------------------
+
+
+def make(root, *words):
+    for name in ["Makefile", "pyproject.toml", "requirements.lock"]:
+        shutil.copy2(ROOT / name, root / name)
+    words = ["make", *words, f"PYTHON={sys.executable}"]
+    subprocess.run(words, cwd=root, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make is not there")
+def test_an_environment_of_any_name_is_left_out_by_git(tmp_path):
+    programs = tmp_path / "myenv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ["python", "uv"]:  # installing takes a minute: these do nothing
+        (programs / name).write_text("#!/bin/sh\n")
+        (programs / name).chmod(0o755)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    make(tmp_path, "setup", "VENV=myenv")
+    names = {path.name for path in set_repository.text_files(tmp_path)}
+    assert names == {"Makefile", "pyproject.toml", "requirements.lock"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="make is not there")
+def test_make_clean_removes_what_was_built_and_nothing_of_others(tmp_path):
+    built = ["_build", "vcc_helpers/a/__pycache__", "notebooks/.ipynb_checkpoints"]
+    others = ["myenv/lib/__pycache__", ".venv-311/lib/__pycache__", "copy/_build"]
+    for name in [*built, *others, "benchmarks", "book", "scripts", "tests"]:
+        (tmp_path / name).mkdir(parents=True)
+    make(tmp_path, "clean")
+    assert not [name for name in built if (tmp_path / name).exists()]
+    assert [name for name in others if (tmp_path / name).exists()] == others
 
 
 # --- layout --------------------------------------------------------------------------------------

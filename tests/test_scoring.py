@@ -1,12 +1,18 @@
 """Score cards: the same whatever the storage, whole on disk, and what stands beside them."""
 
+import sys
+from pathlib import Path
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, STORAGES, dense_of, make_cells, stored
 
-from vcc_helpers import ScoreCard, lognorm, metrics, presets, pseudobulk, score, scoring
+from vcc_helpers import ScoreCard, evaluation, lognorm, metrics, presets, pseudobulk, score, scoring
+from vcc_helpers.scoring.anchors import ANCHORS
+from vcc_helpers.scoring.card import SHOWN
+from vcc_helpers.stream.write import write_whole
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +110,11 @@ def test_the_card_shows_itself(card):
 
 
 def test_a_long_card_shows_both_ends_of_its_perturbations(card):
-    n = 2 * scoring.SHOWN + 1
+    n = 2 * SHOWN + 1
     names = pd.Index([f"T{i:02}" for i in range(n)], name="target_gene")
     values = pd.DataFrame({"pds": np.linspace(0, 1, n)[::-1]}, index=names)
     html = ScoreCard("vcc2025", values, {})._repr_html_()
-    assert [name for name in names if f"<th>{name}</th>" not in html] == [f"T{scoring.SHOWN:02}"]
+    assert [name for name in names if f"<th>{name}</th>" not in html] == [f"T{SHOWN:02}"]
     assert f"from each end of {n}: per_perturbation has all" in html
 
 
@@ -139,7 +145,7 @@ def test_a_baseline_of_another_truth_is_refused(card):
 )
 def test_a_file_that_is_no_card_is_refused(text, tmp_path):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match="x.json is not a score card .* vcc score --json"):
+    with pytest.raises(ValueError, match="x.json is not a score card .* vcc-helpers score --json"):
         ScoreCard.from_json(tmp_path / "x.json")
 
 
@@ -150,7 +156,7 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch, card):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(scoring.Path, "replace", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         card.to_json(path)
     assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
@@ -165,26 +171,26 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch, card):
 )
 def test_a_place_that_cannot_be_written_is_named(name, error, words, tmp_path):
     with pytest.raises(error, match=words):
-        scoring.write_whole(tmp_path / name, "text")
+        write_whole(tmp_path / name, "text")
     assert not any(tmp_path.iterdir())
 
 
 def test_compare_pseudobulk_equals_the_card(pair, card):
     bulk = [pseudobulk(cells) for cells in pair]
-    found = scoring.compare_pseudobulk(*bulk)
+    found = evaluation.compare_pseudobulk(*bulk)
     pd.testing.assert_frame_equal(found, card.per_perturbation[["pds", "mae"]], rtol=1e-6)
     order = [4, 2, 0, 3, 1]
-    shuffled = scoring.compare_pseudobulk(bulk[0][order], bulk[1])
+    shuffled = evaluation.compare_pseudobulk(bulk[0][order], bulk[1])
     pd.testing.assert_frame_equal(shuffled, found)
 
 
 def test_compare_pseudobulk_refuses_what_does_not_match(bulk):
     with pytest.raises(KeyError, match="no row for 'G1'"):
-        scoring.compare_pseudobulk(bulk[bulk.obs_names != "G1"], bulk)
+        evaluation.compare_pseudobulk(bulk[bulk.obs_names != "G1"], bulk)
     with pytest.raises(KeyError, match="no control row"):
-        scoring.compare_pseudobulk(bulk[bulk.obs_names != CONTROL], bulk)
+        evaluation.compare_pseudobulk(bulk[bulk.obs_names != CONTROL], bulk)
     with pytest.raises(ValueError, match="same genes in the same order"):
-        scoring.compare_pseudobulk(bulk[:, ::-1], bulk)
+        evaluation.compare_pseudobulk(bulk[:, ::-1], bulk)
 
 
 def test_split_half_deals_every_cell_once(cells):
@@ -268,7 +274,7 @@ def test_a_mean_is_over_the_perturbations_that_have_a_value():
 
 def test_anchors_are_what_their_names_say(cells):
     beside = scoring.anchors(cells, n_halvings=3, seed=1)
-    expected = [name for name in scoring.ANCHORS if name != "their means, drawn"]  # 2026's
+    expected = [name for name in ANCHORS if name != "their means, drawn"]  # 2026's
     assert beside.index.tolist() == expected
     assert list(beside) == ["des", "pds", "mae"]
     truth = scoring.digest(cells)
@@ -318,7 +324,8 @@ def test_a_card_shows_and_keeps_its_anchors(pair, card, tmp_path):
 
 
 def test_anchors_that_do_not_fit_the_memory_are_left_out(cells, monkeypatch):
-    monkeypatch.setattr(scoring, "_dense_bytes", lambda cells: 5e9)
+    anchors = sys.modules["vcc_helpers.scoring.anchors"]
+    monkeypatch.setattr(anchors, "_dense_bytes", lambda cells: 5e9)
     beside = scoring.anchors(cells, n_halvings=2, memory="4GB")
     assert beside.index.tolist() == [
         "chance", "half against half", "half against half, sd", "real cells",

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import false_discovery_control
 
-from vcc_helpers import cli, datasets, leaderboard, metrics, presets, scoring
-from vcc_helpers.contrast import Question, contrast
-from vcc_helpers.ranksum import benjamini_hochberg
+from vcc_helpers import classroom, cli, datasets, metrics, presets, scoring
 from vcc_helpers.scoring import ScoreCard, score
+from vcc_helpers.scoring.anchors import ANCHORS
+from vcc_helpers.scoring.card import REPLICATE
+from vcc_helpers.stream import Question, contrast
 
 RULES = "vcc2026"
 
@@ -123,7 +125,7 @@ def test_the_family_of_a_rate_is_the_records_choice(sample):
         )
         tested = ~np.isnan(each.log2_fold_change[0])
         for row in range(len(each.p_value)):
-            alone = benjamini_hochberg(each.p_value[row, tested])
+            alone = false_discovery_control(each.p_value[row, tested])
             np.testing.assert_allclose(each.fdr[row, tested], alone, rtol=1e-6)
         assert (file.fdr != each.fdr).any()
 
@@ -166,19 +168,19 @@ def test_baseline_of_2025_is_the_official_one(sample):
 def test_a_leaderboard_of_2026(sample, halves):
     base = scoring.baseline(sample, RULES)
     cards = {"itself": score(sample, sample, RULES), "half": score(halves[0], sample, RULES)}
-    ranked = leaderboard.rank(cards, base)
+    ranked = classroom.rank(cards, base)
     assert ranked.index.tolist() == ["itself", "half"]
     assert ranked.loc["itself", "overall"] == cards["itself"].overall(base)
-    doubts = leaderboard.doubt(cards, base, n_boot=200)
+    doubts = classroom.doubt(cards, base, n_boot=200)
     assert (doubts["low"] < doubts["high"]).all()  # finite, too
-    assert "half" in leaderboard.board(cards, base, n_boot=50)
+    assert "half" in classroom.board(cards, base, n_boot=50)
 
 
 def test_the_ends_of_a_measured_scale_are_not_drawn_anew(sample):
     """An entry that is equally good everywhere has no doubt, however the baseline varies."""
     base = scoring.baseline(sample, RULES)
-    even = base.per_perturbation.assign(**base.anchors.loc[scoring.REPLICATE].to_dict())
-    found = leaderboard.doubt({"even": ScoreCard(RULES, even)}, base, n_boot=50)
+    even = base.per_perturbation.assign(**base.anchors.loc[REPLICATE].to_dict())
+    found = classroom.doubt({"even": ScoreCard(RULES, even)}, base, n_boot=50)
     np.testing.assert_allclose(found.loc["even", ["overall", "low", "high"]].astype(float), 100)
 
 
@@ -207,7 +209,7 @@ def test_the_scale_holds_each_metric_within_its_limits():
 
 def test_anchors_of_2026(sample):
     beside = scoring.anchors(sample, RULES, n_halvings=2)
-    assert beside.index.tolist() == [n for n in scoring.ANCHORS if n != "their means, resampled"]
+    assert beside.index.tolist() == [n for n in ANCHORS if n != "their means, resampled"]
     real, drawn = beside.loc["real cells"], beside.loc["their means, drawn"]
     assert real[["pds_cosine", "direction_reach", "significant_jaccard"]].eq(1).all()
     assert beside.loc["their means, replicated", "significant_jaccard"] < 0.2 < drawn.iloc[4]

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from vcc_helpers import sketches
+from vcc_helpers.course import sketches
 
 DRAWINGS = ["pseudobulk", "few_shot_split", "pds", "des", "passes"]
 

@@ -16,8 +16,8 @@ import pytest
 from conftest import KEY, STORAGES, dense_of, make_cells, stored
 from scipy import sparse
 
-from vcc_helpers import pseudobulk, sorting, storage
-from vcc_helpers.sorting import sort_cells
+from vcc_helpers import pseudobulk
+from vcc_helpers.stream import blocks, sort, sort_cells
 
 pytestmark = pytest.mark.filterwarnings("error:not carried over")
 
@@ -43,8 +43,8 @@ def assert_sorted(path, source, obs=None):
 @pytest.fixture
 def small_buckets(monkeypatch):
     """Return a function: the memory that gives many buckets and blocks even to toy cells."""
-    monkeypatch.setattr(sorting, "LEAST_ROOM", 0)
-    return lambda cells: sorting._fixed_memory(cells) + 16_000
+    monkeypatch.setattr(sort, "LEAST_ROOM", 0)
+    return lambda cells: sort._fixed_memory(cells) + 16_000
 
 
 def test_every_storage(any_storage, tmp_path):
@@ -54,7 +54,7 @@ def test_every_storage(any_storage, tmp_path):
 
 
 def test_many_buckets(any_storage, tmp_path, small_buckets):
-    plan = sorting._plan(any_storage, any_storage.obs[KEY], small_buckets(any_storage))
+    plan = sort._plan(any_storage, any_storage.obs[KEY], small_buckets(any_storage))
     assert len(plan.edges) > 3 and plan.block_rows < any_storage.n_obs
     path = sort_cells(any_storage, tmp_path / "sorted.h5ad", memory=small_buckets(any_storage))
     assert_sorted(path, make_cells(), any_storage.obs)
@@ -88,7 +88,7 @@ def job(cells, tmp_path, small_buckets):
 
 def strike(patch, name, call, blow):
     """Let `blow` come down at the given call of a function of the module."""
-    real, calls = getattr(sorting, name), []
+    real, calls = getattr(sort, name), []
 
     def struck(*args, **kw):
         calls.append(name)
@@ -96,7 +96,7 @@ def strike(patch, name, call, blow):
             blow()
         return real(*args, **kw)
 
-    patch.setattr(sorting, name, struck)
+    patch.setattr(sort, name, struck)
     return calls
 
 
@@ -168,7 +168,7 @@ def test_fault_then_rerun(phase, fault, cells, job, monkeypatch):
 def test_killed_between_naming_the_output_and_cleaning_up(cells, job, monkeypatch):
     _, path, run = job
     with monkeypatch.context() as patch:
-        patch.setattr(sorting.shutil, "rmtree", lambda folder: raising(KeyboardInterrupt())())
+        patch.setattr(sort.shutil, "rmtree", lambda folder: raising(KeyboardInterrupt())())
         with pytest.raises(KeyboardInterrupt):
             run()
     assert anndata.read_h5ad(path).shape == cells.shape
@@ -219,7 +219,7 @@ def test_other_cells_of_the_same_labels_do_not_go_on(kind, cells, job, monkeypat
         first, other = both[: cells.n_obs], both[cells.n_obs :]
     else:
         first = cells
-    memory = sorting._fixed_memory(first) + 16_000
+    memory = sort._fixed_memory(first) + 16_000
     with monkeypatch.context() as patch:
         strike(patch, "_append_block", 4, raising(KeyboardInterrupt()))
         with pytest.raises(KeyboardInterrupt):
@@ -273,7 +273,7 @@ def test_two_at_once_the_second_refuses(cells, job, monkeypatch):
 def test_too_little_disk_is_said_beforehand(job, monkeypatch):
     _, path, run = job
     usage = shutil.disk_usage(path.parent)._replace(free=1000)
-    monkeypatch.setattr(sorting.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr(sort.shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(OSError, match="sorting needs about .* GB are free") as caught:
         run()
     assert caught.value.errno == errno.ENOSPC
@@ -377,7 +377,7 @@ def test_a_sorted_file_sorted_again_is_the_same(cells, tmp_path):
 @pytest.mark.parametrize("seed", range(8))
 def test_groups_of_random_files_keep_their_rows(seed, tmp_path, small_buckets, monkeypatch):
     rng = np.random.default_rng(seed)
-    monkeypatch.setattr(sorting, "CHUNK", int(rng.integers(1, 200)))
+    monkeypatch.setattr(sort, "CHUNK", int(rng.integers(1, 200)))
     sizes = rng.integers(1, 60, 5)
     cells = make_cells(seed, n_cells=sizes, n_genes=int(rng.integers(4, 40)))
     cells.X[rng.random(cells.shape) < rng.random()] = 0
@@ -404,8 +404,8 @@ def test_plain_h5py_and_scanpy_read_it(cells, tmp_path):
 def test_memory_is_bounded_by_the_caller_not_by_the_file(kind, tmp_path, monkeypatch):
     """2.4 million places; as CSR they would take 9 MB as read and as much in order."""
     for module, name, value in (
-        (sorting, "LIBRARIES", 0), (sorting, "LEAST_ROOM", 0), (sorting, "CHUNK", 2**12),
-        (storage, "BLOCK_VALUES", 2**16),
+        (sort, "LIBRARIES", 0), (sort, "LEAST_ROOM", 0), (sort, "CHUNK", 2**12),
+        (blocks, "BLOCK_VALUES", 2**16),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     rng = np.random.default_rng(0)
@@ -414,7 +414,7 @@ def test_memory_is_bounded_by_the_caller_not_by_the_file(kind, tmp_path, monkeyp
     stored(anndata.AnnData(counts, obs=obs), kind, tmp_path).write_h5ad(tmp_path / "x.h5ad")
     del counts
     source = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
-    memory = sorting._fixed_memory(source) + 3_000_000
+    memory = sort._fixed_memory(source) + 3_000_000
     tracemalloc.start()
     sort_cells(source, tmp_path / "sorted.h5ad", memory=memory)
     peak = tracemalloc.get_traced_memory()[1]

@@ -17,8 +17,9 @@ from bad_cases import CASES, GENES, TARGETS, good_cells, good_counts, write
 from conftest import CONTROL, KEY, STORAGES, stored
 from scipy import sparse
 
-from vcc_helpers import archive, lognorm, score, submission
+from vcc_helpers import lognorm, score, submission
 from vcc_helpers.cli import main
+from vcc_helpers.submission import archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ames are not unique")
 ERRORS = (ValueError, FileNotFoundError)
@@ -65,7 +66,7 @@ def test_the_command_tells_it_a_line_a_problem(bad, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert_words(case, err)
     assert "Traceback" not in err
-    assert all(line.startswith("vcc: ") for line in err.splitlines())
+    assert all(line.startswith("vcc-helpers: ") for line in err.splitlines())
     assert bool(out) == (not case.refused)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -96,8 +97,8 @@ def test_mending_by_command_says_what_it_did(tmp_path, capsys):
     out = tmp_path / "mended.h5ad"
     assert main(["check", str(path), *arguments(options), "--fix", str(out)]) == 0
     said = capsys.readouterr().err
-    assert "vcc: mended, 'ctrl' renamed to 'non-targeting'" in said
-    assert "vcc: mended, 4 labels renamed" in said
+    assert "vcc-helpers: mended, 'ctrl' renamed to 'non-targeting'" in said
+    assert "vcc-helpers: mended, 4 labels renamed" in said
     assert anndata.read_h5ad(out).obs[KEY].astype(str).isin([*TARGETS, CONTROL]).all()
 
 
@@ -323,7 +324,7 @@ def test_prep_says_that_it_ordered_the_genes(tmp_path, capsys):
     command = ["prep", str(path), "--genes", str(options["genes"]), "-o", str(tmp_path / "o.vcc")]
     assert main(command) == 0
     out, err = capsys.readouterr()
-    assert "vcc: mended, genes put in order" in err
+    assert "vcc-helpers: mended, genes put in order" in err
     assert out.startswith(f"{tmp_path / 'o.vcc'}  ")
     assert list(inner(tmp_path / "o.vcc", tmp_path).var_names) == GENES
 

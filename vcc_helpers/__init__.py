@@ -6,32 +6,38 @@
 (5, 1000)
 """
 
-from importlib import import_module
+from typing import TYPE_CHECKING
 
-from . import (
-    archive,
-    cells,
-    classroom,
-    datasets,
-    emit,
-    exercises,
-    features,
-    leaderboard,
-    metrics,
-    presets,
-    qc,
-    ranksum,
-    scoring,
-    sorting,
-    splits,
-    submission,
-)
-from .de import DETable, de_table
-from .effects import effect_strength, effects, knockdown, lognorm, pseudobulk
-from .exercises import check
-from .qc import qc_table, sample_cells
-from .scoring import ScoreCard, score
-from .sorting import sort_cells
+from ._lazy import attach
+
+if TYPE_CHECKING:
+    from . import (
+        adapt,
+        bulk,
+        classroom,
+        counts,
+        course,
+        datasets,
+        emit,
+        evaluation,
+        features,
+        intervals,
+        metrics,
+        models,
+        names,
+        plot,
+        presets,
+        ranks,
+        scoring,
+        splits,
+        stream,
+        submission,
+    )
+    from .bulk import effect_strength, effects, knockdown
+    from .counts import lognorm
+    from .course.exercises import check
+    from .scoring import DETable, ScoreCard, de_table, score
+    from .stream import pseudobulk, qc_table, sample_cells, sort_cells
 
 __version__ = "0.1.0.dev0"
 
@@ -39,50 +45,68 @@ __all__ = [
     "DETable",
     "ScoreCard",
     "adapt",
-    "archive",
-    "cells",
+    "bulk",
     "check",
     "classroom",
+    "counts",
+    "course",
     "datasets",
     "de_table",
     "effect_strength",
     "effects",
     "emit",
     "evaluation",
-    "exercises",
-    "exploits",
     "features",
+    "intervals",
     "knockdown",
-    "leaderboard",
     "lognorm",
     "metrics",
     "models",
+    "names",
     "plot",
     "presets",
     "pseudobulk",
-    "qc",
     "qc_table",
-    "ranksum",
+    "ranks",
     "sample_cells",
     "score",
     "scoring",
-    "sketches",
     "sort_cells",
-    "sorting",
     "splits",
+    "stream",
     "submission",
 ]
 
-
-# scikit-learn and matplotlib take seconds to import, and scoring needs neither
-_LAZY = ("adapt", "evaluation", "models", "plot", "sketches")
-
-
-def __getattr__(name: str):
-    if name in _LAZY:
-        return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+# Loaded when first touched: pandas, anndata and scikit-learn take seconds.
+__getattr__, __dir__ = attach(
+    __name__,
+    modules=(
+        "adapt",
+        "bulk",
+        "classroom",
+        "counts",
+        "course",
+        "datasets",
+        "emit",
+        "evaluation",
+        "features",
+        "intervals",
+        "metrics",
+        "models",
+        "names",
+        "plot",
+        "presets",
+        "ranks",
+        "scoring",
+        "splits",
+        "stream",
+        "submission",
+    ),
+    names={
+        "bulk": ("effect_strength", "effects", "knockdown"),
+        "counts": ("lognorm",),
+        "course.exercises": ("check",),
+        "scoring": ("DETable", "ScoreCard", "de_table", "score"),
+        "stream": ("pseudobulk", "qc_table", "sample_cells", "sort_cells"),
+    },
+)

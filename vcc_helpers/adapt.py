@@ -5,14 +5,14 @@ The control alone is zero-shot, the zero end of the same curve. A strength that 
 is chosen by leave-one-out on the support set, and on nothing else.
 
 Taught in: notebooks/07_few_shot_adaptation.
-Needs: cells.py, effects.py, features.py, models.py and what these need.
+Needs: bulk.py, features.py, models.py.
 
->>> import vcc_helpers as vcc
->>> screen = vcc.datasets.load_hipsc_screen()
->>> day = {d: vcc.pseudobulk(screen[screen.obs["day"] == d]) for d in (4, 5)}
->>> model = ContextGain({"day 4": vcc.effects(day[4])}).fit(day[5][["non-targeting", "SOX2"]])
+>>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
+>>> mean = np.array([[0.1, 1.0], [0.6, 0.2], [0.7, 1.5]])
+>>> bulk = anndata.AnnData(mean, pd.DataFrame(index=rows), pd.DataFrame(index=genes))
+>>> model = ContextGain({"day 4": effects(bulk)}).fit(bulk[["SOX2", CONTROL]])
 >>> model.predict(["NANOG"]).shape
-(2, 103)
+(2, 2)
 """
 
 from __future__ import annotations
@@ -25,17 +25,9 @@ import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
-from .cells import CONTROL, some_of
-from .effects import control_row, effects
+from .bulk import CONTROL, bulk_of_effects, control_row, effects, some_of, target_index
 from .features import resolve, source_components, stack_effects
-from .models import (
-    BulkModel,
-    bulk_of_effects,
-    cross_predict,
-    gain_products,
-    shrunken_gains,
-    target_index,
-)
+from .models import BulkModel, cross_predict, gain_products, shrunken_gains
 
 
 class SourceAdapter(BulkModel):
@@ -44,10 +36,6 @@ class SourceAdapter(BulkModel):
     A subclass has ``_learn(targets, effect)``, which sees the support set, ``(n_targets,
     n_genes)``, perhaps empty, and ``_effect(targets)``, which returns ``(n_targets, n_genes)``.
     Both are only asked about targets that some source measured, or that the fallback stands for.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def fit(self, bulk: anndata.AnnData, y: None = None) -> SourceAdapter:
@@ -189,8 +177,6 @@ class ContextGain(SourceAdapter):
     that is zero-shot. A target missing from some sources is predicted from the others, their gains
     divided by the share of :math:`g^0` that is theirs. A support target that some source lacks
     teaches nothing about the gains.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def __init__(
@@ -286,8 +272,6 @@ def precision(bulk_by_context: Mapping[str, anndata.AnnData], *, control: str = 
     :math:`v_t / n_t + v_0 / n_0`. The weight of a context is 1 over the mean of that over its
     targets and genes: the weights of the most precise average, were the contexts alike. No target
     of the new context is looked at.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     weights = {}
     for name, bulk in bulk_by_context.items():
@@ -347,8 +331,6 @@ class ResidualRidge(SourceAdapter):
     chosen, the few gains of the starting point stay those of the whole support set. The
     components take a moment; where many support sets are tried, make them once and give them as
     `features`.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def __init__(
@@ -455,8 +437,6 @@ class SourceBilinear(ResidualRidge):
     The shift b and the small matrix W are learnt from the support set by the same ridge
     regression; without support both are 0. It is the model of Ahlmann-Eltze, Huber and Anders
     (Nature Methods 2025) with both sides taken from other contexts, and so with a zero-shot end.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def __init__(
@@ -538,8 +518,6 @@ class Blend(BulkModel):
 
     .. math:: \hat y = (1 - w)\, \hat y^{\text{zero-shot}} + w\, \hat y^{\text{adapted}},
               \qquad w = \frac{n}{n + n_0}
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def __init__(
@@ -645,10 +623,6 @@ def choose(
     ------
     ValueError
         There is nothing to choose from.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     if np.ndim(strength) == 0:
         return strength
@@ -681,8 +655,6 @@ def left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.n
     -----
     No refitting: with :math:`A = (K + \alpha I)^{-1}` the error of target i is
     :math:`(A Y)_i / A_{ii}`.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     if np.isinf(alpha):
         return y

@@ -1,7 +1,8 @@
-"""The ``vcc`` command: thin over the functions of the package.
+"""The ``vcc-helpers`` command: thin over the functions of the package.
+
+Only what the options need is imported here; each command imports what it runs.
 
 Taught in: notebooks/09_first_submission.
-Needs: scoring.py, sorting.py, submission.py, datasets/ and what they need.
 
 >>> main(["score", "missing.h5ad", "also_missing.h5ad"])
 1
@@ -16,9 +17,12 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from .cells import CONTROL, PERTURBATION_KEY
-from .datasets._fetch import OFFICIAL
+from . import __version__
+from .datasets._official import OFFICIAL
 from .presets import PRESETS
+
+#: As in :mod:`~vcc_helpers.bulk`, which takes a second to import.
+CONTROL, PERTURBATION_KEY = "non-targeting", "target_gene"
 
 DONE, UNACCEPTABLE, INTERRUPTED = 0, 1, 130
 MORE_MEMORY = (
@@ -27,10 +31,10 @@ MORE_MEMORY = (
 )
 
 SCORE_EXAMPLES = """examples:
-  vcc score prediction.h5ad truth.h5ad
-  vcc score prediction.h5ad truth.h5ad --json card.json --csv table.csv
-  vcc score prediction.h5ad truth.h5ad --baseline baseline.json --ceiling
-  vcc score prediction.h5ad truth.h5ad --memory 2GB --cache scored
+  vcc-helpers score prediction.h5ad truth.h5ad
+  vcc-helpers score prediction.h5ad truth.h5ad --json card.json --csv table.csv
+  vcc-helpers score prediction.h5ad truth.h5ad --baseline baseline.json --ceiling
+  vcc-helpers score prediction.h5ad truth.h5ad --memory 2GB --cache scored
 
 With --cache, the next prediction finds the truth's half done, and a run that was stopped goes on
 where it was. What is kept is known by the content of the files: it is never out of date.
@@ -40,39 +44,39 @@ vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; 
 holds a replicate's scores, too.
 """
 CHECK_EXAMPLES = """examples:
-  vcc check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
-  vcc check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
-  vcc check prediction.h5ad --preset vcc2026
+  vcc-helpers check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
+  vcc-helpers check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
+  vcc-helpers check prediction.h5ad --preset vcc2026
 
 Every problem is told at once, a line each; remarks do not keep a file from being handed in. --fix
 writes a file only if all can be mended without changing a prediction, and says what it changed.
 """
 PREP_EXAMPLES = """examples:
-  vcc prep prediction.h5ad --genes gene_names.csv -o prediction.vcc
+  vcc-helpers prep prediction.h5ad --genes gene_names.csv -o prediction.vcc
 
 The file equals that of cell-eval prep, value for value; the programs tar and zstd are not needed.
 """
 SORT_EXAMPLES = """examples:
-  vcc sort adata_Training.h5ad training_sorted.h5ad
-  vcc sort screen.h5ad sorted.h5ad --perturbation-key gene --memory 2GB
+  vcc-helpers sort adata_Training.h5ad training_sorted.h5ad
+  vcc-helpers sort screen.h5ad sorted.h5ad --perturbation-key gene --memory 2GB
 
 The sorted file holds the same cells and exactly the same counts, in the smallest integer type,
 compressed. Interrupted? The same command again goes on where it stopped.
 """
 PSEUDOBULK_EXAMPLES = """examples:
-  vcc pseudobulk training_sorted.h5ad bulk.h5ad
-  vcc pseudobulk adata_Training.h5ad by_batch.h5ad --perturbation-key batch
+  vcc-helpers pseudobulk training_sorted.h5ad bulk.h5ad
+  vcc-helpers pseudobulk adata_Training.h5ad by_batch.h5ad --perturbation-key batch
 """
 FETCH_EXAMPLES = """examples:
-  vcc fetch sample
-  vcc fetch train --folder h1
+  vcc-helpers fetch sample
+  vcc-helpers fetch train --folder h1
 
 The official files hold 15.5, 6.9 and 12.0 GB. Interrupted? The same command again goes on where
 it stopped. export VCC_DATA=h1 then turns the book's notebooks to the files in that folder.
 """
 SIMULATE_EXAMPLES = """examples:
-  vcc simulate small.h5ad
-  vcc simulate adata_Training.h5ad --size h1
+  vcc-helpers simulate small.h5ad
+  vcc-helpers simulate adata_Training.h5ad --size h1
 
 Everything in these files is SIMULATED, and the files say so.
 """
@@ -84,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments
-        Words after ``vcc``; those of the process by default.
+        Words after ``vcc-helpers``; those of the process by default.
 
     Returns
     -------
@@ -134,14 +138,15 @@ def _show_warning(message: Warning, category: type[Warning], *_, **__) -> None:
 
 def _say(text: object) -> None:
     for line in str(text).splitlines():
-        print(f"vcc: {line}", file=sys.stderr)
+        print(f"vcc-helpers: {line}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="vcc",
+        prog="vcc-helpers",
         description="Score predictions of the Virtual Cell Challenge, and handle its files.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     files = (_add_sort, _add_pseudobulk, _add_fetch, _add_simulate)
     for add in (_add_score, _add_check, _add_prep, *files):
@@ -290,11 +295,12 @@ def _positive(text: str) -> int:
 
 
 def _score(options: argparse.Namespace) -> None:
-    from . import files, scoring
+    from . import scoring
+    from .stream.write import check_writable, write_whole
 
     # first what can fail at once: it should not cost the wait for a score
     for path in filter(None, (options.json, options.csv)):
-        files.check_writable(path)
+        check_writable(path)
     baseline = scoring.ScoreCard.from_json(options.baseline) if options.baseline else None
     rules = {
         "preset": options.preset,
@@ -323,7 +329,7 @@ def _score(options: argparse.Namespace) -> None:
     if options.json:
         card.to_json(options.json)
     if options.csv:
-        files.write_whole(options.csv, card.per_perturbation.to_csv())
+        write_whole(options.csv, card.per_perturbation.to_csv())
     print("\n".join(lines))
 
 
@@ -380,7 +386,7 @@ def _say_mended(report) -> None:
 
 
 def _sort(options: argparse.Namespace) -> None:
-    from .sorting import sort_cells
+    from .stream import sort_cells
 
     path = sort_cells(
         options.source,
@@ -393,9 +399,8 @@ def _sort(options: argparse.Namespace) -> None:
 
 
 def _pseudobulk(options: argparse.Namespace) -> None:
-    from .effects import pseudobulk
-    from .files import check_writable
-    from .storage import write_cells
+    from .stream import pseudobulk, write_cells
+    from .stream.write import check_writable
 
     check_writable(options.out)
     key = options.perturbation_key
@@ -428,6 +433,3 @@ def _watched() -> bool:
 def _size(path) -> str:
     return f"{path.stat().st_size / 1e6:,.1f} MB"
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,13 @@
 """From predicted means back to cells: the challenge scores cells, models predict means.
 
 Taught in: notebooks/09_first_submission.
-Needs: cells.py, effects.py.
+Needs: bulk.py, counts.py.
 
->>> import vcc_helpers as vcc
->>> cells = vcc.datasets.load_h1_sample()
->>> controls = cells[cells.obs["target_gene"] == "non-targeting"]
->>> replicate(vcc.pseudobulk(cells), controls=controls, n_cells=3).shape
-(115, 1000)
+>>> genes = pd.DataFrame(index=["SOX2", "NANOG"])
+>>> controls = anndata.AnnData(np.array([[3.0, 1.0], [2.0, 2.0]]), var=genes)
+>>> pred = anndata.AnnData(np.array([[0.1, 1.0]]), pd.DataFrame(index=["SOX2"]), genes)
+>>> replicate(pred, controls=controls, n_cells=3).shape
+(5, 2)
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from scipy import sparse
 from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import brentq
 
-from .cells import CONTROL, PERTURBATION_KEY, inspect_values, row_blocks, some_of
-from .effects import control_row, lognorm, stack_blocks
+from .bulk import CONTROL, PERTURBATION_KEY, control_row, some_of
+from .counts import lognorm, rows_of, scale_of, stack_blocks
 
 #: Dispersions outside this range are moved to its ends.
 DISPERSION_RANGE = (1e-4, 10.0)
@@ -77,8 +77,6 @@ def replicate(
     -----
     The means are exact, and no cell differs from another: the rank-sum test then calls far more
     genes significant than real cells give, since a mean rarely is the controls' median.
-
-    Taught in: notebooks/09_first_submission.
     """
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)
@@ -140,8 +138,6 @@ def resample_and_shift(
     ones. Values cannot be negative: what the shift pushes below 0 is set to 0, so the mean of
     a gene that goes down, and is 0 in many cells, falls less than predicted. Up-shifted zeros
     are all equal.
-
-    Taught in: notebooks/09_first_submission.
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)
@@ -224,13 +220,11 @@ def negative_binomial(
 
     Genes are drawn independently of each other: real cells differ in states, which move many
     genes at once, and these do not.
-
-    Taught in: notebooks/09_first_submission.
     """
     rng = np.random.default_rng(seed)
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     library = _library_sizes(controls)
-    tail = stack_blocks(list(row_blocks(controls)))
+    tail = rows_of(controls)
     given = nb_dispersion(controls) if dispersion is None else dispersion
     filled = library[library > 0]
     scale = float(np.median(filled)) if target_sum is None else float(target_sum)
@@ -259,7 +253,7 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     ----------
     cells
         Raw counts of one group of cells, such as the controls, ``(n_cells, n_genes)``; two at
-        least. Read in blocks.
+        least.
 
     Returns
     -------
@@ -284,15 +278,14 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     Under Poisson counts the estimate without k has variance :math:`2 / \sum_c \mu_{cg}^2`. So a
     gene with few counts says little, and takes the median :math:`\phi_0` of genes with
     :math:`\sum_c \mu_{cg}^2 > k = 10`.
-
-    Taught in: notebooks/09_first_submission.
     """
     library, n, k = _library_sizes(cells), cells.n_obs, 10.0
     if n < 2:
         raise ValueError("a dispersion needs two cells at least, got 1")
     total, square, by_depth = np.zeros((3, cells.n_vars))
-    for start, block in row_blocks(cells):
-        block = sparse.csr_matrix(block, dtype=np.float64)
+    values, step = rows_of(cells), max(1, BLOCK_VALUES // cells.n_vars)
+    for start in range(0, n, step):
+        block = sparse.csr_matrix(values[start : start + step], dtype=np.float64)
         total += np.asarray(block.sum(axis=0)).ravel()
         square += np.asarray(block.multiply(block).sum(axis=0)).ravel()
         by_depth += block.T @ library[start : start + block.shape[0]]
@@ -331,8 +324,6 @@ def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) ->
               \mathrm{E}\, e^{-tx/d} = \bigl(1 + \phi\, r d\, (1 - e^{-t/d})\bigr)^{-1/\phi}
 
     The integral is summed over equal steps of log t.
-
-    Taught in: notebooks/09_first_submission.
     """
     rate, phi = np.broadcast_arrays(np.asarray(rate, float), np.asarray(dispersion, float))
     u = np.linspace(-32, 4, 145)
@@ -391,7 +382,7 @@ class _RateSolver:
 
 
 def _library_sizes(cells: anndata.AnnData) -> np.ndarray:
-    found = inspect_values(cells, name="controls")
+    found = scale_of(cells, name="controls")
     if found.scale != "counts":
         raise ValueError(
             "controls hold log-normalised or other fractional values; counts are drawn from "

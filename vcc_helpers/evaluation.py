@@ -3,22 +3,19 @@
 One long table holds every value: a row for each model, split, target and metric. Reference rows
 (chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it.
 
-Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
-Needs: cells.py, effects.py, emit.py, metrics.py, scoring.py, splits.py and what these need; for
-the example models.py.
+Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation,
+notebooks/08_metrics_by_hand and notebooks/13_choose_and_compare_models.
+Needs: bulk.py, intervals.py, metrics.py, splits.py.
 
->>> import vcc_helpers as vcc
->>> screen = vcc.datasets.load_hipsc_screen()
->>> bulk = vcc.pseudobulk(screen[screen.obs["day"] == 5])
->>> models = {"no change": vcc.models.no_change(), "mean": vcc.models.mean_baseline()}
->>> table = repeated(models, bulk, vcc.splits.k_fold(bulk.obs_names.drop("non-targeting")))
->>> compare(table, "no change").round(3).loc[("mean", "mae"), ["difference", "n_targets"]].tolist()
-[-0.001, 23.0]
+>>> mean = np.array([[0.1, 1.0], [0.7, 1.5]])
+>>> names = pd.DataFrame(index=["SOX2", CONTROL]), pd.DataFrame(index=["SOX2", "NANOG"])
+>>> real = anndata.AnnData(mean, *names)
+>>> evaluate(real, real).round(3).loc["SOX2"].to_dict()
+{'pds': 1.0, 'mae': 0.0, 'pearson': 1.0}
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import NamedTuple
@@ -26,20 +23,19 @@ from typing import NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
-from sklearn.base import clone
-from tqdm import tqdm
 
-from . import emit, metrics
-from .cells import CONTROL, PERTURBATION_KEY, inspect_values, labels_of, some_of
-from .effects import Scaling, effects, pseudobulk
-from .scoring import compare as compare_digests
-from .scoring import compare_pseudobulk, digest, split_half
+from . import metrics
+from .bulk import CONTROL, Pair, effects, paired, some_of
+from .intervals import CEILING, CHANCE
 from .splits import FewShotSplit, nested_splits
 
-#: Names of the reference rows.
-CHANCE, CEILING = "chance", "split-half ceiling"
-
 Measure = Callable[[anndata.AnnData, anndata.AnnData], pd.DataFrame]
+#: Metrics that need no cells.
+OF_MEANS: Mapping[str, Callable[[Pair], np.ndarray]] = {
+    "pds": lambda p: metrics.pds(p.pred_effect, p.real_effect, p.own_gene),
+    "mae": lambda p: metrics.mae(p.pred_mean, p.real_mean),
+    "pearson_delta": lambda p: metrics.pearson_delta(p.pred_effect, p.real_effect),
+}
 
 
 def evaluate(
@@ -59,7 +55,7 @@ def evaluate(
     -------
     DataFrame
         Index target_gene, sorted; columns pds and mae, as of
-        :func:`~vcc_helpers.scoring.compare_pseudobulk`, and pearson: the correlation over genes
+        :func:`~vcc_helpers.evaluation.compare_pseudobulk`, and pearson: the correlation over genes
         of the predicted effect with the real one, -1 to 1, best 1, higher is better.
 
     Raises
@@ -75,8 +71,6 @@ def evaluate(
     means over perturbations stay comparable. Chance is no 0 for pearson:
     what all perturbations share is enough to be above it. The target's own gene counts, and its
     knock-down alone lifts the correlation of a weak effect.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     table = compare_pseudobulk(pred, real, ("pds", "mae", "pearson_delta"), control=control)
     return table.rename(columns={"pearson_delta": "pearson"}).fillna({"pearson": 0.0})
@@ -85,61 +79,6 @@ def evaluate(
 def _effect_rows(bulk: anndata.AnnData, names: pd.Index, control: str) -> np.ndarray:
     delta = effects(bulk, control=control)
     return np.asarray(delta.X, dtype=np.float64)[delta.obs_names.get_indexer(names)]
-
-
-def measure_cells(
-    cells: anndata.AnnData,
-    *,
-    emitter: Callable[..., anndata.AnnData] = emit.negative_binomial,
-    perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
-) -> Measure:
-    """Return a measure that turns predictions into cells too, so that there is a DES.
-
-    Parameters
-    ----------
-    cells
-        The real cells, counts, ``(n_cells, n_genes)``: every target that will be asked about,
-        and controls. They must have the genes of the predictions.
-    emitter
-        A function of :mod:`vcc_helpers.emit`; it makes as many cells as there are real ones,
-        from the real controls. Set its seed with :func:`functools.partial`.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells.
-
-    Returns
-    -------
-    callable
-        To be given to :func:`repeated` as `measure`: what :func:`evaluate` returns, and a column
-        des, scored by the rules of vcc2025.
-
-    Notes
-    -----
-    Far slower than :func:`evaluate`: it tests every gene of every perturbation.
-
-    Taught in: notebooks/09_first_submission.
-    """
-    labels = labels_of(cells, perturbation_key)
-    kw = {"perturbation_key": perturbation_key, "control": control}
-    controls = cells[labels == control].copy()
-    scale = Scaling.of(inspect_values(cells)).target_sum
-
-    @cache
-    def truth(names: tuple[str, ...]):
-        return digest(cells[labels.isin([control, *names])].copy(), **kw)
-
-    def measure(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
-        names = tuple(real.obs_names[real.obs_names != control])
-        known = truth(names)
-        asked = pred[[control, *names]]
-        sizes = known.bulk.obs["n_cells"].drop(control)
-        made = emitter(asked, controls=controls, n_cells=sizes, target_sum=scale, **kw)
-        des = compare_digests(digest(made, **kw), known, control=control)["des"]
-        return evaluate(pred, real, control=control).assign(des=des)
-
-    return measure
 
 
 def repeated(
@@ -151,7 +90,6 @@ def repeated(
     measure: Measure | None = None,
     least: Mapping[str, int] | None = None,
     control: str = CONTROL,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Fit each model to the support set of each split, and score it on the query set.
 
@@ -175,8 +113,6 @@ def repeated(
         smaller ones. Models that are not named are fitted to all, the control alone included.
     control
         Name of the control's row.
-    progress
-        Show a progress bar over splits.
 
     Returns
     -------
@@ -197,13 +133,11 @@ def repeated(
     contest ranks unseen targets. Were the folds ranked together, a prediction would meet the very
     effects it learnt from: one copied from a neighbour lies at distance 0 from it, and can never
     be nearest to its own truth.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     truth = bulk if truth is None else truth
     measure = partial(evaluate, control=control) if measure is None else measure
     tables = []
-    for number, split in enumerate(tqdm(list(splits), unit=" splits", disable=not progress)):
+    for number, split in enumerate(splits):
         _check_split(split, bulk, truth, control)
         real = _rows_of(truth, [control, *split.query])
         for name, model in models.items():
@@ -218,6 +152,8 @@ def repeated(
 
 
 def _fit_predict(name: str, model, support: anndata.AnnData, split: FewShotSplit):
+    from sklearn.base import clone  # a second, which who only measures need not wait
+
     fresh = clone(model, safe=False)
     try:
         fresh.fit(support)
@@ -277,13 +213,12 @@ def learning_curve(
     measure: Measure | None = None,
     least: Mapping[str, int] | None = None,
     control: str = CONTROL,
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Measure each model with support sets that grow, several times over.
 
     Parameters
     ----------
-    models, measure, least, control, progress
+    models, measure, least, control
         As for :func:`repeated`.
     bulk
         Pseudobulk to draw support targets from, ``(n_groups, n_genes)``, control included.
@@ -302,15 +237,11 @@ def learning_curve(
     DataFrame
         As of :func:`repeated`; split is the number of the draw. Within a draw the query set is
         one, and smaller support sets lie in larger ones: only the size changes.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     targets = bulk.obs_names[bulk.obs_names != control]
     query = None if truth is None else truth.obs_names[truth.obs_names != control]
     tables = []
-    for number in tqdm(range(n_repeats), unit=" draws", disable=not progress):
+    for number in range(n_repeats):
         splits = nested_splits(targets, sizes, query=query, seed=seed + number)
         kw = {"truth": truth, "measure": measure, "least": least, "control": control}
         tables.append(repeated(models, bulk, splits, **kw).assign(split=number))
@@ -330,10 +261,6 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         Rows for `table`'s splits and targets, model "chance", metric pds:
         :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -388,8 +315,6 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTRO
     :math:`a_{ij}`, and the variance of :math:`\tfrac1n \sum_i a_{i\pi(i)}` is
     :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of Mathematical
     Statistics 22:558, 1951.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     names = pd.Index(sorted(real.obs_names[real.obs_names != control]))
     if len(names) < 2:
@@ -407,12 +332,11 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTRO
 
 def ceiling(
     table: pd.DataFrame,
-    source: anndata.AnnData,
+    source: anndata.AnnData | Sequence[tuple[anndata.AnnData, anndata.AnnData]],
     *,
     n_halvings: int = 5,
     seed: int = 0,
     measure: Measure | None = None,
-    perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
 ) -> pd.DataFrame:
     r"""Return reference rows: one half of the real cells as a prediction of the other half.
@@ -422,19 +346,17 @@ def ceiling(
     table
         From :func:`repeated` or :func:`learning_curve`: which targets were asked together.
     source
-        The real cells, ``(n_cells, n_genes)``; or, where they are not at hand, their pseudobulk
-        with ``layers["variance"]`` and ``obs["n_cells"]``, ``(n_groups, n_genes)``.
-    n_halvings
-        How many times the cells are dealt; the values are averaged.
-    seed
-        Seed of the deal.
+        Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
+        the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
+        ``obs["n_cells"]``, ``(n_groups, n_genes)``.
+    n_halvings, seed
+        How many times a pseudobulk is split at random, and the seed of the first; the values are
+        averaged.
     measure
         As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
         DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
     control
-        Label of control cells.
+        Name of the control's row.
 
     Returns
     -------
@@ -455,13 +377,11 @@ def ceiling(
     From a pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`,
     which is how far the halves of n cells fall apart, each gene by itself. Noise that genes share
     (a cell's state, its depth) is left out.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     measure = partial(evaluate, control=control) if measure is None else measure
-    is_bulk = "variance" in source.layers and "n_cells" in source.obs
-    halve = _halves_of_bulk if is_bulk else partial(_halves_of_cells, key=perturbation_key)
-    pairs = [halve(source, seed=seed + number) for number in range(n_halvings)]
+    pairs = source
+    if isinstance(source, anndata.AnnData):
+        pairs = [_halves_of_bulk(source, seed=seed + number) for number in range(n_halvings)]
 
     @cache
     def mean_scores(names: tuple[str, ...]) -> pd.DataFrame:
@@ -477,12 +397,12 @@ def ceiling(
     return _long(tables)
 
 
-def _halves_of_cells(cells: anndata.AnnData, *, seed: int, key: str) -> list[anndata.AnnData]:
-    halves = split_half(cells, seed=seed, perturbation_key=key)
-    return [pseudobulk(half, perturbation_key=key) for half in halves]
-
-
 def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData]:
+    if "variance" not in bulk.layers or "n_cells" not in bulk.obs:
+        raise ValueError(
+            "no layers['variance'] or no obs['n_cells']; give a pseudobulk with both, or, of "
+            "cells, the pairs that scoring.halves(cells) returns"
+        )
     lonely = bulk.obs_names[bulk.obs["n_cells"] < 2]
     if len(lonely):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
@@ -499,238 +419,6 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
         )
         for sign in (1, -1)
     ]
-
-
-def interval(
-    table: pd.DataFrame,
-    *,
-    by: Sequence[str] = ("model", "metric"),
-    level: float = 0.95,
-    n_boot: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Return means over perturbations, with bootstrap confidence intervals.
-
-    Parameters
-    ----------
-    table
-        From :func:`repeated` or :func:`learning_curve`, reference rows added where wanted.
-    by
-        Columns to group by; for a learning curve with ``"n_support"`` among them.
-    level
-        Share of repetitions of the experiment, with other targets, in which such an interval
-        should hold the mean.
-    n_boot
-        Number of bootstrap samples.
-    seed
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    DataFrame
-        Index: `by`, in the order of `table`; columns mean, low, high, n_targets.
-
-    Raises
-    ------
-    ValueError
-        A value is NaN, or there are several for one split and target.
-
-    Notes
-    -----
-    The percentile bootstrap over targets. A target's values from several splits are averaged
-    first: they are repeated measurements of one perturbation, and no amount of splits makes more
-    perturbations of it. (Taking them for independent gives intervals that are too short.)
-
-    The interval speaks of *which targets were asked*. It does not hold the luck of the support
-    set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
-    targets, depend a little on each other. With fewer than about twenty targets take it as a
-    lower bound of the doubt.
-
-    Taught in: notebooks/04_mean_baseline.
-    """
-    by = list(by)
-    _check_values(table, by)
-    rows = {}
-    for key, part in table.groupby(by, sort=False, observed=True):
-        values = part.groupby("target_gene")["value"].mean().to_numpy()
-        rows[key] = [values.mean(), *_bootstrap(values, level, n_boot, seed), len(values)]
-    return _summary(rows, by, ["mean", "low", "high", "n_targets"])
-
-
-def _bootstrap(values: np.ndarray, level: float, n_boot: int, seed: int) -> np.ndarray:
-    """Return the ends of the mean's interval; equal numbers of values get equal draws."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level}; expected a share between 0 and 1, such as 0.95")
-    drawn = np.random.default_rng(seed).integers(len(values), size=(n_boot, len(values)))
-    return np.quantile(values[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-
-
-def _summary(rows: Mapping[tuple, list], by: list[str], columns: list[str]) -> pd.DataFrame:
-    index = pd.MultiIndex.from_tuples(list(rows), names=by)
-    found = pd.DataFrame(list(rows.values()), index=index, columns=columns)
-    return found.astype({"n_targets": int})
-
-
-def _check_values(table: pd.DataFrame, by: list[str]) -> None:
-    if table["value"].isna().any():
-        bad = table[table["value"].isna()]
-        raise ValueError(
-            f"values are NaN, of {some_of((bad['model'] + ' ' + bad['metric']).unique())}"
-        )
-    keys = [*by, "split", "target_gene"]
-    if table.duplicated(keys).any():
-        more = [c for c in table.columns if c not in [*keys, "value"]]
-        raise ValueError(
-            f"several values for one split and target; by={by} lacks a column, perhaps one of "
-            f"{more}"
-        )
-
-
-def compare(
-    table: pd.DataFrame,
-    reference: str,
-    *,
-    by: Sequence[str] = ("model", "metric"),
-    level: float = 0.95,
-    n_boot: int = 2000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Compare every model with one of them, on the same targets of the same splits.
-
-    Parameters
-    ----------
-    table
-        From :func:`repeated` or :func:`learning_curve`.
-    reference
-        Name of the model to compare with.
-    by, level, n_boot, seed
-        As for :func:`interval`; `by` with ``"model"`` among them.
-
-    Returns
-    -------
-    DataFrame
-        Index: `by`, without the reference; columns difference (mean of the model's value minus
-        the reference's), low, high (its bootstrap interval), won (share of targets on which the
-        model is better; a tie counts half) and n_targets.
-
-    Raises
-    ------
-    KeyError
-        There is no model of that name.
-    ValueError
-        A model shares no target and split with the reference, a value is NaN, or there are
-        several for one split and target.
-
-    Notes
-    -----
-    Two models fail on the same hard targets. Taking differences target by target removes what
-    they share, so a difference can be sure although the intervals of the two means overlap.
-
-    To compare support sizes of one learning curve, make the size part of the name:
-    ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
-
-    Taught in: notebooks/04_mean_baseline.
-    """
-    by = list(by)
-    if reference not in set(table["model"]):
-        names = some_of(table["model"].unique())
-        raise KeyError(f"no model {reference!r} to compare with; there are {names}")
-    _check_values(table, by)
-    keys = [*(name for name in by if name != "model"), "split", "target_gene"]
-    base = table[table["model"] == reference].set_index(keys)["value"]
-    rows = {}
-    others = table[table["model"] != reference]
-    for key, part in others.groupby(by, sort=False, observed=True):
-        gap = (part.set_index(keys)["value"] - base).dropna()
-        metric = part["metric"].iloc[0]
-        if gap.empty and metric in set(table.loc[table["model"] == reference, "metric"]):
-            raise ValueError(f"{key} and {reference!r} share no target of the same split")
-        if not gap.empty:
-            values = gap.groupby("target_gene").mean().to_numpy()
-            ends = _bootstrap(values, level, n_boot, seed)
-            rows[key] = [values.mean(), *ends, _won(values, metric), len(values)]
-    return _summary(rows, by, ["difference", "low", "high", "won", "n_targets"])
-
-
-def _won(gap: np.ndarray, metric: str) -> float:
-    better = -gap if metrics.BEST.get(metric, 1.0) == 0 else gap
-    return float(((better > 0) + 0.5 * (better == 0)).mean())
-
-
-def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3) -> pd.DataFrame:
-    """Lay a summary out for reading: models down, metrics across, each with its interval.
-
-    Parameters
-    ----------
-    summary
-        From :func:`interval` or :func:`compare`, with ``"metric"`` in its index.
-    digits
-        Digits after the point; or a number for each metric, and 3 for those that are not named.
-
-    Returns
-    -------
-    DataFrame
-        Index: what is left of the summary's, in its order; a column a metric; text such as
-        ``".577 [.517, .632]"``, without a 0 before the point so that four fit beside each other,
-        with a sign where it is a difference, and nothing where a model lacks the metric.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
-    sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
-    texts = []
-    names = summary.index.get_level_values("metric")
-    for metric, row in zip(names, summary.itertuples(), strict=True):
-        places = digits if isinstance(digits, int) else digits.get(metric, 3)
-        numbers = (f"{x:{sign}.{places}f}" for x in (getattr(row, value), row.low, row.high))
-        texts.append(re.sub(r"\b0\.", ".", "{} [{}, {}]".format(*numbers)))
-    rows = summary.index.droplevel("metric").unique()
-    wide = pd.Series(texts, index=summary.index).unstack("metric")
-    return wide.loc[rows, names.unique()].fillna("")
-
-
-def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.DataFrame:
-    """Group the targets by a property, such as the strength of their effect.
-
-    Parameters
-    ----------
-    table
-        From :func:`repeated` or :func:`learning_curve`.
-    of
-        A number for each target, index target_gene: ``effect_strength(bulk)["norm"]``, or
-        ``["n_cells"]``.
-    n_strata
-        How many groups of about equal size (quantiles); fewer where many numbers are equal.
-
-    Returns
-    -------
-    DataFrame
-        A copy of `table` with a column stratum, an ordered category named by the least and the
-        largest number in it. Give ``by=("model", "metric", "stratum")`` to :func:`interval` or
-        :func:`compare`.
-
-    Raises
-    ------
-    KeyError
-        A target has no number.
-
-    Notes
-    -----
-    The values stay as they are: PDS still ranks among all targets of the split.
-
-    Taught in: notebooks/13_choose_and_compare_models.
-    """
-    targets = pd.Index(sorted(table["target_gene"].unique()))
-    if len(missing := targets.difference(of.dropna().index)):
-        raise KeyError(f"`of` has no number for {some_of(missing)}")
-    numbers = of[targets].astype(float)
-    code = pd.qcut(numbers, n_strata, labels=False, duplicates="drop")
-    ends = numbers.groupby(code).agg(["min", "max"])
-    names = [f"{low:.3g} to {high:.3g}" for low, high in ends.itertuples(index=False)]
-    place = table["target_gene"].map(code.map(dict(zip(ends.index, range(len(ends)), strict=True))))
-    stratum = pd.Categorical.from_codes(place.to_numpy(), names, ordered=True)
-    return table.assign(stratum=stratum)
 
 
 class Calibration(NamedTuple):
@@ -781,11 +469,9 @@ def calibration(
     perturbations together. It asks for the right direction too: a prediction of the right size
     and a wrong direction has ratio 1 and slope 0. Noise lengthens real effects, so a noise-free
     truth has a ratio below 1 (see ``norm_denoised`` of
-    :func:`~vcc_helpers.effects.effect_strength`), yet slope 1.
+    :func:`~vcc_helpers.bulk.effect_strength`), yet slope 1.
 
     PDS rewards exaggeration and MAE timidity: look here before believing either.
-
-    Taught in: notebooks/13_choose_and_compare_models.
     """
     names = pd.Index(sorted(real.obs_names[real.obs_names != control]), name="target_gene")
     if len(missing := names.difference(pred.obs_names)):
@@ -800,3 +486,39 @@ def calibration(
         table["slope"] = together / square
         slope = float(together.sum() / square.sum())
     return Calibration(slope, table)
+
+
+def compare_pseudobulk(
+    pred: anndata.AnnData,
+    real: anndata.AnnData,
+    names: Iterable[str] = ("pds", "mae"),
+    *,
+    control: str = CONTROL,
+) -> pd.DataFrame:
+    """Compute metrics that need no cells.
+
+    Parameters
+    ----------
+    pred, real
+        Pseudobulk with a control row each, ``(n_groups, n_genes)``, mean lognorm, over the same
+        genes; perturbations of `real` that `pred` lacks are an error, others are ignored.
+    names
+        Which: pds, mae, pearson_delta.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene, sorted; columns `names`.
+
+    Raises
+    ------
+    KeyError
+        A control row or a perturbation is missing.
+    ValueError
+        The genes differ.
+    """
+    pair = paired(pred, real, control=control)
+    columns = {name: OF_MEANS[name](pair) for name in names}
+    return pd.DataFrame(columns, index=pair.names, dtype=np.float64)

@@ -3,8 +3,9 @@
 A feature table has one row a target. A model can only predict targets that have a row, so each
 table can say which of the asked targets it covers. A target without a row is missing, never zero.
 
-Taught in: notebooks/05_linear_baseline and notebooks/06_knn_baseline.
-Needs: cells.py, effects.py, kernels.py, storage.py.
+Taught in: notebooks/03_quality_and_knockdown, notebooks/05_linear_baseline,
+notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
+Needs: bulk.py.
 
 >>> import anndata, numpy, pandas
 >>> obs, var = pandas.DataFrame(index=["SOX2"]), pandas.DataFrame(index=["G1", "G2"])
@@ -22,15 +23,11 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from .cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, some_of
-from .effects import control_row, lognorm_blocks
+from .bulk import CONTROL, control_row, silenced, some_of
 
 #: Share of its expression that a silenced gene keeps, the median of the H1 training targets.
 RESIDUAL = 0.05
-#: Cells whose dense values are multiplied at once.
-ROWS_AT_ONCE = 1024
 
 
 def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
@@ -52,10 +49,6 @@ def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.Data
     ------
     ValueError
         No context was given, or no target was measured in all of them.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -84,10 +77,6 @@ def stack_effects(
     tuple of ndarray
         Effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not measure
         the target; and which it did measure, ``(n_contexts, n_targets)``.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     rows = [delta.obs_names.get_indexer(targets) for delta in effects_by_context.values()]
     stack = np.zeros((len(rows), len(targets), next(iter(effects_by_context.values())).n_vars))
@@ -115,10 +104,6 @@ def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFra
     ------
     ValueError
         No context was given, or their genes differ.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     genes, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -154,8 +139,6 @@ def source_components(
     Targets are the observations of this principal component analysis; each is described by its
     effects in all contexts side by side. Where a context did not measure a target, the mean of
     those that did stands in.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     _, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -207,10 +190,6 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     ValueError
         The file is of another kind or holds no such pair; a gene has more than one row; or a
         value is no finite number.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
@@ -278,172 +257,12 @@ def own_expression(
         `bulk` has no control row.
     ValueError
         `residual` is negative or above 1.
-
-    Notes
-    -----
-    Taught in: notebooks/03_quality_and_knockdown.
     """
     mean = np.asarray(control_row(bulk, control), dtype=np.float64)
     table = pd.DataFrame(
         {"expression": mean, "knockdown": silenced(mean, residual) - mean}, index=bulk.var_names
     )
     return table[mean > 0].rename_axis(index="target_gene")
-
-
-def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
-    """Return the mean lognorm values that genes have when only a share of them is left.
-
-    Parameters
-    ----------
-    mean
-        Mean lognorm in the control, any shape.
-    residual
-        Share of the expression that is left, 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        `residual` is negative or above 1.
-
-    Notes
-    -----
-    Taught in: notebooks/03_quality_and_knockdown.
-    """
-    if not 0 <= residual <= 1:
-        raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")
-    return np.log1p(residual * np.expm1(mean))
-
-
-def control_covariance(
-    controls: anndata.AnnData | str | Path,
-    targets: Iterable[str],
-    *,
-    within: str | None = None,
-    shrinkage: float = 0.1,
-    residual: float = RESIDUAL,
-    target_sum: float | None = None,
-    perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
-) -> pd.DataFrame:
-    r"""Predict effects from how genes vary together in cells that nobody perturbed.
-
-    Parameters
-    ----------
-    controls
-        Control cells, counts or lognorm, ``(n_cells, n_genes)``, in memory, backed or the path
-        of an ``.h5ad``; read a block of rows at a time.
-    targets
-        Names of perturbations, ``(n_targets,)``. Memory grows with ``n_targets * n_genes``; the
-        whole covariance is never formed.
-    within
-        A column of ``obs``, such as the batch: only what varies within its groups counts.
-    shrinkage
-        Pull of the covariance towards a multiple of the identity, s, 0 to 1.
-    residual
-        Share of its expression that a silenced gene is expected to keep, 0 to 1.
-    target_sum
-        As for :func:`~vcc_helpers.effects.lognorm`.
-    perturbation_key, control
-        Where `controls` has this column, every cell must bear this label.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene, those of `targets` that are genes and vary in the controls, in the
-        order given; columns genes; values are effects, differences of mean lognorm values. The
-        own effect is the knock-down.
-
-    Raises
-    ------
-    ValueError
-        There are other cells than controls, too few cells, or no target is a gene that varies;
-        `shrinkage` or `residual` is not from 0 to 1.
-    KeyError
-        ``obs`` has no column `within`.
-
-    Notes
-    -----
-    Linear response: a small input :math:`u` moves the means by :math:`\Sigma u`, where
-    :math:`\Sigma` is the covariance of genes without a perturbation. Silencing gene t is an input
-    to t alone, as large as its knock-down :math:`\delta_t` asks for:
-
-    .. math:: \Delta_g = \Sigma_{gt} \, \delta_t / \Sigma_{tt}, \qquad
-              \Sigma = (1 - s) \, S + s \, \bar\sigma^2 I
-
-    with the sample covariance :math:`S` and its mean variance :math:`\bar\sigma^2`; so s holds
-    back genes that hardly vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
-    genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814,
-    which fits the size of the input to the measured response; here the expected knock-down sets
-    it, so that a perturbation that nobody has measured can be predicted.
-
-    Taught in: notebooks/05_linear_baseline.
-    """
-    if not 0 <= shrinkage <= 1:
-        raise ValueError(f"shrinkage={shrinkage}; expected 0 to 1")
-    cells = open_cells(controls)
-    groups = _groups_of_controls(cells, within, perturbation_key, control)
-    asked = pd.Index(pd.unique(pd.Index(targets)))
-    asked = asked[asked.isin(cells.var_names)]
-    column = cells.var_names.get_indexer(asked)
-    mean, variance, rows = _moments(lognorm_blocks(cells, target_sum=target_sum), groups, column)
-    varies = variance[column] > 1e-9
-    if not varies.any():
-        raise ValueError("no target is a gene that varies in the controls; check the gene names")
-    asked, column, rows = asked[varies], column[varies], rows[varies]
-    delta = silenced(mean[column], residual) - mean[column]
-    own = (1 - shrinkage) * variance[column] + shrinkage * variance.mean()
-    response = (1 - shrinkage) * rows * (delta / own)[:, None]
-    response[np.arange(len(column)), column] = delta
-    return pd.DataFrame(response, index=asked.rename("target_gene"), columns=cells.var_names)
-
-
-def _groups_of_controls(
-    cells: anndata.AnnData, within: str | None, perturbation_key: str, control: str
-) -> np.ndarray:
-    """Check that all are controls; return the number of each cell's group."""
-    if perturbation_key in cells.obs:
-        labels = labels_of(cells, perturbation_key)
-        if (labels != control).any():
-            raise ValueError(
-                f"controls must hold control cells only; {(labels != control).sum()} of "
-                f"{len(labels)} are {some_of(labels[labels != control].unique())}; select them "
-                f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
-            )
-    if within is None:
-        groups = np.zeros(cells.n_obs, dtype=int)
-    else:
-        groups = pd.factorize(labels_of(cells, within))[0]
-    if cells.n_obs < groups.max(initial=0) + 2:
-        raise ValueError(f"{cells.n_obs} control cells are too few for a covariance")
-    return groups
-
-
-def _moments(
-    blocks: Iterable[tuple[int, sparse.csr_matrix | np.ndarray]],
-    groups: np.ndarray,
-    column: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and variance of every gene, and the covariance's rows of some; within groups."""
-    pivot = None
-    for start, block in blocks:
-        for first in range(0, block.shape[0], ROWS_AT_ONCE):
-            part = block[first : first + ROWS_AT_ONCE]
-            part = part.toarray() if sparse.issparse(part) else np.array(part)
-            if pivot is None:
-                # near the mean, so that float32 products lose nothing when it is subtracted
-                pivot = part.mean(axis=0)
-                total = np.zeros((groups.max() + 1, len(pivot)))
-                square, cross = np.zeros(len(pivot)), np.zeros((len(column), len(pivot)))
-            part -= pivot
-            member = np.eye(len(total), dtype=part.dtype)[groups[start + first :][: len(part)]]
-            total += member.T @ part
-            square += np.einsum("cg,cg->g", part, part)
-            cross += part[:, column].T @ part
-    size = np.bincount(groups)[:, None]
-    free = len(groups) - len(size)
-    variance = (square - (total**2 / size).sum(axis=0)) / free
-    cross -= (total[:, column] / size).T @ total
-    return pivot + total.sum(axis=0) / len(groups), variance, cross / free
 
 
 def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.DataFrame:
@@ -468,10 +287,6 @@ def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.Data
     ------
     ValueError
         No table was given, a table has a target twice, or no target is in all of them.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     if not tables:
         raise ValueError("no table was given; expected at least one")
@@ -517,10 +332,6 @@ def coverage(
     DataFrame
         Index: name of the table; ``covered`` and ``asked``, numbers of targets; ``missing``, the
         names without features, a list.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     tables = {"features": tables} if isinstance(tables, pd.DataFrame) else tables
     asked = pd.Index(pd.unique(pd.Index(targets)))
@@ -551,8 +362,6 @@ class GeneLoadings:
     -----
     Genes are the observations of this principal component analysis, as in Ahlmann-Eltze, Huber
     and Anders 2025: two genes are close when the training perturbations move them alike.
-
-    Taught in: notebooks/05_linear_baseline.
     """
 
     n_components: int = 10
@@ -588,10 +397,6 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
     -------
     ndarray
         Shape ``(n_genes, K)``, float64. The sign of a component is arbitrary.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
@@ -610,10 +415,6 @@ class EffectTable:
     table
         Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes
         them. Values are effects.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     table: pd.DataFrame
@@ -672,10 +473,6 @@ def resolve(
     ------
     ValueError
         A target has more than one row.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     if isinstance(features, Mapping):
         return join({name: resolve(part, train_effects) for name, part in features.items()})

@@ -3,7 +3,7 @@ r"""The metrics of the Virtual Cell Challenge as pure functions on arrays.
 Nothing here knows files, AnnData or presets: copy this file into any project. Rows are
 perturbations, columns are genes, and row i of every argument is the same perturbation.
 
-Taught in: notebooks/08_metrics_by_hand.
+Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module; NumPy and SciPy only.
 
 >>> import numpy as np
@@ -64,8 +64,6 @@ def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
     .. math:: \mathrm{MAE}_p = \frac{1}{G} \sum_g \left| \hat y_{pg} - y_{pg} \right|
 
     All genes count, the silenced one included. Source: cell-eval 0.6.6, ``mae``.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     return np.abs(pred_mean - real_mean).mean(axis=1).astype(np.float64)
 
@@ -96,8 +94,6 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
 
     Of equal distances the earlier row wins. Source: cell-eval 0.6.6,
     ``discrimination_score_l1``, whose sort leaves the order of ties open.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     n_perts = len(real_effect)
     real = np.array(real_effect, dtype=np.float64)
@@ -131,8 +127,6 @@ def pds_chance(n_perts: int) -> float:
     Notes
     -----
     The rank is then any of 0 to N - 1 with equal chance.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     return (n_perts + 1) / (2 * n_perts)
 
@@ -165,8 +159,6 @@ def des(
     where :math:`\hat S_p^{(k)}` are the at most k predicted genes of largest absolute log2 fold
     change. Equal fold changes keep the order of the genes. Source: cell-eval 0.6.6,
     ``overlap_at_N``; above 20 significant genes its sort leaves the order of ties open.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     score = np.zeros(len(real_significant))
     for row, truth in enumerate(real_significant):
@@ -197,8 +189,6 @@ def deg_count_spearman(pred_significant: np.ndarray, real_significant: np.ndarra
     -----
     Spearman's correlation of the numbers of significant genes, over the perturbations that have
     any in the real cells. Source: cell-eval 0.6.6, ``de_spearman_sig``.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     counts = [called.sum(axis=1) for called in (pred_significant, real_significant)]
     counts = [count[real_significant.any(axis=1)] for count in counts]
@@ -228,8 +218,6 @@ def lfc_spearman(
     Notes
     -----
     Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     rows = zip(pred_fold_change, real_fold_change, real_significant, strict=True)
     return np.array([_spearman(pred[called], real[called]) for pred, real, called in rows])
@@ -268,8 +256,6 @@ def pr_auc(pred_fdr: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
     with precision P and recall R after each step down the list (average precision; no line is
     drawn between the points). Source: cell-eval 0.6.6, ``pr_auc``. There, too, a rate of exactly 0
     is less sure than one below 1e-10.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     rate = np.where(pred_fdr == 0, np.float32(1e-10), pred_fdr).astype(np.float32)
     found = [
@@ -306,8 +292,6 @@ def pearson_delta(pred_effect: np.ndarray, real_effect: np.ndarray) -> np.ndarra
     Notes
     -----
     All genes count, the silenced one included. Source: cell-eval 0.6.6, ``pearson_delta``.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     pred, real = (np.asarray(x, dtype=np.float64) for x in (pred_effect, real_effect))
     pred, real = (x - x.mean(axis=1, keepdims=True) for x in (pred, real))
@@ -343,8 +327,6 @@ def pds_cosine(
 
     where k counts the real effects that are closer than the right one, and half of those that are
     as close; d is 1 where an effect is zero. Source: cell-eval2 0.20.0, ``pds_cosine``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     kept = np.ones(real_effect.shape[1], bool)
     kept[own_gene[own_gene >= 0]] = False
@@ -401,8 +383,6 @@ def mse_normalized(
     through :math:`\rho \le 1`, at most as much as its profiles differ from one another: so cells
     whose scatter cancels in the sum earn nothing. The variances are those of all genes.
     Source: cell-eval2 0.20.0, ``expr_mse_unbiased_capped_norm``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     kept = np.ones(real.profile.shape, bool)
     has = np.flatnonzero(own_gene >= 0)
@@ -477,8 +457,6 @@ def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
     with k of the :math:`\hat n` predicted calls in the right direction, and n real ones. To call
     more than n buys nothing, to call fewer costs in proportion. Source: cell-eval2 0.20.0,
     ``direction_fidelity_yield_raw``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     has_direction, same = _same_direction(pred, real)
     called = pred.significant & has_direction
@@ -514,8 +492,6 @@ def direction_reach(
     The n genes that really changed are ordered by the prediction: its calls first, then by false
     discovery rate, p-value, size of the fold change and name. P(k) is the share of the first k in
     the right direction. Source: cell-eval2 0.20.0, ``direction_reach_raw``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     has_direction, same = _same_direction(pred, real)
     place = np.argsort(np.argsort(np.asarray(genes, dtype=str), kind="stable"))
@@ -553,8 +529,6 @@ def significant_jaccard(pred_significant: np.ndarray, real_significant: np.ndarr
     Notes
     -----
     Source: cell-eval2 0.20.0, ``sig_jaccard``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     both = (pred_significant & real_significant).sum(axis=1)
     either = (pred_significant | real_significant).sum(axis=1)
@@ -591,8 +565,6 @@ def lfc_nmae(
     .. math:: \frac{\sum_g |\hat\ell_g - \ell_g|}{\sum_g |\ell_g|}
 
     over the genes that really changed. Source: cell-eval2 0.20.0, ``lfc_nmae``.
-
-    Taught in: notebooks/15_score_by_the_rules_of_2026.
     """
     truth = np.where(real_significant, real_log2_fold_change, 0.0)
     guess = np.where(real_significant, np.nan_to_num(pred_log2_fold_change), 0.0)
@@ -630,8 +602,6 @@ def scaled(
     -----
     ``1 - value / baseline`` for a best of 0, else ``(value - baseline) / (best - baseline)``.
     Source: cell-eval 0.6.6, ``score``, and cell-eval2 0.20.0, ``score_one``.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     value, baseline = np.asarray(value, np.float64), np.asarray(baseline, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -674,8 +644,6 @@ def overall(
     -----
     Since in 2025 :func:`scaled` stops at 0, an error forty times the baseline's costs no more than
     one of the baseline's size. Source: cell-eval 0.6.6, ``score``.
-
-    Taught in: notebooks/08_metrics_by_hand.
     """
     given = (summary, baseline, best)
     missing = [name for name in limits if any(name not in values for values in given)]

@@ -3,13 +3,15 @@
 Every model learns from a pseudobulk and predicts one, so any two can be compared and any
 regressor of scikit-learn can be put in.
 
-Taught in: notebooks/04_mean_baseline, 05_linear_baseline and 06_knn_baseline.
-Needs: cells.py, effects.py, features.py and what these need.
+Taught in: notebooks/03_quality_and_knockdown, notebooks/04_mean_baseline,
+notebooks/05_linear_baseline, notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
+Needs: bulk.py, features.py.
 
->>> import vcc_helpers as vcc
->>> bulk = vcc.pseudobulk(vcc.datasets.load_h1_sample())
->>> mean_baseline().fit(bulk).predict(["SRC", "NEW1"]).shape
-(3, 1000)
+>>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
+>>> mean = np.array([[0.1, 1.0], [0.6, 0.2], [0.7, 1.5]])
+>>> bulk = anndata.AnnData(mean, pd.DataFrame(index=rows), pd.DataFrame(index=genes))
+>>> mean_baseline().fit(bulk).predict(["SOX2", "NEW1"]).shape
+(3, 2)
 """
 
 from __future__ import annotations
@@ -27,18 +29,21 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import KernelCenterer
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .cells import CONTROL, some_of
-from .effects import control_row, effects, knockdown
-from .features import EffectTable, GeneLoadings, gene_scores, resolve, silenced, source_mean
+from .bulk import (
+    CONTROL,
+    bulk_of_effects,
+    control_row,
+    effects,
+    knockdown,
+    silenced,
+    some_of,
+    target_index,
+)
+from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_mean
 
 
 class BulkModel(BaseEstimator):
-    """What every model here shares: it learns from a pseudobulk and is scored on one.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
+    """What every model here shares: it learns from a pseudobulk and is scored on one."""
 
     def score(self, bulk: anndata.AnnData, y: None = None) -> float:
         """Return how well the perturbations of a pseudobulk are predicted.
@@ -89,8 +94,6 @@ class NoChange(BulkModel):
     Notes
     -----
     The one baseline that is there without a single measured perturbation.
-
-    Taught in: notebooks/04_mean_baseline.
     """
 
     def __init__(self, *, control: str = CONTROL):
@@ -170,22 +173,19 @@ class EffectModel(BulkModel):
     training targets. Or it can be around the model, where features and scale can be searched,
     too, with folds that keep the control's row in both parts:
 
-    >>> import vcc_helpers as vcc
     >>> from sklearn.linear_model import Ridge
     >>> from sklearn.model_selection import GridSearchCV
-    >>> screen = vcc.datasets.load_hipsc_screen()
-    >>> day = {d: vcc.pseudobulk(screen[screen.obs["day"] == d]) for d in (4, 5)}
-    >>> table = vcc.features.source_effects({"day 4": vcc.effects(day[4])})
+    >>> rng, targets = np.random.default_rng(0), list("ABCDEF")
+    >>> bulk = anndata.AnnData(rng.random((7, 3)), pd.DataFrame(index=[*targets, CONTROL]))
+    >>> table = pd.DataFrame(rng.random((6, 2)), index=targets)
     >>> grid = {"regressor__alpha": [1, 100], "scale": [0.5, 1]}
-    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=target_folds(day[5]))
-    >>> search.fit(day[5]).best_estimator_.predict(["SOX2"]).shape
-    (2, 103)
+    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=target_folds(bulk))
+    >>> search.fit(bulk).best_estimator_.predict(["A"]).shape
+    (2, 3)
 
     Without ``scoring``, the MAE decides (:meth:`score`); a function ``scoring(model, bulk)``
     may decide by any other metric. What a regressor learns from the training targets, such as a
     ``StandardScaler`` in a pipeline, it learns within each fold.
-
-    Taught in: notebooks/04_mean_baseline.
     """
 
     def __init__(
@@ -329,8 +329,6 @@ class KnockedDown(BulkModel):
     its own expression falls. With the control's mean lognorm m, the prediction for the target's
     own gene is :math:`\log(1 + r (e^m - 1))`; all others are the model's. PDS leaves a target's
     own gene out, so it hardly changes; MAE gains a little.
-
-    Taught in: notebooks/03_quality_and_knockdown.
     """
 
     def __init__(
@@ -432,8 +430,6 @@ class Stretched(BulkModel):
     where c is the largest factor on a grid from 1/8 to 8 with which the predictions of held-out
     training targets have no larger MAE than `budget` times that of the mean baseline in the same
     folds; 1/8 where none has.
-
-    Taught in: notebooks/06_knn_baseline.
     """
 
     #: The factors that are tried.
@@ -535,65 +531,6 @@ class Stretched(BulkModel):
         return bulk_of_effects(effect, pred.obs_names[1:], base, pred.var, self.control)
 
 
-def target_index(targets: Iterable[str]) -> pd.Index:
-    """Return targets as an index; a lone string, which would fall into letters, is refused.
-
-    Parameters
-    ----------
-    targets
-        Names of perturbations.
-
-    Raises
-    ------
-    TypeError
-        `targets` is one string.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
-    if isinstance(targets, str):
-        raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
-    return pd.Index(list(targets))
-
-
-def bulk_of_effects(
-    effect: np.ndarray,
-    targets: pd.Index,
-    control_mean: np.ndarray,
-    var: pd.DataFrame,
-    control: str = CONTROL,
-) -> anndata.AnnData:
-    """Add effects to a control and return them as a pseudobulk.
-
-    Parameters
-    ----------
-    effect
-        Shape ``(n_perts, n_genes)``, differences of mean lognorm values.
-    targets
-        Names of the rows of `effect`.
-    control_mean
-        Mean lognorm value in control cells, ``(n_genes,)``.
-    var
-        Genes, index of length ``n_genes``.
-    control
-        Name to give the control's row.
-
-    Returns
-    -------
-    AnnData
-        Shape ``(1 + n_perts, n_genes)``, float32, the control first. A mean lognorm value cannot
-        be negative: what an effect would push below 0 is set to 0.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
-    mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
-    obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
-    return anndata.AnnData(mean, obs=obs, var=var.copy())
-
-
 class _EffectRegressor(RegressorMixin, BaseEstimator):
     """What scikit-learn's tools should know of a regressor for many genes at once."""
 
@@ -628,8 +565,6 @@ class BilinearRegressor(_EffectRegressor):
 
     Source: Ahlmann-Eltze, Huber and Anders, Nature Methods 2025, written here with
     perturbations as rows.
-
-    Taught in: notebooks/05_linear_baseline.
     """
 
     def __init__(self, n_components: int = 10, *, ridge: float = 0.1):
@@ -697,8 +632,6 @@ class CentredKernelRidge(_EffectRegressor):
     For a linear kernel that is ridge regression with an intercept, with the penalty
     :math:`\alpha \bar k`; but it solves for n numbers a gene, not for one number a feature
     and gene. So 150 targets with 36,000 features each and 18,080 genes take a second or so.
-
-    Taught in: notebooks/05_linear_baseline.
     """
 
     def __init__(
@@ -780,8 +713,6 @@ class ShrunkenNeighbors(_EffectRegressor):
 
     Features whose mean is far from 0 are similar for all; ``make_pipeline(StandardScaler(),
     ShrunkenNeighbors())`` centres them on the training targets.
-
-    Taught in: notebooks/06_knn_baseline.
     """
 
     def __init__(self, n_neighbors: int = 5, *, shrinkage: float | str = 0.5):
@@ -854,8 +785,6 @@ class GainRegressor(_EffectRegressor):
 
     and the gains as in :class:`vcc_helpers.adapt.ContextGain`. The mean stands for what the new
     context adds to every effect.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
 
     def __init__(self, prior: float = 1.0, *, shrinkage: float = 1.0):
@@ -924,10 +853,6 @@ def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     tuple of ndarray
         Sums over genes: of two sources' effects, ``(n_targets, n_sources, n_sources)``; and of a
         source's effect and the one to explain, ``(n_targets, n_sources)``.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     x = x.swapaxes(0, 1)
     return x @ x.swapaxes(1, 2), (x @ y[:, :, None])[:, :, 0]
@@ -963,8 +888,6 @@ def shrunken_gains(
 
     .. math:: g = \arg\min_g \sum_t \| y_t - \sum_c g_c x_{ct} \|^2
               + \alpha \bar e\, \| g - g^0 \|^2
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     if not shrinkage >= 0:
         raise ValueError(f"shrinkage={shrinkage}; expected 0 or more")
@@ -979,12 +902,7 @@ def shrunken_gains(
 
 
 def no_change() -> NoChange:
-    """Return the model that predicts the control for every target.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
-    """
+    """Return the model that predicts the control for every target."""
     return NoChange()
 
 
@@ -995,8 +913,6 @@ def mean_baseline() -> EffectModel:
     -----
     The contest's official baseline differs a little: it counts the control in as one more
     perturbation. That one is :func:`vcc_helpers.scoring.official_baseline`.
-
-    Taught in: notebooks/04_mean_baseline.
     """
     return EffectModel(DummyRegressor())
 
@@ -1008,10 +924,6 @@ def linear_baseline(n_components: int = 10, *, ridge: float = 0.1) -> EffectMode
     ----------
     n_components, ridge
         As for :class:`BilinearRegressor`.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     return EffectModel(BilinearRegressor(n_components, ridge=ridge), GeneLoadings(n_components))
 
@@ -1023,10 +935,6 @@ def crispr_mean(*, residual: float | None = None) -> KnockedDown:
     ----------
     residual
         As for :class:`KnockedDown`.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     return KnockedDown(mean_baseline(), residual=residual)
 
@@ -1040,10 +948,6 @@ def ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
         As for :class:`EffectModel`.
     alpha
         As for :class:`CentredKernelRidge`.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     return EffectModel(CentredKernelRidge(alpha), features)
 
@@ -1059,10 +963,6 @@ def kernel_ridge(
         As for :class:`EffectModel`.
     alpha, kernel, gamma
         As for :class:`CentredKernelRidge`.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     return EffectModel(CentredKernelRidge(alpha, kernel=kernel, gamma=gamma), features)
 
@@ -1082,10 +982,6 @@ def knn_baseline(
     shrinkage
         Pull towards the mean training effect, as for :class:`ShrunkenNeighbors`. By default
         none, with scikit-learn's own neighbours.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     if shrinkage is None:
         return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
@@ -1098,14 +994,10 @@ def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> E
     Parameters
     ----------
     covariance
-        What :func:`vcc_helpers.features.control_covariance` made.
+        What :func:`vcc_helpers.stream.control_covariance` made.
     shrinkage
         As for :class:`GainRegressor`: one gain, common to all targets, is learnt from the
         training targets.
-
-    Notes
-    -----
-    Taught in: notebooks/05_linear_baseline.
     """
     return EffectModel(GainRegressor(shrinkage=shrinkage), EffectTable(covariance))
 
@@ -1123,8 +1015,6 @@ def additive(sources: Mapping[str, anndata.AnnData]) -> EffectModel:
     -----
     The prediction is the target's mean effect in the sources, plus the mean over training
     targets of how much more they did in the new context.
-
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     return EffectModel(GainRegressor(shrinkage=np.inf), EffectTable(source_mean(sources)))
 
@@ -1161,10 +1051,6 @@ def cross_predict(
     ------
     ValueError
         There are fewer perturbations than folds.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     predicted = {control: control_row(bulk, control)}
     for train, held_out in target_folds(bulk, n_splits=n_splits, seed=seed, control=control):
@@ -1202,10 +1088,6 @@ def target_folds(
         `bulk` has no control row.
     ValueError
         There are fewer perturbations than folds.
-
-    Notes
-    -----
-    Taught in: notebooks/06_knn_baseline.
     """
     control_row(bulk, control)
     is_control = bulk.obs_names == control

@@ -5,7 +5,7 @@ style always says the same a second time. ``plt.style.use("vcc_helpers.light")``
 the look of the book, ``"vcc_helpers.dark"`` the same on a dark ground.
 
 Taught in: every notebook.
-Needs: cells.py, effects.py, de.py, evaluation.py and what that needs; matplotlib.
+Needs no sibling module.
 
 >>> import pandas
 >>> ax = scores(pandas.Series({"mean": 0.6, "kNN": 0.7}), metric="pds", chance=0.52)
@@ -16,16 +16,19 @@ Needs: cells.py, effects.py, de.py, evaluation.py and what that needs; matplotli
 from __future__ import annotations
 
 from itertools import cycle
+from typing import TYPE_CHECKING
 
-import anndata
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.transforms import ScaledTranslation
 
-from .de import DETable
-from .evaluation import CEILING, CHANCE, Calibration
+if TYPE_CHECKING:
+    import anndata
+
+    from vcc_helpers.evaluation import Calibration
+    from vcc_helpers.scoring import DETable
 
 BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#0072B2",
@@ -36,6 +39,8 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#D55E00",
     "#7F7F7F",
 )
+#: Names of the rows that become lines: what knows nothing, and what a repeat would score.
+CHANCE, CEILING = "chance", "split-half ceiling"
 LABELS = {
     "des": "DES (higher is better)",
     "pds": "PDS (higher is better)",
@@ -293,7 +298,7 @@ def model_intervals(
     Parameters
     ----------
     summary
-        From :func:`vcc_helpers.evaluation.interval`, index (model, metric). Rows "chance" and
+        From :func:`vcc_helpers.intervals.interval`, index (model, metric). Rows "chance" and
         "split-half ceiling" become vertical lines.
     metric
         Which metric to show.
@@ -347,7 +352,7 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     Parameters
     ----------
     summary
-        From :func:`vcc_helpers.evaluation.interval` with ``by=("model", "n_support",
+        From :func:`vcc_helpers.intervals.interval` with ``by=("model", "n_support",
         "metric")``. Rows "chance" and "split-half ceiling" become horizontal lines.
     metric
         Which metric to show.

@@ -23,7 +23,7 @@ class Preset:
     Attributes
     ----------
     name
-        What ``score(preset=...)`` and ``vcc score --preset`` call it.
+        What ``score(preset=...)`` and ``vcc-helpers score --preset`` call it.
     metrics
         Names of the metrics, in the order of a score card's columns.
     source
@@ -102,14 +102,12 @@ VCC2025 = Preset(
     source="cell-eval 0.6.6 with pdex 0.1.27",
     limits=dict.fromkeys(("mae", "des", "pds"), (0.0, inf)),
 )
-
 #: The rules of 2025 with all seven metrics of the Generalist Prize.
 GENERALIST = replace(
     VCC2025,
     name="vcc2025-generalist",
     metrics=(*VCC2025.metrics, "deg_count_spearman", "lfc_spearman", "pr_auc", "pearson_delta"),
 )
-
 VCC2026 = Preset(
     name="vcc2026",
     metrics=(
@@ -149,7 +147,6 @@ VCC2026 = Preset(
     upload_controls=False,
     context_key="context",
 )
-
 PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST, VCC2026)}
 
 
@@ -165,10 +162,6 @@ def get_preset(preset: str | Preset) -> Preset:
     ------
     KeyError
         No preset has that name.
-
-    Notes
-    -----
-    Taught in: notebooks/08_metrics_by_hand.
     """
     if isinstance(preset, Preset):
         return preset

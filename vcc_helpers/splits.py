@@ -1,6 +1,7 @@
 """Which targets a model may learn from, and which it is asked about.
 
-Taught in: notebooks/07_few_shot_adaptation.
+Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation and
+notebooks/18_score_another_model.
 Needs no sibling module.
 
 >>> few_shot_split(["A", "B", "C", "D"], n_support=1, seed=0)
@@ -57,10 +58,6 @@ def few_shot_split(targets: Iterable[str], *, n_support: int, seed: int = 0) -> 
     ------
     ValueError
         `n_support` leaves nothing to predict, or is negative.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     order = _shuffled(targets, seed)
     if not 0 <= n_support < len(order):
@@ -103,10 +100,6 @@ def nested_splits(
     ValueError
         A size is negative or larger than what there is to draw from, or nothing is left to
         predict.
-
-    Notes
-    -----
-    Taught in: notebooks/07_few_shot_adaptation.
     """
     asked, sizes = None if query is None else set(query), list(sizes)
     order = _shuffled(set(targets) - (asked or set()), seed)
@@ -148,8 +141,6 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
     Notes
     -----
     The layout is that of cell-load 0.10: ``datasets``, ``training``, ``fewshot``.
-
-    Taught in: notebooks/18_score_another_model.
     """
     if not split.query:
         raise ValueError("no query target; expected one at least, which the model must predict")
@@ -185,10 +176,6 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
     ------
     ValueError
         The file is no TOML, or holds no split of that context.
-
-    Notes
-    -----
-    Taught in: notebooks/18_score_another_model.
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
@@ -230,10 +217,6 @@ def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[
     ------
     ValueError
         There are fewer targets than folds, or fewer than two folds.
-
-    Notes
-    -----
-    Taught in: notebooks/04_mean_baseline.
     """
     order = _shuffled(targets, seed)
     if not 2 <= n_splits <= len(order):

@@ -69,7 +69,7 @@ def scanpy(cells):
 
 
 def ours_ranks(cells):
-    from vcc_helpers.ranksum import rank_sum
+    from vcc_helpers.stream import rank_sum
 
     labels = cells.obs[KEY].astype(str)
     found = rank_sum(cells.X, labels, control=CONTROL, threads=N_THREADS)

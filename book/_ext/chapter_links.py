@@ -7,8 +7,10 @@ CHAPTER = re.compile(r"(?:notebooks/)?((\d\d)_[a-z0-9_]+)")
 
 def link_chapters(app, what, name, obj, options, lines):
     """Turn each chapter's file name into a link with its number."""
+    here = False
     for i, line in enumerate(lines):
-        if line.strip().startswith("Taught in:"):
+        here = line.strip().startswith("Taught in:") or (here and bool(line.strip()))
+        if here:
             lines[i] = CHAPTER.sub(_link, line)
 
 

@@ -3,9 +3,12 @@
 Live code (thebe) is not offered, but its scripts come with the theme, twice, and a browser
 complains of the second. Docutils gives a list of citations a role that its children do not fill.
 The button that opens the pages below another one in the contents has no name, only an arrow.
+MyST-Parser calls the level of a heading that code writes "level"; Sphinx looks for another word.
 """
 
 from functools import partial
+
+from docutils import nodes
 
 NAMED = '<summary aria-label="Show the pages below">'
 
@@ -18,6 +21,13 @@ def mend(app, pagename, templatename, context, doctree):
         context["body"] = body.replace('role="list" class="citation-list"', 'class="citation-list"')
     if contents := context.get("generate_toctree_html"):
         context["generate_toctree_html"] = partial(_named, contents)
+
+
+def keep_levels(app, doctree, docname):
+    """Let headings that code writes be headings."""
+    for node in doctree.findall(nodes.rubric):
+        if "level" in node:
+            node["heading-level"] = node["level"]
 
 
 def _named(contents, kind, **kw):
@@ -33,4 +43,5 @@ def _words(script) -> str:
 def setup(app):
     """Register after all that add scripts."""
     app.connect("html-page-context", mend, priority=950)
+    app.connect("doctree-resolved", keep_levels)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,14 +16,19 @@ Taught in: notebooks/01_load_the_h1_data.
 (600, 1000)
 """
 
-from ._bundled import load_h1_sample, load_hipsc_screen
-from ._catalog import catalog
-from ._fetch import fetch_h1
-from ._layouts import read_contexts, read_screen
-from ._open import open_world
-from ._recipe import Size
-from ._simulate import make_h1_like, write_challenge, write_h1_like
-from ._world import World
+from typing import TYPE_CHECKING
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from ._bundled import load_h1_sample, load_hipsc_screen
+    from ._catalog import catalog
+    from ._fetch import fetch_h1
+    from ._layouts import read_contexts, read_screen
+    from ._open import open_world
+    from ._recipe import Size
+    from ._simulate import make_h1_like, write_challenge, write_h1_like
+    from ._world import World
 
 __all__ = [
     "Size",
@@ -39,3 +44,18 @@ __all__ = [
     "write_challenge",
     "write_h1_like",
 ]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    modules=(),
+    names={
+        "_bundled": ("load_h1_sample", "load_hipsc_screen"),
+        "_catalog": ("catalog",),
+        "_fetch": ("fetch_h1",),
+        "_layouts": ("read_contexts", "read_screen"),
+        "_open": ("open_world",),
+        "_recipe": ("Size",),
+        "_simulate": ("make_h1_like", "write_challenge", "write_h1_like"),
+        "_world": ("World",),
+    },
+)

@@ -2,7 +2,7 @@
 
 Where the files are from, and under which licences, stands in ``data/PROVENANCE.md``.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/01_load_the_h1_data and notebooks/04_mean_baseline.
 
 >>> load_h1_sample().shape
 (600, 1000)
@@ -43,8 +43,6 @@ def load_h1_sample() -> anndata.AnnData:
     Source: Virtual Cell Challenge 2025 (Roohani et al., Cell 188:3370, 2025); the file comes
     with cell-eval2 0.20.0. Licence: CC0 1.0.
 
-    Taught in: notebooks/01_load_the_h1_data.
-
     Examples
     --------
     >>> cells = load_h1_sample()
@@ -76,8 +74,6 @@ def load_hipsc_screen() -> anndata.AnnData:
 
     Source: Ishikawa et al., Communications Biology 6:1290, 2023; the tables come with
     renge 0.0.5, which holds log1p of the counts. Licence: MIT, copyright 2022 masastat.
-
-    Taught in: notebooks/04_mean_baseline.
 
     Examples
     --------

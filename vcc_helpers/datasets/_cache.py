@@ -5,7 +5,6 @@ source of the simulation and the version of NumPy. Each of its files has a check
 fit, or is damaged or half written, is drawn anew.
 
 Taught in: book/calibration.
-Needs: _world.py, ../storage.py.
 
 >>> folder_of({"seed": 0}) == folder_of({"seed": 0}) != folder_of({"seed": 1})
 True
@@ -26,7 +25,7 @@ from pathlib import Path
 import anndata
 import numpy as np
 
-from ..storage import write_cells
+from ..stream.write import write_cells
 from ._world import World
 
 #: What decides the cells, and what else decides how a world looks.

@@ -4,7 +4,6 @@ Every fact was looked up; the column ``checked`` says where. What could not be v
 empty, and ``note`` says so.
 
 Taught in: notebooks/10_bring_your_own_screen.
-Needs: _fetch.py, data/catalog.json.
 
 >>> row = catalog().loc["replogle2022_rpe1"]
 >>> print(row["contexts"], row["cells"], row["genes"], row["licence"])
@@ -18,7 +17,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from ._fetch import OFFICIAL
+from ._official import OFFICIAL
 
 NUMBERS = ("cells", "genes", "perturbations", "bytes")
 COLUMNS = (
@@ -68,8 +67,6 @@ def catalog() -> pd.DataFrame:
     -----
     Numbers that ``note`` calls rounded are so in their source. Files are larger in memory than
     on disk.
-
-    Taught in: notebooks/10_bring_your_own_screen.
     """
     text = (files(__package__) / "data" / "catalog.json").read_text(encoding="utf-8")
     table = pd.DataFrame(json.loads(text)).set_index("name").reindex(columns=list(COLUMNS))

@@ -4,7 +4,6 @@ Each cell has a generator of its own, seeded by world, context and the cell's nu
 is the same in whichever order, block, thread or file it is drawn.
 
 Taught in: book/calibration.
-Needs: _recipe.py.
 
 >>> from vcc_helpers.datasets._recipe import Size, draw_recipe
 >>> recipe = draw_recipe(Size(n_genes=60, n_targets=(4, 2, 3), n_controls=50))

@@ -4,7 +4,6 @@
 Cell Ranger writes. :func:`read_contexts` opens a folder of files, one a cell context, on disk.
 
 Taught in: notebooks/10_bring_your_own_screen.
-Needs: ../cells.py, ../naming.py.
 
 >>> from vcc_helpers.datasets import load_hipsc_screen
 >>> import tempfile
@@ -26,8 +25,11 @@ import numpy as np
 import pandas as pd
 from scipy import io, sparse
 
-from ..cells import CONTROL, PERTURBATION_KEY, inspect_values, open_cells, row_blocks, some_of
-from ..naming import CONTROL_NAMES
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..names import CONTROL_NAMES
+from ..stream.blocks import row_blocks
+from ..stream.look import inspect_values
+from ..stream.open import open_cells
 
 #: Columns of obs that the support set and the common screens use for the same thing.
 PERTURBATION_KEYS = (PERTURBATION_KEY, "gene", "perturbation")
@@ -107,8 +109,8 @@ def read_screen(
     values
         ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
         Either way values must be whole within 1e-3, and log1p within the file's precision. Or
-        ``"stored"``: predictions, taken as they are; :func:`~vcc_helpers.submission.check` says
-        what they are.
+        ``"stored"``: predictions, taken as they are; :func:`~vcc_helpers.submission.check`
+        says what they are.
 
     Returns
     -------
@@ -137,8 +139,6 @@ def read_screen(
     most twice.
 
     Layouts: anndata's and Cell Ranger's own documentation.
-
-    Taught in: notebooks/10_bring_your_own_screen.
     """
     _check_choice("unlabelled", unlabelled, ("error", "drop"))
     _check_choice("duplicates", duplicates, ("error", "rename"))
@@ -550,8 +550,6 @@ def read_contexts(
 
     Source: Adduri et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
     wukonglin/virtual-cell-challenge-2026.
-
-    Taught in: notebooks/10_bring_your_own_screen.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():

@@ -1,7 +1,6 @@
 """One switch between practice and the real thing: the environment variable ``VCC_DATA``.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: _world.py, _fetch.py, _simulate.py, _layouts.py.
 
 >>> open_world("simulated", sources=False).home
 'H1'
@@ -14,9 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..cells import CONTROL, PERTURBATION_KEY, labels_of, open_cells, some_of
-from ._fetch import OFFICIAL
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..stream.open import labels_of, open_cells
 from ._layouts import read_contexts
+from ._official import OFFICIAL
 from ._simulate import make_h1_like
 from ._world import SPLIT_NAMES, World
 
@@ -64,8 +64,6 @@ def open_world(
     Notes
     -----
     A folder may hold simulated files too, in the official format; the world then says so.
-
-    Taught in: notebooks/01_load_the_h1_data.
     """
     data = os.environ.get("VCC_DATA") or SIMULATED if data is None else data
     if str(data) == SIMULATED:

@@ -19,7 +19,6 @@ Real figures are those of the training set of the Virtual Cell Challenge 2025 (1
 18,080 genes) unless said otherwise; "screen" is the hiPSC screen bundled with the package.
 
 Taught in: book/calibration.
-Needs: ../cells.py.
 
 >>> recipe = draw_recipe(Size(n_genes=60, n_targets=(4, 2, 3), n_controls=50), ("H1", "K562"))
 >>> recipe.contexts["K562"].changes.shape
@@ -34,7 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..cells import CONTROL
+from ..bulk import CONTROL
 
 # Mean counts of H1's genes in control cells at these cumulative shares.
 BASAL_SHARE = (0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
@@ -264,10 +263,6 @@ def draw_recipe(size: Size, contexts: tuple[str, ...] = ("H1",), *, seed: int = 
     -------
     Recipe
         Shapes as its attributes say.
-
-    Notes
-    -----
-    Taught in: book/calibration.
     """
     rng = np.random.default_rng([seed, 0])
     biology = _draw_biology(size, rng)

@@ -4,8 +4,7 @@ The bundled real files are too small to show a 150/50/100 split, several cell li
 larger than memory. What is drawn here is tuned to figures of the real H1 screen (_recipe.py);
 all genes are called ``SIM...``: nothing here is a measurement.
 
-Taught in: notebooks/01_load_the_h1_data.
-Needs: _recipe.py, _cells.py, _cache.py, _world.py, ../storage.py.
+Taught in: notebooks/01_load_the_h1_data and notebooks/02_from_counts_to_effects.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.contexts["H1"].n_vars, len(world.split["train"])
@@ -27,8 +26,8 @@ from anndata import AnnData
 from scipy import sparse
 from tqdm import tqdm
 
-from ..cells import CONTROL, PERTURBATION_KEY
-from ..storage import write_cells
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..stream.write import write_cells
 from . import _cache
 from ._cells import draw_counts, draw_roster, expected_effects
 from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe
@@ -105,8 +104,6 @@ def make_h1_like(
     -----
     What the simulation is tuned to, and what it cannot stand for, is shown in the book's chapter
     on calibration. Cells are in random order, as in the real files.
-
-    Taught in: notebooks/01_load_the_h1_data.
 
     Examples
     --------
@@ -192,8 +189,6 @@ def write_h1_like(
     Notes
     -----
     Memory is that of the recipe and of two blocks, below 1 GB, whatever the number of cells.
-
-    Taught in: notebooks/02_from_counts_to_effects.
     """
     size, names = _size_of(size), (context,) if context == "H1" else ("H1", context)
     _check_whole("seed", seed, at_least=0)
@@ -231,10 +226,6 @@ def write_challenge(
     ------
     FileExistsError
         The folder is there and not empty.
-
-    Notes
-    -----
-    Taught in: notebooks/01_load_the_h1_data.
     """
     folder, names, size = Path(folder), _check_contexts(contexts), _size_of(size)
     _check_whole("seed", seed, at_least=0)

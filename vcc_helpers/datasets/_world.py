@@ -3,7 +3,6 @@
 Chapters ask a world for the cells of a part, and do not need to know where they come from.
 
 Taught in: notebooks/01_load_the_h1_data.
-Needs: ../cells.py.
 
 >>> from vcc_helpers.datasets import make_h1_like
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1",), n_controls=50)
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 from anndata import AnnData
 
-from ..cells import CONTROL, PERTURBATION_KEY, some_of
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -53,8 +52,6 @@ class World:
     -----
     What is simulated says so: ``uns["simulated"]`` of each AnnData is true, ``uns["note"]``
     tells how it was made, and the printed world begins with the word.
-
-    Taught in: notebooks/01_load_the_h1_data.
     """
 
     contexts: dict[str, AnnData]
@@ -85,10 +82,6 @@ class World:
         ----------
         finding
             What the figure shows on the simulated world that the book draws by default.
-
-        Notes
-        -----
-        Taught in: notebooks/01_load_the_h1_data.
         """
         if self.files:
             return "Simulated, from files" if self.simulated else "Real H1 cells"
@@ -114,10 +107,6 @@ class World:
             There is no such part.
         FileNotFoundError
             The world was read from a folder that lacks the part's file.
-
-        Notes
-        -----
-        Taught in: notebooks/01_load_the_h1_data.
         """
         if part not in SPLIT_NAMES:
             raise KeyError(f"no part {part!r}; a split has {some_of(SPLIT_NAMES)}")

@@ -1,0 +1,294 @@
+"""The pseudobulk, the currency of the package, and the effects that it holds.
+
+A pseudobulk is a small AnnData, (perturbations x genes): one mean and one variance a perturbation,
+the control among the rows. Models learn from one and predict one, metrics compare two.
+
+Taught in: notebooks/02_from_counts_to_effects, notebooks/03_quality_and_knockdown,
+notebooks/04_mean_baseline and notebooks/09_first_submission.
+Needs no sibling module.
+
+>>> import anndata, numpy, pandas
+>>> rows, genes = ["SOX2", "non-targeting"], ["SOX2", "NANOG"]
+>>> mean = numpy.array([[0.1, 1.0], [0.7, 1.5]])
+>>> bulk = anndata.AnnData(mean, pandas.DataFrame(index=rows), pandas.DataFrame(index=genes))
+>>> effects(bulk).X.round(2).tolist()
+[[-0.6, -0.5]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+
+PERTURBATION_KEY = "target_gene"
+CONTROL = "non-targeting"
+
+
+def some_of(names: Iterable, limit: int = 5) -> str:
+    """Quote a few names for a message, and say how many are left out.
+
+    Parameters
+    ----------
+    names
+        Names of genes, cells, columns or perturbations.
+    limit
+        How many to show.
+    """
+    names = list(names)
+    shown = ", ".join(repr(str(name)) for name in names[:limit])
+    more = len(names) - limit
+    return (shown or "nothing") + (f" and {more} more" if more > 0 else "")
+
+
+def target_index(targets: Iterable[str]) -> pd.Index:
+    """Return targets as an index; a lone string, which would fall into letters, is refused.
+
+    Parameters
+    ----------
+    targets
+        Names of perturbations.
+
+    Raises
+    ------
+    TypeError
+        `targets` is one string.
+    """
+    if isinstance(targets, str):
+        raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
+    return pd.Index(list(targets))
+
+
+def bulk_of_effects(
+    effect: np.ndarray,
+    targets: pd.Index,
+    control_mean: np.ndarray,
+    var: pd.DataFrame,
+    control: str = CONTROL,
+) -> anndata.AnnData:
+    """Add effects to a control and return them as a pseudobulk.
+
+    Parameters
+    ----------
+    effect
+        Shape ``(n_perts, n_genes)``, differences of mean lognorm values.
+    targets
+        Names of the rows of `effect`.
+    control_mean
+        Mean lognorm value in control cells, ``(n_genes,)``.
+    var
+        Genes, index of length ``n_genes``.
+    control
+        Name to give the control's row.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(1 + n_perts, n_genes)``, float32, the control first. A mean lognorm value cannot
+        be negative: what an effect would push below 0 is set to 0.
+    """
+    mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
+    obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
+    return anndata.AnnData(mean, obs=obs, var=var.copy())
+
+
+def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData:
+    r"""Subtract the control's pseudobulk from every perturbation's.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, shape ``(n_groups, n_genes)``, mean lognorm, control included.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(n_perts, n_genes)``: the rows of `bulk` without the control; ``X`` is the effect,
+        :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
+        (about the natural logarithm of the fold change for well expressed genes).
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+    """
+    control_mean = control_row(bulk, control)
+    kept = bulk.obs_names != control
+    return anndata.AnnData(
+        bulk.X[kept] - control_mean, obs=bulk.obs.loc[kept].copy(), var=bulk.var.copy()
+    )
+
+
+def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
+    """Return the control's mean lognorm expression, shape ``(n_genes,)``.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, shape ``(n_groups, n_genes)``.
+    control
+        Name of the control's row.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+    """
+    if control not in bulk.obs_names:
+        raise KeyError(
+            f"the pseudobulk has no control row {control!r}; its rows are {some_of(bulk.obs_names)}"
+        )
+    return np.asarray(bulk[control].X).ravel()
+
+
+def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.DataFrame:
+    r"""Measure how large each effect is, and how much of that the sampling of cells explains.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk with ``layers["variance"]`` and ``obs["n_cells"]``, shape
+        ``(n_groups, n_genes)``.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    DataFrame
+        Index target_gene; ``n_cells``; ``norm``, the L2 norm of the effect over genes; ``noise``,
+        the norm that sampling alone would give; ``norm_denoised``,
+        :math:`\sqrt{\max(0, \mathrm{norm}^2 - \mathrm{noise}^2)}`. A norm of about the noise
+        means: with this many cells, nothing was seen. `noise` and `norm_denoised` are NaN
+        where the perturbation or the control has one cell only.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+
+    Notes
+    -----
+    :math:`\mathrm{noise}_p^2 = \sum_g (s^2_{pg} / n_p + s^2_{0g} / n_0)`.
+    """
+    delta = effects(bulk, control=control)
+    spread = pd.Series(bulk.layers["variance"].sum(axis=1, dtype=np.float64), bulk.obs_names)
+    noise2 = spread / bulk.obs["n_cells"]
+    noise2 = noise2[delta.obs_names] + noise2[control]
+    norm2 = (delta.X.astype(np.float64) ** 2).sum(axis=1)
+    return pd.DataFrame(
+        {
+            "n_cells": delta.obs["n_cells"],
+            "norm": np.sqrt(norm2),
+            "noise": np.sqrt(noise2),
+            "norm_denoised": np.sqrt(np.maximum(norm2 - noise2, 0)),
+        },
+        index=delta.obs_names.rename("target_gene"),
+    )
+
+
+def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
+    """Return how much of each target's own expression is left.
+
+    Parameters
+    ----------
+    bulk
+        Pseudobulk, shape ``(n_groups, n_genes)``, mean lognorm.
+    control
+        Name of the control's row.
+
+    Returns
+    -------
+    Series
+        Index target_gene; the ratio of ``expm1`` of the mean lognorm values, perturbed over
+        control. 0.05 means that one twentieth is left; 1, that nothing was silenced. NaN where
+        the target is not among the genes or is silent in the control.
+
+    Raises
+    ------
+    KeyError
+        `bulk` has no row named `control`.
+    """
+    base = control_row(bulk, control)
+    targets = bulk.obs_names[bulk.obs_names != control]
+    left = pd.Series(np.nan, index=targets.rename("target_gene"), name="expression_left")
+    column = bulk.var_names.get_indexer(targets)
+    rows = bulk.obs_names.get_indexer(targets)
+    usable = (column >= 0) & (base[column] > 0)
+    own = bulk.X[rows[usable], column[usable]]
+    left[usable] = np.expm1(own) / np.expm1(base[column[usable]])
+    return left
+
+
+def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
+    """Return the mean lognorm values that genes have when only a share of them is left.
+
+    Parameters
+    ----------
+    mean
+        Mean lognorm in the control, any shape.
+    residual
+        Share of the expression that is left, 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        `residual` is negative or above 1.
+    """
+    if not 0 <= residual <= 1:
+        raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")
+    return np.log1p(residual * np.expm1(mean))
+
+
+class Pair(NamedTuple):
+    """Two pseudobulks, side by side: row i of every array is the same perturbation.
+
+    Attributes
+    ----------
+    names
+        The perturbations of the real one, sorted, ``(n_perts,)``.
+    pred_mean, real_mean, pred_effect, real_effect
+        Means, and their differences from each side's own control, ``(n_perts, n_genes)``.
+    own_gene
+        Column of each perturbation's own gene, -1 where it is none, ``(n_perts,)``.
+    """
+
+    names: pd.Index
+    pred_mean: np.ndarray
+    real_mean: np.ndarray
+    pred_effect: np.ndarray
+    real_effect: np.ndarray
+    own_gene: np.ndarray
+
+
+def paired(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL) -> Pair:
+    """Lay a predicted pseudobulk and the real one side by side.
+
+    Parameters
+    ----------
+    pred, real
+        Pseudobulk with a control row each, ``(n_groups, n_genes)``, over the same genes;
+        perturbations that only `pred` has are ignored.
+    control
+        Name of the control's row.
+
+    Raises
+    ------
+    KeyError
+        A control row or a perturbation is missing.
+    ValueError
+        The genes differ.
+    """
+    if not np.array_equal(pred.var_names, real.var_names):
+        raise ValueError("pred and real must have the same genes in the same order")
+    names = sorted(real.obs_names[real.obs_names != control])
+    if missing := sorted(set(names) - set(pred.obs_names)):
+        raise KeyError(f"pred has no row for {some_of(missing)}")
+    mean = [b.X[b.obs_names.get_indexer(names)] for b in (pred, real)]
+    effect = [m - control_row(b, control) for m, b in zip(mean, (pred, real), strict=True)]
+    index = pd.Index(names, name="target_gene")
+    return Pair(index, *mean, *effect, real.var_names.get_indexer(names))

@@ -1,0 +1,33 @@
+"""A leaderboard for a class: files are read, scored and ranked, and a page shows their doubt."""
+
+from .contest import (
+    Entry,
+    Folder,
+    Scored,
+    change_problems,
+    check_folder,
+    newest,
+    prepare,
+    publish,
+    read_folder,
+    score_folder,
+)
+from .page import board, page
+from .ranking import doubt, rank
+
+__all__ = [
+    "Entry",
+    "Folder",
+    "Scored",
+    "board",
+    "change_problems",
+    "check_folder",
+    "doubt",
+    "newest",
+    "page",
+    "prepare",
+    "publish",
+    "rank",
+    "read_folder",
+    "score_folder",
+]

@@ -1,0 +1,207 @@
+"""A leaderboard as a page: ranks and their doubt in one table, names of entries as plain text.
+
+Taught in: notebooks/16_run_your_own_leaderboard.
+
+>>> print(page("<p>no entry yet</p>", title="Leaderboard").splitlines()[0])
+<!doctype html>
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+
+from .. import metrics
+from ..scoring.card import ScoreCard
+from .ranking import _loss, doubt, rank
+
+# Grey lines on the surrounding page's own colours, readable on light and on dark.
+STYLE = """
+.vcc-board{color:inherit;line-height:1.4}
+.vcc-board .scroll{overflow-x:auto;max-width:100%;margin-bottom:.6rem}
+.vcc-board table{border-collapse:collapse;font-size:.9rem;margin:0;background:transparent;
+ font-variant-numeric:tabular-nums}
+.vcc-board caption{caption-side:top;text-align:left;font-weight:600;font-size:1.1rem;
+ padding:.3rem 0;color:inherit}
+.vcc-board :is(td,th){padding:.35rem .6rem;text-align:right;vertical-align:top;white-space:nowrap;
+ color:inherit;background:transparent;border:0}
+.vcc-board :is(th[scope=row],th:nth-child(2)){text-align:left}
+.vcc-board th[scope=row]{white-space:normal;min-width:8rem;max-width:16rem;overflow-wrap:anywhere}
+.vcc-board thead th{vertical-align:bottom;white-space:normal;border-bottom:2px solid #808080}
+.vcc-board tbody tr{border-bottom:1px solid #808080}
+.vcc-board tbody tr.open{border-bottom:2px dotted #808080}
+.vcc-board tbody tr:last-child{border-bottom:2px solid #808080}
+.vcc-board small{display:block;font-size:.8em;font-weight:400}
+.vcc-board :is(p,li){font-size:.9rem;max-width:46rem;overflow-wrap:anywhere}
+""".strip()
+
+
+def board(
+    cards: Mapping[str, ScoreCard],
+    baseline: ScoreCard,
+    *,
+    title: str = "Leaderboard",
+    not_scored: Mapping[str, str] | None = None,
+    level: float = 0.95,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> str:
+    """Write :func:`~.classroom.rank` and :func:`~.classroom.doubt` as HTML, in one table.
+
+    Parameters
+    ----------
+    cards, baseline
+        As for :func:`~.classroom.rank`; without any card the page says so.
+    title
+        Caption of the table.
+    not_scored
+        Name of each submission that has no score, and why; listed below the table.
+    level, n_boot, seed
+        As for :func:`~.classroom.doubt`.
+
+    Returns
+    -------
+    str
+        A fragment of HTML with its own style, for a notebook or a page. It has no scripts and
+        loads nothing. Names and reasons are untrusted and appear as text, never as markup.
+
+    Raises
+    ------
+    ValueError
+        As for :func:`~.classroom.rank` and :func:`~.classroom.doubt`.
+
+    Notes
+    -----
+    Below an entry whose lead over the next is not sure (beats next below ``(1 + level) / 2``) the
+    line is dotted, and the column *ahead of the next* says *open*. Colours are the
+    surrounding page's, so the table follows its light or dark scheme.
+    """
+    parts = [f"<style>{STYLE}</style>", '<div class="vcc-board">']
+    if cards:
+        ranked = rank(cards, baseline)
+        doubts = doubt(cards, baseline, level=level, n_boot=n_boot, seed=seed)
+        names = list(baseline.per_perturbation)
+        rows = _rows(ranked, doubts.loc[ranked.index], names, (1 + level) / 2)
+        parts += _table(rows, _baseline_row(baseline), names, title)
+        parts.append(_how_to_read(len(baseline.per_perturbation), level))
+    else:
+        parts.append(f"<p>{_text(title)}: no entry has a score yet.</p>")
+    parts += _not_scored(not_scored or {})
+    return "\n".join([*parts, "</div>"])
+
+
+def _rows(ranked, doubts, names: list[str], sure: float) -> list[str]:
+    """Return one table row an entry."""
+    ranks = _loss(ranked[names]).rank(method="min", na_option="bottom").astype(int)
+    rows = []
+    for entry, row in ranked.iterrows():
+        ends, lead = doubts.loc[entry], doubts.loc[entry, "beats next"]
+        below = [name for name in row["below baseline"].split(", ") if name]
+        best, worst = int(ends["best place"]), int(ends["worst place"])
+        cells = [
+            _cell(row["place"], f"{best} to {worst}" if best < worst else f"{best} only"),
+            _entry(entry, len(below)),
+            _cell(f"{row['overall']:.1f}", f"{ends['low']:.1f} to {ends['high']:.1f}"),
+            _lead(lead, sure),
+            _cell(f"{row['mean rank']:.2f}"),
+        ]
+        for name in names:
+            place = f"rank {ranks.loc[entry, name]}{' ▼' if name in below else ''}"
+            cells.append(_cell(_number(row[name]), place))
+        kind = "open" if lead < sure else "sure"
+        rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
+    return rows
+
+
+def _table(rows: list[str], foot: str, names: list[str], title: str) -> list[str]:
+    def head(words: str, small: str = "") -> str:
+        words = _text(words).replace("_", "_<wbr>")
+        return f'<th scope="col">{words}<small>{small}</small></th>'
+
+    heads = [
+        head("place", "its interval"),
+        head("entry"),
+        head("overall", "its interval"),
+        head("ahead of the next", "in repeats"),
+        head("mean rank", "less is better"),
+        *(head(n, f"{'less' if metrics.BEST[n] == 0 else 'more'} is better") for n in names),
+    ]
+    return [
+        f'<div class="scroll" role="region" aria-label="{_text(title)}" tabindex="0"><table>',
+        f"<caption>{_text(title)}</caption>",
+        f"<thead><tr>{''.join(heads)}</tr></thead>",
+        f"<tbody>{''.join(rows)}</tbody>",
+        f"<tfoot>{foot}</tfoot></table></div>",
+    ]
+
+
+def _baseline_row(baseline: ScoreCard) -> str:
+    values = "".join(_cell(_number(value)) for value in baseline.summary)
+    name = '<th scope="row">the mean baseline</th>'
+    own = _cell(f"{baseline.overall(baseline):.1f}")
+    return f"<tr>{_cell('')}{name}{own}{_cell('') * 2}{values}</tr>"
+
+
+def _entry(name: object, n_below: int) -> str:
+    several = "" if n_below == 1 else "s"
+    flag = f"<small>▼ below the baseline on {n_below} metric{several}</small>" if n_below else ""
+    return f'<th scope="row">{_text(name)}{flag}</th>'
+
+
+def _lead(lead: float, sure: float) -> str:
+    if np.isnan(lead):
+        return _cell("last")
+    return _cell("sure" if lead >= sure else "open", f"{int(100 * lead)} %")
+
+
+def _how_to_read(n: int, level: float) -> str:
+    return (
+        f"<p>Intervals hold {100 * level:.0f} % of the results when the {n} perturbations are "
+        "drawn anew, with replacement. <em>Open</em>, and a dotted line below: these two places "
+        "are not really different. ▼: here the entry is worse than the mean baseline.</p>"
+    )
+
+
+def _not_scored(why: Mapping[str, str]) -> list[str]:
+    if not why:
+        return []
+    items = [f"<li>{_text(name)}: not scored: {_text(reason)}</li>" for name, reason in why.items()]
+    return ["<p><strong>Not scored</strong></p>", f"<ul>{''.join(items)}</ul>"]
+
+
+def _cell(value: object, small: str = "") -> str:
+    return f"<td>{_text(value)}{f'<small>{_text(small)}</small>' if small else ''}</td>"
+
+
+def _number(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.3f}"
+
+
+def _text(value: object) -> str:
+    # what cannot be printed could turn the direction of a line, or break it
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in str(value))
+    return escape(shown, quote=True)
+
+
+def page(fragment: str, *, title: str) -> str:
+    """Return a whole HTML page around a board; it follows the reader's light or dark scheme.
+
+    Parameters
+    ----------
+    fragment
+        What :func:`~vcc_helpers.classroom.board` returned.
+    title
+        Title of the page.
+    """
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        # nothing on this page may run or load, whatever stands in a team's name
+        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
+        "style-src 'unsafe-inline'\">\n"
+        f"<title>{escape(title)}</title>\n<style>:root{{color-scheme:light dark}}"
+        "body{font:1rem/1.5 system-ui,sans-serif;margin:1rem;background:Canvas;color:CanvasText}"
+        f"</style>\n</head>\n<body>\n<main>\n{fragment}\n</main>\n</body>\n</html>\n"
+    )

@@ -1,0 +1,484 @@
+"""Counts in memory: their scale, logarithms, means and variances, fold changes.
+
+Taught in: notebooks/02_from_counts_to_effects, notebooks/08_metrics_by_hand and
+notebooks/15_score_by_the_rules_of_2026.
+Needs no sibling module.
+
+>>> counts = np.array([[1.0, 0.0, 3.0], [2.0, 2.0, 0.0]])
+>>> scale_of(counts).library_size
+array([4., 4.])
+>>> np.expm1(lognorm(counts)).round(2).tolist()
+[[1.0, 0.0, 3.0], [2.0, 2.0, 0.0]]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+#: A value counts as fractional above this (the official rule, cell-eval 0.6.6).
+FRACTION_TOLERANCE = 1e-3
+#: log1p values of single cells stay below this (the official rule, cell-eval 0.6.6).
+LOGNORM_LIMIT = 15.0
+#: Integers up to this are exact in float32.
+EXACT_IN_FLOAT32 = 2**24
+#: Rows whose logarithms are taken together.
+ROWS_AT_ONCE = 1024
+
+
+class ValueSummary(NamedTuple):
+    """What one pass over the values of a file tells.
+
+    Attributes
+    ----------
+    scale
+        ``"counts"`` when no value has a fractional part above 1e-3, else ``"lognorm"``.
+    library_size
+        Sum of each cell's values, shape ``(n_cells,)``, float64, in the file's own unit.
+    """
+
+    scale: str
+    library_size: np.ndarray
+
+
+def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
+    """Return the values of cells in memory: CSR with one entry a place, or dense; floating.
+
+    Parameters
+    ----------
+    cells
+        A matrix, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        float32, or float64 where the values are. Not a copy where none is needed: do not write
+        into it.
+
+    Raises
+    ------
+    ValueError
+        An integer is above 2**24, where float32 is no longer exact.
+    """
+    matrix = getattr(cells, "X", cells)
+    if getattr(cells, "isbacked", False):
+        matrix = matrix[:]
+    block = one_entry_a_place(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
+    return floating(block, *_names(cells))
+
+
+def _names(cells) -> tuple:
+    """Return the names of cells and genes; None where there are none."""
+    return getattr(cells, "obs_names", None), getattr(cells, "var_names", None)
+
+
+def one_entry_a_place(block) -> sparse.csr_matrix:
+    """Return a sparse matrix in CSR, entries of the same place summed.
+
+    Parameters
+    ----------
+    block
+        Any sparse matrix; never changed.
+    """
+    block = sparse.csr_matrix(block)
+    if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
+        is_float = np.issubdtype(block.dtype, np.floating)
+        block = block.copy() if is_float else block.astype(np.int64)  # uint8: 200 + 100 is no 44
+        block.sum_duplicates()
+    return block
+
+
+def floating(block, cells, genes):
+    """Return values in float32, or float64 where they are, in the machine's byte order.
+
+    Parameters
+    ----------
+    block
+        Shape ``(n_cells, n_genes)``, CSR or dense.
+    cells, genes
+        Names of rows and columns, for messages; None for their numbers.
+
+    Raises
+    ------
+    ValueError
+        An integer is above 2**24, where float32 is no longer exact.
+    """
+    values = block.data if sparse.issparse(block) else block
+    integer = not np.issubdtype(block.dtype, np.floating)
+    if integer and block.dtype.itemsize > 2 and (large := values > EXACT_IN_FLOAT32).any():
+        cell, gene = _place(block, large, cells, genes)
+        raise ValueError(
+            f"cell {cell!r}, gene {gene!r}: the integer {values[large][0]} is above "
+            f"{EXACT_IN_FLOAT32:,}, where float32 is no longer exact; store X as float64"
+        )
+    native = block.dtype.newbyteorder("=")
+    return block.astype(native if native in (np.float32, np.float64) else np.float32, copy=False)
+
+
+def _place(block, bad: np.ndarray, cells, genes) -> tuple:
+    """Return the names of the cell and the gene of the first bad value."""
+    if sparse.issparse(block):
+        entry = int(np.flatnonzero(bad)[0])
+        row = int(np.searchsorted(block.indptr, entry, side="right")) - 1
+        column = int(block.indices[entry])
+    else:
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+    return (row, column) if cells is None else (cells[row], genes[column])
+
+
+def refuse_unsound(block, cells, genes, *, name: str = "cells") -> None:
+    """Raise if a value is NaN, infinite or negative, and name the first.
+
+    Parameters
+    ----------
+    block
+        Shape ``(n_cells, n_genes)``, CSR or dense.
+    cells, genes
+        Names of rows and columns; None for their numbers.
+    name
+        What the message calls this file.
+
+    Raises
+    ------
+    ValueError
+        There is such a value.
+    """
+    values = block.data if sparse.issparse(block) else block
+    infinite = ~np.isfinite(values)
+    bad, what = (infinite, "NaN or infinite") if infinite.any() else (values < 0, "negative")
+    if bad.any():
+        cell, gene = _place(block, bad, cells, genes)
+        raise ValueError(
+            f"{name}: {what} values, the first in cell {cell!r}, gene {gene!r}; expected counts, "
+            "or log1p of scaled counts, which are finite and never negative"
+        )
+
+
+def summarize(
+    fractional: bool, largest: float, library_size: np.ndarray, *, name: str = "cells"
+) -> ValueSummary:
+    """Tell the scale from whether a value is fractional and how large the largest is.
+
+    Parameters
+    ----------
+    fractional, largest, library_size
+        What was found; the last is passed on.
+    name
+        What the message calls this file.
+
+    Raises
+    ------
+    ValueError
+        There are fractional values and one of 15 or more.
+
+    Notes
+    -----
+    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part
+    above 1e-3.
+    """
+    if fractional and largest >= LOGNORM_LIMIT:
+        raise ValueError(
+            f"{name}: values have fractions, so they cannot be counts, but reach "
+            f"{largest:.6g}, and log1p values stay below {LOGNORM_LIMIT:g}: counts mixed "
+            "with log values, or normalised without the logarithm; give raw counts, or log1p "
+            "of scaled counts"
+        )
+    return ValueSummary("lognorm" if fractional else "counts", library_size)
+
+
+def scale_of(cells, *, name: str = "cells") -> ValueSummary:
+    """Look at every value: are these counts or log-normalised values, and are they sound?
+
+    Parameters
+    ----------
+    cells
+        A matrix in memory, ``(n_cells, n_genes)``, or an AnnData with one.
+    name
+        What the messages call it.
+
+    Returns
+    -------
+    ValueSummary
+        The scale, and the library size of each cell.
+
+    Raises
+    ------
+    ValueError
+        There is no value; one is NaN, infinite or negative; or there are fractional values and
+        one of 15 or more, as when counts and log values are mixed.
+    """
+    block = rows_of(cells)
+    if 0 in block.shape:
+        raise ValueError(
+            f"{name}: empty, shape {block.shape}; expected at least one cell and one gene"
+        )
+    refuse_unsound(block, *_names(cells), name=name)
+    values = block.data if sparse.issparse(block) else block
+    fractional = (values - np.floor(values) > values.dtype.type(FRACTION_TOLERANCE)).any()
+    size = sparse.csr_matrix(block) @ np.ones(block.shape[1])  # adds in float64, gene by gene
+    return summarize(bool(fractional), float(values.max(initial=0)), size, name=name)
+
+
+def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np.ndarray:
+    r"""Log-normalise counts: scale each cell to the same total, then take log1p.
+
+    Parameters
+    ----------
+    cells
+        Counts, ``(n_cells, n_genes)``: an AnnData, or a matrix, dense or sparse. Never changed.
+    target_sum
+        The total that every cell is scaled to, in counts. By default the median of the cells'
+        own totals, empty cells left out.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        Shape ``(n_cells, n_genes)``, float32 (float64 where the counts are), sparse where the
+        input is. An empty cell stays empty. Values that are log-normalised already come back
+        unchanged.
+
+    Raises
+    ------
+    ValueError
+        Values are NaN, infinite, negative, or of mixed scale.
+
+    Notes
+    -----
+    .. math:: y_{cg} = \log\left(1 + x_{cg} \frac{s}{\sum_h x_{ch}}\right)
+
+    Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``; with one exception:
+    scanpy 1.11 counts empty cells in the median of a sparse file, though not of a dense one.
+    """
+    block = rows_of(cells)
+    scaling = Scaling.of(scale_of(cells), target_sum)
+    if scaling.library_size is None:
+        return block.copy()
+    starts = range(0, block.shape[0], ROWS_AT_ONCE)
+    parts = ((i, slice(i, min(i + ROWS_AT_ONCE, block.shape[0]))) for i in starts)
+    return stack_blocks([(i, scaling.apply(block[part], part)) for i, part in parts])
+
+
+def stack_blocks(
+    blocks: list[tuple[int, sparse.csr_matrix | np.ndarray]],
+) -> sparse.csr_matrix | np.ndarray:
+    """Put blocks of rows back together.
+
+    Parameters
+    ----------
+    blocks
+        First row and values of each block, as :func:`~.stream.lognorm_blocks` yields them.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        Shape ``(n_cells, n_genes)``.
+    """
+    values = [block for _, block in blocks]
+    return sparse.vstack(values, format="csr") if sparse.issparse(values[0]) else np.vstack(values)
+
+
+class Scaling(NamedTuple):
+    """How the cells of a file are log-normalised.
+
+    Attributes
+    ----------
+    library_size
+        Sum of each cell's counts, ``(n_cells,)``, float64; None when the values are lognorm.
+    target_sum
+        The total that every cell is scaled to, in counts.
+    """
+
+    library_size: np.ndarray | None
+    target_sum: float = 1.0
+
+    @classmethod
+    def of(cls, summary: ValueSummary, target_sum: float | None = None) -> Scaling:
+        """Make it from what :func:`scale_of` found.
+
+        Parameters
+        ----------
+        summary
+            Scale and library sizes.
+        target_sum
+            As for :func:`lognorm`.
+        """
+        if summary.scale == "lognorm":
+            return cls(None)
+        size = summary.library_size
+        if target_sum is None:
+            target_sum = np.median(size[size > 0]) if (size > 0).any() else 1.0
+        return cls(size, float(target_sum))
+
+    def apply(self, block, rows):
+        """Log-normalise some cells.
+
+        Parameters
+        ----------
+        block
+            Values as stored, ``(n, n_genes)``, floating.
+        rows
+            Which cells these are, a slice or numbers.
+
+        Returns
+        -------
+        csr_matrix or ndarray
+            lognorm, in the block's precision; `block` itself if it is lognorm already.
+        """
+        if self.library_size is None:
+            return block
+        divisor = self.divisor(rows, block.dtype)
+        if sparse.issparse(block):
+            values = np.log1p(block.data / np.repeat(divisor, np.diff(block.indptr)))
+            return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+        return np.log1p(block / divisor[:, None])
+
+    def divisor(self, rows, dtype: np.dtype) -> np.ndarray:
+        """Return what the counts of some cells are divided by before the logarithm.
+
+        Parameters
+        ----------
+        rows
+            Which cells, a slice or numbers.
+        dtype
+            float32 or float64.
+
+        Returns
+        -------
+        ndarray
+            Library size over target sum, ``(n,)``, of `dtype`; 1 for a cell without counts.
+        """
+        # Each step in the matrix's own precision, so that equal counts of equally deep cells
+        # stay exactly equal: the rank-sum test sees ties where scanpy's values have them.
+        factor = self.library_size[rows].astype(dtype) / dtype.type(self.target_sum)
+        factor[factor == 0] = 1
+        return factor
+
+
+def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray, np.ndarray]:
+    """Turn sums over cells into mean and unbiased variance.
+
+    Parameters
+    ----------
+    total, square
+        Sum of the values, and of their squares, any shape, float64.
+    n_cells
+        How many values each is the sum of.
+
+    Returns
+    -------
+    tuple of ndarray
+        Mean and variance, float64; the variance of one cell is NaN.
+    """
+    mean = total / n_cells
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return mean, np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)
+
+
+def jackknife(
+    counts: np.ndarray,
+    size: float,
+    left_out: Iterable[tuple[np.ndarray, np.ndarray, float]],
+    n_cells: int,
+    *,
+    target_sum: float,
+) -> np.ndarray:
+    r"""Estimate how far a group's summed profile is off by chance: leave out one cell at a time.
+
+    Parameters
+    ----------
+    counts
+        Sum of the group's counts, ``(n_genes,)``, float64.
+    size
+        Its total over all genes, more than `counts` where these are some of the genes only.
+    left_out
+        Of each cell the genes it has counts of, these counts, and its library size.
+    n_cells
+        Number of cells.
+    target_sum
+        The total that the profile is scaled to.
+
+    Returns
+    -------
+    ndarray
+        Variance of the profile ``log1p(target_sum * counts / size)``, ``(n_genes,)``, float64; 0
+        for fewer than two cells.
+
+    Notes
+    -----
+    .. math:: C_g = \frac{n - 1}{n} \sum_i (v_{ig} - \bar v_g)^2, \qquad
+              v_{ig} = \log\left(1 + T \frac{P_g - y_{ig}}{S - s_i}\right)
+
+    where P are the sums and S their total, y the counts of cell i and s their total. Without a cell
+    every gene of the profile moves, also those it has no counts of. Cells count in their order, so
+    that the bits do not hang on how they are stored. Source: cell-eval2 0.20.0,
+    ``jackknife_correction``.
+    """
+    if n_cells < 2 or size <= 0:
+        return np.zeros_like(counts)
+    profile = np.log1p(target_sum * counts / size)
+    total, square = np.zeros_like(counts), np.zeros_like(counts)
+    for genes, values, cell_size in left_out:
+        rest = counts.copy()
+        rest[genes] -= values
+        if size > cell_size:
+            rest *= target_sum / (size - cell_size)
+        off = np.log1p(rest, out=rest) - profile
+        total += off
+        square += off * off
+    return (n_cells - 1) / n_cells * (square - total**2 / n_cells)
+
+
+def fold_change(
+    target_mean: np.ndarray, control_mean: np.ndarray, *, clip: float = 20.0
+) -> np.ndarray:
+    """Return the ratio of back-transformed means.
+
+    Parameters
+    ----------
+    target_mean
+        Mean lognorm value in perturbed cells, ``(n_perts, n_genes)``.
+    control_mean
+        Mean lognorm value in control cells, ``(n_genes,)``.
+    clip
+        The ratio where the control's mean is 0; its inverse where the perturbation's is.
+
+    Returns
+    -------
+    ndarray
+        ``(n_perts, n_genes)``. 1 where both means are 0. float32, as the official table, unless
+        the means are float64 or some mean is 0: then float64.
+
+    Notes
+    -----
+    The mean is taken first and ``expm1`` after it, so this is no ratio of arithmetic means, as in
+    pdex 0.1.27. `clip` fills in for a division by zero and limits nothing else. The last digit
+    matters, since DES cuts a list that it sorts.
+    """
+    target, base = np.expm1(target_mean), np.expm1(control_mean)
+    silent = (target == 0) | (base == 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = target / base
+    dtype = np.float64 if silent.any() else ratio.dtype.type
+    ratio = np.where(base == 0, clip, ratio.astype(np.float64))
+    ratio = np.where(target == 0, 1 / clip, ratio)
+    return np.where((base == 0) & (target == 0), 1.0, ratio).astype(dtype)
+
+
+def log2(ratio: np.ndarray) -> np.ndarray:
+    """Return log2 as the official table computes it: in the precision of `ratio`, then float32.
+
+    Parameters
+    ----------
+    ratio
+        From :func:`fold_change`, any shape.
+
+    Returns
+    -------
+    ndarray
+        Same shape, float32.
+    """
+    logged = np.log(ratio.astype(np.float64)).astype(ratio.dtype)
+    return (logged / np.log(2.0).astype(ratio.dtype)).astype(np.float32)

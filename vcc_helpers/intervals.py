@@ -1,0 +1,251 @@
+"""Means over perturbations with their intervals, and paired comparisons of models.
+
+Everything here takes the long table of :mod:`~vcc_helpers.evaluation`: a row for each model, split,
+target and metric.
+
+Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
+Needs: bulk.py, metrics.py.
+
+>>> names = ["model", "split", "target_gene", "metric", "value"]
+>>> rows = [(m, 0, t, "pds", v) for m, t, v in [("mean", "A", 0.5), ("mean", "B", 0.5)]]
+>>> rows += [("kNN", 0, "A", "pds", 0.7), ("kNN", 0, "B", "pds", 0.8)]
+>>> compare(pd.DataFrame(rows, columns=names), "mean").round(3).loc[("kNN", "pds"), "difference"]
+np.float64(0.25)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from . import metrics
+from .bulk import some_of
+
+#: Names of the reference rows.
+CHANCE, CEILING = "chance", "split-half ceiling"
+
+
+def interval(
+    table: pd.DataFrame,
+    *,
+    by: Sequence[str] = ("model", "metric"),
+    level: float = 0.95,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Return means over perturbations, with bootstrap confidence intervals.
+
+    Parameters
+    ----------
+    table
+        From :func:`~.evaluation.repeated` or :func:`~.evaluation.learning_curve`, reference
+        rows added where wanted.
+    by
+        Columns to group by; for a learning curve with ``"n_support"`` among them.
+    level
+        Share of repetitions of the experiment, with other targets, in which such an interval
+        should hold the mean.
+    n_boot
+        Number of bootstrap samples.
+    seed
+        Seed of the bootstrap.
+
+    Returns
+    -------
+    DataFrame
+        Index: `by`, in the order of `table`; columns mean, low, high, n_targets.
+
+    Raises
+    ------
+    ValueError
+        A value is NaN, or there are several for one split and target.
+
+    Notes
+    -----
+    The percentile bootstrap over targets. A target's values from several splits are averaged
+    first: they are repeated measurements of one perturbation, and no amount of splits makes more
+    perturbations of it. (Taking them for independent gives intervals that are too short.)
+
+    The interval speaks of *which targets were asked*. It does not hold the luck of the support
+    set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
+    targets, depend a little on each other. With fewer than about twenty targets take it as a
+    lower bound of the doubt.
+    """
+    by = list(by)
+    _check_values(table, by)
+    rows = {}
+    for key, part in table.groupby(by, sort=False, observed=True):
+        values = part.groupby("target_gene")["value"].mean().to_numpy()
+        rows[key] = [values.mean(), *_bootstrap(values, level, n_boot, seed), len(values)]
+    return _summary(rows, by, ["mean", "low", "high", "n_targets"])
+
+
+def _bootstrap(values: np.ndarray, level: float, n_boot: int, seed: int) -> np.ndarray:
+    """Return the ends of the mean's interval; equal numbers of values get equal draws."""
+    if not 0 < level < 1:
+        raise ValueError(f"level={level}; expected a share between 0 and 1, such as 0.95")
+    drawn = np.random.default_rng(seed).integers(len(values), size=(n_boot, len(values)))
+    return np.quantile(values[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+
+
+def _summary(rows: Mapping[tuple, list], by: list[str], columns: list[str]) -> pd.DataFrame:
+    index = pd.MultiIndex.from_tuples(list(rows), names=by)
+    found = pd.DataFrame(list(rows.values()), index=index, columns=columns)
+    return found.astype({"n_targets": int})
+
+
+def _check_values(table: pd.DataFrame, by: list[str]) -> None:
+    if table["value"].isna().any():
+        bad = table[table["value"].isna()]
+        raise ValueError(
+            f"values are NaN, of {some_of((bad['model'] + ' ' + bad['metric']).unique())}"
+        )
+    keys = [*by, "split", "target_gene"]
+    if table.duplicated(keys).any():
+        more = [c for c in table.columns if c not in [*keys, "value"]]
+        raise ValueError(
+            f"several values for one split and target; by={by} lacks a column, perhaps one of "
+            f"{more}"
+        )
+
+
+def compare(
+    table: pd.DataFrame,
+    reference: str,
+    *,
+    by: Sequence[str] = ("model", "metric"),
+    level: float = 0.95,
+    n_boot: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare every model with one of them, on the same targets of the same splits.
+
+    Parameters
+    ----------
+    table
+        From :func:`~.evaluation.repeated` or :func:`~.evaluation.learning_curve`.
+    reference
+        Name of the model to compare with.
+    by, level, n_boot, seed
+        As for :func:`interval`; `by` with ``"model"`` among them.
+
+    Returns
+    -------
+    DataFrame
+        Index: `by`, without the reference; columns difference (mean of the model's value minus
+        the reference's), low, high (its bootstrap interval), won (share of targets on which the
+        model is better; a tie counts half) and n_targets.
+
+    Raises
+    ------
+    KeyError
+        There is no model of that name.
+    ValueError
+        A model shares no target and split with the reference, a value is NaN, or there are
+        several for one split and target.
+
+    Notes
+    -----
+    Two models fail on the same hard targets. Taking differences target by target removes what
+    they share, so a difference can be sure although the intervals of the two means overlap.
+
+    To compare support sizes of one learning curve, make the size part of the name:
+    ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
+    """
+    by = list(by)
+    if reference not in set(table["model"]):
+        names = some_of(table["model"].unique())
+        raise KeyError(f"no model {reference!r} to compare with; there are {names}")
+    _check_values(table, by)
+    keys = [*(name for name in by if name != "model"), "split", "target_gene"]
+    base = table[table["model"] == reference].set_index(keys)["value"]
+    rows = {}
+    others = table[table["model"] != reference]
+    for key, part in others.groupby(by, sort=False, observed=True):
+        gap = (part.set_index(keys)["value"] - base).dropna()
+        metric = part["metric"].iloc[0]
+        if gap.empty and metric in set(table.loc[table["model"] == reference, "metric"]):
+            raise ValueError(f"{key} and {reference!r} share no target of the same split")
+        if not gap.empty:
+            values = gap.groupby("target_gene").mean().to_numpy()
+            ends = _bootstrap(values, level, n_boot, seed)
+            rows[key] = [values.mean(), *ends, _won(values, metric), len(values)]
+    return _summary(rows, by, ["difference", "low", "high", "won", "n_targets"])
+
+
+def _won(gap: np.ndarray, metric: str) -> float:
+    better = -gap if metrics.BEST.get(metric, 1.0) == 0 else gap
+    return float(((better > 0) + 0.5 * (better == 0)).mean())
+
+
+def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3) -> pd.DataFrame:
+    """Lay a summary out for reading: models down, metrics across, each with its interval.
+
+    Parameters
+    ----------
+    summary
+        From :func:`interval` or :func:`compare`, with ``"metric"`` in its index.
+    digits
+        Digits after the point; or a number for each metric, and 3 for those that are not named.
+
+    Returns
+    -------
+    DataFrame
+        Index: what is left of the summary's, in its order; a column a metric; text such as
+        ``".577 [.517, .632]"``, without a 0 before the point so that four fit beside each other,
+        with a sign where it is a difference, and nothing where a model lacks the metric.
+    """
+    sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
+    texts = []
+    names = summary.index.get_level_values("metric")
+    for metric, row in zip(names, summary.itertuples(), strict=True):
+        places = digits if isinstance(digits, int) else digits.get(metric, 3)
+        numbers = (f"{x:{sign}.{places}f}" for x in (getattr(row, value), row.low, row.high))
+        texts.append(re.sub(r"\b0\.", ".", "{} [{}, {}]".format(*numbers)))
+    rows = summary.index.droplevel("metric").unique()
+    wide = pd.Series(texts, index=summary.index).unstack("metric")
+    return wide.loc[rows, names.unique()].fillna("")
+
+
+def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.DataFrame:
+    """Group the targets by a property, such as the strength of their effect.
+
+    Parameters
+    ----------
+    table
+        From :func:`~.evaluation.repeated` or :func:`~.evaluation.learning_curve`.
+    of
+        A number for each target, index target_gene: ``effect_strength(bulk)["norm"]``, or
+        ``["n_cells"]``.
+    n_strata
+        How many groups of about equal size (quantiles); fewer where many numbers are equal.
+
+    Returns
+    -------
+    DataFrame
+        A copy of `table` with a column stratum, an ordered category named by the least and the
+        largest number in it. Give ``by=("model", "metric", "stratum")`` to :func:`interval` or
+        :func:`compare`.
+
+    Raises
+    ------
+    KeyError
+        A target has no number.
+
+    Notes
+    -----
+    The values stay as they are: PDS still ranks among all targets of the split.
+    """
+    targets = pd.Index(sorted(table["target_gene"].unique()))
+    if len(missing := targets.difference(of.dropna().index)):
+        raise KeyError(f"`of` has no number for {some_of(missing)}")
+    numbers = of[targets].astype(float)
+    code = pd.qcut(numbers, n_strata, labels=False, duplicates="drop")
+    ends = numbers.groupby(code).agg(["min", "max"])
+    names = [f"{low:.3g} to {high:.3g}" for low, high in ends.itertuples(index=False)]
+    place = table["target_gene"].map(code.map(dict(zip(ends.index, range(len(ends)), strict=True))))
+    stratum = pd.Categorical.from_codes(place.to_numpy(), names, ordered=True)
+    return table.assign(stratum=stratum)

@@ -1,0 +1,133 @@
+"""One list of names held against another: what is missing, what is strange, what is only misspelt.
+
+Genes lose their names on the way through spreadsheets, databases and other tools: another case, a
+version number, a date in place of a septin. Labels of perturbations gain endings. Such names can be
+put right without a guess as long as each stands for one name that is missing.
+
+Taught in: notebooks/17_check_and_pack and notebooks/18_score_another_model.
+Needs no sibling module.
+
+>>> match(["sox2", "1-Mar", "NANOG"], ["SOX2", "NANOG", "MARCHF1", "POU5F1"]).renamed
+{'sox2': 'SOX2', '1-Mar': 'MARCHF1'}
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import NamedTuple
+
+import pandas as pd
+
+#: Gene families that were renamed in 2020, since spreadsheets took their names for dates.
+FAMILIES = (("SEPT", "SEPTIN"), ("MARCH", "MARCHF"), ("DEC", "DELEC"))
+#: What a spreadsheet makes of their names, such as 2-Sep, 01-Mar or Mar-02.
+DATE = re.compile(r"(?:(\d{1,2})-(sep|mar|dec)|(sep|mar|dec)-(\d{1,2}))", re.IGNORECASE)
+VERSION = re.compile(r"\.\d+$")
+#: Endings by which some tools mark that one gene was perturbed, and no second.
+ALONE = re.compile(r"^(?:ctrl\+)?(.+?)(?:\+ctrl)?$")
+#: What tools and screens call control cells, in small letters.
+CONTROL_NAMES = (
+    *("non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc"),
+    *("control", "ctrl", "neg_ctrl", "negctrl", "negative_control"),
+)
+#: Pairs of strange and missing names beyond which likeness is not looked for; it would take long.
+MOST_PAIRS = 10**5
+
+
+class Match(NamedTuple):
+    """What :func:`match` found.
+
+    Attributes
+    ----------
+    renamed
+        Strange name, and the one missing name that it stands for.
+    missing, unknown
+        Names that were wanted and are not there; that are there and were not wanted.
+    near
+        Unknown name, and a missing one that looks like it: a guess.
+    """
+
+    renamed: dict[str, str]
+    missing: list[str]
+    unknown: list[str]
+    near: dict[str, str]
+
+
+def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
+    """Hold names that were found against those that are wanted.
+
+    Parameters
+    ----------
+    found, wanted
+        Names; the order does not matter.
+
+    Returns
+    -------
+    Match
+        A name is renamed only if one wanted name is meant, and no other found name means the same.
+
+    Notes
+    -----
+    Looked through: spaces around the name, upper and lower case, a version (``ENSG00000181449.5``),
+    a date (``2-Sep`` is SEPTIN2 or SEPT2), the families that were renamed in 2020, and ``+ctrl``.
+    """
+    found, wanted = pd.Index(list(found)).unique(), pd.Index(list(wanted)).unique()
+    missing = wanted.difference(found, sort=False)
+    unknown = found.difference(wanted, sort=False)
+    by_capitals = defaultdict(set)
+    for name in missing:
+        by_capitals[name.upper()].add(name)
+    meant = {}
+    for name in unknown:
+        words = {word.upper() for word in _other_ways(name)}
+        of_name = set().union(*(by_capitals[word] for word in words if word in by_capitals))
+        if len(of_name) == 1:
+            meant[name] = of_name.pop()
+    claims = Counter(meant.values())
+    renamed = {name: other for name, other in meant.items() if claims[other] == 1}
+    taken = set(renamed.values())
+    missing = [name for name in missing if name not in taken]
+    unknown = [name for name in unknown if name not in renamed]
+    return Match(renamed, missing, unknown, _alike(unknown, missing))
+
+
+def alone(label: str) -> str:
+    """Return the gene of a label such as ``SOX2+ctrl``; any other label stays as it is.
+
+    Parameters
+    ----------
+    label
+        As GEARS and scGPT write it: two genes, ``ctrl`` in place of one where only one was
+        perturbed.
+
+    >>> alone("SOX2+ctrl"), alone("ctrl+SOX2"), alone("ctrl"), alone("SOX2+OCT4")
+    ('SOX2', 'SOX2', 'ctrl', 'SOX2+OCT4')
+    """
+    return ALONE.fullmatch(label)[1] if ALONE.fullmatch(label) else label
+
+
+def _other_ways(name: str) -> Iterator[str]:
+    """Yield what a name may have been before something happened to it."""
+    name = name.strip()
+    yield name
+    yield VERSION.sub("", name)
+    yield alone(name)
+    if date := DATE.fullmatch(name):
+        number, month = date[1] or date[4], date[2] or date[3]
+        for family in FAMILIES:
+            if family[0].startswith(month.upper()):
+                yield from (f"{stem}{int(number)}" for stem in family)
+    for old, new in FAMILIES:
+        for stem, other in ((old, new), (new, old)):
+            if (number := name.upper().removeprefix(stem)).isdecimal():
+                yield f"{other}{number}"
+
+
+def _alike(unknown: list[str], missing: list[str]) -> dict[str, str]:
+    if len(unknown) * len(missing) > MOST_PAIRS:
+        return {}
+    near = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
+    return {name: likes[0] for name, likes in near.items() if likes}

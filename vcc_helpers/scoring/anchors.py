@@ -1,0 +1,464 @@
+"""What to hold a score against: the mean baseline, a repeat of the experiment, perfect predictions.
+
+Taught in: notebooks/04_mean_baseline, notebooks/08_metrics_by_hand, notebooks/09_first_submission
+and notebooks/15_score_by_the_rules_of_2026.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> half, other = split_half(load_h1_sample())
+>>> half.n_obs + other.n_obs
+600
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .. import metrics
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..counts import Scaling, stack_blocks
+from ..emit import negative_binomial, replicate, resample_and_shift
+from ..presets import VCC2026, Preset, get_preset
+from ..stream.blocks import row_blocks, take_cells
+from ..stream.look import inspect_values
+from ..stream.open import check_cells, labels_of, open_cells, parse_memory
+from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
+from .card import REPLICATE, ScoreCard
+from .digest import Digest, _calls, _Pair, _score, _side_by_side, compare, digest
+
+#: The value that a prediction expects which knows nothing, where there is a closed form.
+CHANCE: Mapping[str, Callable[[_Pair], float]] = {
+    "des": lambda p: float(p.real.significant.mean()),
+    "pds": lambda p: metrics.pds_chance(len(p.names)),
+    "deg_count_spearman": lambda p: 0.0,
+    "lfc_spearman": lambda p: 0.0,
+    "pr_auc": lambda p: float(np.nanmean(_share_where_some(p.real.significant))),
+    "pds_cosine": lambda p: 0.5,
+    "direction_fidelity": lambda p: 0.5,
+}
+
+
+def _share_where_some(significant: np.ndarray) -> np.ndarray:
+    share = significant.mean(axis=1)
+    return np.where((share > 0) & (share < 1), share, np.nan)
+
+
+def anchors(
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    n_halvings: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    **settings,
+) -> pd.DataFrame:
+    """Return what to hold a score against: chance, the mean, a repeat, and perfect predictions.
+
+    Parameters
+    ----------
+    real
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    preset
+        The rules, by name or as a record.
+    n_halvings
+        How many times the cells are dealt into halves.
+    seed
+        Seed of the deals and of the resampled cells.
+    perturbation_key, control, memory, **settings
+        As for :func:`~.scoring.score`.
+
+    Returns
+    -------
+    DataFrame
+        Index anchor; a column a metric, means over perturbations. Rows:
+
+        - *chance*: what a prediction that knows nothing expects, where there is a closed form:
+          :func:`~vcc_helpers.metrics.pds_chance`; for des the share of genes that are significant,
+          which a list drawn at random hits; for pr_auc that share where some but not all are; 0
+          for rank correlations. NaN elsewhere;
+        - *mean of these*: :func:`official_baseline` of these very cells;
+        - *half against half* and its *sd*: the split-half ceiling over `n_halvings` deals;
+        - *real cells*: a perfect prediction, the cells themselves;
+        - *their means, replicated* and *their means, resampled*: perfect means, written as cells;
+          by the rules of 2026 as counts, so *drawn* in place of resampled.
+
+        Rows that need cells made, which are dense, are left out where these do not fit `memory`.
+
+    Raises
+    ------
+    ValueError
+        The cells are unusable; every problem is listed.
+
+    Notes
+    -----
+    A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
+    rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
+    every gene significant, and then the largest fold changes are kept, which are not the surest
+    ones. So no submission of replicated means can have a DES above that row's.
+    """
+    rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
+    means = question | {"memory": memory} | settings
+    truth = digest(real, rules, name="real", **means)
+    perfect = compare(truth, truth, rules, control=control)
+    pair = _side_by_side(truth.bulk, truth.bulk, control)._replace(pred=truth.de, real=truth.de)
+    deals = _deals(real, rules, n_halvings, seed, means)
+    rows = {"chance": {name: CHANCE[name](pair) for name in rules.metrics if name in CHANCE}}
+    if _dense_bytes(open_cells(real)) < parse_memory(memory):
+        written = _written_as_counts if rules.counts_only else _written
+        controls = real if rules.real_controls else None
+        for name, pred in written(open_cells(real), truth.bulk, seed, **question):
+            made = digest(pred, _lenient(rules), name=name, controls=controls, **means)
+            rows[name] = compare(made, truth, rules, control=control).mean()
+    rows[REPLICATE] = deals.mean()
+    rows["half against half, sd"] = deals.std(ddof=1)
+    rows["real cells"] = perfect.mean()
+    order = [name for name in ANCHORS if name in rows]
+    found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64).T
+    return found.loc[order].rename_axis("anchor")
+
+
+#: Counts of a cell that stands for a mean.
+AS_MANY_COUNTS = 9e5
+#: Rows of :func:`anchors`, in their order.
+ANCHORS = (
+    "chance",
+    "mean of these",
+    REPLICATE,
+    "half against half, sd",
+    "their means, resampled",
+    "their means, drawn",
+    "their means, replicated",
+    "real cells",
+)
+
+
+def _deals(real, rules: Preset, n_halvings: int, seed: int, means: Mapping) -> pd.DataFrame:
+    """Score halves against halves: by the rule of the season, where it has one."""
+    if rules.top == "replicate":
+        return replicates(real, rules, n_splits=n_halvings, seed=seed, **means)
+    seeds = range(seed, seed + n_halvings)
+    return pd.DataFrame([split_half_ceiling(real, rules, seed=s, **means).summary for s in seeds])
+
+
+def _dense_bytes(cells) -> float:
+    """Return what as many dense cells take, made and looked at."""
+    return 8.0 * cells.n_obs * cells.n_vars
+
+
+def _written(cells, bulk, seed: int, **question) -> Iterator[tuple[str, anndata.AnnData]]:
+    """Yield the mean baseline and perfect means, written as cells."""
+    yield "mean of these", official_baseline(cells, **question)
+    is_control = labels_of(cells, question["perturbation_key"]) == question["control"]
+    kw = question | {
+        "controls": take_cells(cells, np.flatnonzero(is_control)),
+        "n_cells": bulk.obs["n_cells"].drop(question["control"]),
+        "target_sum": Scaling.of(inspect_values(cells)).target_sum,
+    }
+    yield "their means, resampled", resample_and_shift(bulk, seed=seed, **kw)
+    yield "their means, replicated", replicate(bulk, **kw)
+
+
+def _written_as_counts(cells, bulk, seed: int, **question):
+    """Yield the mean baseline and perfect means, written as counts."""
+    yield "mean of these", official_baseline(cells, VCC2026, seed=seed, **question)
+    key, control = question["perturbation_key"], question["control"]
+    labels = labels_of(cells, key)
+    n_cells = bulk.obs["n_cells"].drop(control)
+    kw = question | {"controls": take_cells(cells, np.flatnonzero(labels == control))}
+    drawn = negative_binomial(
+        pseudobulk(cells, perturbation_key=key), n_cells=n_cells, seed=seed, **kw
+    )
+    yield "their means, drawn", drawn
+    share = np.expm1(bulk[n_cells.index].X)
+    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-12)
+    whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)  # so many that rounding is nothing
+    rows = np.repeat(np.arange(len(whole)), n_cells)
+    obs = pd.DataFrame({key: n_cells.index[rows]}, index=[f"pred_{i}" for i in range(len(rows))])
+    yield "their means, replicated", anndata.AnnData(whole[rows], obs, cells.var.copy())
+
+
+def official_baseline(
+    cells: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    n_cells: Mapping[str, int] | pd.Series | None = None,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+) -> anndata.AnnData:
+    """Make the contest's mean baseline: one mean for every perturbation, written as cells.
+
+    Parameters
+    ----------
+    cells
+        Counts or lognorm, ``(n_cells, n_genes)``: the measured perturbations and controls.
+    preset
+        The rules, by name or as a record.
+    n_cells
+        Cells to make for each target; by default the targets and numbers of `cells`.
+    seed
+        Seed of the draw, where the rules want counts.
+    perturbation_key
+        The column of ``obs`` that names each cell's perturbation.
+    control
+        The label of control cells.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(sum of n_cells + n_controls, n_genes)``: by the rules of 2025 lognorm, identical
+        cells for all targets; by those of 2026 counts, which are not whole: control cells drawn at
+        random, each gene scaled so that the mean is right. Then the controls of `cells`.
+
+    Raises
+    ------
+    ValueError
+        Labels, gene names or values are unusable; every problem is listed.
+
+    Notes
+    -----
+    In 2025 the mean is over the groups' means, the control's row counted in as one group, as
+    ``cell-eval baseline`` does it. In 2026 it is over the perturbations' mean counts, each without
+    its own gene, as ``build_generic_baseline`` of cell-eval2 0.20.0 does it. Fractions are refused
+    in a submission: :func:`baseline` scores this one.
+    """
+    cells = open_cells(cells)
+    check_cells(cells, perturbation_key=perturbation_key, control=control)
+    labels = labels_of(cells, perturbation_key)
+    if get_preset(preset).counts_only:
+        return _scaled_controls(cells, labels, n_cells, seed, perturbation_key, control)
+    blocks = list(lognorm_blocks(cells))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    if n_cells is None:
+        n_cells = bulk.obs["n_cells"].drop(control)
+    mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
+    targets = pd.DataFrame(index=pd.Index(pd.Series(n_cells).index).drop(control, errors="ignore"))
+    pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
+    is_control = np.flatnonzero(labels == control)
+    controls = anndata.AnnData(
+        stack_blocks(blocks)[is_control], obs=cells.obs.iloc[is_control], var=cells.var
+    )
+    return replicate(
+        pred, controls=controls, n_cells=n_cells, perturbation_key=perturbation_key, control=control
+    )
+
+
+def _scaled_controls(cells, labels, n_cells, seed: int, key: str, control: str):
+    """Draw control cells and scale each gene, so that the mean is that of all perturbations."""
+    blocks = ((start, block.astype(np.float64)) for start, block in row_blocks(cells))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    groups, mean = bulk.obs_names, bulk.X
+    is_control = groups == control
+    own = cells.var_names.get_indexer(groups)
+    counted = np.ones(mean.shape, bool)
+    counted[own >= 0, own[own >= 0]] = False
+    counted[is_control] = False
+    if not counted.any(axis=0).all():
+        gene = cells.var_names[~counted.any(axis=0)][0]
+        raise ValueError(
+            f"the baseline leaves out each silenced gene's own perturbation, and of {gene!r} no "
+            "other is there; give cells of at least two perturbations"
+        )
+    profile, base = (mean * counted).sum(axis=0) / counted.sum(axis=0), mean[is_control][0]
+    scale = np.divide(profile, base, out=np.zeros_like(base), where=base > 0)
+    pool = take_cells(cells, np.flatnonzero(labels == control))
+    if n_cells is None:
+        n_cells = bulk.obs["n_cells"]
+    sizes = pd.Series(n_cells).drop(control, errors="ignore").sort_index()
+    rng, values = np.random.default_rng(seed), sparse.csr_matrix(pool.X)
+    made = values[np.concatenate([rng.integers(0, pool.n_obs, size=n) for n in sizes])]
+    made.data = (made.data * scale[made.indices]).astype(np.float32)
+    obs = pd.DataFrame({key: [*np.repeat(sizes.index, sizes), *[control] * pool.n_obs]})
+    obs.index = [*(f"pred_{i}" for i in range(made.shape[0])), *pool.obs_names]
+    return anndata.AnnData(sparse.vstack([made, values], format="csr"), obs, cells.var.copy())
+
+
+def baseline(
+    real: anndata.AnnData | str | Path, preset: str | Preset = "vcc2025", **settings
+) -> ScoreCard:
+    """Score the official mean baseline of some cells against these cells: the 0 of the scale.
+
+    Where the rules take a repeat of the experiment for the 1, its scores are the card's `anchors`.
+
+    Parameters
+    ----------
+    real
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    preset
+        The rules, by name or as a record.
+    **settings
+        As for :func:`~.scoring.score`.
+
+    Returns
+    -------
+    ScoreCard
+        For ``card.overall(baseline)``.
+
+    Notes
+    -----
+    By the rules of 2026 the fractions of :func:`official_baseline` are let pass, and the replicate
+    is the mean of :func:`replicates`, which takes five times as long as the score.
+    """
+    rules = get_preset(preset)
+    question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
+    made = official_baseline(real, rules, **question)
+    card = _score(made, real, _lenient(rules), **settings)
+    if rules.top == "perfect":
+        return card
+    repeats = replicates(real, rules, **settings)
+    beside = pd.DataFrame({REPLICATE: repeats.mean()}).T.rename_axis("anchor")
+    return replace(card, anchors=beside)
+
+
+def _lenient(rules: Preset) -> Preset:
+    """Let counts pass that are not whole, where counts are wanted."""
+    return replace(rules, tolerance=np.inf) if rules.counts_only else rules
+
+
+def replicates(
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2026",
+    *,
+    n_splits: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    **settings,
+) -> pd.DataFrame:
+    """Score halves of the real cells against the other halves, again and again.
+
+    Parameters
+    ----------
+    real
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    preset
+        The rules, by name or as a record.
+    n_splits, seed
+        How many splits, and the seed from which theirs come.
+    perturbation_key, control, **settings
+        As for :func:`~.scoring.score`.
+
+    Returns
+    -------
+    DataFrame
+        A row a split, index its seed, a column a metric: means over perturbations. Their mean is
+        the 1 of the scale of 2026.
+
+    Notes
+    -----
+    Each half is measured against its own controls, so that the two share no noise. A half calls
+    fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their changes, from
+    all cells. Source: cell-eval2 0.20.0, ``compute_replicate_anchor``.
+    """
+    rules = replace(get_preset(preset), real_controls=False)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    cells, means = open_cells(real), {}
+    whole = digest(cells, rules, **question, **settings) if "lfc_nmae" in rules.metrics else None
+    for split in np.random.SeedSequence(seed).generate_state(n_splits):
+        first, other = (
+            digest(half, rules, **question, **settings)
+            for half in _disjoint_halves(cells, perturbation_key, int(split))
+        )
+        table = compare(other, first, rules, control=control)
+        if whole:
+            table["lfc_nmae"] = _change_between(first, other, whole, control)
+        means[int(split)] = ScoreCard(rules.name, table).summary
+    return pd.DataFrame(means).T.rename_axis("seed")
+
+
+def _disjoint_halves(cells: anndata.AnnData, key: str, seed: int) -> Iterator[anndata.AnnData]:
+    """Deal each group's cells into halves of equal size, an odd one left out."""
+    rng, halves = np.random.default_rng(seed), ([], [])
+    for rows in cells.obs.groupby(key, observed=True).indices.values():
+        shuffled, half = rng.permutation(rows), len(rows) // 2
+        halves[0].append(shuffled[:half])
+        halves[1].append(shuffled[half : 2 * half])
+    return (cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def _change_between(first: Digest, other: Digest, whole: Digest, control: str) -> np.ndarray:
+    """Return the error of fold changes between halves, over the genes that all cells call."""
+    own = _side_by_side(whole.bulk, whole.bulk, control).own_gene
+    called, size = _calls(whole.de, own).significant, whole.de.log2_fold_change
+    halves = (np.nan_to_num(half.de.log2_fold_change) for half in (first, other))
+    return metrics.lfc_nmae(size + np.subtract(*halves), size, called)
+
+
+def split_half(
+    cells: anndata.AnnData,
+    *,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+) -> tuple[anndata.AnnData, anndata.AnnData]:
+    """Deal the cells of every group at random into two halves.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; at least two cells in every group.
+    seed
+        Seed of the draw.
+    perturbation_key
+        The column of ``obs`` to group by.
+
+    Returns
+    -------
+    tuple of AnnData
+        Two views, sizes equal to within one cell a group.
+
+    Raises
+    ------
+    ValueError
+        A group has one cell only.
+
+    Notes
+    -----
+    Scoring one half against the other shows what a repeat of the experiment, with half of the
+    cells, would score: a ceiling for honest predictions, though not a hard limit.
+    """
+    rng = np.random.default_rng(seed)
+    groups = pd.Series(np.arange(cells.n_obs)).groupby(labels_of(cells, perturbation_key))
+    halves: tuple[list, list] = ([], [])
+    for name, rows in groups:
+        if len(rows) < 2:
+            raise ValueError(f"{name!r} has one cell only; a split needs two in every group")
+        shuffled = rng.permutation(rows.to_numpy())
+        halves[0].append(shuffled[::2])
+        halves[1].append(shuffled[1::2])
+    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def split_half_ceiling(
+    cells: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    **settings,
+) -> ScoreCard:
+    """Score one half of the real cells as a prediction of the other.
+
+    Parameters
+    ----------
+    cells
+        Real cells, ``(n_cells, n_genes)``, or the path of a file.
+    seed
+        Seed of the split.
+    preset, perturbation_key, **settings
+        As for :func:`~.scoring.score`.
+
+    Returns
+    -------
+    ScoreCard
+        What a repeat of the experiment with half of the cells would score.
+    """
+    halves = split_half(open_cells(cells), seed=seed, perturbation_key=perturbation_key)
+    return _score(*halves, get_preset(preset), perturbation_key=perturbation_key, **settings)

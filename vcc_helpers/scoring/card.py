@@ -1,0 +1,195 @@
+"""The score card: one value a perturbation and metric, their means, and what to hold them against.
+
+Taught in: notebooks/08_metrics_by_hand.
+
+>>> table = pd.DataFrame({"pds": [0.5, 1.0]}, index=pd.Index(["A", "B"], name="target_gene"))
+>>> ScoreCard("vcc2025", table).summary.to_dict()
+{'pds': 0.75}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import fsum
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .. import metrics
+from ..presets import PRESETS, VCC2025
+from ..stream.write import write_whole
+
+#: Perturbations that a notebook shows of each end of a long score card.
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ScoreCard:
+    """The result of scoring one prediction.
+
+    Attributes
+    ----------
+    preset
+        Name of the rules.
+    per_perturbation
+        Index target_gene, sorted; one column a metric. NaN where a metric has no value for a
+        perturbation; a metric of the whole panel has the same number in each row.
+    settings
+        What the numbers depend on besides the data.
+    anchors
+        What to hold the means against, from :func:`~.scoring.anchors`, where it was asked for.
+    """
+
+    preset: str
+    per_perturbation: pd.DataFrame
+    settings: Mapping[str, object] = field(default_factory=dict)
+    anchors: pd.DataFrame | None = None
+
+    @property
+    def summary(self) -> pd.Series:
+        """Mean of each metric over the perturbations that have a value, index metric, float64."""
+        # fsum, so that the order of the perturbations does not show in the last digit
+        known = {name: values.dropna() for name, values in self.per_perturbation.items()}
+        means = {name: fsum(v) / len(v) if len(v) else np.nan for name, v in known.items()}
+        return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
+
+    def overall(self, baseline: ScoreCard) -> float:
+        """Return the leaderboard's number: 0 is the baseline, 100 the best.
+
+        Parameters
+        ----------
+        baseline
+            The score card of the official mean baseline against the same truth. By the rules of
+            2026, which take a repeat of the experiment for 100, from
+            :func:`~.scoring.baseline`, which keeps the replicate's scores with it.
+
+        Raises
+        ------
+        ValueError
+            The baseline was scored by other rules or on other perturbations; or it lacks the
+            replicate that the rules want.
+        """
+        mine, theirs = self.per_perturbation.index, baseline.per_perturbation.index
+        if baseline.preset != self.preset or set(mine) != set(theirs):
+            raise ValueError(
+                f"the baseline is of preset {baseline.preset!r} with {len(theirs)} perturbations, "
+                f"this card of {self.preset!r} with {len(mine)}: score both against the same truth"
+            )
+        return metrics.overall(self.summary, baseline.summary, *baseline.scale)
+
+    @property
+    def scale(self) -> tuple[Mapping[str, float], Mapping[str, tuple[float, float]]]:
+        """What is 1 where this card is 0, for each metric, and the limits of the scaled values.
+
+        Raises
+        ------
+        ValueError
+            The rules take a replicate for 1, and this card has none beside it, or one that is no
+            better on some metric.
+        """
+        rules = PRESETS.get(self.preset, VCC2025)
+        if rules.top == "perfect":
+            return metrics.BEST, rules.limits
+        if self.anchors is None or REPLICATE not in self.anchors.index:
+            raise ValueError(
+                f"the overall score of {rules.name} takes a repeat of the experiment for 100, and "
+                "this baseline was scored without; make it with "
+                f"scoring.baseline(real, {rules.name!r})"
+            )
+        top, mean = self.anchors.loc[REPLICATE], self.summary
+        gain = {n: (top[n] - mean[n]) * (1 if metrics.BEST[n] else -1) for n in rules.limits}
+        if bad := [name for name, by in gain.items() if not by > 0]:
+            ends = ", ".join(f"{n} {top[n]:.3g} against {mean[n]:.3g}" for n in bad)
+            raise ValueError(
+                f"no scale: a repeat of the experiment is no better than the mean on {ends}; the "
+                "truth needs more cells, or more perturbations with an effect"
+            )
+        return top, rules.limits
+
+    def to_dict(self) -> dict:
+        """Return the card as plain numbers and strings, in the layout of the JSON file.
+
+        A value that there is not (a correlation over no gene) is None there, null in the file.
+        """
+        card = {
+            "preset": self.preset,
+            "n_perturbations": len(self.per_perturbation),
+            "summary": _plain(self.summary.to_frame().T)["mean"],
+            "per_perturbation": _plain(self.per_perturbation),
+            "settings": dict(self.settings),
+        }
+        return card if self.anchors is None else card | {"anchors": _plain(self.anchors)}
+
+    def to_json(self, path: str | Path) -> None:
+        """Write the card to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path
+            File to write; one that exists is replaced.
+        """
+        write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> ScoreCard:
+        """Read a card that :meth:`to_json` or ``vcc-helpers score --json`` wrote.
+
+        Parameters
+        ----------
+        path
+            File to read.
+
+        Raises
+        ------
+        ValueError
+            The file is no score card.
+        """
+        try:
+            card = json.loads(Path(path).read_text(encoding="utf-8"))
+            table = _table(card["per_perturbation"], "target_gene")
+            beside = _table(card["anchors"], "anchor") if "anchors" in card else None
+            return cls(card["preset"], table, card["settings"], beside)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} is not a score card ({error!r}); expected a file that vcc-helpers "
+                "score --json wrote"
+            ) from error
+
+    def __repr__(self) -> str:
+        """Show the means, how many perturbations they are over, and what stands beside them."""
+        head = f"ScoreCard {self.preset}, {len(self.per_perturbation)} perturbations (mean)"
+        if self.anchors is not None:
+            return f"{head}\n{self._beside().to_string(float_format='{:.4f}'.format, na_rep='')}"
+        width = max(5, *(len(name) + 1 for name in self.per_perturbation))
+        lines = [f"  {name:<{width}}{value:8.4f}" for name, value in self.summary.items()]
+        return "\n".join([head, *lines])
+
+    def _beside(self) -> pd.DataFrame:
+        mean = self.summary.to_frame().T.set_axis(["this prediction"])
+        return mean if self.anchors is None else pd.concat([mean, self.anchors])
+
+    def _repr_html_(self) -> str:
+        first = next((n for n in self.per_perturbation if n.startswith("pds")), None)
+        rows = self.per_perturbation.sort_values(first) if first else self.per_perturbation
+        shown = "each perturbation"
+        if len(rows) > 2 * SHOWN:
+            shown = f"{SHOWN} perturbations from each end of {len(rows)}: per_perturbation has all"
+            rows = pd.concat([rows[:SHOWN], rows[-SHOWN:]])
+        body = pd.concat([self._beside(), rows]).to_html(float_format="{:.3f}".format, na_rep="")
+        return f"<p><b>Score card</b>, {self.preset}, mean and {shown}</p>{body}"
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    rows = table.astype(object).where(table.notna(), None)
+    return rows.to_dict(orient="index")
+
+
+def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(dict(rows), orient="index").astype(np.float64).rename_axis(name)
+
+
+#: Name of the replicate's row.
+REPLICATE = "half against half"

@@ -1,0 +1,215 @@
+"""Differential expression: which genes does each perturbation change, and how much?
+
+Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> table = de_table(load_h1_sample())
+>>> table.significant.shape
+(5, 1000)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..counts import fold_change, log2
+from ..stream.contrast import contrast
+from ..stream.job import Contrast
+
+
+@dataclass(frozen=True)
+class DETable:
+    """Differential expression of every perturbation against control.
+
+    Attributes
+    ----------
+    perturbations, genes
+        Names of the rows and columns of the arrays below, control left out.
+    p_value
+        Two-sided Wilcoxon rank-sum p-value, ``(n_perts, n_genes)``, float64.
+    fdr
+        Benjamini-Hochberg over all of `p_value` at once, same shape, float32; by the rules of 2026
+        over each perturbation's tests, float64, and 1 for a gene that is not tested.
+    fold_change
+        Ratio of ``expm1`` of mean lognorm values, perturbed over control, same shape, float32; 20
+        or 1/20 where one of the two means is 0, and 1 where both are. By the rules of 2026 of mean
+        scaled counts, float64.
+    log2_fold_change
+        Its log2, taken before rounding to float32, same shape; NaN for a gene that is not tested.
+    threshold
+        A gene is significant where `fdr` is below this.
+    """
+
+    perturbations: pd.Index
+    genes: pd.Index
+    p_value: np.ndarray
+    fdr: np.ndarray
+    fold_change: np.ndarray
+    log2_fold_change: np.ndarray
+    threshold: float = 0.05
+
+    @property
+    def significant(self) -> np.ndarray:
+        """Which genes are called, ``(n_perts, n_genes)``, bool."""
+        return self.fdr < self.fdr.dtype.type(self.threshold)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table in long form, one row per perturbation and gene.
+
+        Returns
+        -------
+        DataFrame
+            Columns target_gene, gene, p_value, fdr, log2_fold_change, significant.
+        """
+        columns = ("p_value", "fdr", "log2_fold_change", "significant")
+        index = pd.MultiIndex.from_product(
+            [self.perturbations, self.genes], names=["target_gene", "gene"]
+        )
+        values = {name: getattr(self, name).ravel() for name in columns}
+        return pd.DataFrame(values, index=index).reset_index()
+
+
+def de_table(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    fdr: float = 0.05,
+    clip: float = 20.0,
+    memory: int | float | str = "4GB",
+    threads: int | None = None,
+    progress: bool = False,
+) -> DETable:
+    """Test every gene of every perturbation against the control cells.
+
+    Parameters
+    ----------
+    cells
+        Counts or log-normalised values, shape ``(n_cells, n_genes)``, or the path of an
+        ``.h5ad``, which is read once.
+    perturbation_key
+        The column of ``cells.obs`` to group by.
+    control
+        The label of control cells.
+    fdr
+        A gene is significant below this false discovery rate.
+    clip
+        As for :func:`~.counts.fold_change`.
+    memory, threads, progress
+        As for :func:`~vcc_helpers.stream.contrast`.
+
+    Returns
+    -------
+    DETable
+        Perturbations sorted by name.
+
+    Raises
+    ------
+    ValueError
+        Labels, gene names or values are unusable; every problem is listed.
+
+    Notes
+    -----
+    The rules are those of pdex 0.1.27 as cell-eval 0.6.6 calls it.
+    """
+    found = contrast(
+        cells,
+        perturbation_key=perturbation_key,
+        control=control,
+        memory=memory,
+        threads=threads,
+        progress=progress,
+    )
+    return de_of_contrast(found, fdr=fdr, clip=clip)
+
+
+def de_of_contrast(
+    found: Contrast, *, fdr: float = 0.05, clip: float = 20.0, fdr_family: str = "file"
+) -> DETable:
+    """Make the table from what :func:`~vcc_helpers.stream.contrast` found.
+
+    Parameters
+    ----------
+    found
+        Means and p-values of every perturbation.
+    fdr, clip
+        As for :func:`de_table`.
+    fdr_family
+        Which tests a rate is taken over: those of the whole ``"file"``, or of each
+        ``"perturbation"``.
+
+    Returns
+    -------
+    DETable
+        Perturbations sorted by name.
+    """
+    is_control = found.groups == found.control
+    mean = found.mean_as_summed
+    ratio = fold_change(mean[~is_control], mean[is_control][0], clip=clip)
+    return DETable(
+        perturbations=found.groups[~is_control],
+        genes=found.genes,
+        p_value=found.p_value,
+        fdr=_rates(found.p_value, fdr_family).astype(np.float32),
+        fold_change=ratio.astype(np.float32),
+        log2_fold_change=log2(ratio),
+        threshold=fdr,
+    )
+
+
+def _rates(p_value: np.ndarray, family: str) -> np.ndarray:
+    if family == "file":
+        return false_discovery_control(p_value, axis=None).reshape(p_value.shape)
+    return false_discovery_control(p_value, axis=1)
+
+
+def de_of_counts(
+    found: Contrast,
+    *,
+    fdr: float = 0.05,
+    pseudocount: float = 1e-9,
+    least_cpm: float = 5.0,
+    fdr_family: str = "perturbation",
+) -> DETable:
+    """Make the table by the rules of 2026, from a contrast that counted.
+
+    Parameters
+    ----------
+    found
+        Means of counts per million and p-values of every perturbation.
+    fdr
+        A gene is significant below this false discovery rate.
+    pseudocount
+        Added to both means of a fold change, counts per million.
+    least_cpm
+        Only genes with more than this in the controls are tested; the others have a p-value and a
+        rate of 1, and NaN for a fold change.
+    fdr_family
+        As for :func:`de_of_contrast`.
+
+    Returns
+    -------
+    DETable
+        Perturbations sorted by name, float64.
+
+    Notes
+    -----
+    The controls alone choose the genes, so that which genes are tested tells nothing about the
+    answer. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
+    """
+    is_control = found.groups == found.control
+    cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]
+    tested = base > least_cpm
+    p_value = np.where(tested, found.p_value, 1.0)
+    rate = np.ones_like(p_value)
+    rate[:, tested] = _rates(p_value[:, tested], fdr_family)
+    ratio = np.where(tested, (cpm + pseudocount) / (base + pseudocount), np.nan)
+    names = found.groups[~is_control], found.genes
+    return DETable(*names, p_value, rate, ratio, np.log2(ratio), threshold=fdr)

@@ -1,0 +1,115 @@
+"""Measures of models that need the cells, not their means alone.
+
+Taught in: notebooks/04_mean_baseline and notebooks/09_first_submission.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> len(halves(load_h1_sample(), n_halvings=2))
+2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import anndata
+import pandas as pd
+
+from .. import emit
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..counts import Scaling
+from ..evaluation import Measure, evaluate
+from ..stream.look import inspect_values
+from ..stream.open import labels_of
+from ..stream.pseudobulk import pseudobulk
+from .anchors import split_half
+from .digest import compare as compare_digests
+from .digest import digest
+
+
+def measure_cells(
+    cells: anndata.AnnData,
+    *,
+    emitter: Callable[..., anndata.AnnData] = emit.negative_binomial,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+) -> Measure:
+    """Return a measure that turns predictions into cells too, so that there is a DES.
+
+    Parameters
+    ----------
+    cells
+        The real cells, counts, ``(n_cells, n_genes)``: every target that will be asked about,
+        and controls. They must have the genes of the predictions.
+    emitter
+        A function of :mod:`vcc_helpers.emit`; it makes as many cells as there are real ones,
+        from the real controls. Set its seed with :func:`functools.partial`.
+    perturbation_key
+        The column of ``obs`` that names each cell's perturbation.
+    control
+        The label of control cells.
+
+    Returns
+    -------
+    callable
+        To be given to :func:`~.evaluation.repeated` as `measure`: what
+        :func:`~.evaluation.evaluate` returns, and a column des, scored by the rules of vcc2025.
+
+    Notes
+    -----
+    Far slower than :func:`~.evaluation.evaluate`: it tests every gene of every perturbation.
+    """
+    labels = labels_of(cells, perturbation_key)
+    kw = {"perturbation_key": perturbation_key, "control": control}
+    controls = cells[labels == control].copy()
+    scale = Scaling.of(inspect_values(cells)).target_sum
+
+    @cache
+    def truth(names: tuple[str, ...]):
+        return digest(cells[labels.isin([control, *names])].copy(), **kw)
+
+    def measure(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
+        names = tuple(real.obs_names[real.obs_names != control])
+        known = truth(names)
+        asked = pred[[control, *names]]
+        sizes = known.bulk.obs["n_cells"].drop(control)
+        made = emitter(asked, controls=controls, n_cells=sizes, target_sum=scale, **kw)
+        des = compare_digests(digest(made, **kw), known, control=control)["des"]
+        return evaluate(pred, real, control=control).assign(des=des)
+
+    return measure
+
+
+def halves(
+    cells: anndata.AnnData,
+    *,
+    n_halvings: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+) -> list[tuple[anndata.AnnData, anndata.AnnData]]:
+    """Return pseudobulks of halves of the cells, for :func:`~.evaluation.ceiling`.
+
+    Parameters
+    ----------
+    cells
+        The real cells, ``(n_cells, n_genes)``; at least two in every group.
+    n_halvings
+        How many times the cells are split.
+    seed
+        Seed of the first split.
+    perturbation_key
+        The column of ``obs`` to group by.
+
+    Returns
+    -------
+    list of tuple
+        Two pseudobulks for each split.
+
+    Raises
+    ------
+    ValueError
+        A group has one cell only.
+    """
+    key = {"perturbation_key": perturbation_key}
+    splits = (split_half(cells, seed=seed + number, **key) for number in range(n_halvings))
+    return [tuple(pseudobulk(half, **key) for half in pair) for pair in splits]

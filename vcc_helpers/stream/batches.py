@@ -1,0 +1,120 @@
+"""From groups to a result: batches of perturbations, one stretch of genes after the other.
+
+Taught in: notebooks/12_scale_out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ..counts import Scaling, ValueSummary, moments
+from ..ranks import p_values
+from .job import Contrast, _Job
+from .keep import _Keeper
+from .plan import Needs
+from .shelf import _pieces_of
+from .sums import _Sums
+
+
+def _scaling(job: _Job, found: ValueSummary) -> Scaling:
+    """Refuse what the question does not allow, and find the scale."""
+    question, size = job.question, found.library_size
+    if question.counts_only and found.scale != "counts":
+        raise ValueError(
+            f"{job.name}: values have fractions; expected raw counts, whole and never negative: "
+            "leave out normalisation and logarithm, or draw counts with emit.negative_binomial"
+        )
+    if question.counts_only and (size > question.most_counts).any():
+        first = int(np.flatnonzero(size > question.most_counts)[0])
+        raise ValueError(
+            f"{job.name}: cell {job.cells.obs_names[first]!r} has {size[first]:,.0f} counts; "
+            f"expected at most {question.most_counts:,.0f} a cell; scale its counts down"
+        )
+    return Scaling.of(found, question.target_sum)
+
+
+def _pieces_at_hand(job: _Job) -> Callable[[int], Iterator]:
+    """Take a group's rows from the matrix in memory, or from a file."""
+    return lambda code: _pieces_of(job.cells, np.flatnonzero(job.codes == code))
+
+
+def _with_reference(job: _Job, source: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
+    """Take the controls from elsewhere, where that was asked for."""
+    if job.reference is None:
+        return source
+    return lambda code: job.reference.pieces() if code == job.control else source(code)
+
+
+def _spread(job: _Job, plan: Needs, keeper: _Keeper, prepare) -> Contrast:
+    """Go through one stretch of genes after the other, and batch by batch through the groups."""
+    n_genes, result = job.cells.n_vars, _empty_result(job)
+    bar = tqdm(
+        total=job.cells.n_obs * n_genes, unit=" values", unit_scale=True,
+        desc=f"rank {job.name}", disable=not job.progress,
+    )  # fmt: skip
+    with bar:
+        for first in range(0, n_genes, plan.genes):
+            genes = slice(first, min(first + plan.genes, n_genes))
+            with closing(_results_of(job, plan, genes, keeper, prepare)) as results:
+                for code, sums in results:
+                    _settle(result, job, code, genes, sums)
+                    bar.update(int(job.n_cells[code]) * (genes.stop - genes.start))
+    return result
+
+
+def _results_of(job: _Job, plan: Needs, genes: slice, keeper: _Keeper, prepare) -> Iterator:
+    """Yield each group's sums: those that an earlier run kept first, the others as they come."""
+    found = {code: keeper.load(code, genes) for code in range(len(job.groups))}
+    missing = [code for code, sums in found.items() if sums is None]
+    yield from ((code, sums) for code, sums in found.items() if sums is not None)
+    if not missing:
+        return
+    sums, run = prepare(genes)  # the controls are needed whatever is missing
+    if job.control in missing:
+        missing.remove(job.control)
+        yield job.control, keeper.save(job.control, genes, sums)
+    with closing(run(_batches(job, plan, missing))) as done:  # on a cluster it has tasks to cancel
+        for batch, results in done:
+            for code, sums in zip(batch, results, strict=True):
+                yield code, keeper.save(code, genes, sums)
+
+
+def _batches(job: _Job, plan: Needs, codes: list[int]) -> list[list[int]]:
+    """Deal the groups into batches, each as full as the plan allows."""
+    batches, room = [], 0
+    for code in codes:
+        if not batches or job.n_values[code] > room:
+            batches.append([])
+            room = plan.batch
+        batches[-1].append(code)
+        room -= job.n_values[code]
+    return batches
+
+
+def _empty_result(job: _Job) -> Contrast:
+    shape = len(job.groups), job.cells.n_vars
+    tables = (np.empty(shape, job.dtype) for _ in range(3))
+    p_value = np.empty((shape[0] - 1, shape[1]))
+    of_counts = np.empty((3, shape[0] if job.question.bulk_target_sum else 0, shape[1]))
+    genes, control = pd.Index(job.cells.var_names, dtype=object), job.groups[job.control]
+    return Contrast(job.groups, genes, control, job.n_cells, *tables, p_value, *of_counts)
+
+
+def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -> None:
+    """Turn one group's sums into its part of the result."""
+    n = result.n_cells[code]
+    result.mean[code, genes], result.variance[code, genes] = moments(sums.total, sums.square, n)
+    result.mean_as_summed[code, genes] = sums.mean
+    if job.question.bulk_target_sum:
+        result.counts[code, genes], result.sampling[code, genes] = sums.counts, sums.sampling
+        result.scaled_mean[code, genes] = sums.scaled / n
+    if code != job.control:
+        row = code - (code > job.control)
+        n_controls = result.n_cells[job.control]
+        how = {"exact": job.question.exact, "use_continuity": job.question.use_continuity}
+        result.p_value[row, genes] = p_values(sums.u, sums.ties, n, n_controls, **how)

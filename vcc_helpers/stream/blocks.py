@@ -1,0 +1,685 @@
+"""How a matrix lies on disk, and how to walk over its rows with little memory and no waiting.
+
+An ``.h5ad`` holds its matrix dense, or compressed by rows (CSR) or by columns (CSC). Whatever it
+is, :func:`stored_blocks` yields rows. The next block is read while the caller works on this one,
+and compressed chunks are unpacked in threads; neither changes a value.
+
+Taught in: notebooks/01_load_the_h1_data and notebooks/02_from_counts_to_effects.
+
+>>> import anndata
+>>> cells = anndata.AnnData(np.eye(5, 3))
+>>> [(start, block.shape) for start, block in stored_blocks(cells, block_rows=2)]
+[(0, (2, 3)), (2, (2, 3)), (4, (1, 3))]
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import lru_cache
+from itertools import pairwise, product, starmap
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import anndata
+import h5py
+import numpy as np
+from h5py._objects import phil
+from scipy import sparse
+
+from ..counts import floating, one_entry_a_place
+
+#: Values in a block of rows, 64 MB of dense float32.
+BLOCK_VALUES = 2**24
+#: Rows no further apart than this are read together with those between them.
+ROWS_APART = 4
+#: Rows of a view that are read in one go, with those between them.
+ROWS_AT_ONCE = 256
+
+
+def stored_matrix(cells: anndata.AnnData):
+    """Return the matrix as it is stored, without reading a value of a file.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    object
+        An array or sparse matrix, or the handle of one on disk; for a view of a file, the handle
+        of the whole file's.
+    """
+    return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
+
+
+def on_disk(cells: anndata.AnnData) -> bool:
+    """Tell whether the matrix lies in a file, of HDF5 or Zarr.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    """
+    matrix = stored_matrix(cells)
+    return not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix))
+
+
+def is_csr_file(cells: anndata.AnnData) -> bool:
+    """Tell whether all rows of a CSR matrix on disk are meant, so that it can be read directly.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    """
+    whole_file = not cells.is_view and on_disk(cells)
+    return whole_file and getattr(cells.X, "format", None) == "csr"
+
+
+def at_hand(cells: anndata.AnnData) -> bool:
+    """Tell whether some rows can be picked without a copy of the others.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    """
+    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
+
+
+def first_values(cells: anndata.AnnData) -> np.ndarray:
+    """Read a few values.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    ndarray
+        Of the first rows; of a CSC matrix, whose rows are scattered, of the first columns.
+    """
+    matrix = stored_matrix(cells)
+    if getattr(matrix, "format", None) == "csc":
+        return _stored(matrix, "data")[: 2**18]
+    _, block = next(stored_rows(cells, np.arange(min(16, cells.n_obs))))
+    return block.data if sparse.issparse(block) else block
+
+
+def rows_in_block(cells: anndata.AnnData) -> int:
+    """Return how many cells make a block: 16 million values, 4096 cells at most.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    """
+    return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
+
+
+def most_entries(cells: anndata.AnnData) -> np.ndarray:
+    """Bound the number of values of each cell that are not zero, without reading them.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n_cells,)``, int64: the stored entries of a CSR matrix, else the number of genes.
+    """
+    matrix = stored_matrix(cells)
+    if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
+        return np.full(cells.n_obs, cells.n_vars, dtype=np.int64)
+    indptr = matrix.indptr if sparse.issparse(matrix) else matrix.group["indptr"][:]
+    return np.diff(indptr).astype(np.int64)
+
+
+def stored_blocks(
+    cells: anndata.AnnData,
+    *,
+    block_rows: int | None = None,
+    first_row: int = 0,
+    scratch: Path | None = None,
+) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
+    """Yield the matrix a few rows at a time, in the type that it is stored in.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
+    block_rows
+        Cells in a block; by default as many as :func:`rows_in_block` says.
+    first_row
+        Where to begin.
+    scratch
+        Folder for the temporary copy of a CSC matrix on disk, whose rows are scattered over the
+        file; by default the system's. The copy takes 4 bytes more for each entry than the values.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    block : csr_matrix or ndarray
+        Shape ``(<= block_rows, n_genes)``, any numeric type, repeated entries summed. Not a copy
+        where none is needed: do not write into it.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged.
+
+    Notes
+    -----
+    Two blocks are held at a time; but a view of a CSC file is read as a whole.
+    """
+    block_rows = block_rows or rows_in_block(cells)
+    starts = range(first_row, cells.n_obs, block_rows)
+    with _explain_damage(cells), _row_reader(cells, scratch) as rows:
+        stretches = ((start, min(start + block_rows, cells.n_obs)) for start in starts)
+        read = ahead(rows, stretches) if on_disk(cells) else starmap(rows, stretches)
+        for start, block in zip(starts, read, strict=True):
+            yield start, one_entry_a_place(block) if sparse.issparse(block) else block
+
+
+def stored_rows(
+    cells: anndata.AnnData, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, sparse.csr_matrix | np.ndarray]]:
+    """Read only some rows, a few at a time; rows that lie close together in one go.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Yields
+    ------
+    rows : ndarray
+        Part of `rows`.
+    block : csr_matrix or ndarray
+        Their values, as :func:`stored_blocks` has them.
+    """
+    with _explain_damage(cells), _row_picker(cells) as (pick, stretch):
+        edges = [0, *(np.flatnonzero(np.diff(stretch(rows))) + 1), len(rows)]
+        for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
+            found = pick(part)
+            yield part, one_entry_a_place(found) if sparse.issparse(found) else found
+
+
+@contextmanager
+def _row_picker(cells: anndata.AnnData):
+    """Give a function that picks rows, and one that tells which rows to pick together."""
+    n = rows_in_block(cells)
+    if at_hand(cells):
+        yield lambda rows: _in_memory(cells.X[rows]), lambda rows: np.arange(len(rows)) // n
+        return
+
+    def stretch(rows: np.ndarray) -> np.ndarray:
+        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
+        return near + rows // n * len(rows)  # a new one at the latest after a block
+
+    with _row_reader(cells, None) as read:
+        yield lambda rows: read(rows[0], rows[-1] + 1)[rows - rows[0]], stretch
+
+
+@contextmanager
+def _explain_damage(cells: anndata.AnnData) -> Iterator[None]:
+    before = _stamp(cells)
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, zlib.error) as error:  # how damage shows
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        raise unreadable(cells.filename, error) from error
+    if _stamp(cells) != before:  # HDF5 reads zeros where a file has become shorter
+        raise ValueError(
+            f"{cells.filename} was changed while it was read; nothing was written; start "
+            "again when it is finished"
+        )
+
+
+def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
+    """Return size and date of the file, where there is one."""
+    if not cells.isbacked:
+        return None
+    try:
+        found = os.stat(cells.filename)
+    except OSError:  # removed or renamed: what is open can be read to the end
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def unreadable(path: Path | str, error: Exception) -> ValueError:
+    """Say that a file is damaged.
+
+    Parameters
+    ----------
+    path
+        The file.
+    error
+        What reading it led to.
+    """
+    return ValueError(
+        f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
+    )
+
+
+def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -> Iterator:
+    """Yield ``function(*a)`` for each of `arguments`, the next ones computed in threads meanwhile.
+
+    Parameters
+    ----------
+    function
+        What to call; most of its time should be spent where Python's lock is not held.
+    arguments
+        A tuple for each call; asked for one after the other.
+    threads
+        How many are computed at once.
+    """
+    pool, coming = ThreadPoolExecutor(threads), deque()
+    try:
+        for a in arguments:
+            coming.append(pool.submit(function, *a))
+            if len(coming) > threads:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+    finally:
+        # Never wait here: who asks for no more may end this while it holds the very lock, such as
+        # HDF5's, that a thread waits for.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _sound(matrix):
+    """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
+    n = matrix.shape[matrix.format == "csr"]
+    low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
+    if low < 0 or high >= n or (np.diff(matrix.indptr) < 0).any():
+        raise ValueError(
+            f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
+            f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
+        )
+    return matrix
+
+
+@contextmanager
+def _row_reader(cells: anndata.AnnData, scratch: Path | None):
+    """Give a function that reads rows ``start`` to ``stop`` of the matrix."""
+    matrix = stored_matrix(cells)
+    layout = getattr(matrix, "format", "dense")
+    if is_csr_file(cells):
+        yield _csr_reader(matrix)
+    elif layout == "csc" and not cells.is_view:
+        with TemporaryDirectory(prefix="rows_of_csc_", dir=scratch) as folder:
+            yield _csc_reader(matrix, Path(folder))
+    elif cells.isbacked and cells.is_view and layout != "csc":
+        yield _view_reader(cells)
+    else:
+        matrix = cells.X.tocsr() if layout == "csc" else cells.X
+        if isinstance(matrix, h5py.Dataset):
+            yield lambda start, stop: read_stretch(matrix, start, stop)
+        else:
+            yield lambda start, stop: _in_memory(matrix[start:stop])
+
+
+def _in_memory(block):
+    return _sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
+
+
+def _view_reader(view: anndata.AnnData):
+    """Read rows of a view of a file; asking the view itself for X would read all of it."""
+    whole = view._adata_ref
+    chosen = np.arange(whole.n_obs)[view._oidx]
+    if is_csr_file(whole) and (np.diff(chosen) > 0).all():
+        return _rows_of_stretch(_csr_reader(whole.X), chosen, view._vidx)
+    return lambda start, stop: _in_memory(whole[chosen[start:stop], view._vidx].X)
+
+
+def _rows_of_stretch(read: Callable, chosen: np.ndarray, genes):
+    """Read rising rows with those between them, which is faster than one by one."""
+
+    def rows(start: int, stop: int) -> sparse.csr_matrix:
+        wanted = chosen[start:stop]
+        edges = np.unique([*range(0, len(wanted), ROWS_AT_ONCE), len(wanted)])
+        parts = (wanted[i:j] for i, j in pairwise(edges))
+        found = [read(part[0], part[-1] + 1)[part - part[0]] for part in parts]
+        return sparse.vstack(found, format="csr")[:, genes]
+
+    return rows
+
+
+def _csr_reader(matrix):
+    """Read rows of a CSR matrix on disk, its row pointer held in memory."""
+    indptr = matrix.group["indptr"][:].astype(np.int64)
+
+    def rows(start: int, stop: int) -> sparse.csr_matrix:
+        low, high = indptr[start], indptr[stop]
+        values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
+        values = values.astype(np.float32) if values.dtype == np.float16 else values  # for SciPy
+        pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
+        shape = (stop - start, matrix.shape[1])
+        return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
+
+    return rows
+
+
+def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Yield the values alone of a CSR matrix on disk, a block of rows at a time.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``, one for which :func:`is_csr_file` is true.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    values : ndarray
+        The entries of these rows, as stored.
+    indptr : ndarray
+        Where each row begins and ends in `values`, ``(n_rows + 1,)``.
+    """
+    group, step = cells.X.group, rows_in_block(cells)
+    with _explain_damage(cells):
+        indptr = group["indptr"][:].astype(np.int64)
+        if (np.diff(indptr) < 0).any() or indptr[-1] > group["data"].shape[0]:
+            raise OSError("the row pointer does not rise from 0 to the number of values")
+        rows = [indptr[start : start + step + 1] for start in range(0, cells.n_obs, step)]
+        stretches = ahead(read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
+        for i, values in enumerate(stretches):
+            yield i * step, values, rows[i] - rows[i][0]
+
+
+def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    """Read ``dataset[start:stop]`` without holding Python's lock all the time.
+
+    Parameters
+    ----------
+    dataset
+        Of one dimension or more, HDF5 or Zarr.
+    start, stop
+        Between 0 and its length.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(stop - start, ...)``, of the dataset's type.
+
+    Raises
+    ------
+    OSError
+        The file ends too early, or a chunk does not unpack to a whole one.
+
+    Notes
+    -----
+    HDF5 reads and unpacks one chunk after the other, and no other thread runs meanwhile. So chunks
+    packed with gzip are unpacked here, side by side; values that lie in one piece are read from
+    the file itself; all else is left to HDF5. (Where a chunk unpacks to less than a whole one,
+    HDF5 2.0 says nothing, and returns for the rest what lay in memory before.)
+    """
+    start, stop = int(start), int(stop)
+    plain = isinstance(dataset, h5py.Dataset) and dataset.file.mode == "r"
+    simple = plain and dataset.dtype.kind in "iuf" and dataset.dtype.isnative
+    if stop > start and simple and (offset := dataset.id.get_offset()) is not None:
+        row = math.prod(dataset.shape[1:])
+        place, n_values = offset + start * row * dataset.dtype.itemsize, (stop - start) * row
+        found = np.fromfile(dataset.file.filename, dataset.dtype, n_values, offset=place)
+        if len(found) < n_values:
+            raise OSError(
+                f"{dataset.name} ends after {start * row + len(found)} of {dataset.size} values"
+            )
+        return found.reshape(stop - start, *dataset.shape[1:])
+    if stop > start and simple and _is_plain_gzip(dataset):
+        return _unpack_stretch(dataset, start, stop)
+    return dataset[start:stop]
+
+
+def _is_plain_gzip(dataset: h5py.Dataset) -> bool:
+    """Whether the only filters are gzip and, before it, shuffle."""
+    n_filters = dataset.id.get_create_plist().get_nfilters()
+    return dataset.compression == "gzip" and n_filters == 1 + bool(dataset.shuffle)
+
+
+def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+    chunk, shuffled = dataset.chunks, bool(dataset.shuffle)
+    first = start - start % chunk[0]
+    edges = [range(first, stop, chunk[0])]
+    edges += [
+        range(0, length, size) for length, size in zip(dataset.shape[1:], chunk[1:], strict=True)
+    ]
+    shape = [len(edge) * size for edge, size in zip(edges, chunk, strict=True)]
+    whole = np.empty(shape, dataset.dtype)
+
+    def unpack(corner: tuple[int, ...]) -> None:
+        base = (corner[0] - first, *corner[1:])
+        place = tuple(slice(i, i + size) for i, size in zip(base, chunk, strict=True))
+        with phil:
+            written = dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
+            skipped, packed = dataset.id.read_direct_chunk(corner) if written else (0, b"")
+        if not written:
+            whole[place] = dataset.fillvalue
+            return
+        size = whole[place].nbytes
+        raw = packed if skipped >> shuffled & 1 else _inflate(packed, size)
+        if len(raw) != size:
+            seen = f"{len(raw)} bytes, not" if len(raw) < size else "more than"
+            raise OSError(f"the chunk of {dataset.name} at {corner} unpacks to {seen} {size}")
+        in_planes = shuffled and not skipped & 1
+        part = unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
+        whole[place] = part.reshape(chunk)
+
+    corners = list(product(*edges))
+    if len(corners) < 4:  # not worth a thread
+        list(map(unpack, corners))
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(unpack, corners))
+    inside = (slice(start - first, stop - first), *(slice(n) for n in dataset.shape[1:]))
+    return whole[inside]
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    """Unpack at most one byte more than expected: what lies about its size fills no memory."""
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(packed, size + 1)
+    if len(raw) == size and not unpacker.eof:
+        raise OSError("a packed chunk ends before its checksum")
+    return raw
+
+
+def pack_chunk(values: np.ndarray) -> bytes:
+    """Do what HDF5's shuffle and gzip filters do to a chunk, in any thread.
+
+    Parameters
+    ----------
+    values
+        Shape ``(n,)``, numbers.
+
+    Notes
+    -----
+    Shuffled: the first bytes of all numbers, then the second bytes, and so on.
+    """
+    shuffled = values.view(np.uint8).reshape(-1, values.itemsize).T
+    return zlib.compress(np.ascontiguousarray(shuffled), 1)
+
+
+def unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
+    """Undo the shuffle of :func:`pack_chunk`.
+
+    Parameters
+    ----------
+    raw
+        Bytes of the chunk, unpacked.
+    dtype
+        Type of the numbers.
+
+    Returns
+    -------
+    ndarray
+        Shape ``(n,)``, of type `dtype`.
+    """
+    if dtype.itemsize == 1:
+        return np.frombuffer(raw, dtype)
+    planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
+    numbers = planes[0].astype(f"u{dtype.itemsize}")
+    for place in range(1, dtype.itemsize):
+        if planes[place].any():  # most upper bytes of counts and of gene numbers are 0
+            numbers |= planes[place].astype(numbers.dtype) << numbers.dtype.type(8 * place)
+    return numbers.view(dtype)
+
+
+def _csc_reader(matrix, folder: Path):
+    """Copy a CSC matrix to `folder`, a file for each stretch of rows, and read those.
+
+    A slab of columns is turned into rows, cut, and each cut added to its stretch's file. Both
+    slab and stretch have so few columns or rows that all their places fit one block.
+    """
+    n_rows, n_columns = matrix.shape
+    height = max(1, BLOCK_VALUES // max(n_columns, 1))
+    indptr = _stored(matrix, "indptr")[:].astype(np.int64)
+    for left, right in _slabs(indptr):
+        slab = _slab(matrix, indptr, left, right)
+        for top in range(0, n_rows, height):
+            with (folder / str(top)).open("ab") as file:
+                part = slab[top : top + height]
+                for array in (part.data, part.indices, part.indptr):
+                    np.save(file, array)
+    widths = [right - left for left, right in _slabs(indptr)]
+
+    @lru_cache(maxsize=1)
+    def stretch(top: int) -> sparse.csr_matrix:
+        n = min(height, n_rows - top)
+        with (folder / str(top)).open("rb") as file:
+            parts = [
+                sparse.csr_matrix(tuple(np.load(file) for _ in range(3)), shape=(n, width))
+                for width in widths
+            ]
+        return sparse.hstack(parts, format="csr")
+
+    def rows(start: int, stop: int) -> sparse.csr_matrix:
+        tops = range(start - start % height, stop, height)
+        parts = [stretch(top)[max(start - top, 0) : stop - top] for top in tops]
+        return parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
+
+    return rows
+
+
+def _stored(matrix, name: str):
+    """Return one of the arrays of a sparse matrix in memory or on disk."""
+    return getattr(matrix, name) if sparse.issparse(matrix) else matrix.group[name]
+
+
+def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
+    """Cut columns into slabs of at most a block of entries, or of one column."""
+    edges = [0]
+    while edges[-1] < len(indptr) - 1:
+        limit = indptr[edges[-1]] + BLOCK_VALUES
+        edges.append(max(edges[-1] + 1, int(np.searchsorted(indptr, limit, side="right")) - 1))
+    return list(pairwise(edges))
+
+
+def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
+    low, high = indptr[left], indptr[right]
+    entries = [read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
+    if entries[0].dtype == np.float16:  # SciPy has no such matrix
+        entries[0] = entries[0].astype(np.float32)
+    shape = (matrix.shape[0], right - left)
+    slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
+    return _sound(slab).tocsr()
+
+
+def row_blocks(
+    cells: anndata.AnnData, *, block_rows: int | None = None
+) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
+    """Yield the matrix a few rows at a time: the first row's number and the block.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
+    block_rows
+        Cells in a block; the last block may hold fewer. By default as many as make 16 million
+        values (64 MB of dense float32), 4096 at most.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    block : csr_matrix or ndarray
+        Shape ``(<= block_rows, n_genes)``, floating (integers become float32), the values as
+        stored, repeated entries of a sparse matrix summed. Not a copy where none is needed: do
+        not write into it.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or an integer is above 2**24, where float32 is no longer exact.
+    """
+    for start, block in stored_blocks(cells, block_rows=block_rows):
+        yield start, floating(block, cells.obs_names[start:], cells.var_names)
+
+
+def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
+    """Read only some rows of the matrix, which must fit the memory.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Returns
+    -------
+    csr_matrix or ndarray
+        Shape ``(n, n_genes)``, values as :func:`row_blocks` has them.
+
+    Raises
+    ------
+    ValueError
+        As :func:`row_blocks`.
+    """
+    blocks = [
+        floating(block, cells.obs_names[part], cells.var_names)
+        for part, block in stored_rows(cells, rows)
+    ]
+    return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
+
+
+def take_cells(cells: anndata.AnnData, rows: np.ndarray) -> anndata.AnnData:
+    """Copy some cells into memory: X, ``obs``, ``var`` and ``uns``, but no layers and no ``raw``.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``; in memory, a view, or backed.
+    rows
+        Which, in rising order, shape ``(n,)``.
+
+    Returns
+    -------
+    AnnData
+        In memory, ``(n, n_genes)``, X floating.
+
+    Raises
+    ------
+    ValueError
+        As :func:`row_blocks`.
+    """
+    kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
+    return anndata.AnnData(read_rows(cells, rows), **kept)

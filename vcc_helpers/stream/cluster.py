@@ -1,0 +1,96 @@
+"""The same batches on the processes of a Dask cluster, which read the file for themselves.
+
+Taught in: notebooks/12_scale_out.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import as_completed
+from functools import lru_cache, partial
+from pathlib import Path
+
+import anndata
+import numpy as np
+
+from ..counts import Scaling
+from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
+from .engine import Controls
+from .job import Contrast, _check_unchanged, _Job
+from .keep import _Keeper
+from .look import inspect_values
+from .open import open_cells
+from .plan import Needs
+from .shelf import _pieces_of
+from .sums import _control_sums, _group_sums, _Sums
+
+
+def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
+    """Do the same with the processes of a Dask cluster, which read the file for themselves."""
+    if job.path is None:
+        raise ValueError(
+            f"{job.name}: workers of a cluster read the file for themselves; give its path"
+        )
+    found = inspect_values(
+        job.cells, name=job.name, progress=job.progress, tolerance=job.question.tolerance
+    )
+    scaling, source = _scaling(job, found), _with_reference(job, _pieces_at_hand(job))
+    with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
+        size = np.zeros(0) if scaling.library_size is None else scaling.library_size
+        np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
+
+        def prepare(genes: slice) -> tuple[_Sums, Callable]:
+            controls, sums = _control_sums(source, scaling, genes, job)
+            _check_unchanged(job)
+            for name, array in controls._asdict().items():
+                np.save(Path(folder) / f"{genes.start}_{name}", array)
+
+            def run(batches: list[list[int]]) -> Iterator:
+                rows = [[np.flatnonzero(job.codes == code) for code in batch] for batch in batches]
+                with client.get_executor() as pool:
+                    submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
+                    total = job.question.bulk_target_sum
+                    parts = zip(rows, batches, strict=True)
+                    waiting = {submit(part, total): batch for part, batch in parts}
+                    try:
+                        for future in as_completed(waiting):
+                            try:
+                                sums = future.result()
+                            except FileNotFoundError as error:
+                                raise FileNotFoundError(
+                                    f"{job.name}: a worker does not see {error.filename}; put the "
+                                    "file, and the folder of cache=, where all workers see them"
+                                ) from error
+                            _check_unchanged(job)  # or what is kept would be of another file
+                            yield waiting[future], sums
+                    finally:
+                        for future in waiting:
+                            future.cancel()
+
+            return sums, run
+
+        cores = client.ncores().values() or [1]  # none has come yet
+        share = -(-int(job.n_values.sum()) // (4 * sum(cores)))
+        batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
+        return _spread(job, plan._replace(batch=batch), keeper, prepare)
+
+
+def _remote_sums(
+    path: Path, folder: str, genes: slice, rows: list[np.ndarray], total: float | None
+) -> list[_Sums]:
+    """Do a batch in a process that shares nothing but files."""
+    cells = _opened(path, os.stat(path).st_mtime_ns)
+    with np.load(Path(folder) / "scaling.npz") as kept:
+        scaling = Scaling(kept["size"] if len(kept["size"]) else None, float(kept["target"]))
+    parts = (Path(folder) / f"{genes.start}_{name}.npy" for name in Controls._fields)
+    controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
+    controls = controls._replace(n_cells=int(controls.n_cells))
+    sources = [partial(_pieces_of, cells, r) for r in rows]
+    return _group_sums(sources, scaling, genes, controls, 1, total)
+
+
+@lru_cache(maxsize=2)
+def _opened(path: Path, changed: int) -> anndata.AnnData:
+    return open_cells(path)

@@ -1,0 +1,199 @@
+"""Every perturbation against the controls, in one reading of a file and a bounded memory.
+
+The way of the data: blocks of rows are read once, checked, and put on a :class:`~.shelf.Shelf` by
+perturbation. Then the library sizes are known, and one perturbation after the other is taken down,
+log-normalised, averaged and ranked against the controls, which are sorted once. No perturbation
+knows of another: threads, processes of a cluster, or a run that goes on after an interruption come
+to the same bits.
+
+Taught in: notebooks/11_rank_every_gene and notebooks/12_scale_out.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> found = contrast(load_h1_sample())
+>>> found.groups.tolist(), found.p_value.shape
+(['MED12', 'SRC', 'STAT1', 'TET1', 'TMSB4X', 'non-targeting'], (5, 1000))
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import anndata
+import numpy as np
+from scipy import sparse
+from tqdm import tqdm
+
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..counts import Scaling
+from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
+from .blocks import ahead, at_hand, row_blocks
+from .cluster import _on_cluster
+from .job import Contrast, Question, _check_unchanged, _Job
+from .keep import _Keeper
+from .look import Inspection
+from .open import parse_memory
+from .plan import Needs, _plan
+from .shelf import Shelf
+from .sums import _control_sums, _group_sums, _Sums
+
+
+def contrast(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    threads: int | None = None,
+    cache: str | Path | None = None,
+    client=None,
+    progress: bool = False,
+    name: str = "cells",
+    question: Question | None = None,
+    controls: anndata.AnnData | str | Path | None = None,
+) -> Contrast:
+    """Average every perturbation, and test every gene of it against the controls.
+
+    Parameters
+    ----------
+    cells
+        Counts or lognorm, ``(n_cells, n_genes)``; dense, CSR, CSC, a view, backed, or the path of
+        an ``.h5ad`` or ``.zarr``. Rows in any order. A file is read once.
+    perturbation_key
+        The column of ``obs`` to group by.
+    control
+        The label of control cells.
+    memory
+        Most memory to use, in bytes or as text such as ``"4GB"``; cells that are in memory already
+        do not count. With little memory, scratch data lie in the system's folder for them
+        (``TMPDIR``), which is emptied at the end.
+    threads
+        Number of threads; all cores by default.
+    cache
+        A folder to keep the result in, under a name made from the content of the cells, so that
+        what is found there is never out of date; and each finished perturbation, so that the same
+        call goes on where an earlier one was stopped.
+    client
+        A ``dask.distributed.Client`` whose workers see the same files: perturbations are then
+        spread over them. A file is then read in two passes; one that is sorted by perturbation
+        reads far faster. `memory` holds for each worker.
+    progress
+        Say what it will take, and show progress bars.
+    name
+        What messages call these cells.
+    question
+        How the values are looked at; as the rules of 2025 do, by default.
+    controls
+        Cells, or a file, whose controls take the place of those of `cells`, which may then lack
+        them; over the same genes. Both must be counts, scaled to one `target_sum`. These rows are
+        read twice more.
+
+    Returns
+    -------
+    Contrast
+        The same bits whatever the storage, order of groups, memory, threads and client.
+
+    Raises
+    ------
+    ValueError
+        Labels, gene names or values are unusable; `memory` is too small; the file was changed
+        while it was read; or `client` was given with cells that are not a whole file.
+    OSError
+        The disk is full, or a folder cannot be written to.
+    """
+    job = _Job.of(
+        cells,
+        perturbation_key=perturbation_key,
+        control=control,
+        threads=threads,
+        progress=progress,
+        name=name,
+        question=question,
+        controls=controls,
+    )
+    keeper = _Keeper(job, cache)
+    return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
+
+
+def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
+    plan = _plan(job, memory, client=client)
+    if job.progress:
+        scratch = f" and {plan.scratch / 1e9:.1f} GB of scratch disk" if plan.scratch else ""
+        tqdm.write(
+            f"{job.name}: {job.cells.n_obs:,} cells x {job.cells.n_vars:,} genes will take about "
+            f"{plan.memory / 1e9:.1f} GB of memory{scratch}"
+        )
+    if client is not None:
+        return _on_cluster(job, plan, keeper, client)
+    with _scratch(plan.scratch) as folder:
+        path = folder / "shelf" if plan.scratch else None
+        shelf = Shelf(n_genes=job.cells.n_vars, path=path)
+        try:
+            source, scaling = _read(job, plan, shelf, keeper)
+            return _rank(job, plan, keeper, _with_reference(job, source), scaling)
+        finally:
+            shelf.close()
+
+
+@contextmanager
+def _scratch(n_bytes: int) -> Iterator[Path]:
+    """Make a folder that goes away, where so much fits."""
+    with tempfile.TemporaryDirectory(prefix="vcc_") as folder:
+        if n_bytes > (free := shutil.disk_usage(folder).free):
+            raise OSError(
+                f"about {n_bytes / 1e9:.1f} GB of scratch disk are needed in {Path(folder).parent} "
+                f"and {free / 1e9:.1f} GB are free; free some, name another folder with TMPDIR, or "
+                "allow more memory"
+            )
+        yield Path(folder)
+
+
+def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
+    """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
+    done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
+    codes = np.where(np.isin(job.codes, done), -1, job.codes)
+    inspection = Inspection(job.cells, name=job.name, tolerance=job.question.tolerance)
+    picked = at_hand(job.cells)
+    bar = tqdm(
+        total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
+    )
+
+    def look(start: int, block) -> tuple:
+        found = inspection.look(start, block)
+        if picked:
+            return block.shape[0], found, None
+        rows = sparse.csr_matrix(block)
+        packed = shelf.pack(rows, codes[start : start + rows.shape[0]], whole=found[-1])
+        return rows.shape[0], found, packed
+
+    with bar:
+        blocks, start = row_blocks(job.cells, block_rows=plan.block_rows), 0
+        with closing(ahead(look, blocks, threads=job.threads)) as looked_at:
+            for n, found, packed in looked_at:
+                inspection.add(*found)
+                if packed:
+                    shelf.add(start, *packed)
+                start += n
+                bar.update(n)
+    _check_unchanged(job)
+    source = _pieces_at_hand(job) if picked else shelf.pieces
+    return source, _scaling(job, inspection.summary())
+
+
+def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
+    def prepare(genes: slice) -> tuple[_Sums, Callable]:
+        controls, sums = _control_sums(source, scaling, genes, job)
+        total = job.question.bulk_target_sum
+
+        def run(batches: list[list[int]]) -> Iterator:
+            for batch in batches:
+                sources = [partial(source, code) for code in batch]
+                yield batch, _group_sums(sources, scaling, genes, controls, job.threads, total)
+
+        return sums, run
+
+    return _spread(job, plan, keeper, prepare)

@@ -1,0 +1,253 @@
+"""One file, and what is looked for in it: opened and counted, no value read.
+
+Taught in: notebooks/12_scale_out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from .blocks import most_entries, stored_matrix
+from .engine import n_threads
+from .open import check_cells, labels_of, open_cells
+from .shelf import _pieces_of
+
+
+class Contrast(NamedTuple):
+    """What scoring needs of a file.
+
+    Attributes
+    ----------
+    groups
+        Names of all groups, sorted, the control among them, ``(n_groups,)``.
+    genes
+        Names of the genes, ``(n_genes,)``.
+    control
+        The control's name.
+    n_cells
+        Cells of each group, ``(n_groups,)``.
+    mean, variance
+        Pseudobulk: mean lognorm value and its variance between cells, ``(n_groups, n_genes)``,
+        float32 (float64 where the file is). Sums are float64.
+    mean_as_summed
+        The mean once more, summed in the file's own precision as NumPy sums a row: the last digit
+        of a fold change hangs on it.
+    p_value
+        Two-sided rank-sum p-value of each group but the control, ``(n_groups - 1, n_genes)``,
+        float64.
+    counts, scaled_mean, sampling
+        Of counts, where :attr:`Question.bulk_target_sum` asks for them, else without a row: their
+        sum, the mean of the scaled values before the logarithm, and the sampling variance of
+        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64; the
+        last is 0 for controls of another file.
+    """
+
+    groups: pd.Index
+    genes: pd.Index
+    control: str
+    n_cells: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+    mean_as_summed: np.ndarray
+    p_value: np.ndarray
+    counts: np.ndarray
+    scaled_mean: np.ndarray
+    sampling: np.ndarray
+
+
+class Question(NamedTuple):
+    """How a file is looked at; as the rules of 2025 do, unless told.
+
+    Attributes
+    ----------
+    target_sum
+        The total that each cell is scaled to before the logarithm; None for the median of the
+        file.
+    dtype
+        What is computed in, ``"float64"``; None for the precision of the file.
+    counts_only
+        Refuse values with fractions.
+    tolerance
+        A value has a fraction if it is further from a whole number; None for 1e-3.
+    most_counts
+        Refuse a cell with more counts.
+    bulk_target_sum
+        Sum the counts of each group, too, and estimate the sampling variance of the logarithm of
+        these sums, scaled to this total; None for no.
+    exact, use_continuity
+        As for :func:`~vcc_helpers.ranks.p_values`.
+    """
+
+    target_sum: float | None = None
+    dtype: str | None = None
+    counts_only: bool = False
+    tolerance: float | None = None
+    most_counts: float = np.inf
+    bulk_target_sum: float | None = None
+    exact: bool = True
+    use_continuity: bool = True
+
+
+class _Reference(NamedTuple):
+    """Control cells of another file.
+
+    Attributes
+    ----------
+    cells, path, rows
+        The file's cells, where it is, and which of them are controls.
+    n_values
+        At most so many of their values are above zero.
+    """
+
+    cells: anndata.AnnData
+    path: Path | None
+    rows: np.ndarray
+    n_values: int
+
+    @classmethod
+    def of(cls, source, *, perturbation_key, control) -> _Reference:
+        cells = open_cells(source)
+        check_cells(cells, perturbation_key=perturbation_key, control=control, name="controls")
+        rows = np.flatnonzero(labels_of(cells, perturbation_key) == control)
+        return cls(cells, _path_of(source), rows, int(most_entries(cells)[rows].sum()))
+
+    def check(self, cells: anndata.AnnData, question: Question, name: str) -> None:
+        """Raise unless these controls can be held against those cells."""
+        if not np.array_equal(self.cells.var_names, cells.var_names):
+            raise ValueError(f"controls: other genes than {name}; expected the same, in one order")
+        if question.target_sum is None or not question.counts_only:
+            raise ValueError(
+                "controls of another file need counts on both sides and one scale for all; give a "
+                "question with counts_only and a target_sum"
+            )
+
+    def pieces(self) -> Iterator:
+        """Take the controls down a few at a time."""
+        return _pieces_of(self.cells, self.rows)
+
+
+class _Job(NamedTuple):
+    """One file and what is asked of it.
+
+    Attributes
+    ----------
+    cells, name, path
+        The cells, what messages call them, and their file where they are all of one.
+    codes, groups, control
+        Group of each cell, ``(n_cells,)``; names of the groups; which of them is the control.
+    n_cells, n_values
+        Cells of each group, and at most so many values above zero, ``(n_groups,)``.
+    dtype
+        float32 or float64.
+    threads
+        Number of threads.
+    progress
+        Whether to show bars.
+    stamp
+        What the files looked like before anything was read.
+    question
+        How the values are looked at.
+    reference
+        Where the controls come from; None for these very cells.
+    """
+
+    cells: anndata.AnnData
+    name: str
+    path: Path | None
+    codes: np.ndarray
+    groups: pd.Index
+    control: int
+    n_cells: np.ndarray
+    n_values: np.ndarray
+    dtype: np.dtype
+    threads: int
+    progress: bool
+    stamp: tuple
+    question: Question = Question()
+    reference: _Reference | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source,
+        *,
+        perturbation_key,
+        control,
+        threads=None,
+        progress=False,
+        name="cells",
+        question=None,
+        controls=None,
+    ) -> _Job:
+        """Open the cells, check labels and gene names, and count; no value is read."""
+        stamp = _stamp(_path_of(source))
+        cells, question, reference = open_cells(source), question or Question(), None
+        keys = {"perturbation_key": perturbation_key}
+        check_cells(cells, **keys, control=None if controls is not None else control, name=name)
+        labels = labels_of(cells, perturbation_key)
+        if controls is not None:
+            stamp += _stamp(_path_of(controls))
+            reference = _Reference.of(controls, **keys, control=control)
+            reference.check(cells, question, name)
+        groups = pd.Index(sorted({*labels, control}), dtype=object)
+        place, codes = int(groups.get_loc(control)), groups.get_indexer(labels)
+        if reference:
+            codes[codes == place] = -1
+        kept = codes >= 0
+        n_cells = np.bincount(codes[kept], minlength=len(groups))
+        n_values = np.bincount(codes[kept], most_entries(cells)[kept], minlength=len(groups))
+        if reference:
+            n_cells[place], n_values[place] = len(reference.rows), reference.n_values
+        return cls(
+            cells,
+            name,
+            _path_of(source),
+            codes,
+            groups,
+            place,
+            n_cells,
+            n_values,
+            _precision(cells, question),
+            n_threads(threads),
+            progress,
+            stamp,
+            question,
+            reference,
+        )
+
+
+def _precision(cells: anndata.AnnData, question: Question) -> np.dtype:
+    stored = stored_matrix(cells).dtype
+    double = stored.kind == "f" and stored.itemsize == 8
+    return np.dtype(question.dtype or (np.float64 if double else np.float32))
+
+
+def _path_of(source: anndata.AnnData | str | Path) -> Path | None:
+    if isinstance(source, str | Path):
+        return Path(source).resolve()
+    if not isinstance(source, anndata.AnnData):  # open_cells will tell
+        return None
+    return Path(source.filename).resolve() if source.isbacked and not source.is_view else None
+
+
+def _check_unchanged(job: _Job) -> None:
+    other = _stamp(job.reference.path) if job.reference else ()
+    if _stamp(job.path) + other != job.stamp:
+        raise ValueError(
+            f"{job.name}: {job.path} was changed while it was read; wait until it is "
+            "written, and run again"
+        )
+
+
+def _stamp(path: Path | None) -> tuple:
+    """Describe all files of a path, so that a change shows."""
+    if path is None or not path.exists():
+        return ()
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

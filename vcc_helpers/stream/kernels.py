@@ -1,0 +1,414 @@
+"""The few loops that NumPy has no word for, compiled by Numba when they are first called.
+
+All of them let go of Python's lock, so that threads run side by side. What each is for is told
+where it is called: cells.py (look_over), valuescan.py (survey), effects.py (look_up, add_rows),
+shelf.py (gather), contrast.py (add_in_order) and ranksum.py (all others).
+
+Taught in: notebooks/11_rank_every_gene.
+
+>>> pairs = np.array([[2, 3]], np.uint32)  # one gene: the values 2 and 3 of a group
+>>> controls = np.array([1, 2, FENCE], np.uint32)  # the controls' 1 and 2; a third one is 0
+>>> u, ties = np.zeros((1, 1)), np.zeros((1, 1))
+>>> read = np.uint64(0), np.uint64(0)
+>>> walk(pairs, np.array([2]), *read, controls, np.array([0, 3]), 3, u, ties)
+>>> u.item(), ties.item()  # 2 is above 0 and 1 and ties with 2, 3 is above all; 2**3 - 2
+(5.5, 6.0)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+#: Rows that are laid out at a time, so many that a tile's part of them stays in the cache.
+STRIP = 256
+#: Stands behind each gene's values, above them all, so that nobody need watch for the end.
+FENCE = 2**32 - 1
+
+
+def compiled(function):
+    """Compile a loop when it is first called, and keep the result where there is a place for it.
+
+    An installation that is read-only, used by somebody without a home, has none: then each process
+    compiles anew.
+    """
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # Numba found no folder to write its cache to
+        return njit(nogil=True)(function)
+
+
+@compiled
+def entries(indptr, row):
+    """Return the places of a row's entries.
+
+    Unsigned: of a signed one Numba asks each time whether it counts from the end, and loops over
+    such places are not turned into the processor's vector instructions.
+    """
+    return range(np.uint64(indptr[row]), np.uint64(indptr[row + 1]))
+
+
+@compiled
+def look_over(values, indptr, tolerance, sums):
+    """Look at every value once.
+
+    Parameters
+    ----------
+    values, indptr
+        Entries of a CSR matrix, and where each row begins and ends.
+    tolerance
+        A fractional part above this makes a value fractional.
+    sums
+        Filled: the sum of each row, float64.
+
+    Returns
+    -------
+    tuple
+        Smallest and largest value (at most and at least 0), whether one is fractional, whether
+        all are whole, whether one is NaN.
+    """
+    low, high, fractional, whole, nan = 0.0, 0.0, False, True, False
+    for row in range(len(indptr) - 1):
+        total = 0.0
+        for i in entries(indptr, row):
+            value = values[i]
+            part = value - np.floor(value)
+            fractional |= part > tolerance
+            whole &= part == 0
+            nan |= value != value
+            low, high = min(low, value), max(high, value)
+            total += value
+        sums[row] = total
+    return low, high, fractional, whole, nan
+
+
+@compiled
+def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, group_total):
+    """Look at every value once, and go on whatever is found.
+
+    Parameters
+    ----------
+    values, columns, indptr
+        Entries of a CSR matrix, their columns, and where each row begins and ends.
+    groups
+        Of each row, which row of `group_total` it is added to.
+    weights
+        One number a column, ``(n_columns,)``.
+    tolerance, nearly
+        A fractional part above the first makes a value fractional; one within the second of a
+        whole number makes it nearly whole.
+    table
+        Filled, ``(n_rows, 8)``, float64: of each row the sum, the weighted sum, the numbers of
+        values that are not 0, fractional, nearly whole and bad (not finite, or negative), and the
+        smallest and largest finite value.
+    group_total
+        Added to, ``(n_groups, n_columns)``, float64.
+    """
+    for row in range(len(indptr) - 1):
+        total, mark, filled, fractional, whole, bad = 0.0, 0.0, 0, 0, 0, 0
+        low, high, group = np.inf, -np.inf, groups[row]
+        for i in entries(indptr, row):
+            value = np.float64(values[i])
+            if not np.isfinite(value):
+                bad += 1
+                continue
+            part = value - np.floor(value)
+            filled += value != 0
+            fractional += part > tolerance
+            whole += (value != 0) & ((part < nearly) | (part > 1 - nearly))
+            bad += value < 0
+            low, high = min(low, value), max(high, value)
+            total += value
+            mark += value * weights[columns[i]]
+            group_total[group, columns[i]] += value
+        found = (total, mark, float(filled), float(fractional), float(whole), float(bad), low, high)
+        for i, number in enumerate(found):
+            table[row, i] = number
+
+
+@compiled
+def look_up(counts, indptr, table, out):
+    """Replace each count by the entry of its row's table; -1 where the table has none.
+
+    Parameters
+    ----------
+    counts, indptr
+        Entries of a CSR matrix, 0 or more, and where each row begins and ends.
+    table
+        The new value of 0, 1, 2 ... in each row, ``(n_rows, n_known)``.
+    out
+        Filled, as long as `counts`.
+    """
+    last = np.uint64(table.shape[1] - 1)
+    for row in range(len(indptr) - 1):
+        new = table[row]
+        for i in entries(indptr, row):
+            place = min(np.uint64(counts[i]), last)
+            out[i] = new[place] if place == counts[i] else -1
+
+
+@compiled
+def add_rows(values, genes, indptr, codes, total, square):
+    """Add each row, and its squares, to the row of its group, in float64 and in the rows' order.
+
+    Parameters
+    ----------
+    values, genes, indptr
+        A CSR matrix.
+    codes
+        The group of each row.
+    total, square
+        Sums so far, ``(n_groups, n_genes)``, float64; added to.
+    """
+    for row in range(len(codes)):
+        t, s = total[codes[row]], square[codes[row]]
+        for i in entries(indptr, row):
+            value = np.float64(values[i])
+            t[genes[i]] += value
+            s[genes[i]] += value * value
+
+
+@compiled
+def add_in_order(tile, total, square):
+    """Sum each gene's values, and their squares, in float64 and in the cells' order.
+
+    Parameters
+    ----------
+    tile
+        ``(n_genes, n_cells)``.
+    total, square
+        Filled, ``(n_genes,)``, float64.
+    """
+    for gene in range(tile.shape[0]):
+        t, s = 0.0, 0.0
+        for cell in range(tile.shape[1]):
+            value = np.float64(tile[gene, cell])
+            t += value
+            s += value * value
+        total[gene], square[gene] = t, s
+
+
+@compiled
+def gather(values, genes, indptr, order, out_values, out_genes):
+    """Copy the rows of a CSR matrix in another order.
+
+    Parameters
+    ----------
+    values, genes, indptr
+        A CSR matrix.
+    order
+        Which row comes first, second, and so on.
+    out_values, out_genes
+        Filled; may be of smaller types.
+    """
+    at = np.uint64(0)
+    for row in order:
+        for i in entries(indptr, row):
+            out_values[at] = values[i]
+            out_genes[at] = genes[i]
+            at += np.uint64(1)
+
+
+@compiled
+def seek(genes, starts, ends, first, place):
+    """Find the first entry of each row that is of gene `first` or of a later one.
+
+    Parameters
+    ----------
+    genes
+        Of a CSR matrix, the genes of each row in rising order.
+    starts, ends
+        Where each row begins and ends, ``(n_rows,)``; any rows, in any order.
+    first
+        A gene.
+    place
+        Filled, ``(n_rows,)``.
+    """
+    for row in range(len(starts)):
+        part = genes[starts[row] : ends[row]]
+        place[row] = starts[row] + np.searchsorted(part, first)
+
+
+@compiled
+def fill_tile(values, genes, place, ends, first, tile, left):
+    """Lay the entries of a few genes out as dense rows, a gene each.
+
+    Parameters
+    ----------
+    values, genes
+        Entries of a CSR matrix, the genes of each row in rising order.
+    place, ends
+        The next entry of each cell, moved on; and where its last one ends, ``(n_cells,)``.
+    first
+        The gene of the tile's first row.
+    tile
+        Filled from column `left` on, ``(n_genes, n)``, in one piece.
+    left
+        The column of the first cell.
+    """
+    n_cells, begin, stop = len(place), np.uint64(first), np.uint64(first + len(tile))
+    for top in range(0, n_cells, STRIP):
+        bottom = min(top + STRIP, n_cells)
+        for gene in range(len(tile)):
+            tile[gene, left + top : left + bottom] = 0
+        for row in range(top, bottom):
+            i, end, column = np.uint64(place[row]), np.uint64(ends[row]), np.uint64(left + row)
+            while i < end and genes[i] < stop:
+                tile[np.uint64(genes[i]) - begin, column] = values[i]
+                i += np.uint64(1)
+            place[row] = i
+
+
+@compiled
+def count(values, genes, starts, ends, n_values):
+    """Count the non-zeros of each gene in some rows; adds to `n_values`, ``(n_genes,)``."""
+    for row in range(len(starts)):
+        for i in range(np.uint64(starts[row]), np.uint64(ends[row])):
+            n_values[genes[i]] += values[i] != 0
+
+
+@compiled
+def pair(tile, ends, low, shift, pairs, n_values):
+    """List each gene's non-zeros, each with the number of its group.
+
+    Parameters
+    ----------
+    tile
+        Whole numbers in place of the values, 0 or 2**31 for 0, ``(n_genes, n_cells)``, uint32.
+    ends
+        Where each group's cells begin in `tile`, and the last one's end, ``(n_groups + 1,)``.
+    low, shift
+        What to take off a number, and how many bits the group's number takes, uint64.
+    pairs
+        Filled from the left: number in the upper bits, group in the lower ones,
+        ``(n_genes, n_cells)``, uint32 or uint64.
+    n_values
+        Filled: how many there are of each group, ``(n_genes, n_groups)``.
+    """
+    for gene in range(tile.shape[0]):
+        at = np.uint64(0)
+        for group in range(len(ends) - 1):
+            before = at
+            for cell in entries(ends, group):
+                number = np.uint64(tile[gene, cell])
+                # written in any case, and kept if it counts: no branch to be mispredicted
+                pairs[gene, at] = ((number - low) << shift) | np.uint64(group)
+                at += np.uint64(number & np.uint64(2**31 - 1) != 0)
+            n_values[gene, group] = at - before
+
+
+@compiled
+def squeeze(tile, indptr, values):
+    """List each gene's non-zeros, and an infinity behind them.
+
+    Parameters
+    ----------
+    tile
+        ``(n_genes, n_cells)``.
+    indptr
+        Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``.
+    values
+        Filled.
+    """
+    for gene in range(tile.shape[0]):
+        at = np.uint64(indptr[gene])
+        for cell in range(tile.shape[1]):
+            values[at] = tile[gene, cell]  # in any case, as in pair
+            at += np.uint64(tile[gene, cell] != 0)
+        values[at] = np.inf
+
+
+@compiled
+def tie(values, indptr, ties):
+    """Sum t**3 - t over the runs of t equal values of each gene.
+
+    Parameters
+    ----------
+    values, indptr
+        Sorted, gene after gene, one more behind each gene's that does not count; and where each
+        gene begins, and the last one ends.
+    ties
+        Filled, ``(n_genes,)``, float64.
+
+    Notes
+    -----
+    The t-th value of a run adds 3 t (t - 1), and so nobody need know where a run ends.
+    """
+    for gene in range(len(ties)):
+        run, tied = 1.0, 0.0
+        for at in range(indptr[gene] + 1, indptr[gene + 1] - 1):
+            run = run + 1 if values[at] == values[at - 1] else 1.0
+            tied += 3 * run * (run - 1)
+        ties[gene] = tied
+
+
+@compiled
+def rank(row, low, shift, known, below):
+    """Count the controls below each value of a gene.
+
+    Two walks, one from the first value and one from the middle: each step waits for the one before
+    it, and so the processor does a step of both in the time of one.
+
+    Parameters
+    ----------
+    row, low, shift
+        Sorted pairs of value and group, and how to read them.
+    known
+        The controls' values, sorted, one above all at the end.
+    below
+        Filled, as long as `row`, uint64.
+    """
+    one, n = np.uint64(1), np.uint64(len(row))
+    if n == 0:
+        return
+    i, half, at = np.uint64(0), n // np.uint64(2), np.uint64(0)
+    j, there = half, np.uint64(np.searchsorted(known, (row[half] >> shift) + low))
+    while i < half and j < n:  # either go past a control, or settle a value
+        past = np.uint64(known[at] < (row[i] >> shift) + low)
+        gone = np.uint64(known[there] < (row[j] >> shift) + low)
+        below[i], below[j] = at, there
+        at, there, i, j = at + past, there + gone, i + one - past, j + one - gone
+    while i < half:
+        past = np.uint64(known[at] < (row[i] >> shift) + low)
+        below[i] = at
+        at, i = at + past, i + one - past
+    while j < n:
+        gone = np.uint64(known[there] < (row[j] >> shift) + low)
+        below[j] = there
+        there, j = there + gone, j + one - gone
+
+
+@compiled
+def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
+    """Walk along each gene's sorted values and the controls' side by side, from left to right.
+
+    Parameters
+    ----------
+    pairs, filled, low, shift
+        Each gene's non-zeros in all groups, as :func:`pair` lists them, but sorted; how many; and
+        how to read them.
+    fenced, indptr
+        The controls' non-zeros, sorted whole numbers, gene after gene, :data:`FENCE` or another
+        number above all behind each gene's; and where each gene begins, and the last one ends.
+    n_controls
+        Control cells, those with a 0 counted in.
+    u, ties
+        Added to, ``(n_genes, n_groups)``, float64: for each value of a group the controls below
+        it, and one half for each equal to it; and what its ties with the controls, and within the
+        group, add to the sum of t**3 - t over runs of t equal values (as :func:`tie` counts them).
+    """
+    below, one = np.empty(pairs.shape[1], np.uint64), np.uint64(1)
+    groups = (one << shift) - one
+    for gene in range(len(filled)):
+        row, known = pairs[gene, : filled[gene]], fenced[indptr[gene] : indptr[gene + 1]]
+        rank(row, low, shift, known, below)
+        zeros, run, before = n_controls - (len(known) - 1), one, one << np.uint64(63)
+        for i in range(len(row)):
+            pair, at = np.uint64(row[i]), below[i]
+            while known[at] == (pair >> shift) + low:
+                at += one
+            run = run + one if pair == before else one
+            equal, before = at - below[i], pair
+            t = np.float64(equal + run)
+            u[gene, pair & groups] += zeros + 0.5 * np.float64(at + below[i])
+            ties[gene, pair & groups] += 3 * t * (t - 1)

@@ -1,0 +1,380 @@
+"""The one door to cells: a file or an AnnData is opened, and its form and labels are checked.
+
+This module knows how such a thing can be broken; values are read elsewhere.
+
+Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
+notebooks/09_first_submission and notebooks/17_check_and_pack.
+
+>>> import numpy
+>>> obs = pd.DataFrame({"target_gene": ["non-targeting", "SOX2"]}, index=["c1", "c2"])
+>>> problems(anndata.AnnData(numpy.ones((2, 3)), obs=obs))
+[]
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem, sparse_dataset
+
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from .blocks import on_disk, stored_matrix, unreadable
+
+_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
+    """Return `source` as an AnnData; a path is opened, its matrix not read into memory.
+
+    Parameters
+    ----------
+    source
+        An AnnData, returned as it is, or the path of an ``.h5ad`` file or a ``.zarr`` folder.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(n_cells, n_genes)``; when `source` is a path, its X is a handle of what lies there.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file is not a readable ``.h5ad``, or holds no matrix ``X``.
+    TypeError
+        `source` is neither an AnnData nor a path.
+    """
+    if isinstance(source, anndata.AnnData):
+        cells = source
+    elif isinstance(source, str | Path):
+        cells = _open_file(Path(source))
+    else:
+        raise TypeError(
+            f"expected an AnnData or the path of an .h5ad file, got {type(source).__name__}"
+        )
+    if stored_matrix(cells) is None:
+        raise ValueError("the AnnData has no matrix X; put the expression values there")
+    try:
+        found = form_problem(cells)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise unreadable(source, error) from error
+    if found:
+        name = f"{source}: " if cells is not source else ""
+        raise ValueError(f"{name}{found}; write the file, or make the matrix, again")
+    return cells
+
+
+def _open_file(path: Path) -> anndata.AnnData:
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
+        return _open_zarr(path)
+    if path.is_dir() or not h5py.is_hdf5(path):
+        raise ValueError(
+            f"{path} is not an HDF5 file, so it cannot be an .h5ad: it may be cut short, still "
+            "compressed, or of another format; write it with AnnData.write_h5ad"
+        )
+    try:
+        with h5py.File(path) as file:
+            check_tree(file)
+            # AnnData writes a null for "no raw", and takes it for a raw without genes when it reads
+            has_raw = isinstance(file.get("raw"), h5py.Group)
+        cells = anndata.read_h5ad(path, backed="r")
+        if not has_raw:
+            del cells.raw
+        _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
+    except Exception as error:
+        raise unreadable(path, error) from error
+    return cells
+
+
+def _open_zarr(path: Path) -> anndata.AnnData:
+    import zarr  # comes with anndata; most never open one
+
+    try:
+        group = zarr.open(path, mode="r")
+        matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
+        return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def problems(
+    cells: anndata.AnnData,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str | None = CONTROL,
+    name: str = "cells",
+) -> list[str]:
+    """List what makes the labels and gene names of `cells` unusable, one message an item.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``. Values are not read;
+        :func:`~.stream.inspect_values` does that.
+    perturbation_key
+        The column of ``cells.obs`` that names each cell's perturbation.
+    control
+        The label of control cells in that column; None where there need be none.
+    name
+        What the messages call this file.
+
+    Returns
+    -------
+    list of str
+        Empty when nothing is wrong.
+    """
+    found = []
+    if 0 in cells.shape:
+        found.append(_empty_message(cells, name))
+    if not cells.var_names.is_unique:
+        twice = cells.var_names[cells.var_names.duplicated()].unique()
+        found.append(
+            f"{name}: gene names must be unique; {some_of(twice)} occur more than once; "
+            "drop or sum the repeated columns"
+        )
+    return found + _label_problems(cells, perturbation_key, control, name)
+
+
+def _empty_message(cells: anndata.AnnData, name: str) -> str:
+    return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
+
+
+def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name: str) -> list[str]:
+    if key not in cells.obs:
+        return [
+            f"{name}: obs has no column {key!r}; it has {some_of(cells.obs.columns)}; "
+            "rename the right one, or name it with perturbation_key="
+        ]
+    found = []
+    labels, missing = cells.obs[key], _unlabelled(cells, key)
+    if missing.any():
+        found.append(
+            f"{name}: {missing.sum()} of {len(labels)} cells have no label in obs[{key!r}], the "
+            f"first is {labels.index[missing][0]!r}; label or remove them"
+        )
+    present = pd.Index(labels[~missing].astype(str).unique())
+    if control is None:
+        return found
+    if control not in present:
+        found.append(
+            f"{name}: no control cells: obs[{key!r}] never equals {control!r}; it has "
+            f"{some_of(present.sort_values())}; name the control label with control="
+        )
+    elif len(present) == 1:
+        found.append(f"{name}: only control cells ({control!r}); expected perturbed cells too")
+    return found
+
+
+def _unlabelled(cells: anndata.AnnData, key: str) -> np.ndarray:
+    labels = cells.obs[key]
+    return labels.isna().to_numpy() | (labels.astype(str).str.strip() == "").to_numpy()
+
+
+def check_cells(
+    cells: anndata.AnnData,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str | None = CONTROL,
+    name: str = "cells",
+) -> None:
+    """Raise a ValueError that lists every message of :func:`problems`; else do nothing.
+
+    Parameters
+    ----------
+    cells, perturbation_key, control, name
+        As for :func:`problems`.
+
+    Raises
+    ------
+    ValueError
+        At least one problem was found; one line each.
+    """
+    found = problems(cells, perturbation_key=perturbation_key, control=control, name=name)
+    if found:
+        raise ValueError("\n".join(found))
+
+
+def check_same(
+    pred: anndata.AnnData,
+    real: anndata.AnnData,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    besides: str | None = None,
+) -> None:
+    """Raise unless two files speak of the same genes, in the same order, and perturbations.
+
+    Parameters
+    ----------
+    pred, real
+        Predicted and real cells, shapes ``(n_pred_cells, n_genes)``, ``(n_real_cells, n_genes)``.
+    perturbation_key
+        The column of ``obs`` that names each cell's perturbation.
+    besides
+        A label that either may lack.
+
+    Raises
+    ------
+    ValueError
+        One line for each kind of difference: genes missing, unknown or in another order;
+        perturbations missing or unknown.
+    """
+    found = _set_problems("genes", pred.var_names, real.var_names)
+    if not found and not np.array_equal(pred.var_names, real.var_names):
+        first = int(np.flatnonzero(np.asarray(pred.var_names != real.var_names))[0])
+        found.append(
+            f"pred: genes are in another order than in real: position {first} is "
+            f"{pred.var_names[first]!r}, expected {real.var_names[first]!r}; "
+            "reorder with pred[:, real.var_names]"
+        )
+    names = (labels_of(cells, perturbation_key).unique() for cells in (pred, real))
+    found += _set_problems("perturbations", *(n[n != besides] for n in names))
+    if found:
+        raise ValueError("\n".join(found))
+
+
+def _set_problems(what: str, pred: pd.Index, real: pd.Index) -> list[str]:
+    pred, real = pd.Index(pd.unique(pred)), pd.Index(pd.unique(real))
+    missing, unknown = real.difference(pred), pred.difference(real)
+    found = []
+    if len(missing):
+        found.append(
+            f"pred: {len(missing)} of {len(real)} {what} of real are missing: {some_of(missing)}; "
+            "every one must be predicted"
+        )
+    if len(unknown):
+        found.append(
+            f"pred: {len(unknown)} {what} are not in real: {some_of(unknown)}; remove them"
+        )
+    return found
+
+
+def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) -> pd.Index:
+    """Return each cell's perturbation as a string, shape ``(n_cells,)``.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+    perturbation_key
+        The column of ``cells.obs`` to read.
+
+    Raises
+    ------
+    KeyError
+        There is no such column.
+    ValueError
+        Some cell has no label.
+    """
+    if perturbation_key not in cells.obs:
+        raise KeyError(
+            f"obs has no column {perturbation_key!r}; it has {some_of(cells.obs.columns)}; "
+            "rename the right one, or name it with perturbation_key="
+        )
+    if (missing := _unlabelled(cells, perturbation_key)).any():
+        raise ValueError(
+            f"{missing.sum()} of {cells.n_obs} cells have no label in obs[{perturbation_key!r}], "
+            f"the first is {cells.obs_names[missing][0]!r}; label or remove them"
+        )
+    return pd.Index(cells.obs[perturbation_key].astype(str))
+
+
+def parse_memory(memory: int | float | str) -> int:
+    """Return an amount of memory in bytes.
+
+    Parameters
+    ----------
+    memory
+        Bytes, or text such as ``"4GB"``, ``"500 MB"`` or ``"1.5 GiB"``; upper or lower case.
+
+    Raises
+    ------
+    ValueError
+        It is not such a text, or not positive.
+
+    Notes
+    -----
+    GB is 10**9 bytes, GiB is 2**30.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-z]*)\s*", str(memory).lower())
+    unit = _UNITS.get(match[2] if match[2] != "b" else "") if match else None
+    if unit is None or float(match[1]) * unit < 1:
+        raise ValueError(
+            f"memory must be a number of bytes or a text like '4GB' or '500MB', got {memory!r}"
+        )
+    return int(float(match[1]) * unit)
+
+
+def form_problem(cells: anndata.AnnData) -> str | None:
+    """Tell what is wrong with the form of the matrix, its values apart; None if nothing is.
+
+    Parameters
+    ----------
+    cells
+        Shape ``(n_cells, n_genes)``.
+
+    Returns
+    -------
+    str or None
+        Type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer, all
+        of which a file can get wrong, and none of which compiled code looks at again.
+    """
+    matrix = stored_matrix(cells)
+    if matrix.dtype.kind not in "biuf":
+        return (
+            f"X holds values of type {matrix.dtype}, which are no real numbers; expected float32; "
+            "convert with X.astype('float32'), and look why they were not"
+        )
+    if cells.is_view or not on_disk(cells):
+        return None
+    if tuple(matrix.shape) != cells.shape:
+        return f"X has shape {tuple(matrix.shape)}, its labels and names are for {cells.shape}"
+    return _pointer_problem(matrix) if hasattr(matrix, "group") else None
+
+
+def _pointer_problem(matrix) -> str | None:
+    data, indices, indptr = (matrix.group[name] for name in ("data", "indices", "indptr"))
+    n = matrix.shape[matrix.format == "csc"]
+    if indptr.shape != (n + 1,):
+        return f"the row pointer of X has shape {indptr.shape}; expected ({n + 1},)"
+    if data.shape != indices.shape or len(data.shape) != 1:
+        return f"X has values of shape {data.shape}, and their places {indices.shape}"
+    if any(part.dtype.kind not in "iu" for part in (indices, indptr)):
+        return f"X has places of type {indices.dtype} and a pointer of type {indptr.dtype}"
+    pointer = indptr[:].astype(np.int64)
+    if pointer[0] or pointer[-1] != data.shape[0] or (np.diff(pointer) < 0).any():
+        return f"the row pointer of X does not rise from 0 to the {data.shape[0]} values"
+    return None
+
+
+def check_tree(file: h5py.File) -> None:
+    """Raise if a group of an HDF5 file stands in two places, as one that holds itself does.
+
+    Parameters
+    ----------
+    file
+        An open file.
+
+    Raises
+    ------
+    ValueError
+        There is such a group: who reads it as a tree reads for ever.
+    """
+    waiting, seen = [file["/"]], set()
+    while waiting:
+        group = waiting.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:
+            raise ValueError(f"the group {group.name} is there twice, or holds itself")
+        seen.add(place)
+        for name in group:
+            if isinstance(group.get(name, getlink=True), h5py.HardLink):
+                item = group[name]
+                waiting += [item] if isinstance(item, h5py.Group) else []

@@ -1,0 +1,188 @@
+"""What a contrast will take, so that it stays within a memory: worked out before a value is read.
+
+Taught in: notebooks/12_scale_out.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> needs(load_h1_sample(), memory="2GB").scratch
+0
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+
+from ..bulk import CONTROL, PERTURBATION_KEY
+from .blocks import BLOCK_VALUES, at_hand, first_values
+from .engine import TILE_GENES
+from .job import _Job
+from .open import parse_memory
+
+#: What Python and the libraries take before any cell is read, in bytes.
+LIBRARIES = 400 * 10**6
+#: Bytes that are kept of a file for each perturbation and gene, with the false discovery rate.
+RESULT = 100
+#: The same for what is kept of counts.
+RESULT_OF_COUNTS = 72
+#: Genes that are looked at together at the least, when memory is short.
+FEWEST_GENES = 64
+#: Fewest values that are read at a time; fewer would take more time for each row than for it.
+LEAST_BLOCK = 2**18
+#: Values that are ranked together at the least, memory permitting.
+LEAST_BATCH = 2**25
+
+
+class Needs(NamedTuple):
+    """What a :func:`~.stream.contrast` will take.
+
+    Attributes
+    ----------
+    memory
+        Bytes at the peak, the libraries counted in, cells that are in memory already not.
+    scratch
+        Bytes of scratch disk.
+    genes
+        Genes that are looked at together; fewer than there are when memory is short, and then the
+        scratch file is read several times.
+    batch
+        Values of the perturbations that are ranked together: about as many as the controls', so
+        that to walk along the controls costs no more than the values themselves.
+    block_rows
+        Rows read at a time.
+    """
+
+    memory: int
+    scratch: int
+    genes: int
+    batch: int
+    block_rows: int
+
+
+def needs(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    threads: int | None = None,
+) -> Needs:
+    """Tell what a :func:`~.stream.contrast` would take, without reading the values.
+
+    Parameters
+    ----------
+    cells, perturbation_key, control, memory, threads
+        As for :func:`~.stream.contrast`.
+
+    Returns
+    -------
+    Needs
+        The fewest passes that fit the memory.
+
+    Raises
+    ------
+    ValueError
+        Nothing fits; says how much would.
+    """
+    job = _Job.of(cells, perturbation_key=perturbation_key, control=control, threads=threads)
+    return _plan(job, parse_memory(memory))
+
+
+def _plan(job: _Job, memory: int, *, client=None) -> Needs:
+    """Work out how to stay within so many bytes."""
+    load = _Load.of(job)
+    shelved = 0 if client or at_hand(job.cells) else load.shelved
+    if plan := load.plan(load.n_genes, memory - shelved):
+        return plan._replace(memory=plan.memory + shelved)
+    n_passes = range(1, max(2, load.n_genes // FEWEST_GENES + 1))
+    for genes in (-(-load.n_genes // n) for n in n_passes):
+        if plan := load.plan(genes, memory):
+            return plan._replace(scratch=shelved)
+    least = load.peak(genes, load.largest, int(min(load.controls + load.others, LEAST_BLOCK)))
+    raise ValueError(
+        f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {job.cells.n_obs:,} cells x "
+        f"{load.n_genes:,} genes; give at least '{-(-least // 10**6)}MB'"
+    )
+
+
+class _Load(NamedTuple):
+    """What weighs in a job, in numbers of values and cells, or in bytes.
+
+    Attributes
+    ----------
+    n_genes, threads, itemsize
+        Genes, threads, bytes of a logarithm.
+    controls, control_cells
+        Values and cells of the controls.
+    others, largest, per_cell
+        Values of all other groups, and of the largest of them, and of one of their cells.
+    fixed
+        Bytes that nothing changes: libraries, labels, results.
+    shelved
+        Bytes of all cells on the shelf.
+    """
+
+    n_genes: int
+    threads: int
+    itemsize: int
+    controls: float
+    control_cells: int
+    others: float
+    largest: float
+    per_cell: float
+    fixed: int
+    shelved: int
+
+    @classmethod
+    def of(cls, job: _Job) -> _Load:
+        cells, n_controls = job.cells, int(job.n_cells[job.control])
+        others = np.delete(job.n_values, job.control)
+        each = RESULT + (RESULT_OF_COUNTS if job.question.bulk_target_sum else 0)
+        results = each * len(job.groups) * cells.n_vars
+        labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
+        number = 2 if cells.n_vars <= 2**16 else 4
+        return cls(
+            cells.n_vars,
+            job.threads,
+            job.dtype.itemsize,
+            job.n_values[job.control],
+            n_controls,
+            others.sum(),
+            others.max(),
+            others.sum() / np.delete(job.n_cells, job.control).sum(),
+            LIBRARIES + results + labels,
+            int(job.n_values.sum())
+            * (number + (job.dtype.itemsize if _has_fractions(cells) else 2)),
+        )
+
+    def peak(self, genes: int, batch: float, block: int) -> int:
+        """Estimate the most memory: while reading, sorting the controls, or ranking a batch."""
+        share, entry = genes / self.n_genes, self.itemsize + (2 if self.n_genes <= 2**16 else 4)
+        tile = [
+            self.threads * min(TILE_GENES, genes) * n * self.itemsize
+            for n in (self.control_cells, batch / max(self.per_cell, 1))
+        ]
+        reading = 16 * (1 + self.threads) * max(block, self.n_genes)
+        sorting = share * self.controls * 2 * entry + tile[0]
+        ranking = share * (self.controls * self.itemsize + batch * 1.6 * entry) + 3 * tile[1]
+        return int(self.fixed + max(reading, sorting, ranking))
+
+    def plan(self, genes: int, room: int) -> Needs | None:
+        """Find the largest batch that fits, but no larger than is of use."""
+        free = max(0, room - self.fixed) // 3
+        most = int(min(BLOCK_VALUES // 2, self.controls + self.others))
+        block = max(min(most, LEAST_BLOCK), min(most, free // (16 * (1 + self.threads))))
+        useful = max(self.largest, min(self.others, max(self.controls, LEAST_BATCH)))
+        for batch in np.linspace(useful, self.largest, 8):
+            if (memory := self.peak(genes, batch, block)) <= room:
+                rows = min(4096, max(1, block // self.n_genes))
+                return Needs(memory, 0, genes, int(batch), rows)
+        return None
+
+
+def _has_fractions(cells: anndata.AnnData) -> bool:
+    """Guess from the first cells whether values are fractional, which takes more bytes."""
+    values = first_values(cells)
+    return bool((np.floor(values) != values).any())

@@ -1,0 +1,217 @@
+"""From cells of any size to a pseudobulk: log-normalise and average, a block of rows at a time.
+
+Taught in: notebooks/02_from_counts_to_effects.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> pseudobulk(load_h1_sample()).obs_names.tolist()
+['MED12', 'SRC', 'STAT1', 'TET1', 'TMSB4X', 'non-targeting']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from tqdm import tqdm
+
+from ..bulk import PERTURBATION_KEY
+from ..counts import Scaling, moments
+from .blocks import row_blocks
+from .look import inspect_values
+from .open import labels_of, open_cells
+
+#: Counts below this are looked up in a table.
+SMALL_COUNTS = 128
+#: Rows whose entries fit the processor's cache.
+ROWS_IN_CACHE = 32
+
+
+def lognorm_blocks(
+    cells: anndata.AnnData,
+    *,
+    target_sum: float | None = None,
+    name: str = "cells",
+    progress: bool = False,
+) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
+    """Yield :func:`~.counts.lognorm` of `cells` a block of rows at a time.
+
+    Parameters
+    ----------
+    cells
+        Counts or log-normalised values, shape ``(n_cells, n_genes)``.
+    target_sum
+        As for :func:`~.counts.lognorm`; ignored for values that are log-normalised already.
+    name
+        What error messages call this file.
+    progress
+        Show a progress bar while the scale is found.
+
+    Yields
+    ------
+    start : int
+        Row of the block's first cell.
+    block : csr_matrix or ndarray
+        Shape ``(block_rows, n_genes)``, lognorm.
+    """
+    scaling = Scaling.of(inspect_values(cells, name=name, progress=progress), target_sum)
+    for start, block in row_blocks(cells):
+        yield start, log_block(scaling, block, slice(start, start + block.shape[0]))
+
+
+def log_block(scaling: Scaling, block, rows) -> sparse.csr_matrix | np.ndarray:
+    """Do what :meth:`~.counts.Scaling.apply` does, to the bit, and faster on CSR.
+
+    Parameters
+    ----------
+    scaling
+        Of the file.
+    block
+        Values as stored, ``(n, n_genes)``, floating.
+    rows
+        Which cells these are, a slice or numbers.
+    """
+    if not sparse.issparse(block) or scaling.library_size is None:
+        return scaling.apply(block, rows)
+    values = log_entries(scaling, block.data, block.indptr, rows, dtype=block.dtype)
+    return sparse.csr_matrix((values, block.indices, block.indptr), shape=block.shape)
+
+
+def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> np.ndarray:
+    """Log-normalise the entries of some rows of a CSR matrix.
+
+    Small counts are looked up, one table a cell: many times as fast as to compute each anew.
+
+    Parameters
+    ----------
+    scaling
+        Of the file.
+    counts, indptr
+        The entries, of any type, and where each row begins and ends.
+    rows
+        Which cells these are, a slice or numbers.
+    dtype
+        float32 or float64.
+
+    Returns
+    -------
+    ndarray
+        As long as `counts`, of `dtype`; the bits of :meth:`~.counts.Scaling.apply`.
+    """
+    from . import kernels  # compiled code; half a second that imports need not pay
+
+    if scaling.library_size is None:
+        return counts.astype(dtype, copy=False)
+    factor, values = scaling.divisor(rows, dtype), np.empty(len(counts), dtype)
+    for start in range(0, len(factor), ROWS_IN_CACHE):
+        divisor = factor[start : start + ROWS_IN_CACHE, None]
+        table = np.log1p(np.arange(SMALL_COUNTS, dtype=dtype) / divisor)
+        kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
+    other = np.flatnonzero(values < 0)
+    row = np.searchsorted(indptr, other, side="right") - 1
+    values[other] = np.log1p(counts[other].astype(dtype) / factor[row])
+    return values
+
+
+def pseudobulk(
+    cells: anndata.AnnData | str | Path,
+    *,
+    perturbation_key: str = PERTURBATION_KEY,
+    target_sum: float | None = None,
+    progress: bool = False,
+    name: str = "cells",
+) -> anndata.AnnData:
+    r"""Average the log-normalised cells of each perturbation.
+
+    Parameters
+    ----------
+    cells
+        Counts or log-normalised values, shape ``(n_cells, n_genes)``; dense, CSR, CSC, a view,
+        backed, or the path of an ``.h5ad``. Read in two passes, a block of rows at a time.
+    perturbation_key
+        The column of ``cells.obs`` to group by.
+    target_sum
+        As for :func:`~.counts.lognorm`.
+    progress
+        Show a progress bar for each pass.
+    name
+        What error messages call this file.
+
+    Returns
+    -------
+    AnnData
+        Shape ``(n_groups, n_genes)``, rows sorted by name, the control among them. ``X`` is the
+        mean lognorm value, float32 (float64 where the input is); ``layers["variance"]`` the
+        unbiased variance between cells, NaN for a group of one cell; ``obs["n_cells"]`` the
+        group's size. A label that no cell bears makes no row.
+
+    Raises
+    ------
+    KeyError
+        ``cells.obs`` has no column `perturbation_key`.
+    ValueError
+        A cell has no label; values are NaN, infinite, negative, or of mixed scale.
+
+    Notes
+    -----
+    .. math:: \bar y_{pg} = \frac{1}{n_p} \sum_{c \in p} y_{cg}
+
+    Sums are float64. The mean is rounded to the data's precision at the end, as cell-eval
+    0.6.6 does.
+    """
+    cells = open_cells(cells)
+    labels = labels_of(cells, perturbation_key)
+    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name, progress=progress)
+    return pseudobulk_of_blocks(blocks, labels, cells.var, progress=progress)
+
+
+def pseudobulk_of_blocks(
+    blocks: Iterable[tuple[int, sparse.csr_matrix | np.ndarray]],
+    labels: pd.Index,
+    var: pd.DataFrame,
+    *,
+    progress: bool = False,
+) -> anndata.AnnData:
+    """Do :func:`pseudobulk` on values that are log-normalised already, block by block.
+
+    Parameters
+    ----------
+    blocks
+        First row and values of each block, as :func:`lognorm_blocks` yields them.
+    labels
+        Group of each cell, shape ``(n_cells,)``.
+    var
+        Genes, index of length ``n_genes``.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    AnnData
+        As :func:`pseudobulk`.
+    """
+    codes, groups = pd.factorize(labels, sort=True)
+    total, square = np.zeros((2, len(groups), len(var)))
+    with tqdm(total=len(labels), unit=" cells", desc="average", disable=not progress) as bar:
+        for start, block in blocks:
+            _add_groups(block, codes[start : start + block.shape[0]], total, square)
+            bar.update(block.shape[0])
+    n_cells = np.bincount(codes, minlength=len(groups))
+    mean, variance = moments(total, square, n_cells[:, None])
+    return anndata.AnnData(
+        mean.astype(block.dtype),
+        obs=pd.DataFrame({"n_cells": n_cells}, index=pd.Index(groups).astype(str)),
+        var=var.copy(),
+        layers={"variance": variance.astype(block.dtype)},
+    )
+
+
+def _add_groups(block, codes: np.ndarray, total: np.ndarray, square: np.ndarray) -> None:
+    """Add each cell to its group's sums; one after the other, so that blocks leave no trace."""
+    from . import kernels
+
+    rows = block if sparse.issparse(block) else sparse.csr_matrix(block)
+    kernels.add_rows(rows.data, rows.indices, rows.indptr, codes, total, square)

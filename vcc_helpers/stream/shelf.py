@@ -1,0 +1,245 @@
+"""A shelf for the rows of a file: put there in the order they are read, taken down by group.
+
+Scoring needs a perturbation's cells together, and a file lists them in any order. It also needs
+the median library size before the first logarithm, and knows it only after the last cell. So each
+block of rows goes to the shelf in compact form when it is read: counts in one or two bytes, gene
+numbers in two, in memory or in one scratch file. No second reading, and no sorting of the file.
+
+Taught in: notebooks/12_scale_out.
+
+>>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
+>>> shelf = Shelf(n_genes=2)
+>>> shelf.add(0, *shelf.pack(block, np.array([1, 0, 1]), whole=True))
+>>> [(rows.tolist(), piece.data.tolist()) for rows, piece in shelf.pieces(1)]
+[([0, 2], [2, 1])]
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from threading import Lock
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+from scipy import sparse
+
+from .blocks import BLOCK_VALUES, read_rows
+
+#: Entries that are taken down at a time.
+STACK = 2**21
+
+
+class Rows(NamedTuple):
+    """The arrays of a CSR matrix, in smaller types than scipy would leave them in.
+
+    Attributes
+    ----------
+    data, indices, indptr, shape
+        As in a ``csr_matrix``.
+    """
+
+    data: np.ndarray
+    indices: np.ndarray
+    indptr: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the values."""
+        return self.data.dtype
+
+
+class _Piece(NamedTuple):
+    """Where the rows of one group and one block are.
+
+    Attributes
+    ----------
+    rows
+        Their numbers, rising, ``(n,)``.
+    lengths
+        Entries of each.
+    values, genes
+        The entries in compact form; or the place of their first byte in the file and their type.
+    """
+
+    rows: np.ndarray
+    lengths: np.ndarray
+    values: np.ndarray | tuple[int, np.dtype]
+    genes: np.ndarray | tuple[int, np.dtype]
+
+
+class Shelf:
+    """Rows by group, in compact form.
+
+    Parameters
+    ----------
+    n_genes
+        Number of columns.
+    path
+        A scratch file; without one the rows stay in memory.
+    """
+
+    def __init__(self, *, n_genes: int, path: Path | None = None):
+        self.n_genes, self.path = n_genes, path
+        self._pieces: dict[int, list[_Piece]] = defaultdict(list)
+        self._file, self._writing = path.open("w+b", buffering=0) if path else None, Lock()
+        if path and hasattr(os, "pread"):
+            path.unlink()  # open still, and gone with the process, however that ends
+
+    def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
+        """Bring a block of rows into compact form and the order of the groups, and store it.
+
+        In any thread, so that the disk is written to while others read and pack.
+
+        Parameters
+        ----------
+        block
+            Shape ``(n, n_genes)``, floating, one entry a place, genes in rising order.
+        codes
+            The group of each row, ``(n,)``; rows below 0 are left out.
+        whole
+            Whether all values are whole, so that a smaller type may hold them.
+
+        Returns
+        -------
+        tuple
+            Rows of the block, their groups and numbers of entries, and where values and genes are.
+
+        Raises
+        ------
+        OSError
+            The disk is full.
+        """
+        from . import kernels
+
+        order = np.argsort(codes, kind="stable")
+        order = order[np.searchsorted(codes[order], 0) :]
+        lengths = np.diff(block.indptr)[order]
+        values = np.empty(lengths.sum(), _smallest_type(block, whole))
+        genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
+        kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
+        places = self._keep(values), self._keep(genes)
+        return order, codes[order], lengths.astype(np.int32), *places
+
+    def add(self, start: int, order, codes, lengths, *places) -> None:
+        """Note where the rows of a block are.
+
+        Parameters
+        ----------
+        start
+            Row of the block's first cell; blocks come in rising order.
+        order, codes, lengths, *places
+            As :meth:`pack` returned them.
+        """
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        for i, j in pairwise([*np.flatnonzero(np.diff(codes, prepend=-1)), len(codes)]):
+            parts = [_part(place, ends[i], ends[j]) for place in places]
+            piece = _Piece(start + order[i:j], lengths[i:j], *parts)
+            self._pieces[int(codes[i])].append(piece)
+
+    def _keep(self, array: np.ndarray):
+        if self._file is None:
+            return array
+        try:
+            with self._writing:
+                place, rest = self._file.tell(), memoryview(array.view(np.uint8))
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise OSError(
+                errno.ENOSPC,
+                f"the disk of {self.path.parent} is full: scratch data needs more room; free some, "
+                "name another folder with TMPDIR, or allow more memory",
+            ) from error
+        return place, array.dtype
+
+    def pieces(self, code: int) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
+        """Take down the rows of one group, in rising order.
+
+        Parameters
+        ----------
+        code
+            The group.
+
+        Yields
+        ------
+        rows : ndarray
+            Which rows, ``(n,)``.
+        piece : Rows
+            Their values and genes, in compact form still.
+        """
+        for pieces in self._stacks(code):
+            arrays = []
+            for field in ("values", "genes"):
+                parts = [self._load(getattr(p, field), int(p.lengths.sum())) for p in pieces]
+                arrays.append(np.concatenate(parts))
+            rows, lengths = (np.concatenate([p[i] for p in pieces]) for i in (0, 1))
+            indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+            yield rows, Rows(*arrays, indptr, (len(rows), self.n_genes))
+
+    def _stacks(self, code: int) -> Iterator[list[_Piece]]:
+        """Stack small pieces, so that little of the time goes into handling them."""
+        stack, size = [], 0
+        for piece in self._pieces.get(code, ()):
+            stack.append(piece)
+            size += int(piece.lengths.sum())
+            if size >= STACK:
+                yield stack
+                stack, size = [], 0
+        if stack:
+            yield stack
+
+    def _load(self, place, n: int) -> np.ndarray:
+        if self._file is None:
+            return place
+        offset, dtype = place
+        if not hasattr(os, "pread"):  # Windows
+            return np.fromfile(self.path, dtype, n, offset=offset)
+        return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)
+
+    def close(self) -> None:
+        """Close the scratch file; whoever named it removes it."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _smallest_type(block: sparse.csr_matrix, whole: bool) -> np.dtype:
+    if not whole:
+        return block.dtype
+    small = np.min_scalar_type(int(block.data.max(initial=0)))
+    return small if small.itemsize < block.dtype.itemsize else block.dtype
+
+
+def _part(place, start: int, stop: int):
+    if isinstance(place, np.ndarray):
+        return place[start:stop]
+    offset, dtype = place
+    return offset + int(start) * dtype.itemsize, dtype
+
+
+def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
+    """Take some rows a few at a time."""
+    n = max(1, BLOCK_VALUES // cells.n_vars)
+    for part in (rows[start : start + n] for start in range(0, len(rows), n)):
+        yield part, sparse.csr_matrix(read_rows(cells, part))
+
+
+def _genes_of(piece, genes: slice) -> Rows:
+    """Keep the entries of some genes."""
+    from . import kernels
+
+    if genes.stop - genes.start == piece.shape[1]:
+        return piece
+    ends = np.empty((2, piece.shape[0]), np.int64)
+    for gene, place in zip((genes.start, genes.stop), ends, strict=True):
+        kernels.seek(piece.indices, piece.indptr[:-1], piece.indptr[1:], gene, place)
+    kept = (piece.indices >= genes.start) & (piece.indices < genes.stop)
+    indptr = np.concatenate([[0], np.cumsum(ends[1] - ends[0])])
+    shape = piece.shape[0], genes.stop - genes.start
+    return Rows(piece.data[kept], piece.indices[kept] - genes.start, indptr, shape)

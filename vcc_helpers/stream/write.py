@@ -1,0 +1,399 @@
+"""Files are written whole or not at all.
+
+Every command that writes goes through here, so that whatever happens, what stands under the
+final name is the old file or the new one, never a part of it.
+
+Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> target = Path(tempfile.mkdtemp()) / "hello.txt"
+>>> with replacing(target) as part:
+...     _ = part.write_text("hello")
+>>> target.read_text(), [path.name for path in target.parent.iterdir()]
+('hello', ['hello.txt'])
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import platform
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anndata
+import h5py
+import numpy as np
+from anndata.io import write_elem
+from scipy import sparse
+
+#: What a system calls it when no more can be written (no space, a quota, the largest file).
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise unless a file can be written there; worth knowing before a long computation.
+
+    Parameters
+    ----------
+    path
+        File that is to be written.
+
+    Raises
+    ------
+    OSError
+        The folder does not exist or cannot be written to, or `path` is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}; make it")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
+    if not os.access(path.parent, os.W_OK):
+        if not path.parent.is_dir():  # another process has removed it this moment
+            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
+        raise PermissionError(f"cannot write {path}: no permission to write in {path.parent}")
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a name beside `path` to write to; the file takes the name `path` when all went well.
+
+    Parameters
+    ----------
+    path
+        File that is to be written; one that exists is replaced at the end, in one step.
+
+    Yields
+    ------
+    Path
+        Where to write: in the same folder, with the same suffix. Removed if an error ends the
+        block.
+
+    Raises
+    ------
+    OSError
+        As :func:`check_writable`.
+
+    Notes
+    -----
+    A process that is killed leaves its part; the next one to write the same file removes it.
+    """
+    with beside(path) as part:
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())  # or a power cut may leave the name without the content
+        part.replace(path)
+
+
+@contextmanager
+def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
+    """Yield a name beside `path` for a file that is needed for a while, and remove it at the end.
+
+    Parameters
+    ----------
+    path
+        File for which it is needed.
+    suffix
+        Of the name; by default that of `path`.
+
+    Yields
+    ------
+    Path
+        A hidden name in the same folder, of no other process.
+
+    Raises
+    ------
+    OSError
+        As :func:`check_writable`.
+
+    Notes
+    -----
+    A process that is killed leaves it; the next one to write `path` removes it.
+    """
+    path = Path(path)
+    check_writable(path)
+    _remove_orphans(path)
+    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    suffix = path.suffix if suffix is None else suffix
+    part = path.with_name(f".{path.stem[:100]}.{mark}.part{suffix}")
+    try:
+        yield part
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise _could_not_write(path, error) from error
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove parts of this file whose process, of this machine, is no more."""
+    if os.name != "posix":  # elsewhere asking for a process can end it
+        return
+    begin = f".{path.stem[:100]}.{_machine()}-"
+    for part in path.parent.iterdir():
+        if part.name.startswith(begin) and ".part" in part.name:
+            owner = part.name.removeprefix(begin).split("-")[0]
+            if owner.isdecimal() and not _is_alive(int(owner)):
+                part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return True
+
+
+@contextmanager
+def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Open a new HDF5 file to write to, in such a way that a full disk is an error and no crash.
+
+    Parameters
+    ----------
+    path
+        File to write; one that exists is overwritten.
+
+    Yields
+    ------
+    file : h5py.File
+        Open, without content.
+    check : callable
+        Raises if something could not be written; to be called now and then, so that a long
+        computation ends when the disk is full, and not after it.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the file grew larger than it may.
+
+    Notes
+    -----
+    HDF5 does not survive a write that fails: it goes on to fail while the file is closed, and ends
+    the interpreter. So it is never told of one, and the error is raised when the file is closed.
+    """
+    # the inner file is closed first: Python closes what is left open once more, when it is too late
+    with open(path, "w+b", buffering=0) as raw, _Patient(raw) as patient:
+
+        def check() -> None:
+            if patient.error is not None:
+                raise _could_not_write(path, patient.error)
+
+        try:
+            with h5py.File(patient, "w") as file:
+                yield file, check
+        except Exception:
+            check()  # what HDF5 says of what it did not find again explains nothing
+            raise
+        check()
+
+
+def _could_not_write(path: str | Path, error: OSError) -> OSError:
+    folder = Path(path).parent
+    return OSError(
+        error.errno,
+        f"cannot write in {folder}: {os.strerror(error.errno)}; free some space there, or name "
+        "another folder, and call again",
+    )
+
+
+class _Patient(io.RawIOBase):
+    """A file that remembers the first write that failed, and keeps what is written from then on.
+
+    Of that only what is small is kept: HDF5's own notes, which it reads again before it closes.
+    """
+
+    def __init__(self, raw):
+        self.raw, self.error, self.kept, self.at = raw, None, {}, 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self.at = offset if whence == os.SEEK_SET else self.raw.seek(offset, whence)
+        return self.at
+
+    def tell(self) -> int:
+        return self.at
+
+    def write(self, data) -> int:
+        if self.error is None:
+            self._try(lambda: self._write(data))
+        if self.error is not None and len(data) < 2**20:
+            self.kept[self.at] = bytes(data)
+        self.at += len(data)
+        return len(data)
+
+    def _write(self, data) -> None:
+        self.raw.seek(self.at)
+        rest = memoryview(data)
+        while len(rest):  # a write may take a part only
+            rest = rest[self.raw.write(rest) :]
+
+    def readinto(self, buffer) -> int:
+        self.raw.seek(self.at)
+        found = self.kept.get(self.at) or self.raw.read(len(buffer))
+        buffer[:] = found[: len(buffer)].ljust(len(buffer), b"\0")
+        self.at += len(buffer)
+        return len(buffer)
+
+    def truncate(self, size: int) -> int:
+        if self.error is None:
+            self._try(lambda: self.raw.truncate(size))
+        return size
+
+    def flush(self) -> None:
+        if self.error is None:
+            self._try(self.raw.flush)
+
+    def _try(self, action) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.error = error
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        File to write; one that exists is replaced.
+    text
+        What to write, as UTF-8.
+
+    Raises
+    ------
+    OSError
+        As :func:`check_writable`.
+    """
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_cells(
+    path: str | Path,
+    cells: anndata.AnnData,
+    blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
+) -> None:
+    """Write an ``.h5ad``, whole or not at all, also where the disk runs full.
+
+    Parameters
+    ----------
+    path
+        The file; one that exists is replaced at the end, in one step.
+    cells
+        What to write.
+    blocks
+        First row and rows of each block of X, in rising order, where X of `cells` is empty; as for
+        :func:`append_rows`.
+
+    Raises
+    ------
+    OSError
+        The folder is missing or cannot be written to, or the disk is full.
+    """
+    with replacing(path) as part:
+        fill_cells(part, cells, blocks)
+
+
+def fill_cells(
+    path: Path,
+    cells: anndata.AnnData,
+    blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
+) -> None:
+    """Write an ``.h5ad`` under a name where nobody looks for it yet, as :func:`write_cells` does.
+
+    Parameters
+    ----------
+    path
+        A name of :func:`replacing` or :func:`beside`.
+    cells, blocks
+        As for :func:`write_cells`.
+
+    Raises
+    ------
+    OSError
+        The disk is full.
+    """
+    with hdf5(path) as (file, check):
+        write_anndata(file, cells)
+        check()
+        if blocks is not None:
+            append_rows(file["X"], _checked(blocks, check))
+
+
+def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
+    for block in blocks:
+        check()
+        yield block
+
+
+def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
+    """Write cells to an open file, labels as categories, as ``AnnData.write_h5ad`` does.
+
+    Parameters
+    ----------
+    file
+        Open and empty.
+    cells
+        What to write; its texts become categories.
+
+    Raises
+    ------
+    ValueError
+        The cells hold something that has no place in such a file.
+    """
+    cells.strings_to_categoricals()
+    try:
+        write_elem(file, "/", cells)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # each kind of thing that has no place in a file has its own
+        raise ValueError(
+            f"the cells hold something that an .h5ad cannot ({error}); remove it from uns, obs or "
+            "var"
+        ) from error
+    if cells.raw is None and "raw" in file:
+        del file["raw"]  # a mark that there is none, which older readers take for some
+
+
+def append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
+    """Fill the empty CSR matrix of an open ``.h5ad``, a block of rows at a time.
+
+    Parameters
+    ----------
+    matrix
+        The group ``X`` of a file that AnnData wrote, ``(n_cells, n_genes)``, without entries.
+    blocks
+        First row and rows of each block, in rising order; every cell once.
+
+    Notes
+    -----
+    The types are those of the empty matrix; row pointers are int64.
+    """
+    n_cells = matrix["indptr"].shape[0] - 1
+    for name in ("data", "indices"):
+        dtype = matrix[name].dtype
+        del matrix[name]
+        matrix.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(2**18,))
+    del matrix["indptr"]
+    indptr = np.zeros(n_cells + 1, dtype=np.int64)
+    for start, block in blocks:
+        stop, filled = start + block.shape[0], indptr[start]
+        for name in ("data", "indices"):
+            matrix[name].resize((filled + block.nnz,))
+            matrix[name][filled:] = getattr(block, name)
+        indptr[start + 1 : stop + 1] = filled + block.indptr[1:].astype(np.int64)
+    matrix.create_dataset("indptr", data=indptr)

@@ -1,0 +1,16 @@
+"""Check a prediction before it is handed in, mend what is safe, and pack it."""
+
+from . import archive as archive
+from .check import Problem, Report, check, read_counts, read_genes
+from .pack import mend, prep, thin
+
+__all__ = [
+    "Problem",
+    "Report",
+    "check",
+    "mend",
+    "prep",
+    "read_counts",
+    "read_genes",
+    "thin",
+]

@@ -1,0 +1,230 @@
+"""Thin, mend and pack a prediction: files are written only if nothing in them is changed.
+
+Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from tqdm import tqdm
+
+from ..bulk import CONTROL, PERTURBATION_KEY
+from ..counts import Scaling
+from ..presets import Preset, get_preset
+from ..stream.blocks import stored_blocks, stored_matrix
+from ..stream.look import as_csr, float_type
+from ..stream.pseudobulk import log_block
+from ..stream.write import beside, check_writable, fill_cells, replacing
+from .archive import pack
+from .check import Report, _opened, _Plan, check
+
+# Mend and pack
+
+
+def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
+    """Say how many cells of each label to keep, so that all fit.
+
+    Parameters
+    ----------
+    n_cells
+        Cells of each label, controls among them.
+    limit
+        Cells that may be kept in all.
+
+    Returns
+    -------
+    Series
+        Cells to keep, index label. Labels with few cells keep them all; the others are cut to one
+        common number, so that the least is lost of those that have least. What is left over goes
+        to the first labels that are cut.
+
+    Raises
+    ------
+    ValueError
+        There are more labels than cells to keep.
+
+    >>> thin({"A": 5, "B": 100, "non-targeting": 400}, limit=200).tolist()
+    [5, 98, 97]
+    """
+    n_cells = pd.Series(n_cells).astype(int)
+    if len(n_cells) > limit:
+        raise ValueError(
+            f"{len(n_cells)} labels, and {limit} cells to keep; expected a cell of each at least"
+        )
+    low, high = 0, int(n_cells.max())
+    while low < high:  # the largest common number at which all fit
+        middle = (low + high + 1) // 2
+        fits = n_cells.clip(upper=middle).sum() <= limit
+        low, high = (middle, high) if fits else (low, middle - 1)
+    kept = n_cells.clip(upper=low)
+    more = np.flatnonzero(n_cells > kept)[: limit - int(kept.sum())]
+    kept.iloc[more] += 1
+    return kept
+
+
+def mend(
+    pred: anndata.AnnData | str | Path,
+    path: str | Path,
+    *,
+    genes: Sequence[str] | str | Path | None = None,
+    counts: pd.Series | Mapping[str, int] | str | Path | None = None,
+    preset: str | Preset = "vcc2025",
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    name: str = "pred",
+    progress: bool = False,
+) -> Report:
+    """Write a file in which all is mended that can be without changing a prediction.
+
+    Mended are names and the order of genes, labels that are only spelt otherwise, and counts with
+    noise. Never made up: a gene, a target, a value.
+
+    Parameters
+    ----------
+    pred, genes, counts, preset, perturbation_key, control, name, progress
+        As for :func:`~.submission.check`.
+    path
+        The ``.h5ad`` to write; one that exists is replaced at the end, in one step.
+
+    Returns
+    -------
+    Report
+        What was wrong; each problem's ``mended`` says what was done.
+
+    Raises
+    ------
+    ValueError
+        A problem cannot be mended; the message lists these, and nothing is written.
+    OSError
+        The folder is missing or cannot be written to.
+
+    Notes
+    -----
+    Written are X, in CSR and in floating numbers, ``obs`` with the labels in ``target_gene``,
+    ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
+    """
+    check_writable(path)
+    rules = {"preset": preset, "perturbation_key": perturbation_key, "control": control}
+    report = check(pred, genes=genes, counts=counts, name=name, progress=progress, **rules)
+    if left := [p for p in report.problems if p.refused and not p.mended]:
+        raise ValueError("\n".join(map(str, left)))
+    plan = report.plan
+    with _opened(pred) as cells:
+        obs = cells.obs.assign(**{PERTURBATION_KEY: plan.labels})
+        obs.index = anndata.utils.make_index_unique(obs.index.astype(str))
+        var = cells.var if plan.columns is None else cells.var.iloc[plan.columns]
+        var = var if plan.genes is None else var.set_axis(plan.genes)
+        rows = np.ones(cells.n_obs, bool)
+        if not get_preset(preset).upload_controls:
+            rows = plan.labels != control
+        dtype = float_type(stored_matrix(cells).dtype)
+        blocks = _changed(cells, plan, rows, lambda block, _: block)
+        with replacing(path) as part:
+            uns = dict(cells.uns)
+            _write_cells(part, blocks, obs[rows], var, dtype, uns=uns, progress=progress)
+    return report
+
+
+def prep(
+    pred: anndata.AnnData | str | Path,
+    path: str | Path,
+    *,
+    genes: Sequence[str] | str | Path,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    keep_counts: bool = False,
+    double: bool = False,
+    name: str = "pred",
+    progress: bool = False,
+) -> Report:
+    """Write the ``.vcc`` that is uploaded; what cannot be accepted is not written.
+
+    Parameters
+    ----------
+    pred, genes, perturbation_key, control, name, progress
+        As for :func:`~.submission.check`.
+    path
+        The ``.vcc`` to write; one that exists is replaced at the end, in one step.
+    keep_counts
+        Store counts as they are; else they are log-normalised, to their median library size.
+    double
+        Store float64 in place of float32.
+
+    Returns
+    -------
+    Report
+        Remarks, and that genes were put in order where they were not.
+
+    Raises
+    ------
+    ValueError
+        The prediction cannot be handed in; the message lists every problem, and nothing is
+        written.
+    OSError
+        The folder is missing or cannot be written to.
+
+    Notes
+    -----
+    Equal, value for value, to what ``cell-eval prep`` writes (cell-eval 0.6.6): X in CSR, log1p of
+    counts scaled to the median library size, genes in order, one column of labels, cells numbered.
+    Read a block of rows at a time; the disk needs room for the cells twice.
+    """
+    path = Path(path)
+    check_writable(path)
+    rules = {"perturbation_key": perturbation_key, "control": control}
+    report = check(pred, genes=genes, name=name, progress=progress, **rules)
+    if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:
+        raise ValueError("\n".join(map(str, left)))
+    plan, dtype = report.plan, np.dtype(np.float64 if double else np.float32)
+    with _opened(pred) as cells, beside(path, ".h5ad") as inner:
+        scaling = Scaling(None) if keep_counts else Scaling.of(plan.values)
+        names = cells.var_names if plan.genes is None else plan.genes
+        obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(plan.labels)})
+        var = pd.DataFrame(index=pd.Index(names.to_list()))
+        uns = {} if scaling.library_size is None else {"log1p": {"base": None}}
+
+        def scaled(block, rows: slice):
+            return log_block(scaling, block.astype(dtype), rows)
+
+        blocks = _changed(cells, plan, np.ones(cells.n_obs, bool), scaled)
+        obs.index = obs.index.astype(str)
+        _write_cells(inner, blocks, obs, var, dtype, uns=uns, progress=progress)
+        pack(inner, path)
+    return report
+
+
+def _changed(cells, plan: _Plan, keep: np.ndarray, change: Callable) -> Iterator[tuple]:
+    """Yield the rows to keep, each block changed, its columns those of the plan."""
+    done = 0
+    for start, block in stored_blocks(cells):
+        rows = slice(start, start + block.shape[0])
+        block = change(as_csr(block), rows)
+        block = block if plan.columns is None else block[:, plan.columns]
+        block = block if keep[rows].all() else block[keep[rows]]
+        if plan.whole:
+            block = sparse.csr_matrix(
+                (np.rint(block.data), block.indices, block.indptr), block.shape
+            )
+        block.sort_indices()
+        yield done, block
+        done += block.shape[0]
+
+
+def _write_cells(path, blocks, obs, var, dtype, *, uns: dict, progress: bool) -> None:
+    empty = sparse.csr_matrix((len(obs), len(var)), dtype=dtype)
+    frame = anndata.AnnData(empty, obs=obs, var=var, uns=uns)
+    bar = tqdm(total=len(obs), unit=" cells", desc="write", disable=not progress)
+    with bar:
+        fill_cells(path, frame, _counted(blocks, bar))
+
+
+def _counted(blocks, bar) -> Iterator[tuple]:
+    for start, block in blocks:
+        yield start, block
+        bar.update(block.shape[0])
