@@ -155,14 +155,14 @@ def called_genes(bulk, names):
     return fdr < 0.05, log2(fold_change(perturbed.X, np.ravel(base.X)))
 
 
-def run(bulk, named, *, n_repeats, n_splits, progress=True):
+def run(bulk, named, *, n_repeats, n_splits):
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
     folds = [
         fold
         for seed in range(n_repeats)
         for fold in splits.k_fold(targets, n_splits=n_splits, seed=seed)
     ]
-    table = evaluation.repeated(named, bulk, folds, measure=measure, progress=progress)
+    table = evaluation.repeated(named, bulk, folds, measure=measure)
     return table.assign(repeat=table["split"] // n_splits)
 
 

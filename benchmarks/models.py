@@ -24,7 +24,7 @@ from sklearn.base import clone
 
 import vcc_helpers as vcc
 from vcc_helpers import adapt, emit, evaluation, features, intervals, models, scoring, stream
-from vcc_helpers.bulk import CONTROL
+from vcc_helpers.bulk import CONTROL, bulk_of_effects
 from vcc_helpers.splits import FewShotSplit
 
 RESULT = Path(__file__).resolve().parent / "results" / "models.json"
@@ -83,7 +83,7 @@ def predict_part(world, part, bulk, named, *, emitter):
     rows = [
         table,
         reference(BASELINE, means.assign(des=card["des"]), table),
-        evaluation.ceiling(table, cells),
+        evaluation.ceiling(table, scoring.halves(cells)),
         reference(intervals.CEILING, halves[["des"]], table),
         evaluation.chance(table),
     ]
@@ -141,7 +141,7 @@ def seconds(n_train=150, n_asked=50, n_genes=18_080, *, n_runs=3):
 
     def drawn(names):
         effect = rng.normal(0, 0.1, (len(names), n_genes))
-        return bulk.bulk_of_effects(effect, pd.Index(names), base, var)
+        return bulk_of_effects(effect, pd.Index(names), base, var)
 
     bulk, sources = drawn(targets[:n_train]), {f"line {i}": drawn(targets) for i in range(3)}
     effects = {name: vcc.effects(part) for name, part in sources.items()}

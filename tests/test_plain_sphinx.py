@@ -1,5 +1,6 @@
 """The way out of Jupyter Book: conf.py makes of _config.yml what Jupyter Book makes of it."""
 
+import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -61,11 +62,21 @@ def test_a_setting_that_nobody_has_translated_is_an_error(conf):
         conf["settings"]({**book(), "execute": {"run_in_temp": True}})
 
 
-def test_headings_that_code_writes_are_headings_in_plain_sphinx(monkeypatch):
-    nodes = pytest.importorskip("docutils.nodes")
+@pytest.fixture
+def mend_pages(monkeypatch):
+    pytest.importorskip("docutils")
     monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-    import mend_pages
+    return importlib.import_module("mend_pages")
 
+
+def test_a_path_has_one_name_on_every_python_and_sphinx(mend_pages):
+    context = {"body": "<em>pathlib._local.Path</em>"}
+    mend_pages.mend(None, "book/api/classroom", "page.html", context, None)
+    assert context["body"] == "<em>pathlib.Path</em>"
+
+
+def test_headings_that_code_writes_are_headings_in_plain_sphinx(mend_pages):
+    nodes = importlib.import_module("docutils.nodes")
     page = nodes.container("", nodes.rubric("", "Title", level=3), nodes.rubric("", "No heading"))
     mend_pages.keep_levels(None, page, "book/catalogue")
     assert [node.get("heading-level") for node in page] == [3, None]

@@ -4,6 +4,7 @@ Live code (thebe) is not offered, but its scripts come with the theme, twice, an
 complains of the second. Docutils gives a list of citations a role that its children do not fill.
 The button that opens the pages below another one in the contents has no name, only an arrow.
 MyST-Parser calls the level of a heading that code writes "level"; Sphinx looks for another word.
+Sphinx 7 gives pathlib.Path the name of the module in which Python 3.13 keeps it.
 """
 
 from functools import partial
@@ -18,7 +19,8 @@ def mend(app, pagename, templatename, context, doctree):
     used = [script for script in context.get("script_files", []) if "thebe" not in _words(script)]
     context["script_files"] = used
     if body := context.get("body"):
-        context["body"] = body.replace('role="list" class="citation-list"', 'class="citation-list"')
+        body = body.replace('role="list" class="citation-list"', 'class="citation-list"')
+        context["body"] = body.replace("pathlib._local.", "pathlib.")
     if contents := context.get("generate_toctree_html"):
         context["generate_toctree_html"] = partial(_named, contents)
 
