@@ -172,7 +172,6 @@ lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
 ifeq ($(firstword $(MAKECMDGOALS)),publish-as)
 PUBLISH_AS := $(word 2,$(MAKECMDGOALS))
 ifneq ($(PUBLISH_AS),)
-.PHONY: $(PUBLISH_AS)
 $(PUBLISH_AS): publish-as ; @:
 endif
 endif

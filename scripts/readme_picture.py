@@ -11,7 +11,7 @@ import matplotlib
 matplotlib.use("agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-from vcc_helpers import sketches  # noqa: E402
+from vcc_helpers.course import sketches  # noqa: E402
 
 PICTURE = Path(__file__).resolve().parents[1] / "book/_static/challenge.png"
 

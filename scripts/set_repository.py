@@ -99,8 +99,12 @@ def rewrite(text: str, old: str, new: str) -> tuple[str, int]:
         r"(?<![\w-])" + re.escape(f"{old_owner}.github.io/{old_name}") + END, re.IGNORECASE
     )
     text, first = pages.subn(f"{new_owner.lower()}.github.io/{new_name}", text)
-    address = re.compile(PREFIX + re.escape(old) + END)
-    text, second = address.subn(lambda match: match.group(1) + new, text)
+    # A clone makes a folder of that name, and the next words go there.
+    folder = f"( && cd ){re.escape(old_name)}{END}"
+    address = re.compile(f"{PREFIX}{re.escape(old)}{END}(?:{folder})?")
+    text, second = address.subn(
+        lambda match: match[1] + new + (match[2] + new_name if match[2] else ""), text
+    )
     return text, first + second
 
 

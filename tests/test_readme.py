@@ -57,7 +57,8 @@ def test_the_picture_is_the_books_own_small_and_described(tmp_path):
     readme_picture.draw(tmp_path / "again.png")
     stored, again = (plt.imread(p) for p in (readme_picture.PICTURE, tmp_path / "again.png"))
     assert stored.shape == again.shape
-    assert np.abs(stored - again).mean() < 0.001, "run python scripts/readme_picture.py"
+    differs = (np.abs(stored - again) > 0.1).any(axis=-1).mean()
+    assert differs < 0.001, "run python scripts/readme_picture.py"
 
 
 # --- the official files ---------------------------------------------------------------------------

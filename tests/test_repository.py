@@ -137,6 +137,8 @@ def test_publishing_sets_every_address_and_only_once(copy_of_the_project):
         owner, name = new.split("/")
         assert not [bad for _, text in texts(root) if (bad := foreign_spellings(text, owner, name))]
         assert set_repository.read_repository(root) == new
+        clone = f"git clone {HUB}{new} && cd {name}\n"
+        assert all(clone in (root / page).read_text() for page in ("README.md", "CONTRIBUTING.md"))
         install = "git+https" + f"://github.com/{new}@{notebook_tools.ref_of(PROJECT['version'])}"
         for path in (root / "notebooks").glob("*.ipynb"):
             text = path.read_text(encoding="utf-8")

@@ -69,10 +69,10 @@ PSEUDOBULK_EXAMPLES = """examples:
 """
 FETCH_EXAMPLES = """examples:
   vcc-helpers fetch sample
-  vcc-helpers fetch train --folder h1
+  vcc-helpers fetch train
 
 The official files hold 15.5, 6.9 and 12.0 GB. Interrupted? The same command again goes on where
-it stopped. export VCC_DATA=h1 then turns the book's notebooks to the files in that folder.
+it stopped. export VCC_DATA="$PWD/data/h1" then turns the book's notebooks to these files.
 """
 SIMULATE_EXAMPLES = """examples:
   vcc-helpers simulate small.h5ad
