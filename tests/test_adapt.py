@@ -655,8 +655,8 @@ def test_precision_weighs_by_the_squared_error_of_an_effect():
         {"loud": bulk([1, 2, 4], [100, 10, 10]), "calm": bulk([1, 2, 4], [200, 20, 20])}
     )
     assert found == pytest.approx({"loud": 1 / 3, "calm": 2 / 3})
-    with pytest.raises(KeyError, match="'calm' has no row 'NT'"):
-        adapt.precision({"calm": bulk([1, 1, 1], [9, 9, 9])}, control="NT")
+    with pytest.raises(KeyError, match="'calm' has no row 'non-targeting'"):
+        adapt.precision({"calm": bulk([1, 1, 1], [9, 9, 9])[1:]})
 
 
 def test_prior_is_the_zero_shot_end_and_scales_for_missing_sources():

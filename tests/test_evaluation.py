@@ -284,14 +284,6 @@ def test_what_cannot_be_measured(bulk):
             ev.repeated(nothing[0], bulk, nothing[1])
 
 
-def test_another_name_for_the_control(bulk):
-    folds, chosen = k_fold(TARGETS, n_splits=3), {"mean": models.mean_baseline()}
-    expected = ev.repeated(chosen, bulk, folds)
-    bulk.obs_names = bulk.obs_names.str.replace(CONTROL, "ctrl")
-    renamed = {"mean": models.mean_baseline().set_params(control="ctrl")}
-    pd.testing.assert_frame_equal(ev.repeated(renamed, bulk, folds, control="ctrl"), expected)
-
-
 def test_folds_ranked_together_would_hurt_a_copying_model():
     """Why each split is ranked by itself: a copied effect lies at 0 from its source."""
     bulk = make_bulk(names=[f"T{i}" for i in range(40)])

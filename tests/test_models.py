@@ -104,7 +104,7 @@ NAMES = [*every_model(None)]
 def test_parameters_round_trip_and_clone(name, bulk, table):
     model = every_model(table)[name]
     parameters = model.get_params()
-    assert {"regressor", "features", "fallback", "control"} <= set(parameters)
+    assert {"regressor", "features", "fallback", "scale"} <= set(parameters)
     model.fit(bulk)
     fresh = clone(model)
     assert not hasattr(fresh, "regressor_")
