@@ -277,8 +277,8 @@ def test_what_cannot_be_measured(bulk):
         ev.repeated(chosen, bulk, [FewShotSplit(["T0", "T1"], ["T1", "T2"])])
     with pytest.raises(KeyError, match="'X' of the query set or the control: no such row"):
         ev.repeated(chosen, bulk, [FewShotSplit(["T0"], ["X"])])
-    with pytest.raises(KeyError, match="'ctrl' of the support set or the control"):
-        ev.repeated(chosen, bulk, k_fold(TARGETS), control="ctrl")
+    with pytest.raises(KeyError, match="'non-targeting' of the support set or the control"):
+        ev.repeated(chosen, bulk[TARGETS], k_fold(TARGETS))
     for nothing in (({}, k_fold(TARGETS)), (chosen, [])):
         with pytest.raises(ValueError, match="nothing was measured"):
             ev.repeated(nothing[0], bulk, nothing[1])

@@ -627,18 +627,9 @@ class GainRegressor(_EffectRegressor):
 def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all that gains depend on, target by target, so that one can be left out.
 
-    Parameters
-    ----------
-    x
-        Effects in each source, ``(n_sources, n_targets, n_genes)``.
-    y
-        Effects to explain, ``(n_targets, n_genes)``.
-
-    Returns
-    -------
-    tuple of ndarray
-        Sums over genes: of two sources' effects, ``(n_targets, n_sources, n_sources)``; and of a
-        source's effect and the one to explain, ``(n_targets, n_sources)``.
+    Of effects in each source, ``(n_sources, n_targets, n_genes)``, and those to explain,
+    ``(n_targets, n_genes)``: the sums over genes of two sources' products, ``(n_targets, n_sources,
+    n_sources)``, and of a source's with the one to explain, ``(n_targets, n_sources)``.
     """
     x = x.swapaxes(0, 1)
     return x @ x.swapaxes(1, 2), (x @ y[:, :, None])[:, :, 0]
@@ -657,11 +648,6 @@ def shrunken_gains(
         The starting point :math:`g^0`, ``(n_sources,)``; returned where there is no target.
     shrinkage
         How many targets the starting point is worth, :math:`\alpha \ge 0`, or ``inf``.
-
-    Raises
-    ------
-    ValueError
-        `shrinkage` is negative.
 
     Notes
     -----
@@ -733,16 +719,9 @@ def knn_baseline(
 ) -> EffectModel:
     """Return the model that averages the effects of the most similar training targets.
 
-    Parameters
-    ----------
-    features
-        Table whose index holds targets; targets are similar when their rows point in the same
-        direction (cosine).
-    n_neighbors
-        How many training targets to average.
-    shrinkage
-        Pull towards the mean training effect, as for :class:`ShrunkenNeighbors`. By default
-        none, with scikit-learn's own neighbours.
+    Targets are similar when their rows of `features` point in the same direction (cosine).
+    `shrinkage` pulls towards the mean training effect, as for :class:`ShrunkenNeighbors`; None
+    takes scikit-learn's own neighbours, with no pull.
     """
     if shrinkage is None:
         return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
@@ -761,15 +740,9 @@ def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> E
 def additive(sources: Mapping[str, anndata.AnnData]) -> EffectModel:
     """Return the additive model: what the context adds to all, plus what the target does anywhere.
 
-    Parameters
-    ----------
-    sources
-        Name of each source context, and its effects, the same genes in each.
-
-    Notes
-    -----
     The prediction is the target's mean effect in the sources, plus the mean over training
-    targets of how much more they did in the new context.
+    targets of how much more they did in the new context. `sources` is the name of each source
+    context, and its effects, the same genes in each.
     """
     return EffectModel(GainRegressor(shrinkage=np.inf), EffectTable(source_mean(sources)))
 
@@ -779,17 +752,8 @@ def cross_predict(
 ) -> anndata.AnnData:
     """Predict every perturbation from a model that was fitted without it.
 
-    Parameters
-    ----------
-    model
-        Anything with ``fit(bulk)`` and ``predict(targets)``; cloned for each fold.
-    bulk, n_splits, seed
-        As for :func:`target_folds`.
-
-    Returns
-    -------
-    AnnData
-        Predicted pseudobulk with the rows of `bulk`, in its order.
+    `model` is anything with ``fit(bulk)`` and ``predict(targets)``, cloned for each fold; the rest
+    is as for :func:`target_folds`. Returned are predictions for the rows of `bulk`, in its order.
     """
     predicted = {CONTROL: control_row(bulk)}
     for train, held_out in target_folds(bulk, n_splits=n_splits, seed=seed):
@@ -809,7 +773,7 @@ def target_folds(
     bulk
         Pseudobulk, control included.
     n_splits
-        Number of folds; as many as perturbations means leave-one-out.
+        Number of folds, at most that of perturbations, which means leave-one-out.
     seed
         Seed of the shuffle.
 
@@ -818,13 +782,6 @@ def target_folds(
     list of tuple
         For each fold the rows to learn from and the rows held out, each with the control's row
         first. scikit-learn's tools take it as ``cv``.
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no control row.
-    ValueError
-        There are fewer perturbations than folds.
     """
     control_row(bulk)
     is_control = bulk.obs_names == CONTROL
