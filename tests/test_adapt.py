@@ -23,8 +23,8 @@ from vcc_helpers.adapt import (
     ContextGain,
     ResidualRidge,
     SourceBilinear,
+    _left_out_residuals,
     choose,
-    left_out_residuals,
 )
 from vcc_helpers.models import EffectModel, KnockedDown
 
@@ -282,12 +282,12 @@ def test_left_out_residuals_equal_refitting(alpha):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(7, 3)), rng.normal(size=(7, 5))
     k = 1 + x @ x.T
-    found = left_out_residuals(k, y, alpha)
+    found = _left_out_residuals(k, y, alpha)
     for i in range(7):
         rest = np.arange(7) != i
         dual = np.linalg.solve(k[np.ix_(rest, rest)] + alpha * np.eye(6), y[rest])
         np.testing.assert_allclose(found[i], y[i] - k[i, rest] @ dual)
-    np.testing.assert_array_equal(left_out_residuals(k, y, np.inf), y)
+    np.testing.assert_array_equal(_left_out_residuals(k, y, np.inf), y)
 
 
 def leave_one_out(model, bulk, support):

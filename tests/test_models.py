@@ -136,7 +136,7 @@ def test_predictions_have_the_agreed_form(name, bulk, table, snapshot):
 def test_no_change_needs_the_control_only(bulk):
     alone = models.no_change().fit(bulk[[CONTROL]]).predict(["G0"])
     np.testing.assert_array_equal(alone.X, models.no_change().fit(bulk).predict(["G0"]).X)
-    with pytest.raises(KeyError, match="no control row"):
+    with pytest.raises(KeyError, match="no control row.*'G0'; rename the control's row"):
         models.no_change().fit(bulk[["G0"]])
 
 

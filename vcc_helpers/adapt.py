@@ -318,7 +318,7 @@ class ResidualRidge(_SourceAdapter):
         parts = self._parts(targets, effect - self._zero_shot(targets))
 
         def held_out(alpha: float) -> np.ndarray:
-            return sum(left_out_residuals(similar, r, alpha) for similar, r in parts)
+            return sum(_left_out_residuals(similar, r, alpha) for similar, r in parts)
 
         self.alpha_ = choose(self.alpha, held_out, len(targets))
         self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
@@ -530,7 +530,7 @@ def choose(
     return min(error, key=error.get)
 
 
-def left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+def _left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
     r"""Return the errors of kernel ridge regression on targets left out one at a time.
 
     Parameters

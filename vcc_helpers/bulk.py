@@ -50,7 +50,6 @@ def bulk_of_effects(
     targets: pd.Index,
     control_mean: np.ndarray,
     var: pd.DataFrame,
-    control: str = CONTROL,
 ) -> anndata.AnnData:
     """Add effects to a control and return them as a pseudobulk.
 
@@ -64,8 +63,6 @@ def bulk_of_effects(
         Mean lognorm value in control cells, ``(n_genes,)``.
     var
         Genes, index of length ``n_genes``.
-    control
-        Name to give the control's row.
 
     Returns
     -------
@@ -74,7 +71,7 @@ def bulk_of_effects(
         be negative: what an effect would push below 0 is set to 0.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
-    obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
+    obs = pd.DataFrame(index=pd.Index([CONTROL, *targets]).astype(str))
     return anndata.AnnData(mean, obs=obs, var=var.copy())
 
 
@@ -99,7 +96,8 @@ def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
     """Return the control's mean lognorm expression, shape ``(n_genes,)``."""
     if control not in bulk.obs_names:
         raise KeyError(
-            f"the pseudobulk has no control row {control!r}; its rows are {some_of(bulk.obs_names)}"
+            f"the pseudobulk has no control row {control!r}; its rows are "
+            f"{some_of(bulk.obs_names)}; rename the control's row"
         )
     return np.asarray(bulk[control].X).ravel()
 

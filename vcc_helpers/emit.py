@@ -8,8 +8,8 @@ of the cells its model learnt from. By default it is the controls' median, right
 agree, and not used where the controls are lognorm. `perturbation_key` is the column of ``obs`` to
 name the perturbation in, `control` the label of control cells, `seed` that of the draw. The targets
 come in `pred`'s order, then the controls: ``(sum of n_cells + n_controls, n_genes)``, sparse where
-the controls are. A ValueError says that the genes differ, that `controls` holds other
-cells or that a number of cells is below 1; a KeyError, that a target has no number of cells.
+the controls are. A ValueError says that the genes differ, that `controls` holds other cells or that
+a number of cells is below 1; a KeyError, that a target has no number of cells.
 
 Taught in: notebooks/09_first_submission.
 Needs: bulk.py, counts.py.
@@ -36,7 +36,7 @@ from .bulk import CONTROL, PERTURBATION_KEY, control_row, some_of
 from .counts import lognorm, rows_of, scale_of, stack_blocks
 
 #: Dispersions outside this range are moved to its ends.
-DISPERSION_RANGE = (1e-4, 10.0)
+_DISPERSION_RANGE = (1e-4, 10.0)
 #: Drawn values held at a time, before they are packed.
 BLOCK_VALUES = 2**22
 
@@ -226,9 +226,9 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     residual2 = square - 2 * share * by_depth + expected2
     excess = n / (n - 1) * residual2 - total
     sure = expected2 > k
-    usual = np.median(excess[sure] / expected2[sure]) if sure.any() else DISPERSION_RANGE[0]
+    usual = np.median(excess[sure] / expected2[sure]) if sure.any() else _DISPERSION_RANGE[0]
     phi = (excess + k * max(usual, 0)) / (expected2 + k)
-    return pd.Series(np.clip(phi, *DISPERSION_RANGE), index=cells.var_names, name="dispersion")
+    return pd.Series(np.clip(phi, *_DISPERSION_RANGE), index=cells.var_names, name="dispersion")
 
 
 def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -272,7 +272,7 @@ class _RateSolver:
 
     def __init__(self, phi: np.ndarray, depth: np.ndarray, scale: float):
         self.depth = np.quantile(depth, (np.arange(16) + 0.5) / 16)
-        lowest, highest = np.clip([phi.min() / 4, phi.max() * 4], *DISPERSION_RANGE)
+        lowest, highest = np.clip([phi.min() / 4, phi.max() * 4], *_DISPERSION_RANGE)
         phis = np.log(np.geomspace(lowest / 1.01, highest * 1.01, 24))
         # no gene can have more than all of a cell's counts
         rates = np.log(np.geomspace(1e-7, scale, 80))
@@ -297,7 +297,7 @@ class _RateSolver:
         """Return the dispersions, times the factor that makes the rates add up."""
 
         def excess(log_factor: float) -> float:
-            phi = np.clip(self.phi * np.exp(log_factor), *DISPERSION_RANGE)
+            phi = np.clip(self.phi * np.exp(log_factor), *_DISPERSION_RANGE)
             return self.rates(mean, phi).sum() / self.scale - 1
 
         ends = -np.log(4), np.log(4)
@@ -306,7 +306,7 @@ class _RateSolver:
             found = brentq(excess, *ends, xtol=0.01)
         else:
             found = ends[0] if low > 0 else ends[1]
-        return np.clip(self.phi * np.exp(found), *DISPERSION_RANGE)
+        return np.clip(self.phi * np.exp(found), *_DISPERSION_RANGE)
 
 
 def _library_sizes(cells: anndata.AnnData) -> np.ndarray:
@@ -328,7 +328,7 @@ def _usable_dispersion(phi: float | np.ndarray | pd.Series, n_genes: int) -> np.
             f"dispersion must be one number, or one for each of {n_genes} genes, and not negative; "
             f"got shape {values.shape} and a least value of {values.min() if values.size else None}"
         )
-    return np.clip(np.broadcast_to(values, n_genes), *DISPERSION_RANGE)
+    return np.clip(np.broadcast_to(values, n_genes), *_DISPERSION_RANGE)
 
 
 def _checked_sizes(
