@@ -277,19 +277,11 @@ def test_what_cannot_be_measured(bulk):
         ev.repeated(chosen, bulk, [FewShotSplit(["T0", "T1"], ["T1", "T2"])])
     with pytest.raises(KeyError, match="'X' of the query set or the control: no such row"):
         ev.repeated(chosen, bulk, [FewShotSplit(["T0"], ["X"])])
-    with pytest.raises(KeyError, match="'ctrl' of the support set or the control"):
-        ev.repeated(chosen, bulk, k_fold(TARGETS), control="ctrl")
+    with pytest.raises(KeyError, match="'non-targeting' of the support set or the control"):
+        ev.repeated(chosen, bulk[TARGETS], k_fold(TARGETS))
     for nothing in (({}, k_fold(TARGETS)), (chosen, [])):
         with pytest.raises(ValueError, match="nothing was measured"):
             ev.repeated(nothing[0], bulk, nothing[1])
-
-
-def test_another_name_for_the_control(bulk):
-    folds, chosen = k_fold(TARGETS, n_splits=3), {"mean": models.mean_baseline()}
-    expected = ev.repeated(chosen, bulk, folds)
-    bulk.obs_names = bulk.obs_names.str.replace(CONTROL, "ctrl")
-    renamed = {"mean": models.mean_baseline().set_params(control="ctrl")}
-    pd.testing.assert_frame_equal(ev.repeated(renamed, bulk, folds, control="ctrl"), expected)
 
 
 def test_folds_ranked_together_would_hurt_a_copying_model():

@@ -104,7 +104,7 @@ NAMES = [*every_model(None)]
 def test_parameters_round_trip_and_clone(name, bulk, table):
     model = every_model(table)[name]
     parameters = model.get_params()
-    assert {"regressor", "features", "fallback", "control"} <= set(parameters)
+    assert {"regressor", "features", "fallback", "scale"} <= set(parameters)
     model.fit(bulk)
     fresh = clone(model)
     assert not hasattr(fresh, "regressor_")
@@ -136,7 +136,7 @@ def test_predictions_have_the_agreed_form(name, bulk, table, snapshot):
 def test_no_change_needs_the_control_only(bulk):
     alone = models.no_change().fit(bulk[[CONTROL]]).predict(["G0"])
     np.testing.assert_array_equal(alone.X, models.no_change().fit(bulk).predict(["G0"]).X)
-    with pytest.raises(KeyError, match="no control row"):
+    with pytest.raises(KeyError, match="no control row.*'G0'; rename the control's row"):
         models.no_change().fit(bulk[["G0"]])
 
 

@@ -1,8 +1,8 @@
 """Few-shot adapters: carry effects from contexts that were measured into a new one.
 
-Every adapter is fitted on a support set: the new context's control and a few measured targets.
-The control alone is zero-shot, the zero end of the same curve. A strength that is given as a list
-is chosen by leave-one-out on the support set, and on nothing else.
+Every adapter is fitted on a support set: the pseudobulk of the new context's control and of a few
+measured targets. The control alone is zero-shot, the zero end of the same curve. A strength that
+is given as a list is chosen by leave-one-out on the support set, and on nothing else.
 
 Taught in: notebooks/07_few_shot_adaptation.
 Needs: bulk.py, features.py, models.py.
@@ -10,103 +10,38 @@ Needs: bulk.py, features.py, models.py.
 >>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
 >>> mean = np.array([[0.1, 1.0], [0.6, 0.2], [0.7, 1.5]])
 >>> bulk = anndata.AnnData(mean, pd.DataFrame(index=rows), pd.DataFrame(index=genes))
->>> model = ContextGain({"day 4": effects(bulk)}).fit(bulk[["SOX2", CONTROL]])
+>>> delta = anndata.AnnData(mean[:2] - mean[2], bulk.obs[:2], bulk.var)
+>>> model = ContextGain({"day 4": delta}).fit(bulk[["SOX2", CONTROL]])
 >>> model.predict(["NANOG"]).shape
 (2, 2)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import anndata
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
-from sklearn.utils.validation import check_is_fitted
 
-from .bulk import CONTROL, bulk_of_effects, control_row, effects, some_of, target_index
+from .bulk import CONTROL, some_of
 from .features import resolve, source_components, stack_effects
 from .models import BulkModel, cross_predict, gain_products, shrunken_gains
 
+#: The penalties to choose from.
+_PENALTIES = (1.0, 3.0, 10.0, 30.0, np.inf)
 
-class SourceAdapter(BulkModel):
+
+class _SourceAdapter(BulkModel):
     """What adapters share: sources, a support set, a prediction for targets of the sources.
 
-    A subclass has ``_learn(targets, effect)``, which sees the support set, ``(n_targets,
-    n_genes)``, perhaps empty, and ``_effect(targets)``, which returns ``(n_targets, n_genes)``.
-    Both are only asked about targets that some source measured, or that the fallback stands for.
+    A subclass has ``_adapt(targets, effect)``, which sees the support set, perhaps empty, and
+    ``_carry(targets)``, which returns ``(n_targets, n_genes)``. Both are only asked about targets
+    that some source measured, or that the fallback covers.
     """
 
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> SourceAdapter:
-        """Learn from the support set.
-
-        Parameters
-        ----------
-        bulk
-            Pseudobulk of the new context, ``(n_groups, n_genes)``: the control's row, and one row
-            a support target. The control alone means zero-shot.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
-
-        Returns
-        -------
-        SourceAdapter
-            Itself.
-
-        Raises
-        ------
-        TypeError
-            `bulk` is no AnnData.
-        ValueError
-            There is no source, a source's genes differ from `bulk`'s, `bulk` holds NaN, or a
-            setting is out of range.
-        KeyError
-            `bulk` has no control row.
-        """
-        self._check_bulk(bulk)
-        self._check(bulk)
-        support = effects(bulk, control=self.control)
-        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
-        usable = self._covered(support.obs_names)
-        self.support_ = support.obs_names[usable]
-        self._learn(self.support_, np.asarray(support.X[usable], dtype=np.float64))
-        return self
-
-    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
-        """Predict the pseudobulk of targets in the new context.
-
-        Parameters
-        ----------
-        targets
-            Names of perturbations that at least one source measured.
-
-        Returns
-        -------
-        AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
-
-        Raises
-        ------
-        KeyError
-            No source measured a target, and there is no fallback.
-        TypeError
-            `targets` is one string instead of a list.
-        """
-        check_is_fitted(self)
-        targets = target_index(targets)
-        covered = self._covered(targets)
-        for lacking, known in self._known().items():
-            missing = targets[~covered & ~targets.isin(known)]
-            if len(missing):
-                raise KeyError(
-                    f"{lacking} {some_of(missing)}: {covered.sum()} of {len(targets)} targets "
-                    "asked are covered; leave these out, or give fallback='mean'"
-                )
-        effect = self._effect(targets)
-        return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
-
-    def _check(self, bulk: anndata.AnnData) -> None:
+    def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if not self.sources:
             raise ValueError("no source context was given; expected at least one")
         if self.fallback not in (None, "mean"):
@@ -118,11 +53,24 @@ class SourceAdapter(BulkModel):
                     f"{bulk.n_vars}), or another order; select them with "
                     "source[:, bulk.var_names]"
                 )
+        usable = self._covered(targets)
+        self.support_ = targets[usable]
+        self._adapt(self.support_, np.asarray(effect[usable], dtype=np.float64))
+
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        covered = self._covered(targets)
+        for lacking, known in self._known().items():
+            missing = targets[~covered & ~targets.isin(known)]
+            if len(missing):
+                raise KeyError(
+                    f"{lacking} {some_of(missing)}: {covered.sum()} of {len(targets)} targets "
+                    "asked are covered; leave these out, or give fallback='mean'"
+                )
+        return self._carry(targets)
 
     def _known(self) -> dict[str, pd.Index]:
         """Which targets can be told apart, by what is said of the others."""
-        measured = set().union(*(delta.obs_names for delta in self.sources.values()))
-        return {"no source context measured": pd.Index(sorted(measured))}
+        return {"no source context measured": _measured(self.sources)}
 
     def _covered(self, targets: pd.Index) -> np.ndarray:
         if self.fallback == "mean":
@@ -130,7 +78,11 @@ class SourceAdapter(BulkModel):
         return np.all([targets.isin(known) for known in self._known().values()], axis=0)
 
 
-class ContextGain(SourceAdapter):
+def _measured(sources: Mapping[str, anndata.AnnData]) -> pd.Index:
+    return pd.Index(sorted(set().union(*(delta.obs_names for delta in sources.values()))))
+
+
+class ContextGain(_SourceAdapter):
     r"""Predict a target's effect as a weighted sum of its effects in other contexts.
 
     Parameters
@@ -152,8 +104,6 @@ class ContextGain(SourceAdapter):
     fallback
         What to predict for a target that no source measured: ``None`` raises a KeyError,
         ``"mean"`` takes each source's mean effect for it.
-    control
-        Name of the control's row in a pseudobulk.
 
     Attributes
     ----------
@@ -187,53 +137,67 @@ class ContextGain(SourceAdapter):
         keep_size: bool = False,
         prior: Mapping[str, float] | None = None,
         fallback: str | None = None,
-        control: str = CONTROL,
     ):
         self.sources = sources
         self.shrinkage = shrinkage
         self.keep_size = keep_size
         self.prior = prior
         self.fallback = fallback
-        self.control = control
 
-    def _learn(self, targets: pd.Index, effect: np.ndarray) -> None:
+    def _adapt(self, targets: pd.Index, effect: np.ndarray) -> None:
+        self.weighting_ = _Weighting(self.sources, self.prior, self.keep_size)
+        self.gain_, self.shrinkage_ = self.weighting_.gains(targets, effect, self.shrinkage)
+
+    def _carry(self, targets: pd.Index) -> np.ndarray:
+        return self.weighting_.carry(targets, self.gain_)
+
+
+class _Weighting:
+    """Sources with the weights to start from: finds gains, and carries effects over by them."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, anndata.AnnData],
+        prior: Mapping[str, float] | None,
+        keep_size: bool,
+    ):
+        self.sources, self.keep_size = sources, keep_size
+        prior = dict.fromkeys(sources, 1.0) if prior is None else prior
+        if set(prior) != set(sources) or not all(w > 0 for w in prior.values()):
+            raise ValueError(
+                f"prior={dict(prior)}; expected a weight above 0 for each of {some_of(sources)}"
+            )
+        weights = np.array([prior[name] for name in sources], dtype=np.float64)
+        self.start = weights / weights.sum()
+
+    def gains(
+        self, targets: pd.Index, effect: np.ndarray, shrinkage: float | Sequence[float]
+    ) -> tuple[pd.Series, float]:
+        """Return one gain a source, and the shrinkage that was chosen."""
         x, present = self._stack(targets)
         full = present.all(axis=0)
         x, effect = x[:, full], effect[full]
         gram, product = gain_products(x, effect)
 
-        def held_out(shrinkage: float) -> np.ndarray:
-            rest = ~np.eye(len(effect), dtype=bool)
-            gains = [self._gains(gram[others], product[others], shrinkage) for others in rest]
+        def fitted(rows, strength: float) -> np.ndarray:
+            gain = shrunken_gains(gram[rows], product[rows], prior=self.start, shrinkage=strength)
+            if not self.keep_size:
+                return gain
+            gain = np.maximum(gain, 0)
+            return gain / gain.sum() if gain.sum() > 0 else self.start
+
+        def held_out(strength: float) -> np.ndarray:
+            gains = [fitted(others, strength) for others in ~np.eye(len(effect), dtype=bool)]
             return effect - np.einsum("tc,ctg->tg", gains, x)
 
-        self.shrinkage_ = choose(self.shrinkage, held_out, len(effect))
-        gain = self._gains(gram, product, self.shrinkage_)
-        self.gain_ = pd.Series(gain, index=list(self.sources), name="gain")
+        chosen = choose(shrinkage, held_out, len(effect))
+        return pd.Series(fitted(slice(None), chosen), list(self.sources), name="gain"), chosen
 
-    def _gains(self, gram: np.ndarray, product: np.ndarray, shrinkage: float) -> np.ndarray:
-        prior = self._prior()
-        gain = shrunken_gains(gram, product, prior=prior, shrinkage=shrinkage)
-        if not self.keep_size:
-            return gain
-        gain = np.maximum(gain, 0)
-        return gain / gain.sum() if gain.sum() > 0 else prior
-
-    def _effect(self, targets: pd.Index) -> np.ndarray:
+    def carry(self, targets: pd.Index, gain: pd.Series) -> np.ndarray:
+        """Return the effects of targets, ``(n_targets, n_genes)``."""
         stack, present = self._stack(targets)
-        share = self._prior() @ present
-        return np.tensordot(self.gain_.to_numpy(), stack, axes=1) / share[:, None]
-
-    def _prior(self) -> np.ndarray:
-        if self.prior is None:
-            return np.full(len(self.sources), 1 / len(self.sources))
-        if set(self.prior) != set(self.sources) or not all(w > 0 for w in self.prior.values()):
-            raise ValueError(
-                f"prior={dict(self.prior)}; expected a weight above 0 for each of "
-                f"{some_of(self.sources)}"
-            )
-        weights = np.array([self.prior[name] for name in self.sources], dtype=np.float64)
-        return weights / weights.sum()
+        share = self.start @ present
+        return np.tensordot(gain.to_numpy(), stack, axes=1) / share[:, None]
 
     def _stack(self, targets: pd.Index) -> tuple[np.ndarray, np.ndarray]:
         stack, present = stack_effects(self.sources, targets)
@@ -245,7 +209,7 @@ class ContextGain(SourceAdapter):
         return stack, present
 
 
-def precision(bulk_by_context: Mapping[str, anndata.AnnData], *, control: str = CONTROL) -> dict:
+def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:
     r"""Weigh contexts by how precisely they were measured.
 
     Parameters
@@ -253,8 +217,6 @@ def precision(bulk_by_context: Mapping[str, anndata.AnnData], *, control: str = 
     bulk_by_context
         Name of each source context, and its pseudobulk with ``layers["variance"]`` and
         ``obs["n_cells"]``, ``(n_groups, n_genes)``.
-    control
-        Name of the control's row.
 
     Returns
     -------
@@ -276,27 +238,23 @@ def precision(bulk_by_context: Mapping[str, anndata.AnnData], *, control: str = 
     weights = {}
     for name, bulk in bulk_by_context.items():
         error = bulk.layers["variance"] / bulk.obs[["n_cells"]].to_numpy()
-        is_control = bulk.obs_names == control
+        is_control = bulk.obs_names == CONTROL
         if not is_control.any():
-            raise KeyError(f"context {name!r} has no row {control!r}")
+            raise KeyError(f"context {name!r} has no row {CONTROL!r}")
         weights[name] = 1 / (error[~is_control].mean() + error[is_control].mean())
     return {name: float(weight / sum(weights.values())) for name, weight in weights.items()}
 
 
-class ResidualRidge(SourceAdapter):
+class ResidualRidge(_SourceAdapter):
     r"""Predict the weighted mean of the sources, and what that leaves by ridge regression.
 
     Parameters
     ----------
-    sources
-        As for :class:`ContextGain`.
+    sources, shrinkage, prior
+        As for :class:`ContextGain`, which makes the starting point :math:`z_t` with
+        ``keep_size=True``.
     n_components
         Number of source components that describe a target, K.
-    shrinkage
-        As for :class:`ContextGain`, which makes the starting point :math:`z_t` with
-        ``keep_size=True``; ``inf`` starts from the weights at the start.
-    prior
-        As for :class:`ContextGain`.
     alpha
         Penalty, above 0; ``inf`` keeps zero-shot. Of a list, the best by leave-one-out on the
         support set.
@@ -305,17 +263,13 @@ class ResidualRidge(SourceAdapter):
     fallback
         What to predict for a target that no source measured, or that `features` lacks: ``None``
         raises a KeyError; ``"mean"`` takes the mean of the sources' effects, and of the features.
-    control
-        Name of the control's row in a pseudobulk.
 
     Attributes
     ----------
     alpha_
         The penalty in use.
-    gain_
-        The weight of each source in the starting point, a Series.
-    support_
-        Support targets that some source measured.
+    gain_, support_
+        As of :class:`ContextGain`, in the starting point.
 
     Notes
     -----
@@ -340,10 +294,9 @@ class ResidualRidge(SourceAdapter):
         n_components: int = 10,
         shrinkage: float | Sequence[float] = 1.0,
         prior: Mapping[str, float] | None = None,
-        alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf),
+        alpha: float | Sequence[float] = _PENALTIES,
         features: pd.DataFrame | None = None,
         fallback: str | None = None,
-        control: str = CONTROL,
     ):
         self.sources = sources
         self.n_components = n_components
@@ -352,36 +305,29 @@ class ResidualRidge(SourceAdapter):
         self.alpha = alpha
         self.features = features
         self.fallback = fallback
-        self.control = control
 
-    def _learn(self, targets: pd.Index, effect: np.ndarray) -> None:
+    def _adapt(self, targets: pd.Index, effect: np.ndarray) -> None:
         if not np.all(np.asarray(self.alpha) > 0):
             raise ValueError(f"alpha={self.alpha}; expected above 0")
-        self.zero_shot_ = self._start(targets, effect)
+        every = _measured(self.sources)
+        there, start = targets.isin(every), _Weighting(self.sources, self.prior, keep_size=True)
+        self.gain_, _ = start.gains(targets[there], effect[there], self.shrinkage)
+        carried = start.carry(every, self.gain_)
+        self.zero_shot_ = pd.DataFrame(carried, index=every, columns=self.var_.index)
         self.features_ = self._describe()
         parts = self._parts(targets, effect - self._zero_shot(targets))
 
         def held_out(alpha: float) -> np.ndarray:
-            return sum(left_out_residuals(similar, r, alpha) for similar, r in parts)
+            return sum(_left_out_residuals(similar, r, alpha) for similar, r in parts)
 
         self.alpha_ = choose(self.alpha, held_out, len(targets))
         self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
-
-    def _start(self, targets: pd.Index, effect: np.ndarray) -> pd.DataFrame:
-        """Carry the effects of every target of the sources over."""
-        settings = {"shrinkage": self.shrinkage, "prior": self.prior}
-        start = ContextGain(self.sources, keep_size=True, **settings)
-        measured = np.any([targets.isin(d.obs_names) for d in self.sources.values()], axis=0)
-        start._learn(targets[measured], effect[measured])
-        self.gain_ = start.gain_
-        every = next(iter(start._known().values()))
-        return pd.DataFrame(start._effect(every), index=every, columns=self.var_.index)
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
         """Pairs of similarities and residuals; what each pair learns is added up."""
         return [(self._similarity(targets), residual)]
 
-    def _effect(self, targets: pd.Index) -> np.ndarray:
+    def _carry(self, targets: pd.Index) -> np.ndarray:
         return self._zero_shot(targets) + self._similarity(targets) @ self.dual_[0]
 
     def _describe(self) -> pd.DataFrame:
@@ -416,7 +362,7 @@ class SourceBilinear(ResidualRidge):
 
     Parameters
     ----------
-    sources, shrinkage, prior, alpha, features, fallback, control
+    sources, shrinkage, prior, alpha, features, fallback
         As for :class:`ResidualRidge`.
     n_components
         Number of components, K, of genes and of targets.
@@ -446,20 +392,13 @@ class SourceBilinear(ResidualRidge):
         n_components: int = 20,
         shrinkage: float | Sequence[float] = 1.0,
         prior: Mapping[str, float] | None = None,
-        alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf),
+        alpha: float | Sequence[float] = _PENALTIES,
         features: pd.DataFrame | None = None,
         fallback: str | None = None,
-        control: str = CONTROL,
     ):
+        start = {"shrinkage": shrinkage, "prior": prior, "fallback": fallback}
         super().__init__(
-            sources,
-            n_components=n_components,
-            shrinkage=shrinkage,
-            prior=prior,
-            alpha=alpha,
-            features=features,
-            fallback=fallback,
-            control=control,
+            sources, n_components=n_components, alpha=alpha, features=features, **start
         )
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
@@ -470,9 +409,8 @@ class SourceBilinear(ResidualRidge):
             (np.ones((len(targets), len(targets))), residual - inside),
         ]
 
-    def _effect(self, targets: pd.Index) -> np.ndarray:
-        shift = self.dual_[1].sum(axis=0)
-        return super()._effect(targets) + shift
+    def _carry(self, targets: pd.Index) -> np.ndarray:
+        return super()._carry(targets) + self.dual_[1].sum(axis=0)
 
     def _describe(self) -> pd.DataFrame:
         mean = self.zero_shot_.mean()
@@ -502,8 +440,6 @@ class Blend(BulkModel):
     n0
         Number of support targets at which both count the same, 0 or more. Of a list, the best by
         cross-validation on the support set.
-    control
-        Name of the control's row in a pseudobulk.
 
     Attributes
     ----------
@@ -526,75 +462,35 @@ class Blend(BulkModel):
         adapted: BaseEstimator,
         *,
         n0: float | Sequence[float] = 5.0,
-        control: str = CONTROL,
     ):
         self.zero_shot = zero_shot
         self.adapted = adapted
         self.n0 = n0
-        self.control = control
 
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> Blend:
-        """Fit both models.
-
-        Parameters
-        ----------
-        bulk
-            Pseudobulk of the new context, ``(n_groups, n_genes)``: the control's row, and one row
-            a support target. The control alone means zero-shot.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
-
-        Returns
-        -------
-        Blend
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            `n0` is negative.
-        KeyError
-            `bulk` has no control row.
-        """
+    def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if not np.all(np.asarray(self.n0) >= 0):
             raise ValueError(f"n0={self.n0}; expected 0 or more")
-        self._check_bulk(bulk)
-        n = effects(bulk, control=self.control).n_obs
-        self.zero_shot_ = clone(self.zero_shot).fit(bulk[[self.control]])
+        n = len(targets)
+        self.zero_shot_ = clone(self.zero_shot).fit(bulk[[CONTROL]])
         self.adapted_ = clone(self.adapted).fit(bulk) if n else None
-        self.n0_ = self.n0 if np.ndim(self.n0) == 0 else self._choose(bulk)
+        self.n0_ = self.n0 if np.ndim(self.n0) == 0 else self._choose(targets, bulk)
         self.weight_ = n / (n + self.n0_) if n else 0.0
-        return self
 
-    def _choose(self, bulk: anndata.AnnData) -> float:
-        n, targets = bulk.n_obs - 1, bulk.obs_names[bulk.obs_names != self.control]
+    def _choose(self, targets: pd.Index, bulk: anndata.AnnData) -> float:
+        n = len(targets)
         if n < 2:
             return choose(self.n0, None, n)
-        folds = {"n_splits": min(n, 5), "control": self.control}
-        learnt = cross_predict(self.adapted, bulk, **folds)[targets].X
+        learnt = cross_predict(self.adapted, bulk, n_splits=min(n, 5))[targets].X
         given = self.zero_shot_.predict(targets)[targets].X
         real = np.asarray(bulk[targets].X, dtype=np.float64)
         return choose(self.n0, lambda n0: real - given - n / (n + n0) * (learnt - given), n)
 
-    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
-        """Predict the pseudobulk of targets in the new context.
-
-        Parameters
-        ----------
-        targets
-            Names of perturbations that both models can predict.
-
-        Returns
-        -------
-        AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
-        """
-        check_is_fitted(self)
+    def _effect(self, targets: pd.Index) -> np.ndarray:
         pred = self.zero_shot_.predict(targets)
         if self.weight_ > 0:
             learnt = self.adapted_.predict(targets).X
             pred.X[1:] += np.float32(self.weight_) * (learnt[1:] - pred.X[1:])
-        return pred
+        return self._above_control(pred)
 
 
 def choose(
@@ -634,7 +530,7 @@ def choose(
     return min(error, key=error.get)
 
 
-def left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
+def _left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
     r"""Return the errors of kernel ridge regression on targets left out one at a time.
 
     Parameters

@@ -1,7 +1,9 @@
 """The pseudobulk, the currency of the package, and the effects that it holds.
 
 A pseudobulk is a small AnnData, (perturbations x genes): one mean and one variance a perturbation,
-the control among the rows. Models learn from one and predict one, metrics compare two.
+the control among the rows. Models learn from one and predict one, metrics compare two. In all that
+follows `bulk` is one, ``(n_groups, n_genes)``, mean lognorm, and `control` the name of its control
+row; a KeyError says that there is none.
 
 Taught in: notebooks/02_from_counts_to_effects, notebooks/03_quality_and_knockdown,
 notebooks/04_mean_baseline and notebooks/09_first_submission.
@@ -29,15 +31,7 @@ CONTROL = "non-targeting"
 
 
 def some_of(names: Iterable, limit: int = 5) -> str:
-    """Quote a few names for a message, and say how many are left out.
-
-    Parameters
-    ----------
-    names
-        Names of genes, cells, columns or perturbations.
-    limit
-        How many to show.
-    """
+    """Quote the first names for a message, and say how many are left out."""
     names = list(names)
     shown = ", ".join(repr(str(name)) for name in names[:limit])
     more = len(names) - limit
@@ -45,18 +39,7 @@ def some_of(names: Iterable, limit: int = 5) -> str:
 
 
 def target_index(targets: Iterable[str]) -> pd.Index:
-    """Return targets as an index; a lone string, which would fall into letters, is refused.
-
-    Parameters
-    ----------
-    targets
-        Names of perturbations.
-
-    Raises
-    ------
-    TypeError
-        `targets` is one string.
-    """
+    """Return targets as an index; a lone string, which would fall into letters: a TypeError."""
     if isinstance(targets, str):
         raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
     return pd.Index(list(targets))
@@ -67,7 +50,6 @@ def bulk_of_effects(
     targets: pd.Index,
     control_mean: np.ndarray,
     var: pd.DataFrame,
-    control: str = CONTROL,
 ) -> anndata.AnnData:
     """Add effects to a control and return them as a pseudobulk.
 
@@ -81,8 +63,6 @@ def bulk_of_effects(
         Mean lognorm value in control cells, ``(n_genes,)``.
     var
         Genes, index of length ``n_genes``.
-    control
-        Name to give the control's row.
 
     Returns
     -------
@@ -91,19 +71,12 @@ def bulk_of_effects(
         be negative: what an effect would push below 0 is set to 0.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
-    obs = pd.DataFrame(index=pd.Index([control, *targets]).astype(str))
+    obs = pd.DataFrame(index=pd.Index([CONTROL, *targets]).astype(str))
     return anndata.AnnData(mean, obs=obs, var=var.copy())
 
 
 def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData:
     r"""Subtract the control's pseudobulk from every perturbation's.
-
-    Parameters
-    ----------
-    bulk
-        Pseudobulk, shape ``(n_groups, n_genes)``, mean lognorm, control included.
-    control
-        Name of the control's row.
 
     Returns
     -------
@@ -111,11 +84,6 @@ def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData
         Shape ``(n_perts, n_genes)``: the rows of `bulk` without the control; ``X`` is the effect,
         :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
         (about the natural logarithm of the fold change for well expressed genes).
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no row named `control`.
     """
     control_mean = control_row(bulk, control)
     kept = bulk.obs_names != control
@@ -125,23 +93,11 @@ def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData
 
 
 def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
-    """Return the control's mean lognorm expression, shape ``(n_genes,)``.
-
-    Parameters
-    ----------
-    bulk
-        Pseudobulk, shape ``(n_groups, n_genes)``.
-    control
-        Name of the control's row.
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no row named `control`.
-    """
+    """Return the control's mean lognorm expression, shape ``(n_genes,)``."""
     if control not in bulk.obs_names:
         raise KeyError(
-            f"the pseudobulk has no control row {control!r}; its rows are {some_of(bulk.obs_names)}"
+            f"the pseudobulk has no control row {control!r}; its rows are "
+            f"{some_of(bulk.obs_names)}; rename the control's row"
         )
     return np.asarray(bulk[control].X).ravel()
 
@@ -152,8 +108,7 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
     Parameters
     ----------
     bulk
-        Pseudobulk with ``layers["variance"]`` and ``obs["n_cells"]``, shape
-        ``(n_groups, n_genes)``.
+        With ``layers["variance"]`` and ``obs["n_cells"]``.
     control
         Name of the control's row.
 
@@ -165,11 +120,6 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
         :math:`\sqrt{\max(0, \mathrm{norm}^2 - \mathrm{noise}^2)}`. A norm of about the noise
         means: with this many cells, nothing was seen. `noise` and `norm_denoised` are NaN
         where the perturbation or the control has one cell only.
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no row named `control`.
 
     Notes
     -----
@@ -194,24 +144,12 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
 def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
     """Return how much of each target's own expression is left.
 
-    Parameters
-    ----------
-    bulk
-        Pseudobulk, shape ``(n_groups, n_genes)``, mean lognorm.
-    control
-        Name of the control's row.
-
     Returns
     -------
     Series
         Index target_gene; the ratio of ``expm1`` of the mean lognorm values, perturbed over
         control. 0.05 means that one twentieth is left; 1, that nothing was silenced. NaN where
         the target is not among the genes or is silent in the control.
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no row named `control`.
     """
     base = control_row(bulk, control)
     targets = bulk.obs_names[bulk.obs_names != control]
@@ -232,12 +170,7 @@ def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
     mean
         Mean lognorm in the control, any shape.
     residual
-        Share of the expression that is left, 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        `residual` is negative or above 1.
+        Share of the expression that is left, 0 to 1; a ValueError outside.
     """
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")
@@ -268,20 +201,8 @@ class Pair(NamedTuple):
 def paired(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL) -> Pair:
     """Lay a predicted pseudobulk and the real one side by side.
 
-    Parameters
-    ----------
-    pred, real
-        Pseudobulk with a control row each, ``(n_groups, n_genes)``, over the same genes;
-        perturbations that only `pred` has are ignored.
-    control
-        Name of the control's row.
-
-    Raises
-    ------
-    KeyError
-        A control row or a perturbation is missing.
-    ValueError
-        The genes differ.
+    Both are over the same genes, else it is a ValueError; perturbations that only `pred` has are
+    ignored, one that it lacks is a KeyError.
     """
     if not np.array_equal(pred.var_names, real.var_names):
         raise ValueError("pred and real must have the same genes in the same order")

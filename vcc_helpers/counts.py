@@ -13,7 +13,6 @@ array([4., 4.])
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -47,21 +46,8 @@ class ValueSummary(NamedTuple):
 def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
     """Return the values of cells in memory: CSR with one entry a place, or dense; floating.
 
-    Parameters
-    ----------
-    cells
-        A matrix, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one.
-
-    Returns
-    -------
-    csr_matrix or ndarray
-        float32, or float64 where the values are. Not a copy where none is needed: do not write
-        into it.
-
-    Raises
-    ------
-    ValueError
-        An integer is above 2**24, where float32 is no longer exact.
+    `cells` is a matrix, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one. Not a copy
+    where none is needed: do not write into it.
     """
     matrix = getattr(cells, "X", cells)
     if getattr(cells, "isbacked", False):
@@ -76,13 +62,7 @@ def _names(cells) -> tuple:
 
 
 def one_entry_a_place(block) -> sparse.csr_matrix:
-    """Return a sparse matrix in CSR, entries of the same place summed.
-
-    Parameters
-    ----------
-    block
-        Any sparse matrix; never changed.
-    """
+    """Return any sparse matrix in CSR, entries of the same place summed; it is never changed."""
     block = sparse.csr_matrix(block)
     if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
         is_float = np.issubdtype(block.dtype, np.floating)
@@ -92,19 +72,10 @@ def one_entry_a_place(block) -> sparse.csr_matrix:
 
 
 def floating(block, cells, genes):
-    """Return values in float32, or float64 where they are, in the machine's byte order.
+    """Return CSR or dense values in float32, or float64 where they are, in native byte order.
 
-    Parameters
-    ----------
-    block
-        Shape ``(n_cells, n_genes)``, CSR or dense.
-    cells, genes
-        Names of rows and columns, for messages; None for their numbers.
-
-    Raises
-    ------
-    ValueError
-        An integer is above 2**24, where float32 is no longer exact.
+    A ValueError says that an integer is above 2**24, where float32 is no longer exact, and names
+    its place by `cells` and `genes`; None for numbers.
     """
     values = block.data if sparse.issparse(block) else block
     integer = not np.issubdtype(block.dtype, np.floating)
@@ -130,22 +101,7 @@ def _place(block, bad: np.ndarray, cells, genes) -> tuple:
 
 
 def refuse_unsound(block, cells, genes, *, name: str = "cells") -> None:
-    """Raise if a value is NaN, infinite or negative, and name the first.
-
-    Parameters
-    ----------
-    block
-        Shape ``(n_cells, n_genes)``, CSR or dense.
-    cells, genes
-        Names of rows and columns; None for their numbers.
-    name
-        What the message calls this file.
-
-    Raises
-    ------
-    ValueError
-        There is such a value.
-    """
+    """Raise a ValueError if a value is NaN, infinite or negative, and name the first."""
     values = block.data if sparse.issparse(block) else block
     infinite = ~np.isfinite(values)
     bad, what = (infinite, "NaN or infinite") if infinite.any() else (values < 0, "negative")
@@ -162,22 +118,8 @@ def summarize(
 ) -> ValueSummary:
     """Tell the scale from whether a value is fractional and how large the largest is.
 
-    Parameters
-    ----------
-    fractional, largest, library_size
-        What was found; the last is passed on.
-    name
-        What the message calls this file.
-
-    Raises
-    ------
-    ValueError
-        There are fractional values and one of 15 or more.
-
-    Notes
-    -----
-    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part
-    above 1e-3.
+    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part above
+    1e-3. A ValueError says that values have fractions and reach 15 or more.
     """
     if fractional and largest >= LOGNORM_LIMIT:
         raise ValueError(
@@ -192,23 +134,10 @@ def summarize(
 def scale_of(cells, *, name: str = "cells") -> ValueSummary:
     """Look at every value: are these counts or log-normalised values, and are they sound?
 
-    Parameters
-    ----------
-    cells
-        A matrix in memory, ``(n_cells, n_genes)``, or an AnnData with one.
-    name
-        What the messages call it.
-
-    Returns
-    -------
-    ValueSummary
-        The scale, and the library size of each cell.
-
-    Raises
-    ------
-    ValueError
-        There is no value; one is NaN, infinite or negative; or there are fractional values and
-        one of 15 or more, as when counts and log values are mixed.
+    `cells` is a matrix in memory, ``(n_cells, n_genes)``, or an AnnData with one, and `name` what
+    the messages call it. A ValueError says that there is no value; that one is NaN, infinite or
+    negative; or that there are fractional values and one of 15 or more, as when counts and log
+    values are mixed.
     """
     block = rows_of(cells)
     if 0 in block.shape:
@@ -240,11 +169,6 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
         input is. An empty cell stays empty. Values that are log-normalised already come back
         unchanged.
 
-    Raises
-    ------
-    ValueError
-        Values are NaN, infinite, negative, or of mixed scale.
-
     Notes
     -----
     .. math:: y_{cg} = \log\left(1 + x_{cg} \frac{s}{\sum_h x_{ch}}\right)
@@ -264,18 +188,7 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
 def stack_blocks(
     blocks: list[tuple[int, sparse.csr_matrix | np.ndarray]],
 ) -> sparse.csr_matrix | np.ndarray:
-    """Put blocks of rows back together.
-
-    Parameters
-    ----------
-    blocks
-        First row and values of each block, as :func:`~.stream.lognorm_blocks` yields them.
-
-    Returns
-    -------
-    csr_matrix or ndarray
-        Shape ``(n_cells, n_genes)``.
-    """
+    """Put blocks of rows, each with its first row, back together, ``(n_cells, n_genes)``."""
     values = [block for _, block in blocks]
     return sparse.vstack(values, format="csr") if sparse.issparse(values[0]) else np.vstack(values)
 
@@ -296,15 +209,7 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, summary: ValueSummary, target_sum: float | None = None) -> Scaling:
-        """Make it from what :func:`scale_of` found.
-
-        Parameters
-        ----------
-        summary
-            Scale and library sizes.
-        target_sum
-            As for :func:`lognorm`.
-        """
+        """Make it from what :func:`scale_of` found; `target_sum` as for :func:`lognorm`."""
         if summary.scale == "lognorm":
             return cls(None)
         size = summary.library_size
@@ -313,20 +218,7 @@ class Scaling(NamedTuple):
         return cls(size, float(target_sum))
 
     def apply(self, block, rows):
-        """Log-normalise some cells.
-
-        Parameters
-        ----------
-        block
-            Values as stored, ``(n, n_genes)``, floating.
-        rows
-            Which cells these are, a slice or numbers.
-
-        Returns
-        -------
-        csr_matrix or ndarray
-            lognorm, in the block's precision; `block` itself if it is lognorm already.
-        """
+        """Log-normalise some cells, a block and its rows; lognorm comes back as it is."""
         if self.library_size is None:
             return block
         divisor = self.divisor(rows, block.dtype)
@@ -336,20 +228,7 @@ class Scaling(NamedTuple):
         return np.log1p(block / divisor[:, None])
 
     def divisor(self, rows, dtype: np.dtype) -> np.ndarray:
-        """Return what the counts of some cells are divided by before the logarithm.
-
-        Parameters
-        ----------
-        rows
-            Which cells, a slice or numbers.
-        dtype
-            float32 or float64.
-
-        Returns
-        -------
-        ndarray
-            Library size over target sum, ``(n,)``, of `dtype`; 1 for a cell without counts.
-        """
+        """Return library size over target sum of some cells, ``(n,)``; 1 for one without counts."""
         # Each step in the matrix's own precision, so that equal counts of equally deep cells
         # stay exactly equal: the rank-sum test sees ties where scanpy's values have them.
         factor = self.library_size[rows].astype(dtype) / dtype.type(self.target_sum)
@@ -358,77 +237,13 @@ class Scaling(NamedTuple):
 
 
 def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray, np.ndarray]:
-    """Turn sums over cells into mean and unbiased variance.
+    """Turn sums of values and of squares over `n_cells` into mean and unbiased variance, float64.
 
-    Parameters
-    ----------
-    total, square
-        Sum of the values, and of their squares, any shape, float64.
-    n_cells
-        How many values each is the sum of.
-
-    Returns
-    -------
-    tuple of ndarray
-        Mean and variance, float64; the variance of one cell is NaN.
+    The variance of one cell is NaN.
     """
     mean = total / n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
         return mean, np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)
-
-
-def jackknife(
-    counts: np.ndarray,
-    size: float,
-    left_out: Iterable[tuple[np.ndarray, np.ndarray, float]],
-    n_cells: int,
-    *,
-    target_sum: float,
-) -> np.ndarray:
-    r"""Estimate how far a group's summed profile is off by chance: leave out one cell at a time.
-
-    Parameters
-    ----------
-    counts
-        Sum of the group's counts, ``(n_genes,)``, float64.
-    size
-        Its total over all genes, more than `counts` where these are some of the genes only.
-    left_out
-        Of each cell the genes it has counts of, these counts, and its library size.
-    n_cells
-        Number of cells.
-    target_sum
-        The total that the profile is scaled to.
-
-    Returns
-    -------
-    ndarray
-        Variance of the profile ``log1p(target_sum * counts / size)``, ``(n_genes,)``, float64; 0
-        for fewer than two cells.
-
-    Notes
-    -----
-    .. math:: C_g = \frac{n - 1}{n} \sum_i (v_{ig} - \bar v_g)^2, \qquad
-              v_{ig} = \log\left(1 + T \frac{P_g - y_{ig}}{S - s_i}\right)
-
-    where P are the sums and S their total, y the counts of cell i and s their total. Without a cell
-    every gene of the profile moves, also those it has no counts of. Cells count in their order, so
-    that the bits do not hang on how they are stored. Source: cell-eval2 0.20.0,
-    ``jackknife_correction``.
-    """
-    if n_cells < 2 or size <= 0:
-        return np.zeros_like(counts)
-    profile = np.log1p(target_sum * counts / size)
-    total, square = np.zeros_like(counts), np.zeros_like(counts)
-    for genes, values, cell_size in left_out:
-        rest = counts.copy()
-        rest[genes] -= values
-        if size > cell_size:
-            rest *= target_sum / (size - cell_size)
-        off = np.log1p(rest, out=rest) - profile
-        total += off
-        square += off * off
-    return (n_cells - 1) / n_cells * (square - total**2 / n_cells)
 
 
 def fold_change(
@@ -448,7 +263,7 @@ def fold_change(
     Returns
     -------
     ndarray
-        ``(n_perts, n_genes)``. 1 where both means are 0. float32, as the official table, unless
+        ``(n_perts, n_genes)``; 1 where both means are 0. float32, as the official table, unless
         the means are float64 or some mean is 0: then float64.
 
     Notes
@@ -468,17 +283,6 @@ def fold_change(
 
 
 def log2(ratio: np.ndarray) -> np.ndarray:
-    """Return log2 as the official table computes it: in the precision of `ratio`, then float32.
-
-    Parameters
-    ----------
-    ratio
-        From :func:`fold_change`, any shape.
-
-    Returns
-    -------
-    ndarray
-        Same shape, float32.
-    """
+    """Return log2 as the official table computes it: in the precision of `ratio`, then float32."""
     logged = np.log(ratio.astype(np.float64)).astype(ratio.dtype)
     return (logged / np.log(2.0).astype(ratio.dtype)).astype(np.float32)

@@ -1,5 +1,16 @@
 """From predicted means back to cells: the challenge scores cells, models predict means.
 
+Three ways to make them share their words. `pred` is a predicted pseudobulk, ``(n_groups,
+n_genes)``, mean lognorm; `controls` are control cells of the same genes, ``(n_controls, n_genes)``,
+which are appended; `n_cells` is how many cells to make for each target, one number or a number for
+each. `target_sum` is the total that `pred`'s own scale puts every cell to: the median library size
+of the cells its model learnt from. By default it is the controls' median, right only where the two
+agree, and not used where the controls are lognorm. `perturbation_key` is the column of ``obs`` to
+name the perturbation in, `control` the label of control cells, `seed` that of the draw. The targets
+come in `pred`'s order, then the controls: ``(sum of n_cells + n_controls, n_genes)``, sparse where
+the controls are. A ValueError says that the genes differ, that `controls` holds other cells or that
+a number of cells is below 1; a KeyError, that a target has no number of cells.
+
 Taught in: notebooks/09_first_submission.
 Needs: bulk.py, counts.py.
 
@@ -25,7 +36,7 @@ from .bulk import CONTROL, PERTURBATION_KEY, control_row, some_of
 from .counts import lognorm, rows_of, scale_of, stack_blocks
 
 #: Dispersions outside this range are moved to its ends.
-DISPERSION_RANGE = (1e-4, 10.0)
+_DISPERSION_RANGE = (1e-4, 10.0)
 #: Drawn values held at a time, before they are packed.
 BLOCK_VALUES = 2**22
 
@@ -41,37 +52,11 @@ def replicate(
 ) -> anndata.AnnData:
     """Repeat each predicted mean as so many identical cells.
 
-    Parameters
-    ----------
-    pred
-        Predicted pseudobulk, ``(n_groups, n_genes)``, mean lognorm; a control row is ignored.
-    controls
-        Control cells, counts or lognorm, ``(n_controls, n_genes)``, appended log-normalised.
-    n_cells
-        Cells to make for each target: one number, or a number for each target.
-    target_sum
-        The total that control counts are scaled to: that of `pred`'s own scale, which is the
-        median library size of the cells its model learnt from. By default the controls' median,
-        right only where the two agree. Not used where the controls are lognorm.
-    perturbation_key
-        The column of ``obs`` to name the perturbation in.
-    control
-        Label of control cells.
-
     Returns
     -------
     AnnData
-        Shape ``(sum of n_cells + n_controls, n_genes)``, lognorm, in the precision of
-        :func:`lognorm` of the controls, sparse where `controls` is. Targets in `pred`'s order,
-        then the controls.
-
-    Raises
-    ------
-    ValueError
-        The genes of `controls` differ from `pred`'s, `controls` holds other cells than controls,
-        or a number of cells is below 1.
-    KeyError
-        A target has no number of cells.
+        lognorm, in the precision of :func:`lognorm` of the controls, which may be counts or
+        lognorm; a control row of `pred` is ignored.
 
     Notes
     -----
@@ -97,40 +82,12 @@ def resample_and_shift(
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
 ) -> anndata.AnnData:
-    """Draw real control cells and add the predicted effect to each.
-
-    Parameters
-    ----------
-    pred
-        Predicted pseudobulk, ``(n_groups, n_genes)``, mean lognorm, with a control row.
-    controls
-        Control cells, counts or lognorm, ``(n_controls, n_genes)``, drawn from with replacement
-        and appended log-normalised.
-    n_cells
-        Cells to make for each target: one number, or a number for each target.
-    target_sum
-        The total that control counts are scaled to: that of `pred`'s own scale, which is the
-        median library size of the cells its model learnt from. By default the controls' median,
-        right only where the two agree. Not used where the controls are lognorm.
-    seed
-        Seed of the draw.
-    perturbation_key
-        The column of ``obs`` to name the perturbation in.
-    control
-        Label of control cells.
+    """Draw real control cells, with replacement, and add the predicted effect to each.
 
     Returns
     -------
     AnnData
-        As for :func:`replicate`.
-
-    Raises
-    ------
-    ValueError
-        The genes of `controls` differ from `pred`'s, `controls` holds other cells than controls,
-        or a number of cells is below 1.
-    KeyError
-        A target has no number of cells, or `pred` has no control row.
+        As of :func:`replicate`; here `pred` needs a control row, else it is a KeyError.
 
     Notes
     -----
@@ -167,39 +124,19 @@ def negative_binomial(
 
     Parameters
     ----------
-    pred
-        Predicted pseudobulk, ``(n_groups, n_genes)``, mean lognorm; a control row is ignored.
+    pred, n_cells, target_sum, seed, perturbation_key, control
+        As said above.
     controls
-        Control cells, raw counts, ``(n_controls, n_genes)``, appended as they are. The library
-        sizes of the new cells are drawn from theirs.
-    n_cells
-        Cells to make for each target: one number, or a number for each target.
+        Raw counts, else it is a ValueError; appended as they are. The library sizes of the new
+        cells are drawn from theirs.
     dispersion
-        Of each gene, ``(n_genes,)``, or one number for all; 0 draws Poisson counts. By default
-        :func:`nb_dispersion` of the controls, times one factor a target (see Notes).
-    target_sum
-        The total that `pred`'s own scale puts every cell to: the median library size of the
-        cells its model learnt from. By default the controls' median.
-    seed
-        Seed of the draw.
-    perturbation_key
-        The column of ``obs`` to name the perturbation in.
-    control
-        Label of control cells.
+        Of each gene, ``(n_genes,)``, or one number for all, not negative; 0 draws Poisson counts.
+        By default :func:`nb_dispersion` of the controls, times one factor a target (see Notes).
 
     Returns
     -------
     AnnData
-        Shape ``(sum of n_cells + n_controls, n_genes)``, counts throughout, sparse where
-        `controls` is. Targets in `pred`'s order, then the controls.
-
-    Raises
-    ------
-    ValueError
-        The genes of `controls` differ from `pred`'s, `controls` holds other cells than controls,
-        or no counts; a number of cells is below 1; a dispersion is negative or of another length.
-    KeyError
-        A target has no number of cells.
+        Counts throughout.
 
     Notes
     -----
@@ -252,8 +189,8 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     Parameters
     ----------
     cells
-        Raw counts of one group of cells, such as the controls, ``(n_cells, n_genes)``; two at
-        least.
+        Raw counts of one group of two cells or more, such as the controls, ``(n_cells,
+        n_genes)``; a ValueError if they are not, or all empty.
 
     Returns
     -------
@@ -261,11 +198,6 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
         Index: genes; the dispersion :math:`\phi` of a negative binomial, 1e-4 (in effect Poisson)
         to 10. The square root is the coefficient of variation that counting noise leaves: 0.04
         means that a gene's true level varies by 20 %.
-
-    Raises
-    ------
-    ValueError
-        Values are no counts, there are fewer than two cells, or all are empty.
 
     Notes
     -----
@@ -294,9 +226,9 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     residual2 = square - 2 * share * by_depth + expected2
     excess = n / (n - 1) * residual2 - total
     sure = expected2 > k
-    usual = np.median(excess[sure] / expected2[sure]) if sure.any() else DISPERSION_RANGE[0]
+    usual = np.median(excess[sure] / expected2[sure]) if sure.any() else _DISPERSION_RANGE[0]
     phi = (excess + k * max(usual, 0)) / (expected2 + k)
-    return pd.Series(np.clip(phi, *DISPERSION_RANGE), index=cells.var_names, name="dispersion")
+    return pd.Series(np.clip(phi, *_DISPERSION_RANGE), index=cells.var_names, name="dispersion")
 
 
 def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -311,14 +243,10 @@ def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) ->
     depth
         Library sizes over the total that cells are scaled to, ``(n_cells,)``; averaged over.
 
-    Returns
-    -------
-    ndarray
-        Mean of ``log1p(x / depth)``, float64, exact to about 1e-10 of its size.
-
     Notes
     -----
-    Writing the logarithm as an integral leaves the known Laplace transform of the counts inside:
+    The mean of ``log1p(x / depth)``, float64, exact to about 1e-10 of its size. Writing the
+    logarithm as an integral leaves the known Laplace transform of the counts inside:
 
     .. math:: \log(1 + y) = \int_0^\infty \frac{1 - e^{-ty}}{t} e^{-t} dt, \qquad
               \mathrm{E}\, e^{-tx/d} = \bigl(1 + \phi\, r d\, (1 - e^{-t/d})\bigr)^{-1/\phi}
@@ -344,7 +272,7 @@ class _RateSolver:
 
     def __init__(self, phi: np.ndarray, depth: np.ndarray, scale: float):
         self.depth = np.quantile(depth, (np.arange(16) + 0.5) / 16)
-        lowest, highest = np.clip([phi.min() / 4, phi.max() * 4], *DISPERSION_RANGE)
+        lowest, highest = np.clip([phi.min() / 4, phi.max() * 4], *_DISPERSION_RANGE)
         phis = np.log(np.geomspace(lowest / 1.01, highest * 1.01, 24))
         # no gene can have more than all of a cell's counts
         rates = np.log(np.geomspace(1e-7, scale, 80))
@@ -369,7 +297,7 @@ class _RateSolver:
         """Return the dispersions, times the factor that makes the rates add up."""
 
         def excess(log_factor: float) -> float:
-            phi = np.clip(self.phi * np.exp(log_factor), *DISPERSION_RANGE)
+            phi = np.clip(self.phi * np.exp(log_factor), *_DISPERSION_RANGE)
             return self.rates(mean, phi).sum() / self.scale - 1
 
         ends = -np.log(4), np.log(4)
@@ -378,7 +306,7 @@ class _RateSolver:
             found = brentq(excess, *ends, xtol=0.01)
         else:
             found = ends[0] if low > 0 else ends[1]
-        return np.clip(self.phi * np.exp(found), *DISPERSION_RANGE)
+        return np.clip(self.phi * np.exp(found), *_DISPERSION_RANGE)
 
 
 def _library_sizes(cells: anndata.AnnData) -> np.ndarray:
@@ -400,7 +328,7 @@ def _usable_dispersion(phi: float | np.ndarray | pd.Series, n_genes: int) -> np.
             f"dispersion must be one number, or one for each of {n_genes} genes, and not negative; "
             f"got shape {values.shape} and a least value of {values.min() if values.size else None}"
         )
-    return np.clip(np.broadcast_to(values, n_genes), *DISPERSION_RANGE)
+    return np.clip(np.broadcast_to(values, n_genes), *_DISPERSION_RANGE)
 
 
 def _checked_sizes(
@@ -423,7 +351,14 @@ def _checked_sizes(
                 f"{len(labels)} are {some_of(labels[labels != control].unique())}; select them "
                 f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
             )
-    return _cell_numbers(pred.obs_names[pred.obs_names != control], n_cells)
+    targets = pred.obs_names[pred.obs_names != control]
+    given = pd.Series(int(n_cells), targets) if np.isscalar(n_cells) else pd.Series(n_cells)
+    if len(missing := targets.difference(given.index)):
+        raise KeyError(f"n_cells has no number of cells for {some_of(missing)}")
+    sizes = given[targets].astype(int)
+    if (sizes < 1).any():
+        raise ValueError(f"n_cells must be 1 or more; {some_of(sizes.index[sizes < 1])} have less")
+    return sizes
 
 
 def _assemble(
@@ -446,17 +381,3 @@ def _assemble(
     names = [f"pred_{i}" for i in range(sizes.sum())] + [f"control_{n}" for n in controls.obs_names]
     obs = pd.DataFrame({perturbation_key: pd.Categorical(labels)}, index=names)
     return anndata.AnnData(matrix, obs=obs, var=pred.var.copy())
-
-
-def _cell_numbers(targets: pd.Index, n_cells: int | Mapping[str, int] | pd.Series) -> pd.Series:
-    if np.isscalar(n_cells):
-        sizes = pd.Series(int(n_cells), index=targets)
-    else:
-        given = pd.Series(n_cells)
-        missing = targets.difference(given.index)
-        if len(missing):
-            raise KeyError(f"n_cells has no number of cells for {some_of(missing)}")
-        sizes = given[targets].astype(int)
-    if (sizes < 1).any():
-        raise ValueError(f"n_cells must be 1 or more; {some_of(sizes.index[sizes < 1])} have less")
-    return sizes

@@ -1,7 +1,10 @@
 """Measure models honestly: repeated splits, intervals over perturbations, paired comparisons.
 
 One long table holds every value: a row for each model, split, target and metric. Reference rows
-(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it.
+(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it. A
+pseudobulk is ``(n_groups, n_genes)``, mean lognorm, the control among its rows. Where two are
+compared, they have the same genes; a perturbation that only the prediction has is ignored. A
+control row or a perturbation that is missing is a KeyError, other genes are a ValueError.
 
 Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation,
 notebooks/08_metrics_by_hand and notebooks/13_choose_and_compare_models.
@@ -17,7 +20,7 @@ Needs: bulk.py, intervals.py, metrics.py, splits.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 import anndata
@@ -25,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from . import metrics
-from .bulk import CONTROL, Pair, effects, paired, some_of
+from .bulk import CONTROL, Pair, paired, some_of
 from .intervals import CEILING, CHANCE
 from .splits import FewShotSplit, nested_splits
 
@@ -43,27 +46,12 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
-    Parameters
-    ----------
-    pred, real
-        Pseudobulk with a control row each, ``(n_groups, n_genes)``, mean lognorm, over the same
-        genes; perturbations of `real` that `pred` lacks are an error, others are ignored.
-    control
-        Name of the control's row.
-
     Returns
     -------
     DataFrame
-        Index target_gene, sorted; columns pds and mae, as of
-        :func:`~vcc_helpers.evaluation.compare_pseudobulk`, and pearson: the correlation over genes
-        of the predicted effect with the real one, -1 to 1, best 1, higher is better.
-
-    Raises
-    ------
-    KeyError
-        A control row or a perturbation is missing.
-    ValueError
-        The genes differ.
+        Index target_gene, sorted; columns pds and mae, as of :mod:`~vcc_helpers.metrics`, and
+        pearson: the correlation over genes of the predicted effect with the real one, -1 to 1,
+        best 1, higher is better.
 
     Notes
     -----
@@ -76,20 +64,14 @@ def evaluate(
     return table.rename(columns={"pearson_delta": "pearson"}).fillna({"pearson": 0.0})
 
 
-def _effect_rows(bulk: anndata.AnnData, names: pd.Index, control: str) -> np.ndarray:
-    delta = effects(bulk, control=control)
-    return np.asarray(delta.X, dtype=np.float64)[delta.obs_names.get_indexer(names)]
-
-
 def repeated(
     models: Mapping[str, object],
     bulk: anndata.AnnData,
     splits: Iterable[FewShotSplit],
     *,
     truth: anndata.AnnData | None = None,
-    measure: Measure | None = None,
+    measure: Measure = evaluate,
     least: Mapping[str, int] | None = None,
-    control: str = CONTROL,
 ) -> pd.DataFrame:
     """Fit each model to the support set of each split, and score it on the query set.
 
@@ -99,32 +81,23 @@ def repeated(
         Name of each model, and the model: anything with ``fit(bulk)`` and ``predict(targets)``.
         Cloned for each split, never changed.
     bulk
-        Pseudobulk to learn from, ``(n_groups, n_genes)``, control included.
+        Pseudobulk to learn from.
     splits
         Support and query sets, as of :func:`~vcc_helpers.splits.k_fold`; those of several seeds
-        one after the other for repeated cross-validation.
+        one after the other for repeated cross-validation. A target on both sides is a ValueError.
     truth
         Pseudobulk with the query targets and a control of its own; by default `bulk`.
     measure
         Function of a predicted and a real pseudobulk that returns a row a target and a column a
-        metric; by default :func:`evaluate`.
+        metric.
     least
         The smallest support set that a model can learn from, by its name: it has no rows for
         smaller ones. Models that are not named are fitted to all, the control alone included.
-    control
-        Name of the control's row.
 
     Returns
     -------
     DataFrame
         Columns model, split (number, from 0), n_support, target_gene, metric, value.
-
-    Raises
-    ------
-    ValueError
-        A split has a target on both sides, or there is no split or no model.
-    KeyError
-        A target of a split is not in the pseudobulk.
 
     Notes
     -----
@@ -135,15 +108,14 @@ def repeated(
     be nearest to its own truth.
     """
     truth = bulk if truth is None else truth
-    measure = partial(evaluate, control=control) if measure is None else measure
     tables = []
     for number, split in enumerate(splits):
-        _check_split(split, bulk, truth, control)
-        real = _rows_of(truth, [control, *split.query])
+        _check_split(split, bulk, truth)
+        real = _rows_of(truth, [CONTROL, *split.query])
         for name, model in models.items():
             if len(split.support) < (least or {}).get(name, 0):
                 continue
-            pred = _fit_predict(name, model, _rows_of(bulk, [control, *split.support]), split)
+            pred = _fit_predict(name, model, _rows_of(bulk, [CONTROL, *split.support]), split)
             where = {"model": name, "split": number, "n_support": len(split.support)}
             tables.append((where, measure(pred, real)))
     if not tables:
@@ -177,16 +149,14 @@ def _long(tables: list[tuple[Mapping[str, object], pd.DataFrame]]) -> pd.DataFra
     return pd.DataFrame(columns)
 
 
-def _check_split(
-    split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnData, control: str
-) -> None:
+def _check_split(split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnData) -> None:
     if both := set(split.support) & set(split.query):
         raise ValueError(
             f"{some_of(sorted(both))} in the support and in the query set: what a model has seen "
             "it cannot be asked"
         )
     for side, names, source in (("support", split.support, bulk), ("query", split.query, truth)):
-        if missing := sorted({control, *names} - set(source.obs_names)):
+        if missing := sorted({CONTROL, *names} - set(source.obs_names)):
             raise KeyError(
                 f"{some_of(missing)} of the {side} set or the control: no such row in the "
                 f"pseudobulk, which has {some_of(source.obs_names)}"
@@ -210,18 +180,16 @@ def learning_curve(
     n_repeats: int = 10,
     seed: int = 0,
     truth: anndata.AnnData | None = None,
-    measure: Measure | None = None,
     least: Mapping[str, int] | None = None,
-    control: str = CONTROL,
 ) -> pd.DataFrame:
     """Measure each model with support sets that grow, several times over.
 
     Parameters
     ----------
-    models, measure, least, control
+    models, least
         As for :func:`repeated`.
     bulk
-        Pseudobulk to draw support targets from, ``(n_groups, n_genes)``, control included.
+        Pseudobulk to draw support targets from.
     sizes
         Sizes of the support set; 0 is zero-shot.
     n_repeats
@@ -238,29 +206,22 @@ def learning_curve(
         As of :func:`repeated`; split is the number of the draw. Within a draw the query set is
         one, and smaller support sets lie in larger ones: only the size changes.
     """
-    targets = bulk.obs_names[bulk.obs_names != control]
-    query = None if truth is None else truth.obs_names[truth.obs_names != control]
+    targets = bulk.obs_names[bulk.obs_names != CONTROL]
+    query = None if truth is None else truth.obs_names[truth.obs_names != CONTROL]
     tables = []
     for number in range(n_repeats):
         splits = nested_splits(targets, sizes, query=query, seed=seed + number)
-        kw = {"truth": truth, "measure": measure, "least": least, "control": control}
-        tables.append(repeated(models, bulk, splits, **kw).assign(split=number))
+        found = repeated(models, bulk, splits, truth=truth, least=least)
+        tables.append(found.assign(split=number))
     return pd.concat(tables, ignore_index=True)
 
 
 def chance(table: pd.DataFrame) -> pd.DataFrame:
     """Return reference rows: the PDS that a prediction which knows nothing expects.
 
-    Parameters
-    ----------
-    table
-        From :func:`repeated` or :func:`learning_curve`.
-
-    Returns
-    -------
-    DataFrame
-        Rows for `table`'s splits and targets, model "chance", metric pds:
-        :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
+    It has rows for the splits and targets of `table`, from :func:`repeated` or
+    :func:`learning_curve`; model "chance", metric pds: :func:`~vcc_helpers.metrics.pds_chance` of
+    the number of targets that were ranked.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -269,39 +230,16 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Dealt(NamedTuple):
-    """PDS of predictions that are dealt to the targets at random.
-
-    Attributes
-    ----------
-    mean, sd
-        Over all ways to deal them, of the mean PDS over targets.
-    """
+    """Mean PDS over targets of predictions dealt to them at random: mean, sd over all ways."""
 
     mean: float
     sd: float
 
 
-def dealt(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL) -> Dealt:
+def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     r"""Return the PDS that these predictions would have if nobody knew which is whose.
 
-    Parameters
-    ----------
-    pred, real
-        As for :func:`evaluate`; two perturbations at least.
-    control
-        Name of the control's row.
-
-    Returns
-    -------
-    Dealt
-        Mean and standard deviation over all permutations of the predictions.
-
-    Raises
-    ------
-    KeyError
-        A control row or a perturbation is missing.
-    ValueError
-        There is one perturbation only.
+    Two perturbations at least; a ValueError with fewer.
 
     Notes
     -----
@@ -316,17 +254,14 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTRO
     :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of Mathematical
     Statistics 22:558, 1951.
     """
-    names = pd.Index(sorted(real.obs_names[real.obs_names != control]))
-    if len(names) < 2:
-        raise ValueError(f"{len(names)} perturbation; there is nothing to deal with fewer than two")
-    if len(missing := names.difference(pred.obs_names)):
-        raise KeyError(f"pred has no row for {some_of(missing)}")
-    mine, truth = (_effect_rows(bulk, names, control) for bulk in (pred, real))
-    own_gene = real.var_names.get_indexer(names)
+    pair = paired(pred, real)
+    n = len(pair.names)
+    if n < 2:
+        raise ValueError(f"{n} perturbation; there is nothing to deal with fewer than two")
+    mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))
     alike = (np.broadcast_to(effect, truth.shape) for effect in mine)
-    given = np.stack([metrics.pds(effect, truth, own_gene) for effect in alike])
+    given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in alike])
     rest = given - given.mean(axis=0) - given.mean(axis=1, keepdims=True) + given.mean()
-    n = len(names)
     return Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
 
 
@@ -335,39 +270,28 @@ def ceiling(
     source: anndata.AnnData | Sequence[tuple[anndata.AnnData, anndata.AnnData]],
     *,
     n_halvings: int = 5,
-    seed: int = 0,
-    measure: Measure | None = None,
-    control: str = CONTROL,
+    measure: Measure = evaluate,
 ) -> pd.DataFrame:
     r"""Return reference rows: one half of the real cells as a prediction of the other half.
 
     Parameters
     ----------
     table
-        From :func:`repeated` or :func:`learning_curve`: which targets were asked together.
+        Which targets were asked together.
     source
         Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
         the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
-        ``obs["n_cells"]``, ``(n_groups, n_genes)``.
-    n_halvings, seed
-        How many times a pseudobulk is split at random, and the seed of the first; the values are
-        averaged.
+        ``obs["n_cells"]``; a ValueError if a group has one cell only.
+    n_halvings
+        How many times a pseudobulk is split at random; the values are averaged.
     measure
         As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
         DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
-    control
-        Name of the control's row.
 
     Returns
     -------
     DataFrame
-        Rows for `table`'s splits and targets, model "split-half ceiling", each metric of
-        `measure`.
-
-    Raises
-    ------
-    ValueError
-        A group has one cell only.
+        Rows for `table`'s splits and targets, model "split-half ceiling", each metric.
 
     Notes
     -----
@@ -378,14 +302,13 @@ def ceiling(
     which is how far the halves of n cells fall apart, each gene by itself. Noise that genes share
     (a cell's state, its depth) is left out.
     """
-    measure = partial(evaluate, control=control) if measure is None else measure
     pairs = source
     if isinstance(source, anndata.AnnData):
-        pairs = [_halves_of_bulk(source, seed=seed + number) for number in range(n_halvings)]
+        pairs = [_halves_of_bulk(source, seed=number) for number in range(n_halvings)]
 
     @cache
     def mean_scores(names: tuple[str, ...]) -> pd.DataFrame:
-        rows = [control, *names]
+        rows = [CONTROL, *names]
         scores = [measure(_rows_of(a, rows), _rows_of(b, rows)) for a, b in pairs]
         return sum(scores) / len(scores)
 
@@ -438,27 +361,8 @@ class Calibration(NamedTuple):
     per_perturbation: pd.DataFrame
 
 
-def calibration(
-    pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL
-) -> Calibration:
-    r"""Compare the sizes of predicted and real effects.
-
-    Parameters
-    ----------
-    pred, real
-        As for :func:`evaluate`.
-    control
-        Name of the control's row.
-
-    Returns
-    -------
-    Calibration
-        The common slope, and a table.
-
-    Raises
-    ------
-    KeyError
-        A control row or a perturbation is missing.
+def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
+    r"""Compare the sizes of predicted and real effects, given as two pseudobulks.
 
     Notes
     -----
@@ -473,13 +377,11 @@ def calibration(
 
     PDS rewards exaggeration and MAE timidity: look here before believing either.
     """
-    names = pd.Index(sorted(real.obs_names[real.obs_names != control]), name="target_gene")
-    if len(missing := names.difference(pred.obs_names)):
-        raise KeyError(f"pred has no row for {some_of(missing)}")
-    mine, truth = (_effect_rows(bulk, names, control) for bulk in (pred, real))
+    pair = paired(pred, real)
+    mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))
     together, square = (mine * truth).sum(axis=1), (mine**2).sum(axis=1)
     table = pd.DataFrame(
-        {"real_norm": np.linalg.norm(truth, axis=1), "pred_norm": np.sqrt(square)}, index=names
+        {"real_norm": np.linalg.norm(truth, axis=1), "pred_norm": np.sqrt(square)}, pair.names
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         table["ratio"] = table["pred_norm"] / table["real_norm"]
@@ -497,27 +399,7 @@ def compare_pseudobulk(
 ) -> pd.DataFrame:
     """Compute metrics that need no cells.
 
-    Parameters
-    ----------
-    pred, real
-        Pseudobulk with a control row each, ``(n_groups, n_genes)``, mean lognorm, over the same
-        genes; perturbations of `real` that `pred` lacks are an error, others are ignored.
-    names
-        Which: pds, mae, pearson_delta.
-    control
-        Name of the control's row.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene, sorted; columns `names`.
-
-    Raises
-    ------
-    KeyError
-        A control row or a perturbation is missing.
-    ValueError
-        The genes differ.
+    As :func:`evaluate`, with the columns `names`, of pds, mae and pearson_delta.
     """
     pair = paired(pred, real, control=control)
     columns = {name: OF_MEANS[name](pair) for name in names}

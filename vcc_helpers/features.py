@@ -2,6 +2,9 @@
 
 A feature table has one row a target. A model can only predict targets that have a row, so each
 table can say which of the asked targets it covers. A target without a row is missing, never zero.
+`effects_by_context` is the name of each source context, and its effects, ``(n_perts, n_genes)``,
+differences of mean lognorm values; no context, or contexts that differ in genes where they must
+not, are a ValueError.
 
 Taught in: notebooks/03_quality_and_knockdown, notebooks/05_linear_baseline,
 notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
@@ -24,31 +27,20 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from .bulk import CONTROL, control_row, silenced, some_of
+from .bulk import control_row, silenced, some_of
 
 #: Share of its expression that a silenced gene keeps, the median of the H1 training targets.
 RESIDUAL = 0.05
 
 
 def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
-    """Describe a target by what silencing it did in other contexts.
-
-    Parameters
-    ----------
-    effects_by_context
-        Name of each source context, and its effects, ``(n_perts, n_genes)``; the genes may
-        differ between contexts.
+    """Describe a target by what silencing it did in other contexts; the genes may differ.
 
     Returns
     -------
     DataFrame
-        Index target_gene, the targets measured in every context, sorted; columns
-        ``(context, gene)``; values are effects, differences of mean lognorm values.
-
-    Raises
-    ------
-    ValueError
-        No context was given, or no target was measured in all of them.
+        Index target_gene, the targets measured in every context, sorted (none is a ValueError);
+        columns ``(context, gene)``; values are effects.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -63,14 +55,7 @@ def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.Data
 def stack_effects(
     effects_by_context: Mapping[str, anndata.AnnData], targets: pd.Index
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put the effects of targets in several contexts on top of each other.
-
-    Parameters
-    ----------
-    effects_by_context
-        Name of each context, and its effects, ``(n_perts, n_genes)``, the same genes in each.
-    targets
-        Names of perturbations, ``(n_targets,)``.
+    """Put the effects of targets in several contexts, of the same genes, on top of each other.
 
     Returns
     -------
@@ -86,24 +71,13 @@ def stack_effects(
 
 
 def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
-    """Average a target's effects over the contexts that measured it.
-
-    Parameters
-    ----------
-    effects_by_context
-        Name of each source context, and its effects, ``(n_perts, n_genes)``, the same genes in
-        each.
+    """Average a target's effects over the contexts that measured it; all have the same genes.
 
     Returns
     -------
     DataFrame
         Index target_gene, every target that some context measured, sorted; columns genes; values
-        are effects, differences of mean lognorm values.
-
-    Raises
-    ------
-    ValueError
-        No context was given, or their genes differ.
+        are effects.
     """
     genes, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -119,7 +93,7 @@ def source_components(
     Parameters
     ----------
     effects_by_context
-        As for :func:`source_mean`.
+        Over the same genes.
     n_components
         Number of principal components, K. No more are used than there are.
 
@@ -128,11 +102,6 @@ def source_components(
     DataFrame
         Index target_gene, every target that some context measured, sorted; K columns, in the
         unit of the effects. The mean over targets is 0; the sign of a component is arbitrary.
-
-    Raises
-    ------
-    ValueError
-        No context was given, or their genes differ.
 
     Notes
     -----
@@ -177,19 +146,14 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     source
         A DataFrame whose index holds genes; or the path of a ``.csv`` or ``.tsv`` (may end in
         ``.gz``) whose first column does; or of an ``.npz`` with one list of names and one matrix
-        ``(n_names, n_features)``.
+        ``(n_names, n_features)``. A file of another kind or without such a pair is a ValueError.
 
     Returns
     -------
     DataFrame
-        Index target_gene; float64. A row of nothing but zeros says that nothing is known of the
+        Index target_gene; float64. A gene with more than one row, or a value that is no finite
+        number, is a ValueError. A row of nothing but zeros says that nothing is known of the
         gene, so it is left out; ``attrs["empty"]`` names those genes.
-
-    Raises
-    ------
-    ValueError
-        The file is of another kind or holds no such pair; a gene has more than one row; or a
-        value is no finite number.
     """
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
@@ -228,9 +192,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(matrices[0], index=names[0].astype(str))
 
 
-def own_expression(
-    bulk: anndata.AnnData, *, residual: float = RESIDUAL, control: str = CONTROL
-) -> pd.DataFrame:
+def own_expression(bulk: anndata.AnnData, *, residual: float = RESIDUAL) -> pd.DataFrame:
     r"""Describe a gene by its own expression in control cells, and by what silencing takes.
 
     Parameters
@@ -241,8 +203,6 @@ def own_expression(
     residual
         Share of its expression, r, that a silenced gene is expected to keep, 0 to 1. What was
         left in a screen that you have is ``knockdown(bulk)``.
-    control
-        Name of the control's row.
 
     Returns
     -------
@@ -250,15 +210,8 @@ def own_expression(
         Index target_gene, the genes that the control expresses; ``expression``, mean lognorm, m;
         ``knockdown``, the effect of silencing on the gene itself,
         :math:`\log(1 + r\,(e^{m} - 1)) - m`.
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no control row.
-    ValueError
-        `residual` is negative or above 1.
     """
-    mean = np.asarray(control_row(bulk, control), dtype=np.float64)
+    mean = np.asarray(control_row(bulk), dtype=np.float64)
     table = pd.DataFrame(
         {"expression": mean, "knockdown": silenced(mean, residual) - mean}, index=bulk.var_names
     )
@@ -281,12 +234,7 @@ def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.Data
     DataFrame
         Index target_gene, the targets that every table has, in the first one's order; columns
         ``(table, feature)``. ``attrs["left_out"]`` gives for each table the targets that it
-        lacks and another has.
-
-    Raises
-    ------
-    ValueError
-        No table was given, a table has a target twice, or no target is in all of them.
+        lacks and another has. A ValueError if no target is in every table.
     """
     if not tables:
         raise ValueError("no table was given; expected at least one")
@@ -367,18 +315,7 @@ class GeneLoadings:
     n_components: int = 10
 
     def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
-        """Return the loadings of every gene.
-
-        Parameters
-        ----------
-        train_effects
-            Effects, ``(n_perts, n_genes)``.
-
-        Returns
-        -------
-        DataFrame
-            Index: genes; K columns, in the unit of the effects.
-        """
+        """Return the loadings of every gene: index genes; K columns, in the unit of the effects."""
         scores = gene_scores(np.asarray(train_effects.X), self.n_components)
         return pd.DataFrame(scores, index=train_effects.var_names)
 
@@ -386,17 +323,8 @@ class GeneLoadings:
 def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
     """Return the principal component scores of genes across perturbations.
 
-    Parameters
-    ----------
-    effect
-        Effects, shape ``(n_perts, n_genes)``.
-    n_components
-        K; cut to ``n_perts`` or ``n_genes`` where those are fewer.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_genes, K)``, float64. The sign of a component is arbitrary.
+    For effects, ``(n_perts, n_genes)``: ``(n_genes, K)``, float64; K is `n_components`, cut to what
+    there is. The sign of a component is arbitrary.
     """
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
@@ -420,18 +348,7 @@ class EffectTable:
     table: pd.DataFrame
 
     def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
-        """Return the table, ``(n_targets, n_contexts * n_genes)``.
-
-        Parameters
-        ----------
-        train_effects
-            Effects, ``(n_perts, n_genes)``; only its genes are used.
-
-        Raises
-        ------
-        ValueError
-            The table lacks a gene.
-        """
+        """Return the table, ``(n_targets, n_contexts * n_genes)``, in these effects' genes."""
         columns, genes = self.table.columns, train_effects.var_names
         if columns.nlevels == 1:
             wanted = genes
@@ -456,23 +373,9 @@ def resolve(
 ) -> pd.DataFrame | None:
     """Make the feature table that a model asks for.
 
-    Parameters
-    ----------
-    features
-        A table; a function that makes one from training effects; a mapping of names to these,
-        which are joined; or None.
-    train_effects
-        Effects, ``(n_perts, n_genes)``, for the functions.
-
-    Returns
-    -------
-    DataFrame or None
-        The table; None where there is none.
-
-    Raises
-    ------
-    ValueError
-        A target has more than one row.
+    It is given as a table; as a function that makes one from `train_effects`, ``(n_perts,
+    n_genes)``; as a mapping of names to these, which are joined; or as None, which stays None. A
+    target with more than one row is a ValueError.
     """
     if isinstance(features, Mapping):
         return join({name: resolve(part, train_effects) for name, part in features.items()})

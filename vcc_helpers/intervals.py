@@ -1,7 +1,8 @@
 """Means over perturbations with their intervals, and paired comparisons of models.
 
 Everything here takes the long table of :mod:`~vcc_helpers.evaluation`: a row for each model, split,
-target and metric.
+target and metric, reference rows added where wanted. A value that is NaN, or a second one for the
+same split and target, is a ValueError.
 
 Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
 Needs: bulk.py, metrics.py.
@@ -34,15 +35,13 @@ def interval(
     by: Sequence[str] = ("model", "metric"),
     level: float = 0.95,
     n_boot: int = 2000,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Return means over perturbations, with bootstrap confidence intervals.
 
     Parameters
     ----------
     table
-        From :func:`~.evaluation.repeated` or :func:`~.evaluation.learning_curve`, reference
-        rows added where wanted.
+        As said above.
     by
         Columns to group by; for a learning curve with ``"n_support"`` among them.
     level
@@ -50,18 +49,11 @@ def interval(
         should hold the mean.
     n_boot
         Number of bootstrap samples.
-    seed
-        Seed of the bootstrap.
 
     Returns
     -------
     DataFrame
         Index: `by`, in the order of `table`; columns mean, low, high, n_targets.
-
-    Raises
-    ------
-    ValueError
-        A value is NaN, or there are several for one split and target.
 
     Notes
     -----
@@ -79,15 +71,15 @@ def interval(
     rows = {}
     for key, part in table.groupby(by, sort=False, observed=True):
         values = part.groupby("target_gene")["value"].mean().to_numpy()
-        rows[key] = [values.mean(), *_bootstrap(values, level, n_boot, seed), len(values)]
+        rows[key] = [values.mean(), *_bootstrap(values, level, n_boot), len(values)]
     return _summary(rows, by, ["mean", "low", "high", "n_targets"])
 
 
-def _bootstrap(values: np.ndarray, level: float, n_boot: int, seed: int) -> np.ndarray:
+def _bootstrap(values: np.ndarray, level: float = 0.95, n_boot: int = 2000) -> np.ndarray:
     """Return the ends of the mean's interval; equal numbers of values get equal draws."""
     if not 0 < level < 1:
         raise ValueError(f"level={level}; expected a share between 0 and 1, such as 0.95")
-    drawn = np.random.default_rng(seed).integers(len(values), size=(n_boot, len(values)))
+    drawn = np.random.default_rng(0).integers(len(values), size=(n_boot, len(values)))
     return np.quantile(values[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
 
 
@@ -113,39 +105,26 @@ def _check_values(table: pd.DataFrame, by: list[str]) -> None:
 
 
 def compare(
-    table: pd.DataFrame,
-    reference: str,
-    *,
-    by: Sequence[str] = ("model", "metric"),
-    level: float = 0.95,
-    n_boot: int = 2000,
-    seed: int = 0,
+    table: pd.DataFrame, reference: str, *, by: Sequence[str] = ("model", "metric")
 ) -> pd.DataFrame:
     """Compare every model with one of them, on the same targets of the same splits.
 
     Parameters
     ----------
     table
-        From :func:`~.evaluation.repeated` or :func:`~.evaluation.learning_curve`.
+        As for :func:`interval`.
     reference
-        Name of the model to compare with.
-    by, level, n_boot, seed
-        As for :func:`interval`; `by` with ``"model"`` among them.
+        Name of the model to compare with; a KeyError if there is none. A model that shares no
+        target and split with it is a ValueError.
+    by
+        As for :func:`interval`, with ``"model"`` among them.
 
     Returns
     -------
     DataFrame
         Index: `by`, without the reference; columns difference (mean of the model's value minus
-        the reference's), low, high (its bootstrap interval), won (share of targets on which the
-        model is better; a tie counts half) and n_targets.
-
-    Raises
-    ------
-    KeyError
-        There is no model of that name.
-    ValueError
-        A model shares no target and split with the reference, a value is NaN, or there are
-        several for one split and target.
+        the reference's), low, high (its 95 % bootstrap interval), won (share of targets on which
+        the model is better; a tie counts half) and n_targets.
 
     Notes
     -----
@@ -171,8 +150,7 @@ def compare(
             raise ValueError(f"{key} and {reference!r} share no target of the same split")
         if not gap.empty:
             values = gap.groupby("target_gene").mean().to_numpy()
-            ends = _bootstrap(values, level, n_boot, seed)
-            rows[key] = [values.mean(), *ends, _won(values, metric), len(values)]
+            rows[key] = [values.mean(), *_bootstrap(values), _won(values, metric), len(values)]
     return _summary(rows, by, ["difference", "low", "high", "won", "n_targets"])
 
 
@@ -184,12 +162,8 @@ def _won(gap: np.ndarray, metric: str) -> float:
 def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3) -> pd.DataFrame:
     """Lay a summary out for reading: models down, metrics across, each with its interval.
 
-    Parameters
-    ----------
-    summary
-        From :func:`interval` or :func:`compare`, with ``"metric"`` in its index.
-    digits
-        Digits after the point; or a number for each metric, and 3 for those that are not named.
+    `summary` comes from :func:`interval` or :func:`compare`, with ``"metric"`` in its index;
+    `digits` after the point is one number, or one for each metric, and 3 for those not named.
 
     Returns
     -------
@@ -215,11 +189,9 @@ def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.D
 
     Parameters
     ----------
-    table
-        From :func:`~.evaluation.repeated` or :func:`~.evaluation.learning_curve`.
     of
         A number for each target, index target_gene: ``effect_strength(bulk)["norm"]``, or
-        ``["n_cells"]``.
+        ``["n_cells"]``; a target without one is a KeyError.
     n_strata
         How many groups of about equal size (quantiles); fewer where many numbers are equal.
 
@@ -229,11 +201,6 @@ def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.D
         A copy of `table` with a column stratum, an ordered category named by the least and the
         largest number in it. Give ``by=("model", "metric", "stratum")`` to :func:`interval` or
         :func:`compare`.
-
-    Raises
-    ------
-    KeyError
-        A target has no number.
 
     Notes
     -----

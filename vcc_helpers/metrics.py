@@ -1,7 +1,11 @@
 r"""The metrics of the Virtual Cell Challenge as pure functions on arrays.
 
 Nothing here knows files, AnnData or presets: copy this file into any project. Rows are
-perturbations, columns are genes, and row i of every argument is the same perturbation.
+perturbations, columns are genes, and row i of every argument is the same perturbation: means are
+mean lognorm, ``(n_perts, n_genes)``, effects differences of these, significant genes bool of that
+shape, False for the silenced gene. `own_gene` is the column of each perturbation's target gene,
+``(n_perts,)``, int; -1 where it is not among the genes. Returned is a value a perturbation,
+``(n_perts,)``, float64, where nothing else is said.
 
 Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module; NumPy and SciPy only.
@@ -48,16 +52,8 @@ BEST = {
 def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
     r"""Mean absolute error: how far off is the predicted mean expression, gene by gene?
 
-    Parameters
-    ----------
-    pred_mean, real_mean
-        Pseudobulk, shape ``(n_perts, n_genes)``, mean lognorm.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, same unit. Best 0, no upper end; lower is better. About the spread
-        of the effects themselves means that nothing beyond the average was learnt.
+    In the unit of the means. Best 0, no upper end; lower is better. About the spread of the effects
+    themselves means that nothing beyond the average was learnt.
 
     Notes
     -----
@@ -71,20 +67,10 @@ def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
 def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) -> np.ndarray:
     r"""Perturbation discrimination score: is the prediction closest to its own truth?
 
-    Parameters
-    ----------
-    pred_effect, real_effect
-        Effects, shape ``(n_perts, n_genes)``, each against its own file's control.
-    own_gene
-        Column of each perturbation's target gene, shape ``(n_perts,)``, int; -1 where the target
-        is not among the genes. That column is left out when its perturbation is ranked.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, from 1/N to 1, where N is ``n_perts``. Best 1 (the closest real
-        effect is its own), worst 1/N; higher is better; chance (N + 1) / (2 N), just above 0.5.
-        0.9 means: on average a tenth of all perturbations lie closer than the right one.
+    Each effect is against its own file's control. The column `own_gene` is left out when its
+    perturbation is ranked. From 1/N to 1, where N is ``n_perts``. Best 1 (the closest real effect
+    is its own), worst 1/N; higher is better; chance (N + 1) / (2 N), just above 0.5. 0.9 means: on
+    average a tenth of all perturbations lie closer than the right one.
 
     Notes
     -----
@@ -114,19 +100,8 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
 def pds_chance(n_perts: int) -> float:
     r"""Return the expected PDS of a prediction that knows nothing.
 
-    Parameters
-    ----------
-    n_perts
-        Number of perturbations ranked, N.
-
-    Returns
-    -------
-    float
-        :math:`(N + 1) / (2 N)`: 0.51 for N = 50, 0.505 for N = 100.
-
-    Notes
-    -----
-    The rank is then any of 0 to N - 1 with equal chance.
+    Of N ranked perturbations the rank is any of 0 to N - 1 with equal chance, which makes
+    :math:`(N + 1) / (2 N)`: 0.51 for N = 50, 0.505 for N = 100.
     """
     return (n_perts + 1) / (2 * n_perts)
 
@@ -173,22 +148,11 @@ def des(
 def deg_count_spearman(pred_significant: np.ndarray, real_significant: np.ndarray) -> float:
     r"""Rank correlation of how many genes each perturbation changes: are strong ones known?
 
-    Parameters
-    ----------
-    pred_significant, real_significant
-        Genes called in the predicted and in the real cells, ``(n_perts, n_genes)``, bool.
-
-    Returns
-    -------
-    float
-        One number for the whole panel, -1 to 1. Best 1, worst -1, chance 0; higher is better.
-        Ties share their mean rank. NaN where fewer than two perturbations count, or where all have
-        the same number; 1 where no perturbation counts.
-
-    Notes
-    -----
-    Spearman's correlation of the numbers of significant genes, over the perturbations that have
-    any in the real cells. Source: cell-eval 0.6.6, ``de_spearman_sig``.
+    One number for the whole panel: Spearman's correlation of the numbers of significant genes, over
+    the perturbations that have any in the real cells, -1 to 1. Best 1, worst -1, chance 0; higher
+    is better. Ties share their mean rank. NaN where fewer than two perturbations count, or where
+    all have the same number; 1 where no perturbation counts. Source: cell-eval 0.6.6,
+    ``de_spearman_sig``.
     """
     counts = [called.sum(axis=1) for called in (pred_significant, real_significant)]
     counts = [count[real_significant.any(axis=1)] for count in counts]
@@ -205,19 +169,13 @@ def lfc_spearman(
     pred_fold_change, real_fold_change
         Ratio of back-transformed means, ``(n_perts, n_genes)``. A logarithm keeps the order, so
         the rank correlation of log fold changes is the same.
-    real_significant
-        Genes called in the real cells, same shape, bool.
 
     Returns
     -------
     ndarray
-        Shape ``(n_perts,)``, -1 to 1. Best 1, worst -1, chance 0; higher is better. Ties share
-        their mean rank. NaN where fewer than two genes are significant, or all fold changes of one
-        side are equal, as for a prediction of no change.
-
-    Notes
-    -----
-    Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
+        -1 to 1. Best 1, worst -1, chance 0; higher is better. Ties share their mean rank. NaN where
+        fewer than two genes are significant, or all fold changes of one side are equal, as for a
+        prediction of no change. Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
     """
     rows = zip(pred_fold_change, real_fold_change, real_significant, strict=True)
     return np.array([_spearman(pred[called], real[called]) for pred, real, called in rows])
@@ -277,21 +235,10 @@ def _average_precision(score: np.ndarray, truth: np.ndarray) -> float:
 def pearson_delta(pred_effect: np.ndarray, real_effect: np.ndarray) -> np.ndarray:
     r"""Correlation of effects: do the genes move in the right directions and proportions?
 
-    Parameters
-    ----------
-    pred_effect, real_effect
-        Effects, ``(n_perts, n_genes)``, each against its own file's control, mean lognorm.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, -1 to 1. Best 1, worst -1; higher is better. Blind to size. Chance is
-        no 0: what all perturbations share is enough to be above it. NaN where one effect is
-        constant over genes, as for no change.
-
-    Notes
-    -----
-    All genes count, the silenced one included. Source: cell-eval 0.6.6, ``pearson_delta``.
+    Each effect is against its own file's control; all genes count, the silenced one included. -1 to
+    1. Best 1, worst -1; higher is better. Blind to size. Chance is no 0: what all perturbations
+    share is enough to be above it. NaN where one effect is constant over genes, as for no change.
+    Source: cell-eval 0.6.6, ``pearson_delta``.
     """
     pred, real = (np.asarray(x, dtype=np.float64) for x in (pred_effect, real_effect))
     pred, real = (x - x.mean(axis=1, keepdims=True) for x in (pred, real))
@@ -305,20 +252,10 @@ def pds_cosine(
 ) -> np.ndarray:
     r"""Perturbation discrimination by angle, without the genes that anyone silenced.
 
-    Parameters
-    ----------
-    pred_effect, real_effect
-        Effects, ``(n_perts, n_genes)``, both against the real control.
-    own_gene
-        Column of each perturbation's target gene, ``(n_perts,)``, int; -1 where there is none.
-        All of these columns are left out of all distances.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, 0 to 1. Best 1, worst 0, chance 0.5; higher is better. Equal distances
-        share their mean rank, so one prediction for all has a mean of 0.5, and no change has 0.5
-        for each. 1 where there is one perturbation only.
+    Both effects are against the real control; all columns `own_gene` are left out of all distances.
+    0 to 1. Best 1, worst 0, chance 0.5; higher is better. Equal distances share their mean rank, so
+    one prediction for all has a mean of 0.5, and no change has 0.5 for each. 1 where there is one
+    perturbation only.
 
     Notes
     -----
@@ -438,17 +375,8 @@ def _same_direction(pred: Calls, real: Calls) -> tuple[np.ndarray, np.ndarray]:
 def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
     r"""Do the genes that are called move in the right direction, and are there enough of them?
 
-    Parameters
-    ----------
-    pred, real
-        Predicted and real calls.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, 0 to 1. Best 1; higher is better; chance 0.5 once as many genes are
-        called as really changed. 0 where none is called though some changed; NaN where neither has
-        any.
+    0 to 1. Best 1; higher is better; chance 0.5 once as many genes are called as really changed. 0
+    where none is called though some changed; NaN where neither has any.
 
     Notes
     -----
@@ -515,20 +443,8 @@ def direction_reach(
 def significant_jaccard(pred_significant: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
     r"""Are the same genes called?
 
-    Parameters
-    ----------
-    pred_significant, real_significant
-        Genes called, ``(n_perts, n_genes)``, bool; False for the silenced gene.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, 0 to 1: genes called on both sides over genes called on either. Best
-        1; higher is better; chance near 0. 1 where neither side calls any.
-
-    Notes
-    -----
-    Source: cell-eval2 0.20.0, ``sig_jaccard``.
+    Genes called on both sides over genes called on either, 0 to 1. Best 1; higher is better; chance
+    near 0. 1 where neither side calls any. Source: cell-eval2 0.20.0, ``sig_jaccard``.
     """
     both = (pred_significant & real_significant).sum(axis=1)
     either = (pred_significant | real_significant).sum(axis=1)
@@ -634,11 +550,6 @@ def overall(
         100 times the mean of the scaled scores; the baseline itself 0. In 2025 0 to 100, best 100,
         and whatever is below the baseline on every metric 0; the winner had 34.0. In 2026 a repeat
         of the experiment is 100, and results below 0 and above 100 occur.
-
-    Raises
-    ------
-    KeyError
-        A metric is missing.
 
     Notes
     -----

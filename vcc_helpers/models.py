@@ -1,7 +1,9 @@
 """Models of effects: a scikit-learn regressor plus a feature table.
 
 Every model learns from a pseudobulk and predicts one, so any two can be compared and any
-regressor of scikit-learn can be put in.
+regressor of scikit-learn can be put in. What is said once for all: a pseudobulk is
+``(n_groups, n_genes)``, mean lognorm, the control among its rows; features are
+``(n_perts, n_features)``, effects ``(n_perts, n_genes)``, differences of mean lognorm values.
 
 Taught in: notebooks/03_quality_and_knockdown, notebooks/04_mean_baseline,
 notebooks/05_linear_baseline, notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
@@ -43,83 +45,41 @@ from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_me
 
 
 class BulkModel(BaseEstimator):
-    """What every model here shares: it learns from a pseudobulk and is scored on one."""
+    """The template of all models: it learns from a pseudobulk, and predicts one.
 
-    def score(self, bulk: anndata.AnnData, y: None = None) -> float:
-        """Return how well the perturbations of a pseudobulk are predicted.
-
-        Parameters
-        ----------
-        bulk
-            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
-
-        Returns
-        -------
-        float
-            Minus the MAE over targets and genes, mean lognorm; best 0, greater is better.
-        """
-        self._check_bulk(bulk)
-        targets = bulk.obs_names[bulk.obs_names != self.control]
-        error = self.predict(targets)[targets].X - np.asarray(bulk[targets].X, dtype=np.float64)
-        return -float(np.abs(error).mean())
-
-    @staticmethod
-    def _check_bulk(bulk: anndata.AnnData) -> None:
-        if not isinstance(bulk, anndata.AnnData):
-            raise TypeError(
-                f"expected a pseudobulk (AnnData), got {type(bulk).__name__}; make one of cells "
-                "with vcc_helpers.pseudobulk"
-            )
-        if not bulk.obs_names.is_unique:
-            twice = bulk.obs_names[bulk.obs_names.duplicated()].unique()
-            raise ValueError(f"the pseudobulk has more than one row for {some_of(twice)}")
-        bad = ~np.isfinite(bulk.X).all(axis=1)
-        if bad.any():
-            raise ValueError(
-                f"the pseudobulk's rows {some_of(bulk.obs_names[bad])} hold NaN or infinite "
-                "values; leave these rows out"
-            )
-
-
-class NoChange(BulkModel):
-    """Predict an effect of zero for every target; the context's control is all it needs.
-
-    Parameters
-    ----------
-    control
-        Name of the control's row in a pseudobulk.
-
-    Notes
-    -----
-    The one baseline that is there without a single measured perturbation.
+    A model says ``_learn(targets, effect, bulk)``, which sees the names of the measured targets,
+    their effects, ``(n_targets, n_genes)``, and the pseudobulk with both; and ``_effect(targets)``,
+    which returns ``(n_targets, n_genes)``.
     """
 
-    def __init__(self, *, control: str = CONTROL):
-        self.control = control
-
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> NoChange:
-        """Remember the control.
+    def fit(self, bulk: anndata.AnnData, y: None = None) -> BulkModel:
+        """Learn from the measured perturbations of one context.
 
         Parameters
         ----------
         bulk
-            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
+            Pseudobulk, control included. The control alone is enough for a model that can do
+            without measured targets: zero-shot.
         y
             Ignored; it is there because scikit-learn's tools pass it.
 
         Raises
         ------
+        TypeError
+            `bulk` is no AnnData.
         KeyError
-            `bulk` has no control row.
+            `bulk` has no control row, or the model has no features for a training target.
+        ValueError
+            `bulk` holds NaN, a row twice or too few perturbations, or a setting is out of range.
         """
-        self._check_bulk(bulk)
-        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
+        _check_bulk(bulk)
+        measured = effects(bulk)
+        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk)
+        self._learn(measured.obs_names, measured.X, bulk)
         return self
 
     def predict(self, targets: Iterable[str]) -> anndata.AnnData:
-        """Return the control's row for every target.
+        """Predict the pseudobulk of targets, in the context that the model was fitted on.
 
         Parameters
         ----------
@@ -129,12 +89,61 @@ class NoChange(BulkModel):
         Returns
         -------
         AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
+            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the training control's row, then
+            one row a target in the order given.
+
+        Raises
+        ------
+        KeyError
+            Nothing is known of a target, and there is no fallback.
+        TypeError
+            `targets` is one string instead of a list.
         """
         check_is_fitted(self)
         targets = target_index(targets)
-        effect = np.zeros((len(targets), len(self.var_)))
-        return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
+        return bulk_of_effects(self._effect(targets), targets, self.control_mean_, self.var_)
+
+    def score(self, bulk: anndata.AnnData, y: None = None) -> float:
+        """Return minus the MAE over the targets of a pseudobulk and genes; greater is better.
+
+        Parameters
+        ----------
+        bulk, y
+            As of :meth:`fit`.
+        """
+        _check_bulk(bulk)
+        targets = bulk.obs_names[bulk.obs_names != CONTROL]
+        error = self.predict(targets)[targets].X - np.asarray(bulk[targets].X, dtype=np.float64)
+        return -float(np.abs(error).mean())
+
+    def _above_control(self, pred: anndata.AnnData) -> np.ndarray:
+        """Return the effects that another model's prediction holds."""
+        return pred.X[1:].astype(np.float64) - self.control_mean_
+
+
+def _check_bulk(bulk: anndata.AnnData) -> None:
+    if not isinstance(bulk, anndata.AnnData):
+        raise TypeError(
+            f"expected a pseudobulk (AnnData), got {type(bulk).__name__}; make one of cells "
+            "with vcc_helpers.pseudobulk"
+        )
+    if not bulk.obs_names.is_unique:
+        twice = bulk.obs_names[bulk.obs_names.duplicated()].unique()
+        raise ValueError(f"the pseudobulk has more than one row for {some_of(twice)}")
+    bad = ~np.isfinite(bulk.X).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"the pseudobulk's rows {some_of(bulk.obs_names[bad])} hold NaN or infinite "
+            "values; leave these rows out"
+        )
+
+
+class _NoChange(BulkModel):
+    def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
+        pass
+
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        return np.zeros((len(targets), len(self.var_)))
 
 
 class EffectModel(BulkModel):
@@ -143,8 +152,7 @@ class EffectModel(BulkModel):
     Parameters
     ----------
     regressor
-        A scikit-learn regressor or pipeline that maps features ``(n_perts, n_features)`` to
-        effects ``(n_perts, n_genes)``. It is cloned, never changed.
+        A scikit-learn regressor or pipeline from features to effects. It is cloned, never changed.
     features
         A table whose index holds targets; or a function that makes one from the training effects
         (``(n_perts, n_genes)`` AnnData); or a mapping of names to these, which
@@ -156,8 +164,6 @@ class EffectModel(BulkModel):
     scale
         Factor on what the prediction adds to the mean training effect. Below 1 is shrinkage,
         which MAE rewards; above 1 exaggeration, which PDS rewards.
-    control
-        Name of the control's row in a pseudobulk.
 
     Attributes
     ----------
@@ -198,79 +204,26 @@ class EffectModel(BulkModel):
         *,
         fallback: str | None = None,
         scale: float = 1.0,
-        control: str = CONTROL,
     ):
         self.regressor = regressor
         self.features = features
         self.fallback = fallback
         self.scale = scale
-        self.control = control
 
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> EffectModel:
-        """Learn from the measured perturbations of one context.
-
-        Parameters
-        ----------
-        bulk
-            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
-
-        Returns
-        -------
-        EffectModel
-            Itself.
-
-        Raises
-        ------
-        KeyError
-            `bulk` has no control row, or a training target has no features and there is no
-            fallback.
-        TypeError
-            `bulk` is no AnnData.
-        ValueError
-            `bulk` has no perturbation, or none with features; it holds NaN, or a row twice; or a
-            target has more than one row of features.
-        """
+    def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if self.fallback not in (None, "mean"):
             raise ValueError(f"fallback={self.fallback!r}; expected None or 'mean'")
-        self._check_bulk(bulk)
-        train = effects(bulk, control=self.control)
-        if train.n_obs == 0:
+        if len(targets) == 0:
             raise ValueError("no perturbation to learn from: the pseudobulk has the control only")
-        self.var_, self.control_mean_ = bulk.var.copy(), control_row(bulk, self.control)
-        self.mean_effect_ = train.X.mean(axis=0, dtype=np.float64)
-        self.features_ = resolve(self.features, train)
-        covered = self._covered(train.obs_names)
+        self.mean_effect_ = effect.mean(axis=0, dtype=np.float64)
+        self.features_ = resolve(self.features, effects(bulk))
+        covered = self._covered(targets)
         if not covered.any():
             raise ValueError("no training target has features; nothing can be learnt")
         self.regressor_ = clone(self.regressor)
-        self.regressor_.fit(self._rows(train.obs_names[covered]), train.X[covered])
-        return self
+        self.regressor_.fit(self._rows(targets[covered]), effect[covered])
 
-    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
-        """Predict the pseudobulk of targets, in the context that the model was fitted on.
-
-        Parameters
-        ----------
-        targets
-            Names of perturbations.
-
-        Returns
-        -------
-        AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the training control's row, then
-            one row a target in the order given.
-
-        Raises
-        ------
-        KeyError
-            A target has no features and there is no fallback.
-        TypeError
-            `targets` is one string instead of a list.
-        """
-        check_is_fitted(self)
-        targets = target_index(targets)
+    def _effect(self, targets: pd.Index) -> np.ndarray:
         covered = self._covered(targets)
         effect = np.tile(self.mean_effect_, (len(targets), 1))
         if covered.any():
@@ -278,7 +231,7 @@ class EffectModel(BulkModel):
             effect[covered] = np.reshape(predicted, (-1, effect.shape[1]))
         if self.scale != 1:
             effect = self.mean_effect_ + self.scale * (effect - self.mean_effect_)
-        return bulk_of_effects(effect, targets, self.control_mean_, self.var_, self.control)
+        return effect
 
     def _covered(self, targets: pd.Index) -> np.ndarray:
         if self.features_ is None:
@@ -314,9 +267,7 @@ class KnockedDown(BulkModel):
         Anything with ``fit(bulk)`` and ``predict(targets)``. It is cloned, never changed.
     residual
         Share of its expression that a silenced gene keeps, r, 0 to 1. By default the median of
-        the training targets.
-    control
-        Name of the control's row in a pseudobulk.
+        the training targets; a ValueError where none is an expressed gene.
 
     Attributes
     ----------
@@ -331,36 +282,12 @@ class KnockedDown(BulkModel):
     own gene out, so it hardly changes; MAE gains a little.
     """
 
-    def __init__(
-        self, model: BaseEstimator, *, residual: float | None = None, control: str = CONTROL
-    ):
+    def __init__(self, model: BaseEstimator, *, residual: float | None = None):
         self.model = model
         self.residual = residual
-        self.control = control
 
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> KnockedDown:
-        """Fit the model, and measure how much the training targets keep of their own expression.
-
-        Parameters
-        ----------
-        bulk
-            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
-
-        Returns
-        -------
-        KnockedDown
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            No training target is an expressed gene and `residual` is not given, or it is not
-            from 0 to 1.
-        """
-        self._check_bulk(bulk)
-        left = knockdown(bulk, control=self.control).dropna()
+    def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
+        left = knockdown(bulk).dropna()
         if self.residual is None and left.empty:
             raise ValueError(
                 "no training target is a gene that the control expresses, so its typical "
@@ -369,28 +296,14 @@ class KnockedDown(BulkModel):
         self.residual_ = min(left.median(), 1.0) if self.residual is None else self.residual
         silenced(np.zeros(1), self.residual_)
         self.model_ = clone(self.model).fit(bulk)
-        return self
 
-    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
-        """Predict the pseudobulk of targets.
-
-        Parameters
-        ----------
-        targets
-            Names of perturbations; one that is no gene of the data is left as the model says.
-
-        Returns
-        -------
-        AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
-        """
-        check_is_fitted(self)
-        pred = self.model_.predict(targets)
-        column = pred.var_names.get_indexer(pred.obs_names)
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        effect = self._above_control(self.model_.predict(targets))
+        column = self.var_.index.get_indexer(targets)
         row = np.flatnonzero(column >= 0)
-        base = control_row(pred, self.control)[column[row]]
-        pred.X[row, column[row]] = silenced(base, self.residual_)
-        return pred
+        base = self.control_mean_[column[row]]
+        effect[row, column[row]] = silenced(base, self.residual_).astype(np.float64) - base
+        return effect
 
 
 class Stretched(BulkModel):
@@ -399,7 +312,7 @@ class Stretched(BulkModel):
     Parameters
     ----------
     model
-        Anything with ``fit(bulk)`` and ``predict(targets)``. It is cloned, never changed.
+        As for :class:`KnockedDown`; it learns from two perturbations or more.
     temper
         Before the model learns, each training effect is divided by its size to this power, so
         that a few strong perturbations do not drown the directions of all others. 0 leaves them.
@@ -410,8 +323,6 @@ class Stretched(BulkModel):
     n_splits
         Number of folds of the training targets in which the MAE is measured; as many as targets
         where there are fewer.
-    control
-        Name of the control's row in a pseudobulk.
 
     Attributes
     ----------
@@ -443,96 +354,65 @@ class Stretched(BulkModel):
         power: float = 1.0,
         budget: float = 1.0,
         n_splits: int = 10,
-        control: str = CONTROL,
     ):
         self.model = model
         self.temper = temper
         self.power = power
         self.budget = budget
         self.n_splits = n_splits
-        self.control = control
 
-    def fit(self, bulk: anndata.AnnData, y: None = None) -> Stretched:
-        """Fit the model, and find the factor by cross-validation on the training targets.
-
-        Parameters
-        ----------
-        bulk
-            Pseudobulk, ``(n_groups, n_genes)``, mean lognorm, the control among the rows.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
-
-        Returns
-        -------
-        Stretched
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            There are fewer than two perturbations.
-        """
-        self._check_bulk(bulk)
-        real = effects(bulk, control=self.control)
-        if real.n_obs < 2:
+    def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
+        if len(targets) < 2:
             raise ValueError(
-                f"{real.n_obs} perturbation to learn from; a factor needs two, one held out"
+                f"{len(targets)} perturbation to learn from; a factor needs two, one held out"
             )
-        tempered = self._tempered(bulk, real)
-        folds = {"n_splits": min(self.n_splits, real.n_obs), "control": self.control}
-        held_out = self._held_out(self.model, tempered, real.obs_names, folds)
-        mean = self._held_out(mean_baseline(), bulk, real.obs_names, folds)
+        size = np.linalg.norm(effect, axis=1)
+        weight = (np.where(size > 0, size, 1) / (np.median(size) or 1.0)) ** -self.temper
+        # below 0 too: nothing is lost
+        mean = np.vstack([self.control_mean_, self.control_mean_ + weight[:, None] * effect])
+        obs = pd.DataFrame(index=[CONTROL, *targets])
+        tempered = anndata.AnnData(mean, obs=obs, var=bulk.var.copy())
+        held_out = self._held_out(self.model, tempered, targets)
+        baseline = self._held_out(mean_baseline(), bulk, targets)
         self.size_ = np.abs(held_out).mean() or 1.0
-        budget = self.budget * np.abs(mean - real.X).mean()
+        budget = self.budget * np.abs(baseline - effect).mean()
         shaped = held_out * self._shape(held_out)
-        floor = -control_row(bulk, self.control)
         within = [
             c
             for c in self.FACTORS
-            if np.abs(np.maximum(c * shaped, floor) - real.X).mean() <= budget
+            if np.abs(np.maximum(c * shaped, -self.control_mean_) - effect).mean() <= budget
         ]
         self.factor_ = max(within, default=self.FACTORS[0])
         self.model_ = clone(self.model).fit(tempered)
-        return self
 
-    def _tempered(self, bulk: anndata.AnnData, real: anndata.AnnData) -> anndata.AnnData:
-        size = np.linalg.norm(real.X, axis=1)
-        weight = (np.where(size > 0, size, 1) / (np.median(size) or 1.0)) ** -self.temper
-        base = control_row(bulk, self.control)
-        mean = np.vstack([base, base + weight[:, None] * real.X])  # below 0 too: nothing is lost
-        obs = pd.DataFrame(index=[self.control, *real.obs_names])
-        return anndata.AnnData(mean, obs=obs, var=bulk.var.copy())
-
-    def _held_out(self, model, bulk: anndata.AnnData, names: pd.Index, folds: dict) -> np.ndarray:
-        pred = effects(cross_predict(model, bulk, **folds), control=self.control)
+    def _held_out(self, model, bulk: anndata.AnnData, names: pd.Index) -> np.ndarray:
+        pred = effects(cross_predict(model, bulk, n_splits=min(self.n_splits, len(names))))
         return np.asarray(pred[names].X, dtype=np.float64)
 
     def _shape(self, effect: np.ndarray) -> np.ndarray:
         return (np.abs(effect).mean(axis=1, keepdims=True) / self.size_) ** self.power
 
-    def predict(self, targets: Iterable[str]) -> anndata.AnnData:
-        """Predict the pseudobulk of targets.
-
-        Parameters
-        ----------
-        targets
-            Names of perturbations.
-
-        Returns
-        -------
-        AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the control's row, then the targets.
-        """
-        check_is_fitted(self)
-        pred = self.model_.predict(targets)
-        base = np.asarray(control_row(pred, self.control), dtype=np.float64)
-        effect = pred.X[1:] - base
-        effect *= self.factor_ * self._shape(effect)
-        return bulk_of_effects(effect, pred.obs_names[1:], base, pred.var, self.control)
+    def _effect(self, targets: pd.Index) -> np.ndarray:
+        effect = self._above_control(self.model_.predict(targets))
+        return effect * (self.factor_ * self._shape(effect))
 
 
 class _EffectRegressor(RegressorMixin, BaseEstimator):
-    """What scikit-learn's tools should know of a regressor for many genes at once."""
+    """The template of regressors for many genes at once: each says ``_learn`` and ``_effect``."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> _EffectRegressor:
+        """Learn from features, ``(n_perts, n_features)``, and effects, ``(n_perts, n_genes)``."""
+        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
+        self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
+        self.mean_ = y.mean(axis=0)
+        self._learn(X, y)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return effects, ``(n_perts, n_genes)``, for features, ``(n_perts, n_features)``."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=np.float64)
+        return self._effect(X).reshape(len(X), *self.shape_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -571,37 +451,13 @@ class BilinearRegressor(_EffectRegressor):
         self.n_components = n_components
         self.ridge = ridge
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> BilinearRegressor:
-        """Solve for W.
-
-        Parameters
-        ----------
-        X
-            Perturbation features P, ``(n_perts, n_features)``.
-        y
-            Effects Y, ``(n_perts, n_genes)``.
-        """
-        p, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
-        self.shape_ = y.shape[1:]
-        y = y.reshape(len(y), -1).astype(np.float64)
-        self.mean_ = y.mean(axis=0)
+    def _learn(self, p: np.ndarray, y: np.ndarray) -> None:
         self.gene_scores_ = g = gene_scores(y, self.n_components)
         left = np.linalg.solve(p.T @ p + self.ridge * np.eye(p.shape[1]), p.T @ (y - self.mean_))
         self.coef_ = np.linalg.solve(g.T @ g + self.ridge * np.eye(g.shape[1]), (left @ g).T).T
-        return self
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return effects, ``(n_perts, n_genes)``.
-
-        Parameters
-        ----------
-        X
-            Perturbation features P, ``(n_perts, n_features)``.
-        """
-        check_is_fitted(self)
-        p = validate_data(self, X, reset=False, dtype=np.float64)
-        effect = p @ self.coef_ @ self.gene_scores_.T + self.mean_
-        return effect.reshape(len(p), *self.shape_)
+    def _effect(self, p: np.ndarray) -> np.ndarray:
+        return p @ self.coef_ @ self.gene_scores_.T + self.mean_
 
 
 class CentredKernelRidge(_EffectRegressor):
@@ -645,40 +501,18 @@ class CentredKernelRidge(_EffectRegressor):
         self.kernel = kernel
         self.gamma = gamma
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> CentredKernelRidge:
-        """Solve for one weight a training target and gene.
-
-        Parameters
-        ----------
-        X
-            Features, ``(n_perts, n_features)``.
-        y
-            Effects, ``(n_perts, n_genes)``.
-        """
+    def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if not self.alpha > 0:
             raise ValueError(f"alpha={self.alpha}; expected above 0")
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
-        self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
-        self.X_fit_, self.mean_ = X, y.mean(axis=0)
+        self.X_fit_ = X
         self.gamma_ = self._width() if self.gamma is None else self.gamma
         self.centre_ = KernelCenterer()
         gram = self.centre_.fit_transform(self._similarity(X))
         penalty = self.alpha * (np.trace(gram) / len(gram) or 1.0)
         self.dual_ = np.linalg.solve(gram + penalty * np.eye(len(gram)), y - self.mean_)
-        return self
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return effects, ``(n_perts, n_genes)``.
-
-        Parameters
-        ----------
-        X
-            Features, ``(n_perts, n_features)``.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        effect = self.centre_.transform(self._similarity(X)) @ self.dual_ + self.mean_
-        return effect.reshape(len(X), *self.shape_)
+    def _effect(self, X: np.ndarray) -> np.ndarray:
+        return self.centre_.transform(self._similarity(X)) @ self.dual_ + self.mean_
 
     def _similarity(self, X: np.ndarray) -> np.ndarray:
         if callable(self.kernel):
@@ -719,16 +553,7 @@ class ShrunkenNeighbors(_EffectRegressor):
         self.n_neighbors = n_neighbors
         self.shrinkage = shrinkage
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ShrunkenNeighbors:
-        """Remember the training targets.
-
-        Parameters
-        ----------
-        X
-            Features, ``(n_perts, n_features)``.
-        y
-            Effects, ``(n_perts, n_genes)``.
-        """
+    def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if self.n_neighbors < 1:
             raise ValueError(f"n_neighbors={self.n_neighbors}; expected 1 or more")
         word = isinstance(self.shrinkage, str)
@@ -736,28 +561,16 @@ class ShrunkenNeighbors(_EffectRegressor):
             raise ValueError(
                 f"shrinkage={self.shrinkage!r}; expected a number from 0 to 1, or 'similarity'"
             )
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
-        self.X_fit_, self.y_, self.mean_ = X, y, y.mean(axis=0, dtype=np.float64)
-        return self
+        self.X_fit_, self.y_ = X, y
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return effects, ``(n_perts, n_genes)``.
-
-        Parameters
-        ----------
-        X
-            Features, ``(n_perts, n_features)``.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+    def _effect(self, X: np.ndarray) -> np.ndarray:
         distance = cosine_distances(X, self.X_fit_)
         nearest = np.argsort(distance, axis=1, kind="stable")[:, : self.n_neighbors]
-        average = np.stack([self.y_[rows].mean(axis=0, dtype=np.float64) for rows in nearest])
-        kept = np.full(len(X), 0.0 if isinstance(self.shrinkage, str) else 1 - self.shrinkage)
+        average = np.stack([self.y_[rows].mean(axis=0) for rows in nearest])
         if isinstance(self.shrinkage, str):
             kept = np.clip(1 - np.take_along_axis(distance, nearest, axis=1).mean(axis=1), 0, 1)
-        kept = kept.reshape(-1, *[1] * (average.ndim - 1))
-        return self.mean_ + kept * (average - self.mean_)
+            return self.mean_ + kept[:, None] * (average - self.mean_)
+        return self.mean_ + (1 - self.shrinkage) * (average - self.mean_)
 
 
 class GainRegressor(_EffectRegressor):
@@ -778,8 +591,8 @@ class GainRegressor(_EffectRegressor):
 
     Notes
     -----
-    The features are blocks :math:`x_c` of as many columns as there are genes, such as the effects
-    in source contexts. With the means over training targets :math:`\bar x_c` and :math:`b`:
+    The features, ``(n_perts, n_blocks * n_genes)``, are blocks :math:`x_c` of effects, such as
+    those in source contexts. With the means over training targets :math:`\bar x_c` and :math:`b`:
 
     .. math:: \hat y_t = b + \sum_c g_c (x_{ct} - \bar x_c)
 
@@ -791,47 +604,20 @@ class GainRegressor(_EffectRegressor):
         self.prior = prior
         self.shrinkage = shrinkage
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> GainRegressor:
-        """Learn one gain a block.
-
-        Parameters
-        ----------
-        X
-            Effects, ``(n_perts, n_blocks * n_genes)``.
-        y
-            Effects, ``(n_perts, n_genes)``.
-
-        Raises
-        ------
-        ValueError
-            The features are no whole number of blocks, or `shrinkage` is negative.
-        """
-        X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
-        self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
+    def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if X.shape[1] % y.shape[1]:
             raise ValueError(
                 f"{X.shape[1]} features are not whole blocks of {y.shape[1]} genes; expected "
                 "effects on the genes of the training data, such as features.source_effects makes"
             )
-        self.mean_, self.centre_ = y.mean(axis=0), X.mean(axis=0)
+        self.centre_ = X.mean(axis=0)
         blocks = self._blocks(X)
         prior = np.full(len(blocks), self.prior / len(blocks))
         products = gain_products(blocks, y - self.mean_)
         self.gain_ = shrunken_gains(*products, prior=prior, shrinkage=self.shrinkage)
-        return self
 
-    def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return effects, ``(n_perts, n_genes)``.
-
-        Parameters
-        ----------
-        X
-            Effects, ``(n_perts, n_blocks * n_genes)``.
-        """
-        check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
-        effect = self.mean_ + np.tensordot(self.gain_, self._blocks(X), axes=1)
-        return effect.reshape(len(X), *self.shape_)
+    def _effect(self, X: np.ndarray) -> np.ndarray:
+        return self.mean_ + np.tensordot(self.gain_, self._blocks(X), axes=1)
 
     def _blocks(self, X: np.ndarray) -> np.ndarray:
         blocks = (X - self.centre_).reshape(len(X), -1, self.mean_.size)
@@ -841,18 +627,9 @@ class GainRegressor(_EffectRegressor):
 def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all that gains depend on, target by target, so that one can be left out.
 
-    Parameters
-    ----------
-    x
-        Effects in each source, ``(n_sources, n_targets, n_genes)``.
-    y
-        Effects to explain, ``(n_targets, n_genes)``.
-
-    Returns
-    -------
-    tuple of ndarray
-        Sums over genes: of two sources' effects, ``(n_targets, n_sources, n_sources)``; and of a
-        source's effect and the one to explain, ``(n_targets, n_sources)``.
+    Of effects in each source, ``(n_sources, n_targets, n_genes)``, and those to explain,
+    ``(n_targets, n_genes)``: the sums over genes of two sources' products, ``(n_targets, n_sources,
+    n_sources)``, and of a source's with the one to explain, ``(n_targets, n_sources)``.
     """
     x = x.swapaxes(0, 1)
     return x @ x.swapaxes(1, 2), (x @ y[:, :, None])[:, :, 0]
@@ -868,19 +645,9 @@ def shrunken_gains(
     gram, product
         As :func:`gain_products` makes them of effects :math:`x_{ct}` and :math:`y_t`.
     prior
-        The starting point :math:`g^0`, ``(n_sources,)``.
+        The starting point :math:`g^0`, ``(n_sources,)``; returned where there is no target.
     shrinkage
         How many targets the starting point is worth, :math:`\alpha \ge 0`, or ``inf``.
-
-    Returns
-    -------
-    ndarray
-        Gains, ``(n_sources,)``; `prior` where there is no target.
-
-    Raises
-    ------
-    ValueError
-        `shrinkage` is negative.
 
     Notes
     -----
@@ -901,16 +668,17 @@ def shrunken_gains(
     return prior + np.linalg.lstsq(gram + penalty, missed, rcond=None)[0]
 
 
-def no_change() -> NoChange:
-    """Return the model that predicts the control for every target."""
-    return NoChange()
+def no_change() -> BulkModel:
+    """Return the model that predicts the control for every target.
+
+    The one baseline that is there without a single measured perturbation.
+    """
+    return _NoChange()
 
 
 def mean_baseline() -> EffectModel:
     """Return the model that predicts the mean training effect for every target.
 
-    Notes
-    -----
     The contest's official baseline differs a little: it counts the control in as one more
     perturbation. That one is :func:`vcc_helpers.scoring.official_baseline`.
     """
@@ -920,10 +688,7 @@ def mean_baseline() -> EffectModel:
 def linear_baseline(n_components: int = 10, *, ridge: float = 0.1) -> EffectModel:
     """Return the bilinear model; it can predict any target that is a gene of the data.
 
-    Parameters
-    ----------
-    n_components, ridge
-        As for :class:`BilinearRegressor`.
+    `n_components` and `ridge` are those of :class:`BilinearRegressor`.
     """
     return EffectModel(BilinearRegressor(n_components, ridge=ridge), GeneLoadings(n_components))
 
@@ -931,10 +696,7 @@ def linear_baseline(n_components: int = 10, *, ridge: float = 0.1) -> EffectMode
 def crispr_mean(*, residual: float | None = None) -> KnockedDown:
     """Return the CRISPR-informed mean: the mean effect, but each target's own gene is silenced.
 
-    Parameters
-    ----------
-    residual
-        As for :class:`KnockedDown`.
+    `residual` is that of :class:`KnockedDown`.
     """
     return KnockedDown(mean_baseline(), residual=residual)
 
@@ -942,29 +704,14 @@ def crispr_mean(*, residual: float | None = None) -> KnockedDown:
 def ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
     """Return ridge regression from features to effects, around the training mean.
 
-    Parameters
-    ----------
-    features
-        As for :class:`EffectModel`.
-    alpha
-        As for :class:`CentredKernelRidge`.
+    `features` is that of :class:`EffectModel`, `alpha` that of :class:`CentredKernelRidge`.
     """
     return EffectModel(CentredKernelRidge(alpha), features)
 
 
-def kernel_ridge(
-    features: pd.DataFrame, *, alpha: float = 1.0, kernel: str = "rbf", gamma: float | None = None
-) -> EffectModel:
-    """Return kernel ridge regression from features to effects, around the training mean.
-
-    Parameters
-    ----------
-    features
-        As for :class:`EffectModel`.
-    alpha, kernel, gamma
-        As for :class:`CentredKernelRidge`.
-    """
-    return EffectModel(CentredKernelRidge(alpha, kernel=kernel, gamma=gamma), features)
+def kernel_ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
+    """Return the same as :func:`ridge`, with a Gaussian kernel (rbf)."""
+    return EffectModel(CentredKernelRidge(alpha, kernel="rbf"), features)
 
 
 def knn_baseline(
@@ -972,16 +719,9 @@ def knn_baseline(
 ) -> EffectModel:
     """Return the model that averages the effects of the most similar training targets.
 
-    Parameters
-    ----------
-    features
-        Table whose index holds targets; targets are similar when their rows point in the same
-        direction (cosine).
-    n_neighbors
-        How many training targets to average.
-    shrinkage
-        Pull towards the mean training effect, as for :class:`ShrunkenNeighbors`. By default
-        none, with scikit-learn's own neighbours.
+    Targets are similar when their rows of `features` point in the same direction (cosine).
+    `shrinkage` pulls towards the mean training effect, as for :class:`ShrunkenNeighbors`; None
+    takes scikit-learn's own neighbours, with no pull.
     """
     if shrinkage is None:
         return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
@@ -991,13 +731,8 @@ def knn_baseline(
 def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> EffectModel:
     """Return the model that predicts from how genes vary together in control cells.
 
-    Parameters
-    ----------
-    covariance
-        What :func:`vcc_helpers.stream.control_covariance` made.
-    shrinkage
-        As for :class:`GainRegressor`: one gain, common to all targets, is learnt from the
-        training targets.
+    `covariance` is what :func:`vcc_helpers.stream.control_covariance` made, `shrinkage` that of
+    :class:`GainRegressor`: one gain, common to all targets, is learnt from the training targets.
     """
     return EffectModel(GainRegressor(shrinkage=shrinkage), EffectTable(covariance))
 
@@ -1005,55 +740,23 @@ def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> E
 def additive(sources: Mapping[str, anndata.AnnData]) -> EffectModel:
     """Return the additive model: what the context adds to all, plus what the target does anywhere.
 
-    Parameters
-    ----------
-    sources
-        Name of each source context, and its effects, ``(n_perts, n_genes)``, the same genes in
-        each.
-
-    Notes
-    -----
     The prediction is the target's mean effect in the sources, plus the mean over training
-    targets of how much more they did in the new context.
+    targets of how much more they did in the new context. `sources` is the name of each source
+    context, and its effects, the same genes in each.
     """
     return EffectModel(GainRegressor(shrinkage=np.inf), EffectTable(source_mean(sources)))
 
 
 def cross_predict(
-    model: BaseEstimator,
-    bulk: anndata.AnnData,
-    *,
-    n_splits: int = 5,
-    seed: int = 0,
-    control: str = CONTROL,
+    model: BaseEstimator, bulk: anndata.AnnData, *, n_splits: int = 5, seed: int = 0
 ) -> anndata.AnnData:
     """Predict every perturbation from a model that was fitted without it.
 
-    Parameters
-    ----------
-    model
-        Anything with ``fit(bulk)`` and ``predict(targets)``; cloned for each fold.
-    bulk
-        Pseudobulk, ``(n_groups, n_genes)``, control included.
-    n_splits
-        Number of folds; as many as perturbations means leave-one-out.
-    seed
-        Seed of the shuffle that makes the folds.
-    control
-        Name of the control's row.
-
-    Returns
-    -------
-    AnnData
-        Predicted pseudobulk with the rows of `bulk`, in its order.
-
-    Raises
-    ------
-    ValueError
-        There are fewer perturbations than folds.
+    `model` is anything with ``fit(bulk)`` and ``predict(targets)``, cloned for each fold; the rest
+    is as for :func:`target_folds`. Returned are predictions for the rows of `bulk`, in its order.
     """
-    predicted = {control: control_row(bulk, control)}
-    for train, held_out in target_folds(bulk, n_splits=n_splits, seed=seed, control=control):
+    predicted = {CONTROL: control_row(bulk)}
+    for train, held_out in target_folds(bulk, n_splits=n_splits, seed=seed):
         pred = clone(model).fit(bulk[train]).predict(bulk.obs_names[held_out[1:]])
         predicted.update(zip(pred.obs_names[1:], pred.X[1:], strict=True))
     mean = np.vstack([predicted[name] for name in bulk.obs_names]).astype(np.float32)
@@ -1061,36 +764,27 @@ def cross_predict(
 
 
 def target_folds(
-    bulk: anndata.AnnData, *, n_splits: int = 5, seed: int = 0, control: str = CONTROL
+    bulk: anndata.AnnData, *, n_splits: int = 5, seed: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Split perturbations into folds, with the control's row in both parts of each.
 
     Parameters
     ----------
     bulk
-        Pseudobulk, ``(n_groups, n_genes)``, control included.
+        Pseudobulk, control included.
     n_splits
-        Number of folds; as many as perturbations means leave-one-out.
+        Number of folds, at most that of perturbations, which means leave-one-out.
     seed
         Seed of the shuffle.
-    control
-        Name of the control's row.
 
     Returns
     -------
     list of tuple
         For each fold the rows to learn from and the rows held out, each with the control's row
         first. scikit-learn's tools take it as ``cv``.
-
-    Raises
-    ------
-    KeyError
-        `bulk` has no control row.
-    ValueError
-        There are fewer perturbations than folds.
     """
-    control_row(bulk, control)
-    is_control = bulk.obs_names == control
+    control_row(bulk)
+    is_control = bulk.obs_names == CONTROL
     base, rows = np.flatnonzero(is_control), np.flatnonzero(~is_control)
     folds = KFold(n_splits, shuffle=True, random_state=seed)
     return [(np.r_[base, rows[a]], np.r_[base, rows[b]]) for a, b in folds.split(rows)]

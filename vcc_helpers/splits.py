@@ -1,5 +1,7 @@
 """Which targets a model may learn from, and which it is asked about.
 
+`targets` are names of perturbations; repeats count once. `seed` is that of the draw.
+
 Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation and
 notebooks/18_score_another_model.
 Needs no sibling module.
@@ -41,23 +43,10 @@ def few_shot_split(targets: Iterable[str], *, n_support: int, seed: int = 0) -> 
 
     Parameters
     ----------
-    targets
-        Names of perturbations; repeats count once.
     n_support
-        Size of the support set, 0 (zero-shot) to one less than the number of targets.
-    seed
-        Seed of the draw. With the same seed a larger support set contains the smaller one, so
-        a learning curve changes one thing at a time.
-
-    Returns
-    -------
-    FewShotSplit
-        Support and query targets, each sorted.
-
-    Raises
-    ------
-    ValueError
-        `n_support` leaves nothing to predict, or is negative.
+        Size of the support set, 0 (zero-shot) to one less than the number of targets, else a
+        ValueError. With the same seed a larger support set contains the smaller one, so a learning
+        curve changes one thing at a time.
     """
     order = _shuffled(targets, seed)
     if not 0 <= n_support < len(order):
@@ -80,14 +69,12 @@ def nested_splits(
     Parameters
     ----------
     targets
-        Names of perturbations to draw support sets from; repeats count once.
+        To draw support sets from.
     sizes
         Sizes of the support sets.
     query
         Targets to predict; those among `targets` are never drawn. By default what the largest
         support set leaves.
-    seed
-        Seed of the draw.
 
     Returns
     -------
@@ -95,11 +82,8 @@ def nested_splits(
         One a size, in the order given. Smaller support sets lie in larger ones, and equal those
         of :func:`few_shot_split` with this seed where `query` is left out.
 
-    Raises
-    ------
-    ValueError
-        A size is negative or larger than what there is to draw from, or nothing is left to
-        predict.
+    A ValueError says that a size is negative or larger than what there is to draw from, or that
+    nothing is left to predict.
     """
     asked, sizes = None if query is None else set(query), list(sizes)
     order = _shuffled(set(targets) - (asked or set()), seed)
@@ -118,8 +102,6 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
 
     Parameters
     ----------
-    split
-        Support and query targets of the new context.
     data
         The ``.h5ad``, or a folder of such files, with the cells of all contexts.
     dataset
@@ -130,17 +112,9 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
     Returns
     -------
     str
-        The text of a ``.toml`` file. Query targets are its test part, and its validation part too,
-        since cell-load wants one; whoever chooses by it looks at the answers.
-
-    Raises
-    ------
-    ValueError
-        There is no query target.
-
-    Notes
-    -----
-    The layout is that of cell-load 0.10: ``datasets``, ``training``, ``fewshot``.
+        The text of a ``.toml`` file, as of cell-load 0.10: ``datasets``, ``training``, ``fewshot``.
+        Query targets are its test part, and its validation part too, since cell-load wants one:
+        choosing by it is looking at the answers. A ValueError where there is no query target.
     """
     if not split.query:
         raise ValueError("no query target; expected one at least, which the model must predict")
@@ -172,10 +146,7 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
         The query set is the test part; the support set all that is in neither part. A context that
         is held out as a whole has no support.
 
-    Raises
-    ------
-    ValueError
-        The file is no TOML, or holds no split of that context.
+    A ValueError says that the file is no TOML, or holds no split of that context.
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
@@ -198,25 +169,13 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
 def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[FewShotSplit]:
     """Deal the targets into folds; each is the query set once, the others being the support.
 
-    Parameters
-    ----------
-    targets
-        Names of perturbations; repeats count once.
-    n_splits
-        Number of folds, 2 to the number of targets.
-    seed
-        Seed of the deal.
+    There are `n_splits` folds, 2 to the number of targets, else a ValueError.
 
     Returns
     -------
     list of FewShotSplit
         As many as folds; their query sets share no target, hold all of them together, and their
         sizes differ by one at most.
-
-    Raises
-    ------
-    ValueError
-        There are fewer targets than folds, or fewer than two folds.
     """
     order = _shuffled(targets, seed)
     if not 2 <= n_splits <= len(order):

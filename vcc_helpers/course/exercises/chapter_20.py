@@ -83,8 +83,8 @@ def _entries() -> dict:
 class _Sketch(models.BulkModel):
     """The model of the chapter."""
 
-    def __init__(self, source, control="non-targeting"):
-        self.source, self.control = source, control
+    def __init__(self, source):
+        self.source = source
 
     def fit(self, bulk, y=None):
         self.bulk_, effect = bulk, effects(bulk).to_df()
