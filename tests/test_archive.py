@@ -139,6 +139,13 @@ def test_more_frames_than_data_end(tmp_path):
     refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)]), "not an HDF5 file")
 
 
+def test_frames_without_end_are_refused_soon(tmp_path):
+    """A million empty ones are 9 MB, and to unpack each takes minutes."""
+    frames = zstd.compress(b"") * 1_000_000
+    path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
+    refused(path, "more than 10,000 frames; make it anew", limit="10MB")
+
+
 def test_other_contents(packed, tmp_path):
     cases = {
         "no cells": ([("watermark.txt", b"vcc-prep")], "0 files .h5ad.zst"),

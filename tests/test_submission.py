@@ -246,6 +246,7 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.oracle
+@pytest.mark.says  # the program zstd
 @pytest.mark.parametrize("storage", [s for s in STORAGES if s != "csr_array"])  # theirs fails
 @pytest.mark.parametrize("kind", ["counts", "lognorm", "float64", "int32", "reversed"])
 def test_prep_equals_the_official_tool(kind, storage, tmp_path):
@@ -261,6 +262,7 @@ def test_prep_equals_the_official_tool(kind, storage, tmp_path):
 
 
 @pytest.mark.oracle
+@pytest.mark.says  # the program zstd
 @pytest.mark.parametrize("options", [{"keep_counts": True}, {"double": True}])
 def test_the_options_of_prep_equal_the_official_ones(options, tmp_path):
     theirs = {"allow_discrete": True} if "keep_counts" in options else {"encoding": 64}

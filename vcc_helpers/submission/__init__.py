@@ -1,8 +1,9 @@
 """Check a prediction before it is handed in, mend what is safe, and pack it."""
 
 from . import archive as archive
-from .check import Problem, Report, check, read_counts, read_genes
+from .check import Report, check, read_counts, read_genes
 from .pack import mend, prep, thin
+from .rules import Problem
 
 __all__ = [
     "Problem",

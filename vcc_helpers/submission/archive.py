@@ -34,12 +34,14 @@ from ..stream.open import check_tree, parse_memory
 from ..stream.write import beside, replacing
 
 #: The names in the archive and the watermark, as cell-eval 0.6.6 writes them.
-CELLS, WATERMARK, WORDS = "pred.h5ad.zst", "watermark.txt", b"vcc-prep"
+_CELLS, _WATERMARK, _WORDS = "pred.h5ad.zst", "watermark.txt", b"vcc-prep"
 #: Members of an archive that are looked at.
-MOST_MEMBERS = 64
+_MOST_MEMBERS = 64
+#: Zstandard frames that are unpacked; programs write one, or one for some megabytes.
+_MOST_FRAMES = 10_000
 #: The level of the program zstd, which the official tool calls.
-LEVEL = 3
-STEP = 2**20
+_LEVEL = 3
+_STEP = 2**20
 
 
 def _zstd():
@@ -80,8 +82,8 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
         _compress(Path(h5ad), packed)
         with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as archive:
             with open(packed, "rb") as file:
-                archive.addfile(_member(CELLS, packed.stat().st_size), file)
-            archive.addfile(_member(WATERMARK, len(WORDS)), io.BytesIO(WORDS))
+                archive.addfile(_member(_CELLS, packed.stat().st_size), file)
+            archive.addfile(_member(_WATERMARK, len(_WORDS)), io.BytesIO(_WORDS))
     return Path(path)
 
 
@@ -89,14 +91,14 @@ def _compress(source: Path, packed: Path) -> None:
     zstd = _zstd()
     parameter = zstd.CompressionParameter
     options = {
-        parameter.compression_level: LEVEL,
+        parameter.compression_level: _LEVEL,
         parameter.checksum_flag: 1,
         parameter.nb_workers: os.cpu_count() or 1,
     }
     compressor = zstd.ZstdCompressor(options=options)
     compressor.set_pledged_input_size(source.stat().st_size)
     with open(source, "rb") as file, open(packed, "wb") as out:
-        while block := file.read(STEP):
+        while block := file.read(_STEP):
             out.write(compressor.compress(block))
         out.write(compressor.flush())
 
@@ -196,7 +198,7 @@ def _packed_cells(archive: BinaryIO) -> _Inside:
     found = [member for member in _members(archive) if member.name.endswith(".h5ad.zst")]
     if len(found) != 1:
         raise ValueError(
-            f"{len(found)} files .h5ad.zst in the archive; expected one, {CELLS}; make it "
+            f"{len(found)} files .h5ad.zst in the archive; expected one, {_CELLS}; make it "
             "anew with vcc-helpers prep"
         )
     return found[0]
@@ -208,7 +210,7 @@ def _members(archive: BinaryIO) -> Iterator[_Inside]:
     tarfile would do more than is wanted here: follow links, and read a header of any length.
     """
     length, offset = os.fstat(archive.fileno()).st_size, 0
-    for _ in range(MOST_MEMBERS):
+    for _ in range(_MOST_MEMBERS):
         archive.seek(offset)
         header = archive.read(tarfile.BLOCKSIZE)
         if header.strip(b"\0") == b"" and (offset or header):
@@ -229,27 +231,34 @@ def _members(archive: BinaryIO) -> Iterator[_Inside]:
         if info.isreg() and not Path(info.name).name.startswith("._"):  # those are macOS's own
             yield _Inside(info.name, offset, info.size)
         offset += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
-    raise ValueError(f"more than {MOST_MEMBERS} files in the archive; expected two; make it anew")
+    raise ValueError(f"more than {_MOST_MEMBERS} files in the archive; expected two; make it anew")
 
 
 def _unzstd(archive: BinaryIO, size: int) -> Iterator[bytes]:
-    """Yield what the next `size` bytes unpack to, which may be several frames, a step at a time."""
-    zstd = _zstd()
+    """Yield what the next `size` bytes unpack to, which may be several frames, a step at a time.
+
+    zstd.open would not return from a million empty frames.
+    """
+    zstd, frames = _zstd(), 1
     decompressor, block = zstd.ZstdDecompressor(), b""
     try:
         while size or block or not decompressor.needs_input:
             if not block and decompressor.needs_input:
-                block = archive.read(min(STEP, size))
+                block = archive.read(min(_STEP // 8, size))  # what is left is copied at each frame
                 size -= len(block)
-            yield decompressor.decompress(block, STEP)
+            yield decompressor.decompress(block, _STEP)
             block = decompressor.unused_data
             if decompressor.eof and (block or size):
-                decompressor = zstd.ZstdDecompressor()
+                decompressor, frames = zstd.ZstdDecompressor(), frames + 1
             elif decompressor.eof:
                 return
+            if frames > _MOST_FRAMES:
+                raise ValueError(
+                    f"the archive's {_CELLS} has more than {_MOST_FRAMES:,} frames; make it anew"
+                )
     except (zstd.ZstdError, EOFError) as error:
-        raise ValueError(f"the archive's {CELLS} is damaged ({error}); make it anew") from error
-    raise ValueError(f"the archive's {CELLS} ends too early; make it anew")
+        raise ValueError(f"the archive's {_CELLS} is damaged ({error}); make it anew") from error
+    raise ValueError(f"the archive's {_CELLS} ends too early; make it anew")
 
 
 def _check_size(size: int, limit: int, what: str) -> None:

@@ -15,14 +15,15 @@ from scipy import sparse
 from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY
-from ..counts import Scaling
-from ..presets import Preset, get_preset
+from ..counts import Scaling, ValueSummary
+from ..presets import Preset
 from ..stream.blocks import stored_blocks, stored_matrix
 from ..stream.look import as_csr, float_type
 from ..stream.pseudobulk import log_block
 from ..stream.write import beside, check_writable, fill_cells, replacing
 from .archive import pack
-from .check import Report, _opened, _Plan, check
+from .check import Report, looked
+from .rules import Seen
 
 # Mend and pack
 
@@ -77,7 +78,6 @@ def mend(
     preset: str | Preset = "vcc2025",
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
-    name: str = "pred",
     progress: bool = False,
 ) -> Report:
     """Write a file in which all is mended that can be without changing a prediction.
@@ -87,7 +87,7 @@ def mend(
 
     Parameters
     ----------
-    pred, genes, counts, preset, perturbation_key, control, name, progress
+    pred, genes, counts, preset, perturbation_key, control, progress
         As for :func:`~.submission.check`.
     path
         The ``.h5ad`` to write; one that exists is replaced at the end, in one step.
@@ -110,21 +110,20 @@ def mend(
     ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
     """
     check_writable(path)
-    rules = {"preset": preset, "perturbation_key": perturbation_key, "control": control}
-    report = check(pred, genes=genes, counts=counts, name=name, progress=progress, **rules)
-    if left := [p for p in report.problems if p.refused and not p.mended]:
-        raise ValueError("\n".join(map(str, left)))
-    plan = report.plan
-    with _opened(pred) as cells:
-        obs = cells.obs.assign(**{PERTURBATION_KEY: plan.labels})
+    with looked(pred, genes, counts, preset, perturbation_key, control, progress) as (report, seen):
+        if left := [p for p in report.problems if p.refused and not p.mended]:
+            raise ValueError("\n".join(map(str, left)))
+        cells = seen.cells
+        obs = cells.obs.assign(**{PERTURBATION_KEY: seen.labels})
         obs.index = anndata.utils.make_index_unique(obs.index.astype(str))
-        var = cells.var if plan.columns is None else cells.var.iloc[plan.columns]
-        var = var if plan.genes is None else var.set_axis(plan.genes)
+        var = cells.var
+        if seen.columns is not None:
+            var = var.iloc[seen.columns].set_axis(seen.genes)
         rows = np.ones(cells.n_obs, bool)
-        if not get_preset(preset).upload_controls:
-            rows = plan.labels != control
+        if not seen.rules.upload_controls:
+            rows = seen.labels != control
         dtype = float_type(stored_matrix(cells).dtype)
-        blocks = _changed(cells, plan, rows, lambda block, _: block)
+        blocks = _changed(seen, rows, lambda block, _: block)
         with replacing(path) as part:
             uns = dict(cells.uns)
             _write_cells(part, blocks, obs[rows], var, dtype, uns=uns, progress=progress)
@@ -140,14 +139,13 @@ def prep(
     control: str = CONTROL,
     keep_counts: bool = False,
     double: bool = False,
-    name: str = "pred",
     progress: bool = False,
 ) -> Report:
     """Write the ``.vcc`` that is uploaded; what cannot be accepted is not written.
 
     Parameters
     ----------
-    pred, genes, perturbation_key, control, name, progress
+    pred, genes, perturbation_key, control, progress
         As for :func:`~.submission.check`.
     path
         The ``.vcc`` to write; one that exists is replaced at the end, in one step.
@@ -177,37 +175,37 @@ def prep(
     """
     path = Path(path)
     check_writable(path)
-    rules = {"perturbation_key": perturbation_key, "control": control}
-    report = check(pred, genes=genes, name=name, progress=progress, **rules)
-    if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:
-        raise ValueError("\n".join(map(str, left)))
-    plan, dtype = report.plan, np.dtype(np.float64 if double else np.float32)
-    with _opened(pred) as cells, beside(path, ".h5ad") as inner:
-        scaling = Scaling(None) if keep_counts else Scaling.of(plan.values)
-        names = cells.var_names if plan.genes is None else plan.genes
-        obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(plan.labels)})
+    rules = genes, None, "vcc2025", perturbation_key, control, progress
+    with looked(pred, *rules) as (report, seen), beside(path, ".h5ad") as inner:
+        if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:
+            raise ValueError("\n".join(map(str, left)))
+        dtype = np.dtype(np.float64 if double else np.float32)
+        values = ValueSummary(seen.scale, seen.of["total"].to_numpy())
+        scaling = Scaling(None) if keep_counts else Scaling.of(values)
+        names = seen.names if seen.columns is None else seen.genes
+        obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(seen.labels)})
         var = pd.DataFrame(index=pd.Index(names.to_list()))
         uns = {} if scaling.library_size is None else {"log1p": {"base": None}}
 
         def scaled(block, rows: slice):
             return log_block(scaling, block.astype(dtype), rows)
 
-        blocks = _changed(cells, plan, np.ones(cells.n_obs, bool), scaled)
+        blocks = _changed(seen, np.ones(len(obs), bool), scaled)
         obs.index = obs.index.astype(str)
         _write_cells(inner, blocks, obs, var, dtype, uns=uns, progress=progress)
         pack(inner, path)
     return report
 
 
-def _changed(cells, plan: _Plan, keep: np.ndarray, change: Callable) -> Iterator[tuple]:
-    """Yield the rows to keep, each block changed, its columns those of the plan."""
+def _changed(seen: Seen, keep: np.ndarray, change: Callable) -> Iterator[tuple]:
+    """Yield the rows to keep, each block changed, its columns in order."""
     done = 0
-    for start, block in stored_blocks(cells):
+    for start, block in stored_blocks(seen.cells):
         rows = slice(start, start + block.shape[0])
         block = change(as_csr(block), rows)
-        block = block if plan.columns is None else block[:, plan.columns]
+        block = block if seen.columns is None else block[:, seen.columns]
         block = block if keep[rows].all() else block[keep[rows]]
-        if plan.whole:
+        if seen.noisy:
             block = sparse.csr_matrix(
                 (np.rint(block.data), block.indices, block.indptr), block.shape
             )

@@ -1,0 +1,607 @@
+"""What is known of a prediction, and the table of rules that it is held against.
+
+:class:`Seen` holds what is known; each part is found when a rule first needs it, the values in one
+pass. A rule of :data:`RULES` says where to look, what to say of what was found there, and what is
+done about it. Whatever a season adds is a line of the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import NamedTuple
+
+import anndata
+import numpy as np
+import pandas as pd
+
+from ..bulk import some_of
+from ..counts import FRACTION_TOLERANCE, LOGNORM_LIMIT
+from ..names import CONTROL_NAMES, Match, match
+from ..presets import Preset
+from ..stream.blocks import stored_matrix
+from ..stream.look import NEARLY, Scan, scan
+
+#: Columns that other tools name the perturbation in.
+_OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
+#: What a prediction may call controls besides; in a screen it could as well be a kind of cell.
+_ALSO_CONTROLS = ("unperturbed", "wt")
+#: Sums that vary less than this, relative to their mean, were scaled to one total.
+_SCALED = 0.01
+#: This share of a file's values must be nearly whole for its fractions to be noise.
+_NOISE_SHARE = 0.999
+_NOTHING = Match({}, [], [], {})
+#: Figures that rules may quote.
+_LIMITS = {"nearly": NEARLY, "tolerance": FRACTION_TOLERANCE, "limit": LOGNORM_LIMIT}
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong, or worth knowing.
+
+    Attributes
+    ----------
+    kind
+        A few words that stay the same, such as ``"gene order"``.
+    text
+        What was seen and where, what was expected, what follows, and how to mend it.
+    refused
+        Whether the file cannot be handed in so; else it is a remark.
+    mended
+        What :func:`~.submission.mend` does about it; empty if nothing is safe.
+    """
+
+    kind: str
+    text: str
+    refused: bool = True
+    mended: str = ""
+
+    def __str__(self) -> str:
+        """Return the text, a remark marked as one."""
+        return self.text if self.refused else f"remark: {self.text}"
+
+
+@dataclass
+class Seen:
+    """What is known of a prediction: as it is, and as it would be once mended."""
+
+    cells: anndata.AnnData
+    rules: Preset
+    genes: pd.Index | None
+    n_cells: pd.Series | None
+    key: str
+    control: str
+    progress: bool = False
+
+    # Genes
+
+    @cached_property
+    def names(self) -> pd.Index:
+        """Genes as the file names them."""
+        return self.cells.var_names.astype(str)
+
+    @cached_property
+    def other_genes(self) -> bool:
+        """Whether the file's genes, each there once, are not those of the list."""
+        return self.genes is not None and self.names.is_unique and not self.names.equals(self.genes)
+
+    @cached_property
+    def turned(self) -> bool:
+        """Whether cells are named like genes."""
+        if not self.other_genes:
+            return False
+        alike = self.cells.obs_names.isin(self.genes).mean()
+        return alike > 0.5 and alike > self.cells.var_names.isin(self.genes).mean()
+
+    @cached_property
+    def symbols(self) -> tuple[str | None, pd.Index]:
+        """The column of var that holds more of the expected names than the index, or the index.
+
+        Others keep symbols in a column and identifiers in the index.
+        """
+        best, symbols = None, self.names
+        if self.other_genes and not self.turned:
+            for column in self.cells.var.columns:
+                others = pd.Index(self.cells.var[column].astype(str))
+                more = others.isin(self.genes).sum() > symbols.isin(self.genes).sum()
+                best, symbols = (column, others) if more and others.is_unique else (best, symbols)
+        return best, symbols
+
+    @cached_property
+    def same_genes(self) -> Match:
+        """Genes of the file and of the list; names at the same place may be of the same gene."""
+        if not self.other_genes or self.turned:
+            return _NOTHING
+        symbols, genes = self.symbols[1], self.genes
+        same = match(symbols, genes)
+        if len(symbols) != len(genes):
+            return same
+        unknown, missing = set(same.unknown), set(same.missing)
+        pairs = zip(symbols, genes, strict=True)
+        here = {old: new for old, new in pairs if old in unknown and new in missing}
+        return same._replace(near=here | same.near)
+
+    @cached_property
+    def columns(self) -> np.ndarray | None:
+        """The column of each expected gene; None where they are right, or cannot be put right."""
+        same, symbols = self.same_genes, self.symbols[1]
+        wrong = same.missing or same.unknown or not symbols.is_unique
+        if not self.other_genes or self.turned or wrong:
+            return None
+        return pd.Index([same.renamed.get(name, name) for name in symbols]).get_indexer(self.genes)
+
+    def out_of_order(self) -> dict | None:
+        """Find the first gene at another gene's place."""
+        if self.columns is None or np.array_equal(self.columns, np.arange(len(self.genes))):
+            return None
+        symbols = self.symbols[1]
+        place = int(np.flatnonzero(np.asarray(symbols != self.genes))[0])
+        return {"place": place, "here": symbols[place], "expected": self.genes[place]}
+
+    # Labels
+
+    @cached_property
+    def targets(self) -> pd.Index | None:
+        """The targets that are wanted, if there is a table."""
+        return None if self.n_cells is None else self.n_cells.index
+
+    @cached_property
+    def fitting(self) -> list[str]:
+        """Columns of obs that hold all labels."""
+        wanted = {self.control, *(() if self.targets is None else self.targets)}
+        return [c for c in self.cells.obs if wanted <= set(self.cells.obs[c].astype(str))]
+
+    def no_column(self) -> dict | None:
+        """Look for the column of labels under another name."""
+        obs = self.cells.obs
+        if self.key in obs:
+            return None
+        others = self.fitting or [c for c in _OTHER_KEYS if c in obs]
+        hint = f"; obs[{others[0]!r}] may be meant" if others else ""
+        fix = "" if self.written is None else f"labels taken from obs[{others[0]!r}]"
+        return {"some": some_of(obs.columns), "hint": hint, "fix": fix}
+
+    @cached_property
+    def written(self) -> pd.Index | None:
+        """Each cell's label as it is in the file, or None."""
+        if self.key in self.cells.obs:
+            column = self.cells.obs[self.key]
+            text = pd.Index(column.astype(object).where(column.notna(), "").astype(str))
+            return text.where(text.str.strip() != "", "")
+        sure = len(self.fitting) == 1 and self.targets is not None
+        return pd.Index(self.cells.obs[self.fitting[0]].astype(str)) if sure else None
+
+    @cached_property
+    def no_controls(self) -> list[str]:
+        """All labels, where control cells are needed and none has their label."""
+        if self.written is None or self.control in self.written or not self.rules.upload_controls:
+            return []
+        return self.written.unique().tolist()
+
+    @cached_property
+    def other_control(self) -> str | None:
+        """The one label that control cells have in place of theirs."""
+        usual = {self.control.lower(), *CONTROL_NAMES, *_ALSO_CONTROLS}
+        others = [label for label in self.no_controls if label.strip().lower() in usual]
+        return others[0] if len(others) == 1 else None
+
+    @cached_property
+    def same_targets(self) -> Match:
+        """Targets of the file and of the table."""
+        if self.written is None or self.targets is None:
+            return _NOTHING
+        no_targets = (self.control, self.other_control, "")
+        return match([x for x in self.written.unique() if x not in no_targets], self.targets)
+
+    @cached_property
+    def labels(self) -> pd.Index | None:
+        """Each cell's label, put right; None where it cannot be told."""
+        renamed = dict(self.same_targets.renamed)
+        if self.other_control is not None:
+            renamed[self.other_control] = self.control
+        if self.written is None or not renamed:
+            return self.written
+        return pd.Index([renamed.get(label, label) for label in self.written])
+
+    @cached_property
+    def groups(self) -> pd.Index:
+        """The labels that occur."""
+        labels = [] if self.labels is None else self.labels.unique()
+        return pd.Index(labels).drop("", errors="ignore")
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Number of each cell's label among them; -1 for none."""
+        if self.labels is None:
+            return np.full(self.cells.n_obs, -1)
+        return self.groups.get_indexer(self.labels)
+
+    def free_numbers(self) -> dict | None:
+        """Compare numbers of cells with those announced, where they are free."""
+        if self.labels is None or self.targets is None or self.rules.cells_a_target:
+            return None
+        here = self.labels.value_counts().reindex(self.targets).dropna().astype(int)
+        other = here[here != self.n_cells[here.index]]
+        pairs = [f"{label}: {n}, announced {self.n_cells[label]}" for label, n in other.items()]
+        return _of(pairs, len(here))
+
+    def fixed_numbers(self) -> dict | None:
+        """Compare numbers of cells of each target and context with the one that is fixed."""
+        each, key, obs = self.rules.cells_a_target, self.rules.context_key, self.cells.obs
+        if self.labels is None or each is None:
+            return None
+        contexts = obs[key].astype(str).to_numpy() if key in obs else np.full(len(obs), "")
+        keep = ~self.labels.isin([self.control, ""])
+        sizes = pd.crosstab(self.labels[keep], contexts[keep]).stack()
+        wrong = sizes[sizes != each].items()
+        return _of([f"{' in '.join(filter(None, x))}: {n}" for x, n in wrong], len(sizes))
+
+    # Values
+
+    @cached_property
+    def scan(self) -> Scan:
+        """All that one pass over the values tells."""
+        tolerance = self.rules.tolerance
+        return scan(self.cells, self.codes, tolerance=tolerance, progress=self.progress)
+
+    @cached_property
+    def of(self) -> pd.DataFrame:
+        """The values of each cell in figures."""
+        return self.scan.of_cells
+
+    @cached_property
+    def fractional(self) -> np.ndarray:
+        """Whether a cell has values with fractions."""
+        return (self.of["fractional"] > 0).to_numpy()
+
+    @cached_property
+    def empty(self) -> np.ndarray:
+        """Whether a cell is 0 in every gene."""
+        return (self.of["filled"] == 0).to_numpy()
+
+    @property
+    def scale(self) -> str:
+        """What the values are taken for."""
+        return "lognorm" if self.fractional.any() else "counts"
+
+    @cached_property
+    def reach(self) -> float:
+        """The largest value."""
+        return self.of["largest"].max()
+
+    @cached_property
+    def nearly_whole(self) -> float:
+        """Share of the values that are whole numbers, or nearly."""
+        return self.of["nearly_whole"].sum() / max(self.of["filled"].sum(), 1)
+
+    @cached_property
+    def noisy(self) -> bool:
+        """Whether these are whole numbers with noise."""
+        return bool(self.fractional.any() and self.nearly_whole >= _NOISE_SHARE)
+
+    def then(self, silent: str) -> str:
+        """Say what cell-eval does with fractions: nothing stops it below the limit."""
+        return silent if self.reach < LOGNORM_LIMIT else "refuses the file"
+
+    @cached_property
+    def elsewhere(self) -> str:
+        """Other tables with a column a gene, where a model may have put its prediction."""
+        cells = self.cells
+        tables = [f"layers[{layer!r}]" for layer in cells.layers if layer]
+        wide = (key for key in cells.obsm if cells.obsm[key].shape[1:] == (cells.n_vars,))
+        tables += [f"obsm[{key!r}]" for key in wide]
+        return f"; {' or '.join(tables[:3])} may hold the prediction" if tables else ""
+
+    def first(self, which) -> dict | None:
+        """Count the cells that are meant, and name the first."""
+        which = np.asarray(which)
+        if not which.any():
+            return None
+        row = int(np.argmax(which))
+        total = self.of["total"].iloc[row]
+        return {"n": which.sum(), "cell": self.cells.obs_names[row], "total": total}
+
+    def bad(self, kind: str) -> dict | None:
+        """Find the first value that is no expression."""
+        if kind not in self.scan.bad:
+            return None
+        (row, column), of = self.scan.bad[kind], self.of
+        centred = abs(of["total"].sum()) < 0.1 * of["filled"].sum() and of["smallest"].min() < -0.5
+        hint = "a model's small negative means may be set to 0"
+        if centred:  # genes have a mean of about 0
+            hint = "the values look centred or scaled: hand in counts or lognorm, not z-scores"
+        cell, gene = self.cells.obs_names[row], self.cells.var_names[column]
+        return {"cell": cell, "gene": gene, "hint": hint}
+
+    def empty_targets(self) -> list[str]:
+        """Find labels all of whose cells are empty."""
+        if self.labels is None or self.empty.all():
+            return []
+        return list(self.labels[self.empty].unique().difference(self.labels[~self.empty]))
+
+    def mixed(self) -> dict | None:
+        """Find cells of whole numbers among those with fractions."""
+        whole = ~self.fractional & (self.of["filled"] >= 5).to_numpy()
+        if not self.fractional.any() or not whole.any():
+            return None
+        where, hint = "", "log-normalise those too"
+        if self.labels is not None:
+            labels = self.labels[whole].unique()
+            where = f", labelled {some_of(labels)}" if len(labels) <= 5 else ""
+            if set(labels) == {self.control}:
+                hint = "log-normalise the controls, to the same total as the rest"
+        then = self.then("takes all for lognorm values, and says nothing")
+        words = {"where": where, "then": then, "hint": hint}
+        return {"n": whole.sum(), "others": (~whole).sum(), **words}
+
+    @cached_property
+    def beyond(self) -> bool:
+        """Whether values are neither counts nor logarithms."""
+        return bool(self.fractional.any() and self.reach >= LOGNORM_LIMIT)
+
+    def base(self) -> dict | None:
+        """Tell the base of a logarithm by what every cell adds up to without it."""
+        if not self.fractional.any() or self.scan.bad:
+            return None
+        spread = {base: _spread(sums) for base, sums in self.scan.unlogged.items()}
+        base = min(spread, key=spread.get)
+        return {"base": base} if base != "e" and spread[base] < _SCALED < spread["e"] else None
+
+    # Likeness
+
+    @cached_property
+    def marks(self) -> dict[str, pd.Series]:
+        """Signatures of each target's cells; equal cells have equal ones."""
+        marks = pd.Series(self.of["signature"].to_numpy())
+        return {g: marks[self.codes == i] for i, g in enumerate(self.groups) if g != self.control}
+
+    @cached_property
+    def copies(self) -> list[str]:
+        """Targets whose cells are all control cells, too."""
+        is_control = (self.labels == self.control) if self.marks else []
+        controls = self.of["signature"][is_control]
+        return [g for g, marks in self.marks.items() if marks.isin(controls).all()]
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The mean of each target, but for copies, and of the controls."""
+        sizes = np.bincount(self.codes[self.codes >= 0], minlength=len(self.groups))
+        means = self.scan.group_total[:-1] / np.maximum(sizes, 1)[:, None]
+        return pd.DataFrame(means, index=self.groups).drop(self.copies)
+
+    def like_controls(self) -> dict | None:
+        """Find targets that have the controls' mean."""
+        if self.control not in self.groups:
+            return None
+        targets = self.means.drop(self.control)
+        return _of(targets.index[_close(targets, self.means.loc[self.control])], len(targets))
+
+    def one_mean(self) -> dict | None:
+        """Count the targets, if all have one mean."""
+        targets = self.means.drop(self.control, errors="ignore")
+        alike = len(targets) > 1 and _close(targets, targets.iloc[0]).all()
+        return {"n": len(targets)} if alike else None
+
+
+def _close(means: pd.DataFrame, one: pd.Series) -> pd.Series:
+    gap = (means - one).abs().max(axis=1)
+    return gap <= 1e-5 * max(one.abs().max(), 1e-12)
+
+
+def _spread(sums) -> float:
+    sums = np.asarray(sums)[np.asarray(sums) > 0]
+    return float(np.std(sums) / np.mean(sums)) if len(sums) > 1 else np.inf
+
+
+def _of(names, of: int, **more) -> dict:
+    """Words for some of a number of things; none if there are no names."""
+    names = list(names)
+    few = "; ".join(map(str, names[:3]))
+    return {"n": len(names), "of": of, "some": some_of(names), "few": few, **more} if names else {}
+
+
+def _missing(same: Match, wanted: pd.Index | None) -> dict:
+    pairs = [f"{old!r} for {new!r}" for old, new in same.near.items()]
+    guesses = f" (perhaps {', '.join(pairs[:3])})" if pairs else ""
+    return same.missing and _of(same.missing, len(wanted), guesses=guesses)
+
+
+def _renamed(same: Match) -> list[str]:
+    return [f"{old} for {new}" for old, new in same.renamed.items()]
+
+
+class Rule(NamedTuple):
+    """A line of the table.
+
+    Attributes
+    ----------
+    kind
+        What a problem of this kind is called.
+    see
+        Returns what there is to say: names, words by name, or whether the rule is broken.
+    tell
+        What is said. ``{s}`` is what was seen, ``{n}`` the number of names, ``{some}`` some.
+    fix
+        What is done about it where that is safe, in the same way.
+    refused
+        Whether the file cannot be handed in.
+    chain
+        Of the rules that share a chain, only the first that is broken is told.
+    """
+
+    kind: str
+    see: Callable[[Seen], dict | list | bool | None]
+    tell: str
+    fix: str = ""
+    refused: bool = True
+    chain: str = ""
+
+
+_remark = partial(Rule, refused=False)
+
+
+def problems(seen: Seen) -> Iterator[Problem]:
+    """Hold a prediction against each rule."""
+    told = set()
+    for rule in RULES:
+        found = rule.see(seen) if rule.chain not in told else None
+        if isinstance(found, list):
+            found = _of(found, len(found))
+        if found:
+            told |= {rule.chain} - {""}
+            words = {"s": seen, **_LIMITS, **(found if isinstance(found, dict) else {})}
+            text, fix = rule.tell.format(**words), rule.fix.format(**words)
+            yield Problem(rule.kind, f"pred: {text}", rule.refused, fix)
+
+
+#: What a prediction is held against; the order is that of the report.
+RULES = (
+    # Genes
+    Rule("repeated genes", lambda s: list(s.names[s.names.duplicated()].unique()),
+        "{n} gene names occur more than once: {some}; cell-eval prep refuses the file; sum the "
+        "repeated columns, or drop those that are copies"),
+    Rule("orientation", lambda s: s.turned,
+        "the cells are named like genes: X has shape {s.cells.shape} and lies genes x cells; "
+        "expected cells x genes; hand in pred.T"),
+    Rule("gene names elsewhere", lambda s: s.symbols[0] is not None,
+        "the genes' official names are in var[{s.symbols[0]!r}], not in the index; cell-eval prep "
+        "refuses the file; put them there: pred.var_names = pred.var[{s.symbols[0]!r}]",
+        fix="gene names taken from var[{s.symbols[0]!r}]"),
+    Rule("gene spelling", lambda s: _renamed(s.same_genes),
+        "{n} genes are spelt otherwise: {some}; cell-eval prep refuses the file; rename them",
+        fix="{n} genes renamed"),
+    Rule("missing genes", lambda s: _missing(s.same_genes, s.genes),
+        "{n} of {of} genes are missing: {some}{guesses}; cell-eval prep refuses the file; predict "
+        "every gene (the controls' mean is the prediction of no change)"),
+    Rule("unknown genes", lambda s: s.same_genes.unknown,
+        "{n} genes are not in the official list: {some}; cell-eval prep refuses the file; drop "
+        "them, of counts before anything is scaled"),
+    Rule("gene order", Seen.out_of_order,
+        "genes are in another order: position {place} is {here!r}, expected {expected!r}; "
+        "cell-eval prep puts them in order, other scorers compare each gene with a stranger; "
+        "reorder with pred[:, genes]", fix="genes put in order"),
+    # Labels
+    Rule("label column", Seen.no_column,
+        "obs has no column {s.key!r}; it has {some}{hint}; cell-eval prep refuses the file; "
+        "rename the column, or name it with perturbation_key=", fix="{fix}"),
+    Rule("missing labels", lambda s: s.written is not None and s.first(s.written == ""),
+        "{n} of {s.cells.n_obs} cells have no label in obs[{s.key!r}], the first is {cell!r}; "
+        "cell-eval prep says nothing, the scorer then refuses the file; label or remove them"),
+    Rule("controls", lambda s: not s.rules.upload_controls and s.first(s.written == s.control),
+        "{n} cells are labelled {s.control!r}; the rules of {s.rules.name} allow none, the scorer "
+        "brings its own; leave them out", fix="control cells left out"),
+    Rule("control label", lambda s: s.other_control is not None,
+        "control cells are labelled {s.other_control!r}, expected {s.control!r}; cell-eval prep "
+        "refuses the file; rename the label",
+        fix="{s.other_control!r} renamed to {s.control!r}", chain="controls"),
+    Rule("controls", lambda s: sorted(s.no_controls),
+        "no control cells: no label is {s.control!r}; there are {some}; cell-eval prep refuses "
+        "the file, since effects are differences to the controls; append the control cells of the "
+        "training data, on the same scale", chain="controls"),
+    Rule("target spelling", lambda s: _renamed(s.same_targets),
+        "{n} targets are spelt otherwise: {some}; cell-eval prep says nothing, the scorer then "
+        "refuses the file; rename the labels", fix="{n} labels renamed"),
+    Rule("missing targets", lambda s: _missing(s.same_targets, s.targets),
+        "{n} of {of} targets are missing: {some}{guesses}; cell-eval prep says nothing, the "
+        "scorer then refuses the file; predict every target"),
+    Rule("unknown targets", lambda s: s.same_targets.unknown,
+        "{n} targets were not asked for: {some}; cell-eval prep says nothing, the scorer then "
+        "refuses the file; leave them out"),
+    _remark("cells a target", Seen.free_numbers,
+        "{n} of {of} targets have another number of cells than announced ({few}); that is "
+        "allowed, but the test calls more genes the more cells there are, in your file as in the "
+        "truth"),
+    Rule("context",
+        lambda s: s.labels is not None and s.rules.context_key not in (None, *s.cells.obs),
+        "obs has no column {s.rules.context_key!r}; the rules of {s.rules.name} want each cell's "
+        "context there, named as in the control files; add it"),
+    Rule("cells a target", Seen.fixed_numbers,
+        "{n} of {of} targets have not exactly {s.rules.cells_a_target} cells in each context "
+        "({few}); the upload is refused; make {s.rules.cells_a_target} of each"),
+    # Form
+    Rule("too many cells", lambda s: s.cells.n_obs > (s.rules.most_cells or np.inf),
+        "{s.cells.n_obs:,} cells, more than the {s.rules.most_cells:,} that may be handed in "
+        "(100,000 before October 2025); the upload is refused; keep fewer of each target: "
+        "submission.thin says which"),
+    _remark("type of values", lambda s: stored_matrix(s.cells).dtype == np.float16,
+        "X is float16, which holds three digits, and no whole number above 2,048 exactly; the "
+        "lost digits cannot come back: make the prediction in float32"),
+    _remark("names of cells", lambda s: list(s.cells.obs_names[s.cells.obs_names.duplicated()]),
+        "{n} names of cells occur again; nothing follows, vcc-helpers prep and cell-eval prep "
+        "number the cells anew"),
+    # Values
+    Rule("NaN values", lambda s: s.bad("NaN"),
+        "NaN values, the first in cell {cell!r}, gene {gene!r}; every mean and rank of that gene "
+        "is lost; cell-eval refuses the file, one of log values only when it is scored; find out "
+        "where they come from"),
+    Rule("infinite values", lambda s: s.bad("infinite"),
+        "infinite values, the first in cell {cell!r}, gene {gene!r}; every mean of that gene is "
+        "lost; cell-eval refuses the file; find out where they come from"),
+    Rule("negative values", lambda s: s.bad("negative"),
+        "negative values, the first in cell {cell!r}, gene {gene!r}; neither counts nor lognorm "
+        "go below 0; of whole ones cell-eval prep says nothing, the scorer then refuses the file; "
+        "{hint}"),
+    Rule("stored values", lambda s: s.scan.n_stored > (s.rules.most_entries or np.inf),
+        "{s.scan.n_stored:,} values are stored, more than the {s.rules.most_entries:,} allowed; "
+        "the upload is refused; store X as CSR, without zeros"),
+    Rule("all zero", lambda s: s.empty.all(),
+        "all values are 0{s.elsewhere}; expected predicted expression", chain="empty"),
+    Rule("empty targets", Seen.empty_targets,
+        "of {n} labels every cell is 0 in every gene: {some}; cell-eval scores them as if each "
+        "gene were silent; predict them"),
+    _remark("empty cells", lambda s: s.first(s.empty),
+        "{n} cells are 0 in every gene, the first is {cell!r}; they count as cells, and pull each "
+        "mean down; leave them out, or draw them again", chain="empty"),
+    _remark("empty genes",
+        lambda s: [] if s.empty.all() else list(s.cells.var_names[~s.scan.group_total.any(axis=0)]),
+        "{n} of {s.cells.n_vars} genes are 0 in every cell, controls and all: {some}; each is an "
+        "error in the mean where the truth is not 0; check that no gene was lost on the way"),
+    Rule("noisy counts",
+        lambda s: s.noisy and s.reach >= 1.5 and {"then": s.then("takes them for lognorm values")},
+        "{s.nearly_whole:.1%} of the values lie within {nearly} of a whole number, and some have "
+        "fractions above {tolerance}: counts with noise; cell-eval {then}; round them: pred.X = "
+        "pred.X.round()", fix="values rounded to whole numbers", chain="scale"),
+    _remark("small counts",
+        lambda s: s.cells.n_vars > 1000 and s.reach < LOGNORM_LIMIT
+        and not (s.fractional.any() or s.scan.bad or s.empty.all()),
+        "all values are whole and none reaches {limit:g}: they are taken for counts, scaled, and "
+        "their logarithm taken; if they are rounded logarithms, hand in the values before "
+        "rounding", chain="scale"),
+    Rule("no counts", lambda s: s.rules.counts_only and s.first(s.fractional),
+        "{n} cells hold values with fractions, the first is {cell!r}; the rules of {s.rules.name} "
+        "want raw counts; draw counts, for instance with emit.negative_binomial", chain="scale"),
+    Rule("no logarithm", lambda s: s.beyond and _spread(s.of["total"]) < _SCALED,
+        "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
+        "values stay below {limit:g}; each cell adds up to the same: scaled, and the logarithm "
+        "never taken; cell-eval refuses the file; take log1p", chain="scale"),
+    Rule("mixed scales", Seen.mixed,
+        "{n} cells hold whole numbers{where}, {others} hold fractions: counts mixed with log "
+        "values; cell-eval {then}; {hint}", chain="scale"),
+    Rule("scale", lambda s: s.beyond,
+        "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
+        "values stay below {limit:g}; cell-eval refuses the file; hand in counts, or log1p of "
+        "scaled counts", chain="scale"),
+    Rule("base of the logarithm", Seen.base,
+        "the values look like logarithms to base {base}: undone so, each cell adds up to the "
+        "same; cell-eval takes them for natural ones, and says nothing: every effect is off by "
+        "the same factor; multiply by log({base})", chain="scale"),
+    Rule("deep cells", lambda s: s.first(s.of["total"] > s.rules.most_counts),
+        "{n} cells hold more than {s.rules.most_counts:,.0f} counts, the first {cell!r} with "
+        "{total:,.0f}; the upload is refused; predict the depth of real cells"),
+    # Likeness: copies of one cell, of the controls, of each other
+    _remark("identical cells",
+        lambda s: _of([g for g, m in s.marks.items() if len(m) > 1 == m.nunique()], len(s.marks)),
+        "the cells of {n} of {of} targets are all alike: {some}; allowed, and the official "
+        "baseline does it, but without spread the test calls far more genes than real cells "
+        "would; DES does not punish that, readers may"),
+    _remark("copies of controls", lambda s: _of(s.copies, len(s.marks)),
+        "of {n} of {of} targets each cell is also a control cell: {some}; that predicts no "
+        "change, as some tools do without a word for targets that they do not know; check that "
+        "these were meant{s.elsewhere}"),
+    _remark("no change", Seen.like_controls,
+        "{n} of {of} targets have the controls' mean: {some}; that predicts no change; check that "
+        "it was meant"),
+    _remark("one prediction", Seen.one_mean,
+        "all {n} targets have the same mean: nothing tells one from another, and PDS is that of "
+        "chance; the model may have lost its input"),
+)  # fmt: skip
