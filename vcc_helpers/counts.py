@@ -47,21 +47,8 @@ class ValueSummary(NamedTuple):
 def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
     """Return the values of cells in memory: CSR with one entry a place, or dense; floating.
 
-    Parameters
-    ----------
-    cells
-        A matrix, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one.
-
-    Returns
-    -------
-    csr_matrix or ndarray
-        float32, or float64 where the values are. Not a copy where none is needed: do not write
-        into it.
-
-    Raises
-    ------
-    ValueError
-        An integer is above 2**24, where float32 is no longer exact.
+    `cells` is a matrix, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one. Not a copy
+    where none is needed: do not write into it.
     """
     matrix = getattr(cells, "X", cells)
     if getattr(cells, "isbacked", False):
@@ -76,13 +63,7 @@ def _names(cells) -> tuple:
 
 
 def one_entry_a_place(block) -> sparse.csr_matrix:
-    """Return a sparse matrix in CSR, entries of the same place summed.
-
-    Parameters
-    ----------
-    block
-        Any sparse matrix; never changed.
-    """
+    """Return any sparse matrix in CSR, entries of the same place summed; it is never changed."""
     block = sparse.csr_matrix(block)
     if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
         is_float = np.issubdtype(block.dtype, np.floating)
@@ -92,19 +73,10 @@ def one_entry_a_place(block) -> sparse.csr_matrix:
 
 
 def floating(block, cells, genes):
-    """Return values in float32, or float64 where they are, in the machine's byte order.
+    """Return CSR or dense values in float32, or float64 where they are, in native byte order.
 
-    Parameters
-    ----------
-    block
-        Shape ``(n_cells, n_genes)``, CSR or dense.
-    cells, genes
-        Names of rows and columns, for messages; None for their numbers.
-
-    Raises
-    ------
-    ValueError
-        An integer is above 2**24, where float32 is no longer exact.
+    A ValueError says that an integer is above 2**24, where float32 is no longer exact, and names
+    its place by `cells` and `genes`; None for numbers.
     """
     values = block.data if sparse.issparse(block) else block
     integer = not np.issubdtype(block.dtype, np.floating)
@@ -130,22 +102,7 @@ def _place(block, bad: np.ndarray, cells, genes) -> tuple:
 
 
 def refuse_unsound(block, cells, genes, *, name: str = "cells") -> None:
-    """Raise if a value is NaN, infinite or negative, and name the first.
-
-    Parameters
-    ----------
-    block
-        Shape ``(n_cells, n_genes)``, CSR or dense.
-    cells, genes
-        Names of rows and columns; None for their numbers.
-    name
-        What the message calls this file.
-
-    Raises
-    ------
-    ValueError
-        There is such a value.
-    """
+    """Raise a ValueError if a value is NaN, infinite or negative, and name the first."""
     values = block.data if sparse.issparse(block) else block
     infinite = ~np.isfinite(values)
     bad, what = (infinite, "NaN or infinite") if infinite.any() else (values < 0, "negative")
@@ -162,22 +119,8 @@ def summarize(
 ) -> ValueSummary:
     """Tell the scale from whether a value is fractional and how large the largest is.
 
-    Parameters
-    ----------
-    fractional, largest, library_size
-        What was found; the last is passed on.
-    name
-        What the message calls this file.
-
-    Raises
-    ------
-    ValueError
-        There are fractional values and one of 15 or more.
-
-    Notes
-    -----
-    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part
-    above 1e-3.
+    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part above
+    1e-3. A ValueError says that values have fractions and reach 15 or more.
     """
     if fractional and largest >= LOGNORM_LIMIT:
         raise ValueError(
@@ -264,18 +207,7 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
 def stack_blocks(
     blocks: list[tuple[int, sparse.csr_matrix | np.ndarray]],
 ) -> sparse.csr_matrix | np.ndarray:
-    """Put blocks of rows back together.
-
-    Parameters
-    ----------
-    blocks
-        First row and values of each block, as :func:`~.stream.lognorm_blocks` yields them.
-
-    Returns
-    -------
-    csr_matrix or ndarray
-        Shape ``(n_cells, n_genes)``.
-    """
+    """Put blocks of rows, each with its first row, back together, ``(n_cells, n_genes)``."""
     values = [block for _, block in blocks]
     return sparse.vstack(values, format="csr") if sparse.issparse(values[0]) else np.vstack(values)
 
@@ -296,15 +228,7 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, summary: ValueSummary, target_sum: float | None = None) -> Scaling:
-        """Make it from what :func:`scale_of` found.
-
-        Parameters
-        ----------
-        summary
-            Scale and library sizes.
-        target_sum
-            As for :func:`lognorm`.
-        """
+        """Make it from what :func:`scale_of` found; `target_sum` as for :func:`lognorm`."""
         if summary.scale == "lognorm":
             return cls(None)
         size = summary.library_size
@@ -313,20 +237,7 @@ class Scaling(NamedTuple):
         return cls(size, float(target_sum))
 
     def apply(self, block, rows):
-        """Log-normalise some cells.
-
-        Parameters
-        ----------
-        block
-            Values as stored, ``(n, n_genes)``, floating.
-        rows
-            Which cells these are, a slice or numbers.
-
-        Returns
-        -------
-        csr_matrix or ndarray
-            lognorm, in the block's precision; `block` itself if it is lognorm already.
-        """
+        """Log-normalise some cells, a block and its rows; lognorm comes back as it is."""
         if self.library_size is None:
             return block
         divisor = self.divisor(rows, block.dtype)
@@ -336,20 +247,7 @@ class Scaling(NamedTuple):
         return np.log1p(block / divisor[:, None])
 
     def divisor(self, rows, dtype: np.dtype) -> np.ndarray:
-        """Return what the counts of some cells are divided by before the logarithm.
-
-        Parameters
-        ----------
-        rows
-            Which cells, a slice or numbers.
-        dtype
-            float32 or float64.
-
-        Returns
-        -------
-        ndarray
-            Library size over target sum, ``(n,)``, of `dtype`; 1 for a cell without counts.
-        """
+        """Return library size over target sum of some cells, ``(n,)``; 1 for one without counts."""
         # Each step in the matrix's own precision, so that equal counts of equally deep cells
         # stay exactly equal: the rank-sum test sees ties where scanpy's values have them.
         factor = self.library_size[rows].astype(dtype) / dtype.type(self.target_sum)
@@ -358,19 +256,9 @@ class Scaling(NamedTuple):
 
 
 def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray, np.ndarray]:
-    """Turn sums over cells into mean and unbiased variance.
+    """Turn sums of values and of squares over `n_cells` into mean and unbiased variance, float64.
 
-    Parameters
-    ----------
-    total, square
-        Sum of the values, and of their squares, any shape, float64.
-    n_cells
-        How many values each is the sum of.
-
-    Returns
-    -------
-    tuple of ndarray
-        Mean and variance, float64; the variance of one cell is NaN.
+    The variance of one cell is NaN.
     """
     mean = total / n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -468,17 +356,6 @@ def fold_change(
 
 
 def log2(ratio: np.ndarray) -> np.ndarray:
-    """Return log2 as the official table computes it: in the precision of `ratio`, then float32.
-
-    Parameters
-    ----------
-    ratio
-        From :func:`fold_change`, any shape.
-
-    Returns
-    -------
-    ndarray
-        Same shape, float32.
-    """
+    """Return log2 as the official table computes it: in the precision of `ratio`, then float32."""
     logged = np.log(ratio.astype(np.float64)).astype(ratio.dtype)
     return (logged / np.log(2.0).astype(ratio.dtype)).astype(np.float32)

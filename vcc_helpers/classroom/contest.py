@@ -458,20 +458,8 @@ def _hash(path: Path) -> str:
 
 
 def newest(cards: Mapping[Entry, ScoreCard]) -> dict[str, ScoreCard]:
-    """Return each team's latest entry, by name.
+    """Return the latest entry of each team, by name.
 
-    Parameters
-    ----------
-    cards
-        Entries and their cards.
-
-    Returns
-    -------
-    dict
-        Name of the entry, and its card.
-
-    Notes
-    -----
     The latest and not the best: the best of many entries is good partly because it was lucky.
     """
     last = {entry.team: entry for entry in sorted(cards, key=lambda entry: entry.day)}

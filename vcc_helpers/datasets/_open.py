@@ -117,9 +117,10 @@ def _read_sources(folder: Path) -> dict:
 
 
 def _check_genes(cells, reference, where: str) -> None:
-    if len(cells.var_names) != len(reference.var_names) or not (
-        cells.var_names == reference.var_names
-    ).all():
+    if (
+        len(cells.var_names) != len(reference.var_names)
+        or not (cells.var_names == reference.var_names).all()
+    ):
         raise ValueError(
             f"{where}: {cells.n_vars} genes that are not those of the training file, "
             f"{reference.n_vars} genes, in the same order; reorder and fill them, so that columns "

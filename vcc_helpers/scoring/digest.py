@@ -82,16 +82,8 @@ def digest(
         Counts or lognorm, ``(n_cells, n_genes)``, or a path.
     preset
         The rules, by name or as a record.
-    name
-        What messages call this file.
-    **settings
-        perturbation_key, control, memory, threads, cache, client, progress: as for
-        :func:`~.scoring.score`; controls: as for :func:`~vcc_helpers.stream.contrast`.
-
-    Returns
-    -------
-    Digest
-        Pseudobulk and differential expression.
+    name, **settings
+        As for :func:`~vcc_helpers.stream.contrast`.
     """
     rules = get_preset(preset)
     asked = {name: getattr(rules, name) for name in Question._fields}
@@ -162,16 +154,7 @@ MEASURES: Mapping[str, Callable[[_Pair], np.ndarray | float]] = {
 def compare(
     pred: Digest, real: Digest, preset: str | Preset = "vcc2025", *, control: str = CONTROL
 ) -> pd.DataFrame:
-    """Compute every metric of a preset from two digests.
-
-    Parameters
-    ----------
-    pred, real
-        Digests over the same genes and perturbations.
-    preset
-        The rules, by name or as a record.
-    control
-        Name of the control's row.
+    """Compute every metric of a preset from two digests, over the same genes and perturbations.
 
     Returns
     -------

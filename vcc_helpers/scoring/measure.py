@@ -44,20 +44,15 @@ def measure_cells(
     emitter
         A function of :mod:`vcc_helpers.emit`; it makes as many cells as there are real ones,
         from the real controls. Set its seed with :func:`functools.partial`.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells.
+    perturbation_key, control
+        As for :func:`~.scoring.score`.
 
     Returns
     -------
     callable
-        To be given to :func:`~.evaluation.repeated` as `measure`: what
-        :func:`~.evaluation.evaluate` returns, and a column des, scored by the rules of vcc2025.
-
-    Notes
-    -----
-    Far slower than :func:`~.evaluation.evaluate`: it tests every gene of every perturbation.
+        For :func:`~.evaluation.repeated` as `measure`: what :func:`~.evaluation.evaluate` returns,
+        and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
+        perturbation.
     """
     labels = labels_of(cells, perturbation_key)
     kw = {"perturbation_key": perturbation_key, "control": control}
@@ -91,24 +86,15 @@ def halves(
 
     Parameters
     ----------
-    cells
-        The real cells, ``(n_cells, n_genes)``; at least two in every group.
+    cells, seed, perturbation_key
+        As for :func:`split_half`; each split has the next seed.
     n_halvings
         How many times the cells are split.
-    seed
-        Seed of the first split.
-    perturbation_key
-        The column of ``obs`` to group by.
 
     Returns
     -------
     list of tuple
         Two pseudobulks for each split.
-
-    Raises
-    ------
-    ValueError
-        A group has one cell only.
     """
     key = {"perturbation_key": perturbation_key}
     splits = (split_half(cells, seed=seed + number, **key) for number in range(n_halvings))

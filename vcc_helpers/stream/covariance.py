@@ -5,7 +5,7 @@ Taught in: notebooks/05_linear_baseline.
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()
 >>> controls = cells[cells.obs["target_gene"] == "non-targeting"]
->>> control_covariance(controls, ["STAT1"]).shape
+>>> control_covariance(controls, ["TMSB4X"]).shape
 (1, 1000)
 """
 

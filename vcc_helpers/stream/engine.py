@@ -62,7 +62,7 @@ class Controls(NamedTuple):
     Attributes
     ----------
     values
-        Sorted non-zeros, gene after gene, an infinity behind each gene's.
+        Gene after gene, an infinity behind each gene's.
     indptr
         Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``, int64.
     ties
@@ -80,14 +80,7 @@ class Controls(NamedTuple):
 class Picked(NamedTuple):
     """Some rows of a CSR matrix, without a copy of their entries.
 
-    Attributes
-    ----------
-    data, indices
-        As in the ``csr_matrix``, the genes of each row in rising order.
-    starts, ends
-        Where each of the rows begins and ends, ``(n_cells,)``.
-    shape
-        ``(n_cells, n_genes)``.
+    Each row begins and ends in `data` where `starts` and `ends` say; its genes are in rising order.
     """
 
     data: np.ndarray
@@ -178,26 +171,12 @@ def rank_sum(
 
 
 def n_threads(threads: int | None) -> int:
-    """Return the number of threads to use.
-
-    Parameters
-    ----------
-    threads
-        As the caller said; None is for all cores.
-    """
+    """Return the number of threads to use."""
     return threads or os.cpu_count() or 1
 
 
 def cut(n_genes: int, n_parts: int) -> list[slice]:
-    """Cut genes into stretches of about equal length, none of them empty.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    n_parts
-        Most stretches.
-    """
+    """Cut genes into stretches of about equal length, none of them empty."""
     edges = np.unique(np.linspace(0, n_genes, min(n_parts, n_genes) + 1).astype(int))
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
 
@@ -277,19 +256,7 @@ def sort_controls(
 ) -> Controls:
     """Sort each gene's values in the control cells, for any number of :func:`rank_groups`.
 
-    Parameters
-    ----------
-    blocks
-        The control cells, as for :func:`tiles`.
-    threads
-        Number of threads; all cores by default.
-    look
-        Called with each ``(part, tile)``.
-
-    Returns
-    -------
-    Controls
-        About 4 bytes for every non-zero value of float32.
+    `blocks` are as for :func:`tiles`; `look` is called with each ``(part, tile)``.
     """
     from . import kernels
 
@@ -340,24 +307,10 @@ def rank_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each gene's values in each of several groups among those of the controls.
 
-    Parameters
-    ----------
-    groups
-        The cells of each group, as for :func:`tiles`.
-    controls
-        The controls, sorted.
-    genes
-        Which genes, ``slice(first, stop)``.
-    reach
-        What :func:`span` says of all their cells.
-    look
-        Called with the number of the group, the genes of a tile, and the tile.
-
-    Returns
-    -------
-    tuple of ndarray
-        Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal values of
-        group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
+    `groups` holds the cells of each, as for :func:`tiles`, and `reach` is what :func:`span` says of
+    all of them; `look` is called with the number of a group, the genes of a tile, and the tile.
+    Returned are Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal
+    values of group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
     """
     ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
     blocks = [block for blocks in groups for block in blocks]
@@ -416,13 +369,7 @@ def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ti
 
 
 def span(blocks: Iterable[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
-    """Return the smallest and the largest non-zero value.
-
-    Parameters
-    ----------
-    blocks
-        Dense, or the arrays of CSR matrices.
-    """
+    """Return the smallest and the largest non-zero value of some blocks."""
     low, high = np.inf, 0.0
     for block in blocks:
         values = block if isinstance(block, np.ndarray) else block.data

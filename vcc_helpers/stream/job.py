@@ -95,15 +95,7 @@ class Question(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """Control cells of another file.
-
-    Attributes
-    ----------
-    cells, path, rows
-        The file's cells, where it is, and which of them are controls.
-    n_values
-        At most so many of their values are above zero.
-    """
+    """Control cells of another file: which rows they are, and at most how many values they have."""
 
     cells: anndata.AnnData
     path: Path | None
@@ -135,26 +127,11 @@ class _Reference(NamedTuple):
 class _Job(NamedTuple):
     """One file and what is asked of it.
 
-    Attributes
-    ----------
-    cells, name, path
-        The cells, what messages call them, and their file where they are all of one.
-    codes, groups, control
-        Group of each cell, ``(n_cells,)``; names of the groups; which of them is the control.
-    n_cells, n_values
-        Cells of each group, and at most so many values above zero, ``(n_groups,)``.
-    dtype
-        float32 or float64.
-    threads
-        Number of threads.
-    progress
-        Whether to show bars.
-    stamp
-        What the files looked like before anything was read.
-    question
-        How the values are looked at.
-    reference
-        Where the controls come from; None for these very cells.
+    `codes` are the group of each cell, -1 for those left out, ``(n_cells,)``; `groups` their names
+    and `control` the place of one of them; `n_cells` and `n_values` the cells of each group, and at
+    most so many values above zero. `path` is the file where the cells are all of one, `stamp` what
+    the files looked like before anything was read, `reference` where the controls come from if not
+    from here.
     """
 
     cells: anndata.AnnData

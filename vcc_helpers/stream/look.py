@@ -141,17 +141,7 @@ def _inspect_any(
 
 
 class Inspection:
-    """Does :func:`inspect_values` for whoever reads the blocks anyway.
-
-    Parameters
-    ----------
-    cells
-        Whose blocks these are, ``(n_cells, n_genes)``.
-    name
-        What the messages call this file.
-    tolerance
-        As for :func:`inspect_values`.
-    """
+    """Does :func:`inspect_values` for a caller that reads the blocks anyway."""
 
     def __init__(
         self, cells: anndata.AnnData, *, name: str = "cells", tolerance: float | None = None
@@ -164,22 +154,7 @@ class Inspection:
     def look(self, start: int, block) -> tuple[float, bool, bool]:
         """Look at one block, in any thread, and note the library sizes of its cells.
 
-        Parameters
-        ----------
-        start
-            Row of its first cell.
-        block
-            Values as :func:`~.stream.row_blocks` yields them.
-
-        Returns
-        -------
-        tuple
-            The largest value, whether one is fractional, and whether all are whole.
-
-        Raises
-        ------
-        ValueError
-            A value is NaN, infinite or negative.
+        Returns the largest value, whether one is fractional, and whether all are whole.
         """
         from . import kernels  # compiled code; half a second that imports need not pay
 
@@ -195,23 +170,11 @@ class Inspection:
         return high, fractional, whole
 
     def add(self, largest: float, fractional: bool, whole: bool) -> None:
-        """Take in what :meth:`look` found.
-
-        Parameters
-        ----------
-        largest, fractional, whole
-            As it returned them.
-        """
+        """Take in what :meth:`look` found."""
         self.largest, self.fractional = max(self.largest, largest), self.fractional or fractional
 
     def summary(self) -> ValueSummary:
-        """Return what was found.
-
-        Raises
-        ------
-        ValueError
-            There are fractional values and one of 15 or more.
-        """
+        """Return what was found, if it has one scale."""
         return summarize(self.fractional, self.largest, self.library_size, name=self.name)
 
 
@@ -253,23 +216,9 @@ def scan(
     tolerance: float | None = None,
     progress: bool = False,
 ) -> Scan:
-    """Look at every value once.
+    """Look at every value once, of any numbers, whatever is found.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``, of any numbers; dense, CSR or CSC, in memory or on disk.
-    groups
-        Number of each cell's group, from 0; -1 for none, ``(n_cells,)``.
-    tolerance
-        A value is fractional if it is further above a whole number; 1e-3 by default.
-    progress
-        Show a progress bar.
-
-    Raises
-    ------
-    ValueError
-        The file is damaged.
+    `groups` is the number of each cell's group, from 0; -1 for none, ``(n_cells,)``.
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
@@ -293,24 +242,12 @@ def scan(
 
 
 def as_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
-    """Return a block of rows in CSR, in float32 or float64, whichever holds it exactly.
-
-    Parameters
-    ----------
-    block
-        Shape ``(n, n_genes)``, of any numbers.
-    """
+    """Return a block of rows in CSR, in float32 or float64, whichever holds it exactly."""
     return sparse.csr_matrix(block.astype(float_type(block.dtype), copy=False))
 
 
 def float_type(dtype: np.dtype) -> np.dtype:
-    """Return float32, or float64 where that is needed to hold the values exactly.
-
-    Parameters
-    ----------
-    dtype
-        Any type of real numbers.
-    """
+    """Return float32, or float64 where that is needed to hold the values exactly."""
     wide = dtype.itemsize > (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float64 if wide else np.float32)
 

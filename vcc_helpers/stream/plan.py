@@ -69,22 +69,10 @@ def needs(
     memory: int | float | str = "4GB",
     threads: int | None = None,
 ) -> Needs:
-    """Tell what a :func:`~.stream.contrast` would take, without reading the values.
+    """Tell what a :func:`~.stream.contrast`, whose parameters these are, would take.
 
-    Parameters
-    ----------
-    cells, perturbation_key, control, memory, threads
-        As for :func:`~.stream.contrast`.
-
-    Returns
-    -------
-    Needs
-        The fewest passes that fit the memory.
-
-    Raises
-    ------
-    ValueError
-        Nothing fits; says how much would.
+    Returns the fewest passes that fit the memory; a ValueError says how much would. No value is
+    read.
     """
     job = _Job.of(cells, perturbation_key=perturbation_key, control=control, threads=threads)
     return _plan(job, parse_memory(memory))
