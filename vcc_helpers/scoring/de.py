@@ -75,22 +75,15 @@ def de_table(
     *,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
-    fdr: float = 0.05,
-    clip: float = 20.0,
     memory: int | float | str = "4GB",
     threads: int | None = None,
-    progress: bool = False,
 ) -> DETable:
     """Test every gene of every perturbation against the control cells, as pdex 0.1.27 does.
 
     Parameters
     ----------
-    cells, perturbation_key, control, memory, threads, progress
+    cells, perturbation_key, control, memory, threads
         As for :func:`~vcc_helpers.stream.contrast`.
-    fdr
-        A gene is significant below this false discovery rate.
-    clip
-        As for :func:`~.counts.fold_change`.
 
     Returns
     -------
@@ -102,15 +95,8 @@ def de_table(
     ValueError
         Labels, gene names or values are unusable; every problem is listed.
     """
-    found = contrast(
-        cells,
-        perturbation_key=perturbation_key,
-        control=control,
-        memory=memory,
-        threads=threads,
-        progress=progress,
-    )
-    return de_of_contrast(found, fdr=fdr, clip=clip)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    return de_of_contrast(contrast(cells, memory=memory, threads=threads, **question))
 
 
 def de_of_contrast(

@@ -39,7 +39,7 @@ from ..counts import floating, one_entry_a_place
 #: Values in a block of rows, 64 MB of dense float32.
 BLOCK_VALUES = 2**24
 #: Rows no further apart than this are read together with those between them.
-ROWS_APART = 4
+_ROWS_APART = 4
 #: Rows of a view that are read in one go, with those between them.
 ROWS_AT_ONCE = 256
 
@@ -79,7 +79,7 @@ def first_values(cells: anndata.AnnData) -> np.ndarray:
     return block.data if sparse.issparse(block) else block
 
 
-def rows_in_block(cells: anndata.AnnData) -> int:
+def _rows_in_block(cells: anndata.AnnData) -> int:
     """Return how many cells make a block: 16 million values, 4096 cells at most."""
     return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
 
@@ -109,7 +109,7 @@ def stored_blocks(
     CSC matrix on disk, whose rows are scattered over the file; it takes 4 bytes more for each entry
     than the values. Two blocks are held at a time; but a view of a CSC file is read as a whole.
     """
-    block_rows = block_rows or rows_in_block(cells)
+    block_rows = block_rows or _rows_in_block(cells)
     starts = range(first_row, cells.n_obs, block_rows)
     with _explain_damage(cells), _row_reader(cells, scratch) as rows:
         stretches = ((start, min(start + block_rows, cells.n_obs)) for start in starts)
@@ -135,13 +135,13 @@ def stored_rows(
 @contextmanager
 def _row_picker(cells: anndata.AnnData):
     """Give a function that picks rows, and one that tells which rows to pick together."""
-    n = rows_in_block(cells)
+    n = _rows_in_block(cells)
     if at_hand(cells):
         yield lambda rows: _in_memory(cells.X[rows]), lambda rows: np.arange(len(rows)) // n
         return
 
     def stretch(rows: np.ndarray) -> np.ndarray:
-        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
+        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > _ROWS_APART)
         return near + rows // n * len(rows)  # a new one at the latest after a block
 
     with _row_reader(cells, None) as read:
@@ -228,7 +228,7 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
     else:
         matrix = cells.X.tocsr() if layout == "csc" else cells.X
         if isinstance(matrix, h5py.Dataset):
-            yield lambda start, stop: read_stretch(matrix, start, stop)
+            yield lambda start, stop: _read_stretch(matrix, start, stop)
         else:
             yield lambda start, stop: _in_memory(matrix[start:stop])
 
@@ -265,7 +265,7 @@ def _csr_reader(matrix):
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         low, high = indptr[start], indptr[stop]
-        values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
+        values, genes = (_read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
         values = values.astype(np.float32) if values.dtype == np.float16 else values  # for SciPy
         pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
@@ -276,18 +276,18 @@ def _csr_reader(matrix):
 
 def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield first row, values and row pointer of a CSR file, a block of rows at a time."""
-    group, step = cells.X.group, rows_in_block(cells)
+    group, step = cells.X.group, _rows_in_block(cells)
     with _explain_damage(cells):
         indptr = group["indptr"][:].astype(np.int64)
         if (np.diff(indptr) < 0).any() or indptr[-1] > group["data"].shape[0]:
             raise OSError("the row pointer does not rise from 0 to the number of values")
         rows = [indptr[start : start + step + 1] for start in range(0, cells.n_obs, step)]
-        stretches = ahead(read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
+        stretches = ahead(_read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
         for i, values in enumerate(stretches):
             yield i * step, values, rows[i] - rows[i][0]
 
 
-def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+def _read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     """Read ``dataset[start:stop]`` without holding Python's lock all the time.
 
     HDF5 reads and unpacks one chunk after the other, and no other thread runs meanwhile. So chunks
@@ -344,7 +344,7 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
             seen = f"{len(raw)} bytes, not" if len(raw) < size else "more than"
             raise OSError(f"the chunk of {dataset.name} at {corner} unpacks to {seen} {size}")
         in_planes = shuffled and not skipped & 1
-        part = unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
+        part = _unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
         whole[place] = part.reshape(chunk)
 
     corners = list(product(*edges))
@@ -375,7 +375,7 @@ def pack_chunk(values: np.ndarray) -> bytes:
     return zlib.compress(np.ascontiguousarray(shuffled), 1)
 
 
-def unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
+def _unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
     """Undo the shuffle of :func:`pack_chunk`."""
     if dtype.itemsize == 1:
         return np.frombuffer(raw, dtype)
@@ -439,7 +439,7 @@ def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
 
 def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
     low, high = indptr[left], indptr[right]
-    entries = [read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
+    entries = [_read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
     if entries[0].dtype == np.float16:  # SciPy has no such matrix
         entries[0] = entries[0].astype(np.float32)
     shape = (matrix.shape[0], right - left)

@@ -27,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from tqdm import tqdm
 
 from ..ranks import p_values
 
@@ -77,7 +76,7 @@ class Controls(NamedTuple):
     n_cells: int
 
 
-class Picked(NamedTuple):
+class _Picked(NamedTuple):
     """Some rows of a CSR matrix, without a copy of their entries.
 
     Each row begins and ends in `data` where `starts` and `ends` say; its genes are in rising order.
@@ -95,7 +94,7 @@ class Picked(NamedTuple):
         return self.data.dtype
 
     @classmethod
-    def of(cls, block, rows: np.ndarray | slice = slice(None)) -> Picked:
+    def of(cls, block, rows: np.ndarray | slice = slice(None)) -> _Picked:
         """Pick rows, all by default, of a CSR matrix, of its arrays, or of rows picked before."""
         if isinstance(block, cls):
             starts, ends = block.starts[rows], block.ends[rows]
@@ -110,7 +109,6 @@ def rank_sum(
     *,
     control: str,
     threads: int | None = None,
-    progress: bool = False,
 ) -> RankSum:
     """Test every gene of every group against the control cells.
 
@@ -125,8 +123,6 @@ def rank_sum(
         The label of control cells.
     threads
         Number of threads; all cores by default.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -154,7 +150,7 @@ def rank_sum(
         )
     matrix, reach = _checked(matrix, n_threads(threads))
     codes = groups.get_indexer(labels)  # -1: control
-    pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(Picked.of, matrix)
+    pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(_Picked.of, matrix)
     others, *blocks = ([pick(np.flatnonzero(codes == code))] for code in range(-1, len(groups)))
     controls = sort_controls(others, threads=threads)
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
@@ -164,8 +160,7 @@ def rank_sum(
 
     parts = cut(matrix.shape[1], 8 * n_threads(threads))
     with ThreadPoolExecutor(n_threads(threads)) as pool:
-        done = pool.map(rank, parts)
-        list(tqdm(done, total=len(parts), unit=" parts", desc="rank", disable=not progress))
+        list(pool.map(rank, parts))
     n_cells = np.bincount(codes[codes >= 0])
     return RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
 
@@ -214,7 +209,7 @@ def tiles(
     ----------
     blocks
         Some cells each, ``(n_cells, n_genes)``, dense, or the arrays of a CSR matrix with the
-        genes of each cell in rising order, or some rows :class:`Picked` of one.
+        genes of each cell in rising order, or some rows :class:`_Picked` of one.
     genes
         Which genes, ``slice(first, stop)``.
     width
@@ -234,16 +229,16 @@ def tiles(
     # rows whose distance is a power of two would fight for the same places of the cache
     room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
     place = np.empty(ends[-1], np.int64)
-    blocks = [block if isinstance(block, np.ndarray) else Picked.of(block) for block in blocks]
+    blocks = [block if isinstance(block, np.ndarray) else _Picked.of(block) for block in blocks]
     pieces = [(block, slice(i, j)) for block, (i, j) in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
-        if isinstance(block, Picked):
+        if isinstance(block, _Picked):
             kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
         tile = room[: part.stop - first]
         for block, cells in pieces:
-            if isinstance(block, Picked):
+            if isinstance(block, _Picked):
                 entries = block.data, block.indices, place[cells], block.ends
                 kernels.fill_tile(*entries, first, tile, cells.start)
             else:
@@ -294,7 +289,7 @@ def _in_parts(blocks, n_parts: int) -> Iterator:
     """Cut each block into parts, so that threads can share it."""
     for block in blocks:
         for cells in cut(block.shape[0], n_parts):
-            yield block[cells] if isinstance(block, np.ndarray) else Picked.of(block, cells)
+            yield block[cells] if isinstance(block, np.ndarray) else _Picked.of(block, cells)
 
 
 def rank_groups(

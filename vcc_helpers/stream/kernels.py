@@ -1,8 +1,8 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
-All of them let go of Python's lock, so that threads run side by side. What each is for is told
-where it is called: cells.py (look_over), valuescan.py (survey), effects.py (look_up, add_rows),
-shelf.py (gather), contrast.py (add_in_order) and ranksum.py (all others).
+All of them let go of Python's lock, so that threads run side by side. They serve look.py (look_over,
+survey), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
+add_in_order) and engine.py (all others). Arrays that a loop fills or adds to come last.
 
 Taught in: notebooks/11_rank_every_gene.
 
@@ -21,12 +21,12 @@ import numpy as np
 from numba import njit
 
 #: Rows that are laid out at a time, so many that a tile's part of them stays in the cache.
-STRIP = 256
+_STRIP = 256
 #: Stands behind each gene's values, above them all, so that nobody need watch for the end.
 FENCE = 2**32 - 1
 
 
-def compiled(function):
+def _compiled(function):
     """Compile a loop when it is first called, and keep the result where there is a place for it.
 
     An installation that is read-only, used by somebody without a home, has none: then each process
@@ -38,7 +38,7 @@ def compiled(function):
         return njit(nogil=True)(function)
 
 
-@compiled
+@_compiled
 def entries(indptr, row):
     """Return the places of a row's entries.
 
@@ -48,7 +48,7 @@ def entries(indptr, row):
     return range(np.uint64(indptr[row]), np.uint64(indptr[row + 1]))
 
 
-@compiled
+@_compiled
 def look_over(values, indptr, tolerance, sums):
     """Look at every value of a CSR matrix once, and fill `sums`, of each row, float64.
 
@@ -70,7 +70,7 @@ def look_over(values, indptr, tolerance, sums):
     return low, high, fractional, whole, nan
 
 
-@compiled
+@_compiled
 def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, group_total):
     """Look at every value of a CSR matrix once, and go on whatever is found.
 
@@ -101,7 +101,7 @@ def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, g
             table[row, i] = number
 
 
-@compiled
+@_compiled
 def look_up(counts, indptr, table, out):
     """Replace each count by the entry of its row's `table`; -1 where the table has none."""
     last = np.uint64(table.shape[1] - 1)
@@ -112,7 +112,7 @@ def look_up(counts, indptr, table, out):
             out[i] = new[place] if place == counts[i] else -1
 
 
-@compiled
+@_compiled
 def add_rows(values, genes, indptr, codes, total, square):
     """Add each row, and its squares, to the row of its group, in float64 and in the rows' order."""
     for row in range(len(codes)):
@@ -123,7 +123,7 @@ def add_rows(values, genes, indptr, codes, total, square):
             s[genes[i]] += value * value
 
 
-@compiled
+@_compiled
 def add_in_order(tile, total, square):
     """Sum each gene's values, and their squares, in float64 and in the cells' order."""
     for gene in range(tile.shape[0]):
@@ -135,7 +135,7 @@ def add_in_order(tile, total, square):
         total[gene], square[gene] = t, s
 
 
-@compiled
+@_compiled
 def gather(values, genes, indptr, order, out_values, out_genes):
     """Copy the rows of a CSR matrix in another order, perhaps to smaller types."""
     at = np.uint64(0)
@@ -146,7 +146,7 @@ def gather(values, genes, indptr, order, out_values, out_genes):
             at += np.uint64(1)
 
 
-@compiled
+@_compiled
 def seek(genes, starts, ends, first, place):
     """Find the `place` of each row's first entry of gene `first` or a later one; genes rise."""
     for row in range(len(starts)):
@@ -154,7 +154,7 @@ def seek(genes, starts, ends, first, place):
         place[row] = starts[row] + np.searchsorted(part, first)
 
 
-@compiled
+@_compiled
 def fill_tile(values, genes, place, ends, first, tile, left):
     """Lay the entries of a few genes out as dense rows of `tile`, a gene each, from `left` on.
 
@@ -162,8 +162,8 @@ def fill_tile(values, genes, place, ends, first, tile, left):
     gene of the tile's first row. The genes of each cell are in rising order.
     """
     n_cells, begin, stop = len(place), np.uint64(first), np.uint64(first + len(tile))
-    for top in range(0, n_cells, STRIP):
-        bottom = min(top + STRIP, n_cells)
+    for top in range(0, n_cells, _STRIP):
+        bottom = min(top + _STRIP, n_cells)
         for gene in range(len(tile)):
             tile[gene, left + top : left + bottom] = 0
         for row in range(top, bottom):
@@ -174,7 +174,7 @@ def fill_tile(values, genes, place, ends, first, tile, left):
             place[row] = i
 
 
-@compiled
+@_compiled
 def count(values, genes, starts, ends, n_values):
     """Count the non-zeros of each gene in some rows; adds to `n_values`, ``(n_genes,)``."""
     for row in range(len(starts)):
@@ -182,7 +182,7 @@ def count(values, genes, starts, ends, n_values):
             n_values[genes[i]] += values[i] != 0
 
 
-@compiled
+@_compiled
 def pair(tile, ends, low, shift, pairs, n_values):
     """List each gene's non-zeros, each with the number of its group.
 
@@ -212,7 +212,7 @@ def pair(tile, ends, low, shift, pairs, n_values):
             n_values[gene, group] = at - before
 
 
-@compiled
+@_compiled
 def squeeze(tile, indptr, values):
     """List each gene's non-zeros in `values` from `indptr` on, and an infinity behind them."""
     for gene in range(tile.shape[0]):
@@ -223,7 +223,7 @@ def squeeze(tile, indptr, values):
         values[at] = np.inf
 
 
-@compiled
+@_compiled
 def tie(values, indptr, ties):
     """Sum t**3 - t over the runs of t equal values of each gene.
 
@@ -239,7 +239,7 @@ def tie(values, indptr, ties):
         ties[gene] = tied
 
 
-@compiled
+@_compiled
 def rank(row, low, shift, known, below):
     """Count the controls below each value of a gene, pairs as :func:`pair` lists them, but sorted.
 
@@ -266,7 +266,7 @@ def rank(row, low, shift, known, below):
         there, j = there + gone, j + one - gone
 
 
-@compiled
+@_compiled
 def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     """Walk along each gene's sorted values and the controls' side by side, from left to right.
 

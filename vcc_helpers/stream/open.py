@@ -61,7 +61,7 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
     if stored_matrix(cells) is None:
         raise ValueError("the AnnData has no matrix X; put the expression values there")
     try:
-        found = form_problem(cells)
+        found = _form_problem(cells)
     except (OSError, RuntimeError, KeyError) as error:
         raise unreadable(source, error) from error
     if found:
@@ -285,7 +285,7 @@ def parse_memory(memory: int | float | str) -> int:
     return int(float(match[1]) * unit)
 
 
-def form_problem(cells: anndata.AnnData) -> str | None:
+def _form_problem(cells: anndata.AnnData) -> str | None:
     """Tell what is wrong with the form of the matrix, its values apart; None if nothing is.
 
     That is type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer,

@@ -27,7 +27,7 @@ from .open import labels_of, open_cells
 #: Counts below this are looked up in a table.
 SMALL_COUNTS = 128
 #: Rows whose entries fit the processor's cache.
-ROWS_IN_CACHE = 32
+_ROWS_IN_CACHE = 32
 
 
 def lognorm_blocks(
@@ -74,8 +74,8 @@ def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> n
     if scaling.library_size is None:
         return counts.astype(dtype, copy=False)
     factor, values = scaling.divisor(rows, dtype), np.empty(len(counts), dtype)
-    for start in range(0, len(factor), ROWS_IN_CACHE):
-        divisor = factor[start : start + ROWS_IN_CACHE, None]
+    for start in range(0, len(factor), _ROWS_IN_CACHE):
+        divisor = factor[start : start + _ROWS_IN_CACHE, None]
         table = np.log1p(np.arange(SMALL_COUNTS, dtype=dtype) / divisor)
         kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
     other = np.flatnonzero(values < 0)

@@ -32,7 +32,7 @@ from scipy import sparse
 from .blocks import BLOCK_VALUES, read_rows
 
 #: Entries that are taken down at a time.
-STACK = 2**21
+_STACK = 2**21
 
 
 class Rows(NamedTuple):
@@ -130,7 +130,7 @@ class Shelf:
         for piece in self._pieces.get(code, ()):
             stack.append(piece)
             size += int(piece.lengths.sum())
-            if size >= STACK:
+            if size >= _STACK:
                 yield stack
                 stack, size = [], 0
         if stack:

@@ -63,7 +63,7 @@ LEAST_ROOM = 64 * 10**6
 #: Entries in a compressed chunk of the output, 1 MB of gene numbers, which HDF5 caches by default.
 CHUNK = 2**18
 #: In front of all that is written to the working folder; a change of layout changes it.
-LAYOUT = 1
+_LAYOUT = 1
 
 
 class _Plan(NamedTuple):
@@ -228,7 +228,7 @@ def _identity(cells: anndata.AnnData, plan: _Plan) -> dict:
     """
     file = os.stat(cells.filename) if cells.isbacked else None
     return {
-        "layout": LAYOUT,
+        "layout": _LAYOUT,
         "source": str(Path(cells.filename).resolve()) if file and not cells.is_view else None,
         "size": file.st_size if file else 0,
         "changed": file.st_mtime_ns if file else 0,

@@ -242,7 +242,7 @@ def fill_cells(
         write_anndata(file, cells)
         check()
         if blocks is not None:
-            append_rows(file["X"], _checked(blocks, check))
+            _append_rows(file["X"], _checked(blocks, check))
 
 
 def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
@@ -267,7 +267,7 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
         del file["raw"]  # a mark that there is none, which older readers take for some
 
 
-def append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
+def _append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
     """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, a block of rows at a time.
 
     Blocks, with their first row, come in rising order, every cell once. The types are those of the
