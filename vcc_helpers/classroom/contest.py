@@ -29,11 +29,10 @@ from scipy import sparse
 
 from .. import scoring
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
-from ..presets import get_preset
+from ..presets import SCORING_VERSION, get_preset
 from ..scoring.card import ScoreCard
 from ..splits import few_shot_split
 from ..stream.blocks import read_rows
-from ..stream.keep import SCORING_VERSION
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, check_same, labels_of, open_cells
 from ..stream.write import write_cells, write_whole

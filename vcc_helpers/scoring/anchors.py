@@ -11,7 +11,7 @@ and notebooks/15_score_by_the_rules_of_2026.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -321,11 +321,12 @@ def replicates(
     rules = replace(get_preset(preset), real_controls=False)
     question = {"perturbation_key": perturbation_key, "control": control}
     cells, means = open_cells(real), {}
+    groups = cells.obs.groupby(perturbation_key, observed=True).indices.values()
     whole = digest(cells, rules, **question, **settings) if "lfc_nmae" in rules.metrics else None
     for split in np.random.SeedSequence(seed).generate_state(n_splits):
         first, other = (
             digest(half, rules, **question, **settings)
-            for half in _disjoint_halves(cells, perturbation_key, int(split))
+            for half in _halves(cells, groups, _equal, int(split))
         )
         table = compare(other, first, rules, control=control)
         if whole:
@@ -334,14 +335,23 @@ def replicates(
     return pd.DataFrame(means).T.rename_axis("seed")
 
 
-def _disjoint_halves(cells: anndata.AnnData, key: str, seed: int) -> Iterator[anndata.AnnData]:
-    """Deal each group's cells into halves of equal size, an odd one left out."""
+def _halves(cells: anndata.AnnData, groups: Iterable[np.ndarray], cut: Callable, seed: int):
+    """Shuffle the rows of one group after the other, and cut each into two halves."""
     rng, halves = np.random.default_rng(seed), ([], [])
-    for rows in cells.obs.groupby(key, observed=True).indices.values():
-        shuffled, half = rng.permutation(rows), len(rows) // 2
-        halves[0].append(shuffled[:half])
-        halves[1].append(shuffled[half : 2 * half])
-    return (cells[np.sort(np.concatenate(half))] for half in halves)
+    for rows in groups:
+        for half, part in zip(halves, cut(rng.permutation(rows)), strict=True):
+            half.append(part)
+    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def _equal(rows: np.ndarray) -> list[np.ndarray]:
+    """Cut into halves of equal size, as the official replicate does: an odd cell is left out."""
+    half = len(rows) // 2
+    return [rows[:half], rows[half : 2 * half]]
+
+
+def _alternating(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[::2], rows[1::2]]
 
 
 def _change_between(first: Digest, other: Digest, whole: Digest, control: str) -> np.ndarray:
@@ -377,16 +387,11 @@ def split_half(
     tuple of AnnData
         Two views, sizes equal to within one cell a group.
     """
-    rng = np.random.default_rng(seed)
-    groups = pd.Series(np.arange(cells.n_obs)).groupby(labels_of(cells, perturbation_key))
-    halves: tuple[list, list] = ([], [])
-    for name, rows in groups:
+    groups = pd.Series(range(cells.n_obs)).groupby(labels_of(cells, perturbation_key)).indices
+    for name, rows in groups.items():
         if len(rows) < 2:
             raise ValueError(f"{name!r} has one cell only; a split needs two in every group")
-        shuffled = rng.permutation(rows.to_numpy())
-        halves[0].append(shuffled[::2])
-        halves[1].append(shuffled[1::2])
-    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+    return _halves(cells, groups.values(), _alternating, seed)
 
 
 def split_half_ceiling(

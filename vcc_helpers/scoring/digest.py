@@ -23,7 +23,6 @@ from ..bulk import CONTROL, PERTURBATION_KEY, paired
 from ..evaluation import OF_MEANS
 from ..presets import Preset, get_preset
 from ..stream.contrast import contrast
-from ..stream.job import Question
 from ..stream.open import check_same, labels_of, open_cells, problems
 from .card import ScoreCard
 from .de import DETable, de_of_contrast, de_of_counts
@@ -86,8 +85,7 @@ def digest(
         As for :func:`~vcc_helpers.stream.contrast`.
     """
     rules = get_preset(preset)
-    asked = {name: getattr(rules, name) for name in Question._fields}
-    found = contrast(cells, name=name, question=Question(**asked), **settings)
+    found = contrast(cells, name=name, rules=rules, **settings)
     names = pd.Index(found.groups.astype(str))
     obs, var = pd.DataFrame({"n_cells": found.n_cells}, names), pd.DataFrame(index=found.genes)
     call = {"fdr": rules.fdr, "fdr_family": rules.fdr_family}

@@ -1,7 +1,7 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
-All of them let go of Python's lock, so that threads run side by side. They serve look.py (look_over,
-survey), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
+All of them let go of Python's lock, so that threads run side by side. They serve look.py
+(look_over, survey), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
 add_in_order) and engine.py (all others). Arrays that a loop fills or adds to come last.
 
 Taught in: notebooks/11_rank_every_gene.

@@ -127,7 +127,7 @@ class _Load(NamedTuple):
     def of(cls, job: _Job) -> _Load:
         cells, n_controls = job.cells, int(job.n_cells[job.control])
         others = np.delete(job.n_values, job.control)
-        each = RESULT + (_RESULT_OF_COUNTS if job.question.bulk_target_sum else 0)
+        each = RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
         results = each * len(job.groups) * cells.n_vars
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
         number = 2 if cells.n_vars <= 2**16 else 4
