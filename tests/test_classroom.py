@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -350,6 +352,38 @@ def test_nothing_is_scored_twice(kit, handed_in, tmp_path, counted):
     for entry, card in first.cards.items():
         pd.testing.assert_frame_equal(card.per_perturbation, second.cards[entry].per_perturbation)
     assert second.refused == {}
+
+
+WITH_ANOTHER_COPY = """
+import sys
+from vcc_helpers import classroom
+from vcc_helpers.scoring import ScoreCard
+copy, folder, truth, baseline, cache = sys.argv[1:]
+assert classroom.__file__.startswith(copy)
+classroom.score_folder(folder, truth, baseline=ScoreCard.from_json(baseline), cache=cache)
+"""
+
+
+def test_a_typo_in_the_package_scores_nothing_anew_but_a_raised_version_does(
+    kit, handed_in, tmp_path, counted, monkeypatch
+):
+    cache, package = tmp_path / "cache", Path(classroom.__file__).parents[1]
+    score(kit, handed_in, cache)
+    copy = tmp_path / "copy"
+    shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for changed in ("plot.py", "metrics.py", "scoring/card.py", "classroom/page.py"):
+        with (copy / package.name / changed).open("a") as file:
+            file.write("\n# a typo is gone\n")
+    kept = sorted(cache.rglob("*.*"))  # cards, and halves of what they were computed from
+    next(path for path in kept if path.parent == cache and len(path.stem) == 64).unlink()
+    private = kit / "private"
+    paths = copy, handed_in, private / "truth.h5ad", private / "baseline.json", cache
+    command = [sys.executable, "-c", WITH_ANOTHER_COPY, *map(str, paths)]
+    subprocess.run(command, check=True, cwd=copy)  # where Python looks first
+    assert len(kept) == 6 and sorted(cache.rglob("*.*")) == kept
+    monkeypatch.setattr(contest, "SCORING_VERSION", contest.SCORING_VERSION + 1)
+    score(kit, handed_in, cache)
+    assert sorted(counted) == ["ada", "ada", "bob", "bob"]
 
 
 def test_a_file_that_changes_after_its_score_gets_no_second_one(kit, handed_in, tmp_path, counted):

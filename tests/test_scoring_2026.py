@@ -12,7 +12,7 @@ from vcc_helpers import classroom, cli, datasets, metrics, presets, scoring
 from vcc_helpers.scoring import ScoreCard, score
 from vcc_helpers.scoring.anchors import ANCHORS
 from vcc_helpers.scoring.card import REPLICATE
-from vcc_helpers.stream import Question, contrast
+from vcc_helpers.stream import contrast
 
 RULES = "vcc2026"
 
@@ -132,12 +132,11 @@ def test_the_family_of_a_rate_is_the_records_choice(sample):
 
 def test_controls_of_another_file_need_its_genes_and_a_scale(halves):
     pred, real = halves
-    question = Question(counts_only=True, target_sum=1e6)
     with pytest.raises(ValueError, match="need counts on both sides and one scale"):
         contrast(pred, controls=real)
     with pytest.raises(ValueError, match="controls: other genes than cells"):
-        contrast(pred, controls=real[:, real.var_names[::-1]], question=question)
-    assert contrast(pred, controls=real, question=question).p_value.shape == (5, 1000)
+        contrast(pred, controls=real[:, real.var_names[::-1]], rules=presets.VCC2026)
+    assert contrast(pred, controls=real, rules=presets.VCC2026).p_value.shape == (5, 1000)
 
 
 def test_a_cache_keeps_seasons_apart(halves, card, tmp_path):

@@ -493,6 +493,13 @@ def test_a_stored_world_is_not_used_for_another(change, stored, monkeypatch, tmp
         datasets.make_h1_like(**arguments)
 
 
+def test_a_typo_in_a_docstring_draws_no_world_anew_but_a_number_does():
+    source = '"""Draw."""\ndef f():\n    """One."""\n    return 1\n'
+    known = _cache._undocumented(source)
+    assert _cache._undocumented(source.replace("One", "A\n    longer one")) == known
+    assert _cache._undocumented(source.replace("return 1", "return 2")) != known
+
+
 def test_without_a_place_for_the_cache_it_works_all_the_same(tmp_path, monkeypatch, world):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("VCC_CACHE", str(tmp_path / "file"))

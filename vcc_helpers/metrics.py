@@ -31,6 +31,10 @@ from scipy.spatial.distance import cdist
 LEADERBOARD = ("mae", "des", "pds")
 #: The limits of the scaled values of these.
 LIMITS = dict.fromkeys(LEADERBOARD, (0.0, np.inf))
+#: The share of directions that must be right in :func:`direction_reach`.
+PURITY = 0.9
+#: Fewest genes for a value of :func:`lfc_nmae`.
+FEWEST_GENES = 10
 #: The value of a perfect prediction, for each metric.
 BEST = {
     "mae": 0.0,
@@ -393,9 +397,7 @@ def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
     return np.divide(right, most, out=np.full(len(most), np.nan), where=most > 0)
 
 
-def direction_reach(
-    pred: Calls, real: Calls, genes: np.ndarray, *, purity: float = 0.9
-) -> np.ndarray:
+def direction_reach(pred: Calls, real: Calls, genes: np.ndarray) -> np.ndarray:
     r"""How far down its own list of genes are a prediction's directions right?
 
     Parameters
@@ -404,8 +406,6 @@ def direction_reach(
         Predicted and real calls.
     genes
         Names of the genes, which decide among ties, ``(n_genes,)``.
-    purity
-        The share that must be right.
 
     Returns
     -------
@@ -435,7 +435,7 @@ def direction_reach(
         ranked = some[np.lexsort((place[some], -np.abs(size), p, rate, ~called))]
         ranked = ranked[has_direction[row, ranked]]
         depth = np.arange(1, len(ranked) + 1)
-        pure = depth[np.cumsum(same[row, ranked]) / depth >= purity]
+        pure = depth[np.cumsum(same[row, ranked]) / depth >= PURITY]
         reach[row] = pure.max(initial=0) / truth.sum()
     return reach
 
@@ -455,8 +455,6 @@ def lfc_nmae(
     pred_log2_fold_change: np.ndarray,
     real_log2_fold_change: np.ndarray,
     real_significant: np.ndarray,
-    *,
-    fewest: int = 10,
 ) -> np.ndarray:
     r"""Error of fold changes, as a share of what predicting none would cost.
 
@@ -467,14 +465,12 @@ def lfc_nmae(
         counts as no change.
     real_significant
         Genes that really changed, same shape, bool; False for the silenced gene.
-    fewest
-        With fewer genes than this a perturbation has no value.
 
     Returns
     -------
     ndarray
         Shape ``(n_perts,)``. Best 0, no change 1, no upper end; lower is better. NaN for fewer than
-        `fewest` genes, whatever is predicted.
+        10 genes, whatever is predicted.
 
     Notes
     -----
@@ -485,7 +481,7 @@ def lfc_nmae(
     truth = np.where(real_significant, real_log2_fold_change, 0.0)
     guess = np.where(real_significant, np.nan_to_num(pred_log2_fold_change), 0.0)
     size = np.abs(truth).sum(axis=1)
-    enough = (real_significant.sum(axis=1) >= fewest) & (size > 0)
+    enough = (real_significant.sum(axis=1) >= FEWEST_GENES) & (size > 0)
     error = np.abs(guess - truth).sum(axis=1)
     return np.divide(error, size, out=np.full(len(size), np.nan), where=enough)
 

@@ -15,6 +15,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
+#: Raised when a value that scoring gives changes, so that nothing older is taken for it.
+SCORING_VERSION = 1
+
 
 @dataclass(frozen=True)
 class Preset:

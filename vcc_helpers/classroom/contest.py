@@ -29,21 +29,20 @@ from scipy import sparse
 
 from .. import scoring
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
-from ..presets import get_preset
+from ..presets import SCORING_VERSION, get_preset
 from ..scoring.card import ScoreCard
 from ..splits import few_shot_split
 from ..stream.blocks import read_rows
-from ..stream.keep import SCORING_VERSION
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, check_same, labels_of, open_cells
 from ..stream.write import write_cells, write_whole
 from ..submission.archive import opened
 from .page import board, page
 
-TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
-FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
+_TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
 #: Files and folders of `out` that :func:`publish` may replace.
-PUBLISHED = {"board.html", "cards"}
+_PUBLISHED = {"board.html", "cards"}
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,7 @@ def _team_problem(path: Path) -> str | None:
         return "a link; expected a team's own folder"
     if not path.is_dir():
         return "not in a team's folder; expected <team>/<YYYY-MM-DD>.h5ad"
-    if not TEAM.fullmatch(path.name):
+    if not _TEAM.fullmatch(path.name):
         return (
             "no name for a team; expected small letters, digits and hyphens, 32 at most, the first "
             "no hyphen"
@@ -258,7 +257,7 @@ def _day_of(path: Path, today: date) -> tuple[date | None, str | None]:
     """Return the day that a file's name says, and what is wrong with the file."""
     if path.is_symlink() or not path.is_file():
         return None, "a link or a folder; expected a file"
-    match = FILE.fullmatch(path.name)
+    match = _FILE.fullmatch(path.name)
     try:
         day = date.fromisoformat(match.group(1)) if match else None
     except ValueError:
@@ -270,17 +269,13 @@ def _day_of(path: Path, today: date) -> tuple[date | None, str | None]:
     return day, None
 
 
-def change_problems(
-    lines: Iterable[str], *, folder: str = "submissions", today: date | None = None
-) -> list[str]:
+def change_problems(lines: Iterable[str], *, today: date | None = None) -> list[str]:
     """List what a proposed change does besides handing in one file of today.
 
     Parameters
     ----------
     lines
         Output of ``git diff --name-status``: a letter and a path a line.
-    folder
-        The folder of submissions, relative to the repository.
     today
         By default today; a day before or after passes, as time zones differ.
 
@@ -299,12 +294,14 @@ def change_problems(
         found.append(f"{len(changes)} files changed; expected one, the submission of today")
     for letter, path in changes:
         parts = path.split("/")
-        rest = parts[-2:] if path == "/".join([folder, *parts[-2:]]) else ["", ""]
-        match = FILE.fullmatch(rest[1])
+        rest = parts[-2:] if path == "/".join(["submissions", *parts[-2:]]) else ["", ""]
+        match = _FILE.fullmatch(rest[1])
         if letter not in {"A", "M"}:
             found.append(f"{path!r} is removed or renamed; a submission adds a file")
-        elif not (match and TEAM.fullmatch(rest[0])):
-            found.append(f"{path!r} is no submission; expected {folder}/<team>/<YYYY-MM-DD>.h5ad")
+        elif not (match and _TEAM.fullmatch(rest[0])):
+            found.append(
+                f"{path!r} is no submission; expected submissions/<team>/<YYYY-MM-DD>.h5ad"
+            )
         elif match.group(1) not in {str(today + timedelta(days=n)) for n in (-1, 0, 1)}:
             found.append(f"{path!r} is not of today, {today}; name the file after the day")
     return found
@@ -458,20 +455,8 @@ def _hash(path: Path) -> str:
 
 
 def newest(cards: Mapping[Entry, ScoreCard]) -> dict[str, ScoreCard]:
-    """Return each team's latest entry, by name.
+    """Return the latest entry of each team, by name.
 
-    Parameters
-    ----------
-    cards
-        Entries and their cards.
-
-    Returns
-    -------
-    dict
-        Name of the entry, and its card.
-
-    Notes
-    -----
     The latest and not the best: the best of many entries is good partly because it was lucky.
     """
     last = {entry.team: entry for entry in sorted(cards, key=lambda entry: entry.day)}
@@ -538,7 +523,7 @@ def publish(
 def _check_replaceable(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a folder for the leaderboard")
-    others = sorted({p.name for p in out.iterdir()} - PUBLISHED) if out.exists() else []
+    others = sorted({p.name for p in out.iterdir()} - _PUBLISHED) if out.exists() else []
     if others:
         raise ValueError(
             f"{out} holds {some_of(others)}, which would be lost: name a folder of its own for the "

@@ -15,10 +15,10 @@ import numpy as np
 
 from .. import metrics
 from ..scoring.card import ScoreCard
-from .ranking import _loss, doubt, rank
+from .ranking import LEVEL, _loss, doubt, rank
 
 # Grey lines on the surrounding page's own colours, readable on light and on dark.
-STYLE = """
+_STYLE = """
 .vcc-board{color:inherit;line-height:1.4}
 .vcc-board .scroll{overflow-x:auto;max-width:100%;margin-bottom:.6rem}
 .vcc-board table{border-collapse:collapse;font-size:.9rem;margin:0;background:transparent;
@@ -36,6 +36,8 @@ STYLE = """
 .vcc-board small{display:block;font-size:.8em;font-weight:400}
 .vcc-board :is(p,li){font-size:.9rem;max-width:46rem;overflow-wrap:anywhere}
 """.strip()
+#: An entry is ahead of the next for certain in so many of the repeats.
+SURE = (1 + LEVEL) / 2
 
 
 def board(
@@ -44,9 +46,7 @@ def board(
     *,
     title: str = "Leaderboard",
     not_scored: Mapping[str, str] | None = None,
-    level: float = 0.95,
     n_boot: int = 2000,
-    seed: int = 0,
 ) -> str:
     """Write :func:`~.classroom.rank` and :func:`~.classroom.doubt` as HTML, in one table.
 
@@ -58,7 +58,7 @@ def board(
         Caption of the table.
     not_scored
         Name of each submission that has no score, and why; listed below the table.
-    level, n_boot, seed
+    n_boot
         As for :func:`~.classroom.doubt`.
 
     Returns
@@ -74,25 +74,25 @@ def board(
 
     Notes
     -----
-    Below an entry whose lead over the next is not sure (beats next below ``(1 + level) / 2``) the
+    Below an entry whose lead over the next is not sure (beats next below 0.975) the
     line is dotted, and the column *ahead of the next* says *open*. Colours are the
     surrounding page's, so the table follows its light or dark scheme.
     """
-    parts = [f"<style>{STYLE}</style>", '<div class="vcc-board">']
+    parts = [f"<style>{_STYLE}</style>", '<div class="vcc-board">']
     if cards:
         ranked = rank(cards, baseline)
-        doubts = doubt(cards, baseline, level=level, n_boot=n_boot, seed=seed)
+        doubts = doubt(cards, baseline, n_boot=n_boot)
         names = list(baseline.per_perturbation)
-        rows = _rows(ranked, doubts.loc[ranked.index], names, (1 + level) / 2)
+        rows = _rows(ranked, doubts.loc[ranked.index], names)
         parts += _table(rows, _baseline_row(baseline), names, title)
-        parts.append(_how_to_read(len(baseline.per_perturbation), level))
+        parts.append(_how_to_read(len(baseline.per_perturbation)))
     else:
         parts.append(f"<p>{_text(title)}: no entry has a score yet.</p>")
     parts += _not_scored(not_scored or {})
     return "\n".join([*parts, "</div>"])
 
 
-def _rows(ranked, doubts, names: list[str], sure: float) -> list[str]:
+def _rows(ranked, doubts, names: list[str]) -> list[str]:
     """Return one table row an entry."""
     ranks = _loss(ranked[names]).rank(method="min", na_option="bottom").astype(int)
     rows = []
@@ -104,13 +104,13 @@ def _rows(ranked, doubts, names: list[str], sure: float) -> list[str]:
             _cell(row["place"], f"{best} to {worst}" if best < worst else f"{best} only"),
             _entry(entry, len(below)),
             _cell(f"{row['overall']:.1f}", f"{ends['low']:.1f} to {ends['high']:.1f}"),
-            _lead(lead, sure),
+            _lead(lead),
             _cell(f"{row['mean rank']:.2f}"),
         ]
         for name in names:
             place = f"rank {ranks.loc[entry, name]}{' ▼' if name in below else ''}"
             cells.append(_cell(_number(row[name]), place))
-        kind = "open" if lead < sure else "sure"
+        kind = "open" if lead < SURE else "sure"
         rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
     return rows
 
@@ -150,15 +150,15 @@ def _entry(name: object, n_below: int) -> str:
     return f'<th scope="row">{_text(name)}{flag}</th>'
 
 
-def _lead(lead: float, sure: float) -> str:
+def _lead(lead: float) -> str:
     if np.isnan(lead):
         return _cell("last")
-    return _cell("sure" if lead >= sure else "open", f"{int(100 * lead)} %")
+    return _cell("sure" if lead >= SURE else "open", f"{int(100 * lead)} %")
 
 
-def _how_to_read(n: int, level: float) -> str:
+def _how_to_read(n: int) -> str:
     return (
-        f"<p>Intervals hold {100 * level:.0f} % of the results when the {n} perturbations are "
+        f"<p>Intervals hold {100 * LEVEL:.0f} % of the results when the {n} perturbations are "
         "drawn anew, with replacement. <em>Open</em>, and a dotted line below: these two places "
         "are not really different. ▼: here the entry is worse than the mean baseline.</p>"
     )

@@ -21,6 +21,9 @@ from scipy import stats
 from .. import metrics
 from ..scoring.card import ScoreCard
 
+#: Share of repetitions of the contest, with other perturbations, that an interval should hold.
+LEVEL = 0.95
+
 
 def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
     """Rank entries that were scored against the same truth.
@@ -74,7 +77,6 @@ def doubt(
     cards: Mapping[str, ScoreCard],
     baseline: ScoreCard,
     *,
-    level: float = 0.95,
     n_boot: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -84,9 +86,6 @@ def doubt(
     ----------
     cards, baseline
         As for :func:`rank`.
-    level
-        Share of repetitions of the contest, with other perturbations, in which such an interval
-        should hold the score.
     n_boot
         Number of bootstrap samples.
     seed
@@ -95,16 +94,16 @@ def doubt(
     Returns
     -------
     DataFrame
-        Index entry, best overall score first; columns overall, low, high (its bootstrap interval),
-        best place, worst place (the interval of its place), and *beats next*: the share of samples
-        in which it has a higher overall score than the entry below it, ties counting half; NaN for
-        the last. Near 0.5 nobody knows who is better; above 0.975 the order is sure by the usual
-        rule.
+        Index entry, best overall score first; columns overall, low, high (its bootstrap interval,
+        of 95 %), best place, worst place (the interval of its place), and *beats next*: the share
+        of samples in which it has a higher overall score than the entry below it, ties counting
+        half; NaN for the last. Near 0.5 nobody knows who is better; above 0.975 the order is sure
+        by the usual rule.
 
     Raises
     ------
     ValueError
-        As for :func:`rank`; or `level` is no share between 0 and 1.
+        As for :func:`rank`.
 
     Notes
     -----
@@ -116,13 +115,11 @@ def doubt(
     replicate, are taken as given, as that contest gives them.
     """
     _check(cards, baseline)
-    if not 0 < level < 1:
-        raise ValueError(f"level={level}; expected a share between 0 and 1, such as 0.95")
     overall = pd.Series({name: card.overall(baseline) for name, card in cards.items()})
     order = overall.sort_values(ascending=False, kind="stable").index
     drawn = _drawn_overall({name: cards[name] for name in order}, baseline, n_boot, seed)
     places = stats.rankdata(-drawn, method="min", axis=1)
-    ends = [(1 - level) / 2, (1 + level) / 2]
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
     table = pd.DataFrame({"overall": overall[order]})
     table["low"], table["high"] = np.quantile(drawn, ends, axis=0)
     best, worst = np.quantile(places, ends, axis=0, method="nearest").astype(int)

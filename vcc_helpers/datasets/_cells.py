@@ -36,19 +36,9 @@ from ._recipe import (
 def draw_roster(recipe: Recipe, context: str) -> pd.DataFrame:
     """List all cells of a context: what was done to each, its batch, guide and depth.
 
-    Parameters
-    ----------
-    recipe
-        The world's recipe.
-    context
-        Name of a context.
-
-    Returns
-    -------
-    DataFrame
-        One row a cell, index 0, 1, ...: the controls first, then target after target. ``group``,
-        position among the targets, ``n_targets`` for controls; ``batch``, from 0; ``guide``, from
-        0; ``depth``, expected number of counts, float64.
+    One row a cell, index 0, 1, ...: the controls first, then target after target. ``group``,
+    position among the targets, ``n_targets`` for controls; ``batch`` and ``guide``, from 0;
+    ``depth``, expected number of counts, float64.
     """
     here = recipe.contexts[context]
     rng = np.random.default_rng([recipe.seed, 2, here.key])
@@ -78,22 +68,7 @@ def _draw_depth(batch_depth: np.ndarray, n_genes: int, rng: np.random.Generator)
 def draw_counts(
     recipe: Recipe, context: str, roster: pd.DataFrame, cells: np.ndarray
 ) -> sparse.csr_matrix:
-    """Draw the counts of some cells.
-
-    Parameters
-    ----------
-    recipe, context
-        The world's recipe, and the name of a context.
-    roster
-        The context's cells, as :func:`draw_roster` lists them.
-    cells
-        ``(n_cells,)``, int: which of them, by index.
-
-    Returns
-    -------
-    csr_matrix
-        ``(n_cells, n_genes)``, float32, whole numbers.
-    """
+    """Draw the counts of some cells of a roster, by index: CSR, ``(n_cells, n_genes)``, float32."""
     here, rows = recipe.contexts[context], roster.loc[cells]
     generators = [np.random.default_rng([recipe.seed, 3, here.key, cell]) for cell in cells]
     rate = _rates(recipe, here, rows, generators)
@@ -145,13 +120,6 @@ def _as_csr(counts: np.ndarray) -> sparse.csr_matrix:
 def expected_effects(recipe: Recipe, context: str) -> np.ndarray:
     """Effects that infinitely many cells would show, ``(n_targets, n_genes)``, float32, lognorm.
 
-    Parameters
-    ----------
-    recipe, context
-        The world's recipe, and the name of a context.
-
-    Notes
-    -----
     Expected lognorm depends on a gene's share of the counts and on the variance of its log rate,
     and smoothly on both: a table is enough. What batches add counts as variance.
     """
@@ -191,20 +159,9 @@ def _lognorm_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def expected_lognorm(mean_counts: np.ndarray, *, variance: float) -> np.ndarray:
     r"""Mean of log(1 + count / d) over cells, d being a cell's depth in units of the median.
 
-    Parameters
-    ----------
-    mean_counts
-        ``(n,)``, float64, mean counts of a gene in a cell of median depth.
-    variance
-        Variance of the log rate between cells.
+    `mean_counts` are those of a gene in a cell of median depth, ``(n,)``, `variance` that of the
+    log rate between cells.
 
-    Returns
-    -------
-    numpy.ndarray
-        ``(n,)``, float64, lognorm.
-
-    Notes
-    -----
     For x >= 0, :math:`\log(1 + x) = \int_0^\infty (1 - e^{-tx}) e^{-t} / t \, dt`, so the mean of
     the logarithm needs only the mean of :math:`e^{-tx}`. For a Poisson count of rate r that is
     :math:`\exp(-r (1 - e^{-t}))`. The integral runs over log t by the trapezoidal rule, depth and

@@ -507,7 +507,6 @@ def read_contexts(
     folder: str | Path,
     *,
     perturbation_key: str | None = None,
-    control: str | Iterable[str] | None = None,
 ) -> dict[str, anndata.AnnData]:
     """Open a folder that holds the cells of several contexts, one file each, on disk.
 
@@ -520,8 +519,6 @@ def read_contexts(
     perturbation_key
         Column of obs that names each cell's perturbation; by default the first of
         ``target_gene``, ``gene`` and ``perturbation`` that is there.
-    control
-        As for :func:`read_screen`.
 
     Returns
     -------
@@ -562,14 +559,14 @@ def read_contexts(
         name = CONTEXT_NAMES.get(path.stem, path.stem)
         if name in contexts:
             raise ValueError(f"two files in {folder} are the context {name!r}; leave one of them")
-        contexts[name] = _open_context(path, perturbation_key, control)
+        contexts[name] = _open_context(path, perturbation_key)
     if not contexts:
         there = some_of(path.name for path in sorted(folder.iterdir()))
         raise FileNotFoundError(f"{folder} has no .h5ad or .h5 file; it has {there}")
     return dict(sorted(contexts.items(), key=lambda item: (item[0] != "H1", item[0])))
 
 
-def _open_context(path: Path, key: str | None, control) -> anndata.AnnData:
+def _open_context(path: Path, key: str | None) -> anndata.AnnData:
     if h5py.is_hdf5(path) and "matrix" in _groups_in(path):
         raise ValueError(
             f"{path} is a Cell Ranger file, not an AnnData; read it with read_screen(..., labels=) "
@@ -579,7 +576,7 @@ def _open_context(path: Path, key: str | None, control) -> anndata.AnnData:
     key = key or next((k for k in PERTURBATION_KEYS if k in cells.obs), PERTURBATION_KEY)
     batch = next((k for k in BATCH_KEYS if k in cells.obs), None)
     try:
-        cells.obs = _our_obs(cells.obs, key, control, None, {"batch": batch}, "error")
+        cells.obs = _our_obs(cells.obs, key, None, None, {"batch": batch}, "error")
     except (KeyError, ValueError) as error:
         raise type(error)(f"{path.name}: {error.args[0]}") from error
     return cells

@@ -18,19 +18,7 @@ SUPPORT_URL = "https://storage.googleapis.com/vcc_data_prod/datasets/state/"
 
 
 class OfficialFile(NamedTuple):
-    """A published file.
-
-    Attributes
-    ----------
-    path
-        Address below `base`.
-    n_bytes
-        Its size.
-    sha256
-        Its checksum, 64 hexadecimal digits.
-    base
-        Address of the folder it is published in, ending in a slash.
-    """
+    """A published file: its address below `base`, a folder's ending in a slash; size; checksum."""
 
     path: str
     n_bytes: int

@@ -29,9 +29,7 @@ CONTEXTS_FOLDER = "contexts"
 HOME = "H1"
 
 
-def open_world(
-    data: str | Path | None = None, *, sources: bool = True, progress: bool = False
-) -> World:
+def open_world(data: str | Path | None = None, *, sources: bool = True) -> World:
     """Open the cells that the chapters of the challenge's size work on.
 
     Parameters
@@ -45,8 +43,6 @@ def open_world(
     sources
         Whether the other contexts are needed. Without them a simulated world is drawn sooner,
         and a folder needs none.
-    progress
-        Show a progress bar while a world is drawn.
 
     Returns
     -------
@@ -67,12 +63,8 @@ def open_world(
     """
     data = os.environ.get("VCC_DATA") or SIMULATED if data is None else data
     if str(data) == SIMULATED:
-        return make_h1_like(progress=progress) if sources else _home_only(progress)
+        return make_h1_like() if sources else make_h1_like(contexts=(HOME,))
     return _read_folder(Path(data).expanduser(), sources)
-
-
-def _home_only(progress: bool) -> World:
-    return make_h1_like(contexts=(HOME,), progress=progress)
 
 
 def _read_folder(folder: Path, sources: bool) -> World:
@@ -117,9 +109,10 @@ def _read_sources(folder: Path) -> dict:
 
 
 def _check_genes(cells, reference, where: str) -> None:
-    if len(cells.var_names) != len(reference.var_names) or not (
-        cells.var_names == reference.var_names
-    ).all():
+    if (
+        len(cells.var_names) != len(reference.var_names)
+        or not (cells.var_names == reference.var_names).all()
+    ):
         raise ValueError(
             f"{where}: {cells.n_vars} genes that are not those of the training file, "
             f"{reference.n_vars} genes, in the same order; reorder and fill them, so that columns "

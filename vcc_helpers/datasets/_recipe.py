@@ -250,19 +250,8 @@ class _Biology(NamedTuple):
 def draw_recipe(size: Size, contexts: tuple[str, ...] = ("H1",), *, seed: int = 0) -> Recipe:
     """Draw all that does not depend on the single cell.
 
-    Parameters
-    ----------
-    size
-        How large the world is.
-    contexts
-        Names of the contexts. What is drawn for one does not depend on which others are named.
-    seed
-        The same seed and the same NumPy give the same recipe, bit for bit.
-
-    Returns
-    -------
-    Recipe
-        Shapes as its attributes say.
+    The same seed and the same NumPy give the same recipe, bit for bit; what is drawn for one
+    context does not depend on which others are named.
     """
     rng = np.random.default_rng([seed, 0])
     biology = _draw_biology(size, rng)
@@ -375,9 +364,7 @@ def _draw_states(biology: _Biology, rng: np.random.Generator) -> tuple[np.ndarra
     return states.astype(np.float32), whole - (states**2).sum(axis=0)
 
 
-def _draw_context(
-    name: str, *, first: bool, size: Size, biology: _Biology, seed: int
-) -> Context:
+def _draw_context(name: str, *, first: bool, size: Size, biology: _Biology, seed: int) -> Context:
     key = zlib.crc32(name.encode())
     rng = np.random.default_rng([seed, 1, key])
     n_targets = len(biology.targets)

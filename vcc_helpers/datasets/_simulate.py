@@ -150,7 +150,6 @@ def write_h1_like(
     *,
     size: str | Size = "h1",
     part: str = "train",
-    context: str = "H1",
     seed: int = 0,
     progress: bool = False,
 ) -> Path:
@@ -167,8 +166,6 @@ def write_h1_like(
     part
         ``"train"``, ``"validation"``, ``"test"``, or ``"all"`` targets. The same controls are in
         each, as in the official files.
-    context
-        Name of the context: ``"H1"``, or another cell line.
     seed
         The same seed gives the same cells as :func:`make_h1_like` draws.
     progress
@@ -190,10 +187,9 @@ def write_h1_like(
     -----
     Memory is that of the recipe and of two blocks, below 1 GB, whatever the number of cells.
     """
-    size, names = _size_of(size), (context,) if context == "H1" else ("H1", context)
+    size = _size_of(size)
     _check_whole("seed", seed, at_least=0)
-    recipe = draw_recipe(size, names, seed=int(seed))
-    _write_part(Path(path), recipe, context, part, progress)
+    _write_part(Path(path), draw_recipe(size, seed=int(seed)), "H1", part, progress)
     return Path(path)
 
 
@@ -203,7 +199,6 @@ def write_challenge(
     size: str | Size = "panel",
     contexts: Sequence[str] = CONTEXTS,
     seed: int = 0,
-    progress: bool = False,
 ) -> Path:
     """Write a whole simulated challenge: a folder that ``VCC_DATA`` can name.
 
@@ -211,7 +206,7 @@ def write_challenge(
     ----------
     folder
         Where to: a new or an empty folder.
-    size, seed, progress
+    size, seed
         As for :func:`write_h1_like`.
     contexts
         The context to predict in, and the others.
@@ -235,10 +230,10 @@ def write_challenge(
     (folder / "contexts").mkdir(parents=True, exist_ok=True)
     pd.Series(recipe.genes).to_csv(folder / "gene_names.csv", index=False, header=False)
     for part, official in OFFICIAL_PARTS.items():
-        depth = _write_part(folder / f"adata_{official}.h5ad", recipe, names[0], part, progress)
+        depth = _write_part(folder / f"adata_{official}.h5ad", recipe, names[0], part)
         _count_table(depth).to_csv(folder / f"pert_counts_{official}.csv", index=False)
     for name in names[1:]:
-        _write_part(folder / "contexts" / f"{name}.h5ad", recipe, name, "all", progress)
+        _write_part(folder / "contexts" / f"{name}.h5ad", recipe, name, "all")
     return folder
 
 
@@ -249,7 +244,9 @@ def _count_table(depth: pd.Series) -> pd.DataFrame:
     return table.set_axis(["target_gene", "n_cells", "median_umi_per_cell"], axis=1)
 
 
-def _write_part(path: Path, recipe: Recipe, context: str, part: str, progress: bool) -> pd.Series:
+def _write_part(
+    path: Path, recipe: Recipe, context: str, part: str, progress: bool = False
+) -> pd.Series:
     """Write one file; return each cell's depth, index target_gene."""
     roster = draw_roster(recipe, context)
     order = _shuffled(recipe, context, _cells_of(recipe, roster, part))

@@ -76,13 +76,7 @@ class World:
         return [name for name in self.contexts if name != self.home]
 
     def titled(self, finding: str) -> str:
-        """Return a figure's title: the finding where it was found, else only the kind of cells.
-
-        Parameters
-        ----------
-        finding
-            What the figure shows on the simulated world that the book draws by default.
-        """
+        """Return a figure's title: the finding in the simulated world, else the kind of cells."""
         if self.files:
             return "Simulated, from files" if self.simulated else "Real H1 cells"
         return f"Simulated: {finding}"

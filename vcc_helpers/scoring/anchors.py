@@ -11,7 +11,7 @@ and notebooks/15_score_by_the_rules_of_2026.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,16 +64,12 @@ def anchors(
 
     Parameters
     ----------
-    real
-        Real cells, ``(n_cells, n_genes)``, or the path of a file.
-    preset
-        The rules, by name or as a record.
-    n_halvings
-        How many times the cells are dealt into halves.
-    seed
-        Seed of the deals and of the resampled cells.
-    perturbation_key, control, memory, **settings
+    real, preset, perturbation_key, control, memory, **settings
         As for :func:`~.scoring.score`.
+    n_halvings
+        How many times the cells are split into halves.
+    seed
+        Seed of the splits and of the resampled cells.
 
     Returns
     -------
@@ -85,17 +81,12 @@ def anchors(
           which a list drawn at random hits; for pr_auc that share where some but not all are; 0
           for rank correlations. NaN elsewhere;
         - *mean of these*: :func:`official_baseline` of these very cells;
-        - *half against half* and its *sd*: the split-half ceiling over `n_halvings` deals;
+        - *half against half* and its *sd*: the split-half ceiling over `n_halvings` splits;
         - *real cells*: a perfect prediction, the cells themselves;
         - *their means, replicated* and *their means, resampled*: perfect means, written as cells;
           by the rules of 2026 as counts, so *drawn* in place of resampled.
 
         Rows that need cells made, which are dense, are left out where these do not fit `memory`.
-
-    Raises
-    ------
-    ValueError
-        The cells are unusable; every problem is listed.
 
     Notes
     -----
@@ -198,18 +189,12 @@ def official_baseline(
 
     Parameters
     ----------
-    cells
-        Counts or lognorm, ``(n_cells, n_genes)``: the measured perturbations and controls.
-    preset
-        The rules, by name or as a record.
+    cells, preset, perturbation_key, control
+        As for :func:`~.scoring.score`: the measured perturbations and controls.
     n_cells
         Cells to make for each target; by default the targets and numbers of `cells`.
     seed
         Seed of the draw, where the rules want counts.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells.
 
     Returns
     -------
@@ -217,11 +202,6 @@ def official_baseline(
         Shape ``(sum of n_cells + n_controls, n_genes)``: by the rules of 2025 lognorm, identical
         cells for all targets; by those of 2026 counts, which are not whole: control cells drawn at
         random, each gene scaled so that the mean is right. Then the controls of `cells`.
-
-    Raises
-    ------
-    ValueError
-        Labels, gene names or values are unusable; every problem is listed.
 
     Notes
     -----
@@ -286,26 +266,10 @@ def baseline(
 ) -> ScoreCard:
     """Score the official mean baseline of some cells against these cells: the 0 of the scale.
 
-    Where the rules take a repeat of the experiment for the 1, its scores are the card's `anchors`.
-
-    Parameters
-    ----------
-    real
-        Real cells, ``(n_cells, n_genes)``, or the path of a file.
-    preset
-        The rules, by name or as a record.
-    **settings
-        As for :func:`~.scoring.score`.
-
-    Returns
-    -------
-    ScoreCard
-        For ``card.overall(baseline)``.
-
-    Notes
-    -----
-    By the rules of 2026 the fractions of :func:`official_baseline` are let pass, and the replicate
-    is the mean of :func:`replicates`, which takes five times as long as the score.
+    For ``card.overall(baseline)``; parameters are those of :func:`~.scoring.score`. Where the rules
+    take a repeat of the experiment for the 1, its scores are the card's `anchors`: the mean of
+    :func:`replicates`, which takes five times as long. By the rules of 2026 the fractions of
+    :func:`official_baseline` are let pass.
     """
     rules = get_preset(preset)
     question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
@@ -337,14 +301,10 @@ def replicates(
 
     Parameters
     ----------
-    real
-        Real cells, ``(n_cells, n_genes)``, or the path of a file.
-    preset
-        The rules, by name or as a record.
+    real, preset, perturbation_key, control, **settings
+        As for :func:`~.scoring.score`.
     n_splits, seed
         How many splits, and the seed from which theirs come.
-    perturbation_key, control, **settings
-        As for :func:`~.scoring.score`.
 
     Returns
     -------
@@ -361,11 +321,12 @@ def replicates(
     rules = replace(get_preset(preset), real_controls=False)
     question = {"perturbation_key": perturbation_key, "control": control}
     cells, means = open_cells(real), {}
+    groups = cells.obs.groupby(perturbation_key, observed=True).indices.values()
     whole = digest(cells, rules, **question, **settings) if "lfc_nmae" in rules.metrics else None
     for split in np.random.SeedSequence(seed).generate_state(n_splits):
         first, other = (
             digest(half, rules, **question, **settings)
-            for half in _disjoint_halves(cells, perturbation_key, int(split))
+            for half in _halves(cells, groups, _equal, int(split))
         )
         table = compare(other, first, rules, control=control)
         if whole:
@@ -374,14 +335,23 @@ def replicates(
     return pd.DataFrame(means).T.rename_axis("seed")
 
 
-def _disjoint_halves(cells: anndata.AnnData, key: str, seed: int) -> Iterator[anndata.AnnData]:
-    """Deal each group's cells into halves of equal size, an odd one left out."""
+def _halves(cells: anndata.AnnData, groups: Iterable[np.ndarray], cut: Callable, seed: int):
+    """Shuffle the rows of one group after the other, and cut each into two halves."""
     rng, halves = np.random.default_rng(seed), ([], [])
-    for rows in cells.obs.groupby(key, observed=True).indices.values():
-        shuffled, half = rng.permutation(rows), len(rows) // 2
-        halves[0].append(shuffled[:half])
-        halves[1].append(shuffled[half : 2 * half])
-    return (cells[np.sort(np.concatenate(half))] for half in halves)
+    for rows in groups:
+        for half, part in zip(halves, cut(rng.permutation(rows)), strict=True):
+            half.append(part)
+    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def _equal(rows: np.ndarray) -> list[np.ndarray]:
+    """Cut into halves of equal size, as the official replicate does: an odd cell is left out."""
+    half = len(rows) // 2
+    return [rows[:half], rows[half : 2 * half]]
+
+
+def _alternating(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[::2], rows[1::2]]
 
 
 def _change_between(first: Digest, other: Digest, whole: Digest, control: str) -> np.ndarray:
@@ -398,7 +368,10 @@ def split_half(
     seed: int = 0,
     perturbation_key: str = PERTURBATION_KEY,
 ) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Deal the cells of every group at random into two halves.
+    """Split the cells of every group at random into two halves.
+
+    Scoring one half against the other shows what a repeat of the experiment, with half of the
+    cells, would score: a ceiling for honest predictions, though not a hard limit.
 
     Parameters
     ----------
@@ -413,27 +386,12 @@ def split_half(
     -------
     tuple of AnnData
         Two views, sizes equal to within one cell a group.
-
-    Raises
-    ------
-    ValueError
-        A group has one cell only.
-
-    Notes
-    -----
-    Scoring one half against the other shows what a repeat of the experiment, with half of the
-    cells, would score: a ceiling for honest predictions, though not a hard limit.
     """
-    rng = np.random.default_rng(seed)
-    groups = pd.Series(np.arange(cells.n_obs)).groupby(labels_of(cells, perturbation_key))
-    halves: tuple[list, list] = ([], [])
-    for name, rows in groups:
+    groups = pd.Series(range(cells.n_obs)).groupby(labels_of(cells, perturbation_key)).indices
+    for name, rows in groups.items():
         if len(rows) < 2:
             raise ValueError(f"{name!r} has one cell only; a split needs two in every group")
-        shuffled = rng.permutation(rows.to_numpy())
-        halves[0].append(shuffled[::2])
-        halves[1].append(shuffled[1::2])
-    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+    return _halves(cells, groups.values(), _alternating, seed)
 
 
 def split_half_ceiling(
@@ -444,21 +402,9 @@ def split_half_ceiling(
     perturbation_key: str = PERTURBATION_KEY,
     **settings,
 ) -> ScoreCard:
-    """Score one half of the real cells as a prediction of the other.
+    """Score one half of the real cells, from :func:`split_half`, as a prediction of the other.
 
-    Parameters
-    ----------
-    cells
-        Real cells, ``(n_cells, n_genes)``, or the path of a file.
-    seed
-        Seed of the split.
-    preset, perturbation_key, **settings
-        As for :func:`~.scoring.score`.
-
-    Returns
-    -------
-    ScoreCard
-        What a repeat of the experiment with half of the cells would score.
+    Other parameters are those of :func:`~.scoring.score`.
     """
     halves = split_half(open_cells(cells), seed=seed, perturbation_key=perturbation_key)
     return _score(*halves, get_preset(preset), perturbation_key=perturbation_key, **settings)

@@ -84,11 +84,8 @@ class ScoreCard:
     def scale(self) -> tuple[Mapping[str, float], Mapping[str, tuple[float, float]]]:
         """What is 1 where this card is 0, for each metric, and the limits of the scaled values.
 
-        Raises
-        ------
-        ValueError
-            The rules take a replicate for 1, and this card has none beside it, or one that is no
-            better on some metric.
+        A ValueError says that the rules take a replicate for 1 and this card has none, or one that
+        is no better on some metric.
         """
         rules = PRESETS.get(self.preset, VCC2025)
         if rules.top == "perfect":
@@ -124,29 +121,12 @@ class ScoreCard:
         return card if self.anchors is None else card | {"anchors": _plain(self.anchors)}
 
     def to_json(self, path: str | Path) -> None:
-        """Write the card to a file, whole or not at all.
-
-        Parameters
-        ----------
-        path
-            File to write; one that exists is replaced.
-        """
+        """Write the card to a file, whole or not at all; one that exists is replaced."""
         write_whole(path, json.dumps(self.to_dict(), indent=1) + "\n")
 
     @classmethod
     def from_json(cls, path: str | Path) -> ScoreCard:
-        """Read a card that :meth:`to_json` or ``vcc-helpers score --json`` wrote.
-
-        Parameters
-        ----------
-        path
-            File to read.
-
-        Raises
-        ------
-        ValueError
-            The file is no score card.
-        """
+        """Read a card that :meth:`to_json` or ``vcc-helpers score --json`` wrote."""
         try:
             card = json.loads(Path(path).read_text(encoding="utf-8"))
             table = _table(card["per_perturbation"], "target_gene")

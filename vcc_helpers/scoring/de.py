@@ -61,13 +61,7 @@ class DETable:
         return self.fdr < self.fdr.dtype.type(self.threshold)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the table in long form, one row per perturbation and gene.
-
-        Returns
-        -------
-        DataFrame
-            Columns target_gene, gene, p_value, fdr, log2_fold_change, significant.
-        """
+        """Return a row per perturbation and gene: target_gene, gene, p_value, fdr, and so on."""
         columns = ("p_value", "fdr", "log2_fold_change", "significant")
         index = pd.MultiIndex.from_product(
             [self.perturbations, self.genes], names=["target_gene", "gene"]
@@ -81,28 +75,14 @@ def de_table(
     *,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
-    fdr: float = 0.05,
-    clip: float = 20.0,
     memory: int | float | str = "4GB",
     threads: int | None = None,
-    progress: bool = False,
 ) -> DETable:
-    """Test every gene of every perturbation against the control cells.
+    """Test every gene of every perturbation against the control cells, as pdex 0.1.27 does.
 
     Parameters
     ----------
-    cells
-        Counts or log-normalised values, shape ``(n_cells, n_genes)``, or the path of an
-        ``.h5ad``, which is read once.
-    perturbation_key
-        The column of ``cells.obs`` to group by.
-    control
-        The label of control cells.
-    fdr
-        A gene is significant below this false discovery rate.
-    clip
-        As for :func:`~.counts.fold_change`.
-    memory, threads, progress
+    cells, perturbation_key, control, memory, threads
         As for :func:`~vcc_helpers.stream.contrast`.
 
     Returns
@@ -114,20 +94,9 @@ def de_table(
     ------
     ValueError
         Labels, gene names or values are unusable; every problem is listed.
-
-    Notes
-    -----
-    The rules are those of pdex 0.1.27 as cell-eval 0.6.6 calls it.
     """
-    found = contrast(
-        cells,
-        perturbation_key=perturbation_key,
-        control=control,
-        memory=memory,
-        threads=threads,
-        progress=progress,
-    )
-    return de_of_contrast(found, fdr=fdr, clip=clip)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    return de_of_contrast(contrast(cells, memory=memory, threads=threads, **question))
 
 
 def de_of_contrast(
@@ -135,20 +104,7 @@ def de_of_contrast(
 ) -> DETable:
     """Make the table from what :func:`~vcc_helpers.stream.contrast` found.
 
-    Parameters
-    ----------
-    found
-        Means and p-values of every perturbation.
-    fdr, clip
-        As for :func:`de_table`.
-    fdr_family
-        Which tests a rate is taken over: those of the whole ``"file"``, or of each
-        ``"perturbation"``.
-
-    Returns
-    -------
-    DETable
-        Perturbations sorted by name.
+    A rate is taken over the tests of the whole ``"file"``, or of each ``"perturbation"``.
     """
     is_control = found.groups == found.control
     mean = found.mean_as_summed
@@ -180,29 +136,9 @@ def de_of_counts(
 ) -> DETable:
     """Make the table by the rules of 2026, from a contrast that counted.
 
-    Parameters
-    ----------
-    found
-        Means of counts per million and p-values of every perturbation.
-    fdr
-        A gene is significant below this false discovery rate.
-    pseudocount
-        Added to both means of a fold change, counts per million.
-    least_cpm
-        Only genes with more than this in the controls are tested; the others have a p-value and a
-        rate of 1, and NaN for a fold change.
-    fdr_family
-        As for :func:`de_of_contrast`.
-
-    Returns
-    -------
-    DETable
-        Perturbations sorted by name, float64.
-
-    Notes
-    -----
-    The controls alone choose the genes, so that which genes are tested tells nothing about the
-    answer. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
+    The controls alone choose the genes, those with more than `least_cpm`, so that which genes are
+    tested tells nothing about the answer; the others have a p-value and a rate of 1, and NaN for a
+    fold change. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
     """
     is_control = found.groups == found.control
     cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]

@@ -23,7 +23,6 @@ from ..bulk import CONTROL, PERTURBATION_KEY, paired
 from ..evaluation import OF_MEANS
 from ..presets import Preset, get_preset
 from ..stream.contrast import contrast
-from ..stream.job import Question
 from ..stream.open import check_same, labels_of, open_cells, problems
 from .card import ScoreCard
 from .de import DETable, de_of_contrast, de_of_counts
@@ -82,20 +81,11 @@ def digest(
         Counts or lognorm, ``(n_cells, n_genes)``, or a path.
     preset
         The rules, by name or as a record.
-    name
-        What messages call this file.
-    **settings
-        perturbation_key, control, memory, threads, cache, client, progress: as for
-        :func:`~.scoring.score`; controls: as for :func:`~vcc_helpers.stream.contrast`.
-
-    Returns
-    -------
-    Digest
-        Pseudobulk and differential expression.
+    name, **settings
+        As for :func:`~vcc_helpers.stream.contrast`.
     """
     rules = get_preset(preset)
-    asked = {name: getattr(rules, name) for name in Question._fields}
-    found = contrast(cells, name=name, question=Question(**asked), **settings)
+    found = contrast(cells, name=name, rules=rules, **settings)
     names = pd.Index(found.groups.astype(str))
     obs, var = pd.DataFrame({"n_cells": found.n_cells}, names), pd.DataFrame(index=found.genes)
     call = {"fdr": rules.fdr, "fdr_family": rules.fdr_family}
@@ -162,16 +152,7 @@ MEASURES: Mapping[str, Callable[[_Pair], np.ndarray | float]] = {
 def compare(
     pred: Digest, real: Digest, preset: str | Preset = "vcc2025", *, control: str = CONTROL
 ) -> pd.DataFrame:
-    """Compute every metric of a preset from two digests.
-
-    Parameters
-    ----------
-    pred, real
-        Digests over the same genes and perturbations.
-    preset
-        The rules, by name or as a record.
-    control
-        Name of the control's row.
+    """Compute every metric of a preset from two digests, over the same genes and perturbations.
 
     Returns
     -------

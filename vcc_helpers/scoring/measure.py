@@ -16,7 +16,7 @@ import anndata
 import pandas as pd
 
 from .. import emit
-from ..bulk import CONTROL, PERTURBATION_KEY
+from ..bulk import CONTROL
 from ..counts import Scaling
 from ..evaluation import Measure, evaluate
 from ..stream.look import inspect_values
@@ -31,8 +31,6 @@ def measure_cells(
     cells: anndata.AnnData,
     *,
     emitter: Callable[..., anndata.AnnData] = emit.negative_binomial,
-    perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
 ) -> Measure:
     """Return a measure that turns predictions into cells too, so that there is a DES.
 
@@ -44,38 +42,30 @@ def measure_cells(
     emitter
         A function of :mod:`vcc_helpers.emit`; it makes as many cells as there are real ones,
         from the real controls. Set its seed with :func:`functools.partial`.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells.
 
     Returns
     -------
     callable
-        To be given to :func:`~.evaluation.repeated` as `measure`: what
-        :func:`~.evaluation.evaluate` returns, and a column des, scored by the rules of vcc2025.
-
-    Notes
-    -----
-    Far slower than :func:`~.evaluation.evaluate`: it tests every gene of every perturbation.
+        For :func:`~.evaluation.repeated` as `measure`: what :func:`~.evaluation.evaluate` returns,
+        and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
+        perturbation.
     """
-    labels = labels_of(cells, perturbation_key)
-    kw = {"perturbation_key": perturbation_key, "control": control}
-    controls = cells[labels == control].copy()
+    labels = labels_of(cells)
+    controls = cells[labels == CONTROL].copy()
     scale = Scaling.of(inspect_values(cells)).target_sum
 
     @cache
     def truth(names: tuple[str, ...]):
-        return digest(cells[labels.isin([control, *names])].copy(), **kw)
+        return digest(cells[labels.isin([CONTROL, *names])].copy())
 
     def measure(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
-        names = tuple(real.obs_names[real.obs_names != control])
+        names = tuple(real.obs_names[real.obs_names != CONTROL])
         known = truth(names)
-        asked = pred[[control, *names]]
-        sizes = known.bulk.obs["n_cells"].drop(control)
-        made = emitter(asked, controls=controls, n_cells=sizes, target_sum=scale, **kw)
-        des = compare_digests(digest(made, **kw), known, control=control)["des"]
-        return evaluate(pred, real, control=control).assign(des=des)
+        asked = pred[[CONTROL, *names]]
+        sizes = known.bulk.obs["n_cells"].drop(CONTROL)
+        made = emitter(asked, controls=controls, n_cells=sizes, target_sum=scale)
+        des = compare_digests(digest(made), known)["des"]
+        return evaluate(pred, real).assign(des=des)
 
     return measure
 
@@ -85,31 +75,20 @@ def halves(
     *,
     n_halvings: int = 5,
     seed: int = 0,
-    perturbation_key: str = PERTURBATION_KEY,
 ) -> list[tuple[anndata.AnnData, anndata.AnnData]]:
     """Return pseudobulks of halves of the cells, for :func:`~.evaluation.ceiling`.
 
     Parameters
     ----------
-    cells
-        The real cells, ``(n_cells, n_genes)``; at least two in every group.
+    cells, seed
+        As for :func:`split_half`; each split has the next seed.
     n_halvings
         How many times the cells are split.
-    seed
-        Seed of the first split.
-    perturbation_key
-        The column of ``obs`` to group by.
 
     Returns
     -------
     list of tuple
         Two pseudobulks for each split.
-
-    Raises
-    ------
-    ValueError
-        A group has one cell only.
     """
-    key = {"perturbation_key": perturbation_key}
-    splits = (split_half(cells, seed=seed + number, **key) for number in range(n_halvings))
-    return [tuple(pseudobulk(half, **key) for half in pair) for pair in splits]
+    splits = (split_half(cells, seed=seed + number) for number in range(n_halvings))
+    return [tuple(pseudobulk(half) for half in pair) for pair in splits]

@@ -7,7 +7,7 @@ from .blocks import read_rows, row_blocks
 from .contrast import contrast
 from .covariance import control_covariance
 from .engine import RankSum, rank_sum, tiles
-from .job import Contrast, Question
+from .job import Contrast
 from .look import inspect_values, qc_table, sample_cells
 from .open import check_cells, check_same, labels_of, open_cells, problems
 from .plan import Needs, needs
@@ -18,7 +18,6 @@ from .write import write_cells
 __all__ = [
     "Contrast",
     "Needs",
-    "Question",
     "RankSum",
     "check_cells",
     "check_same",

@@ -22,20 +22,20 @@ from .sums import _Sums
 
 
 def _scaling(job: _Job, found: ValueSummary) -> Scaling:
-    """Refuse what the question does not allow, and find the scale."""
-    question, size = job.question, found.library_size
-    if question.counts_only and found.scale != "counts":
+    """Refuse what the rules do not allow, and find the scale."""
+    rules, size = job.rules, found.library_size
+    if rules.counts_only and found.scale != "counts":
         raise ValueError(
             f"{job.name}: values have fractions; expected raw counts, whole and never negative: "
             "leave out normalisation and logarithm, or draw counts with emit.negative_binomial"
         )
-    if question.counts_only and (size > question.most_counts).any():
-        first = int(np.flatnonzero(size > question.most_counts)[0])
+    if rules.counts_only and (size > rules.most_counts).any():
+        first = int(np.flatnonzero(size > rules.most_counts)[0])
         raise ValueError(
             f"{job.name}: cell {job.cells.obs_names[first]!r} has {size[first]:,.0f} counts; "
-            f"expected at most {question.most_counts:,.0f} a cell; scale its counts down"
+            f"expected at most {rules.most_counts:,.0f} a cell; scale its counts down"
         )
-    return Scaling.of(found, question.target_sum)
+    return Scaling.of(found, rules.target_sum)
 
 
 def _pieces_at_hand(job: _Job) -> Callable[[int], Iterator]:
@@ -100,7 +100,7 @@ def _empty_result(job: _Job) -> Contrast:
     shape = len(job.groups), job.cells.n_vars
     tables = (np.empty(shape, job.dtype) for _ in range(3))
     p_value = np.empty((shape[0] - 1, shape[1]))
-    of_counts = np.empty((3, shape[0] if job.question.bulk_target_sum else 0, shape[1]))
+    of_counts = np.empty((3, shape[0] if job.rules.bulk_target_sum else 0, shape[1]))
     genes, control = pd.Index(job.cells.var_names, dtype=object), job.groups[job.control]
     return Contrast(job.groups, genes, control, job.n_cells, *tables, p_value, *of_counts)
 
@@ -110,11 +110,11 @@ def _settle(result: Contrast, job: _Job, code: int, genes: slice, sums: _Sums) -
     n = result.n_cells[code]
     result.mean[code, genes], result.variance[code, genes] = moments(sums.total, sums.square, n)
     result.mean_as_summed[code, genes] = sums.mean
-    if job.question.bulk_target_sum:
+    if job.rules.bulk_target_sum:
         result.counts[code, genes], result.sampling[code, genes] = sums.counts, sums.sampling
         result.scaled_mean[code, genes] = sums.scaled / n
     if code != job.control:
         row = code - (code > job.control)
         n_controls = result.n_cells[job.control]
-        how = {"exact": job.question.exact, "use_continuity": job.question.use_continuity}
+        how = {"exact": job.rules.exact, "use_continuity": job.rules.use_continuity}
         result.p_value[row, genes] = p_values(sums.u, sums.ties, n, n_controls, **how)

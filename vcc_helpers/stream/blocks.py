@@ -39,7 +39,7 @@ from ..counts import floating, one_entry_a_place
 #: Values in a block of rows, 64 MB of dense float32.
 BLOCK_VALUES = 2**24
 #: Rows no further apart than this are read together with those between them.
-ROWS_APART = 4
+_ROWS_APART = 4
 #: Rows of a view that are read in one go, with those between them.
 ROWS_AT_ONCE = 256
 
@@ -47,68 +47,31 @@ ROWS_AT_ONCE = 256
 def stored_matrix(cells: anndata.AnnData):
     """Return the matrix as it is stored, without reading a value of a file.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-
-    Returns
-    -------
-    object
-        An array or sparse matrix, or the handle of one on disk; for a view of a file, the handle
-        of the whole file's.
+    An array or sparse matrix, or the handle of one on disk; for a view of a file, of the whole
+    file's.
     """
     return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
 
 
 def on_disk(cells: anndata.AnnData) -> bool:
-    """Tell whether the matrix lies in a file, of HDF5 or Zarr.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    """
+    """Tell whether the matrix lies in a file, of HDF5 or Zarr."""
     matrix = stored_matrix(cells)
     return not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix))
 
 
 def is_csr_file(cells: anndata.AnnData) -> bool:
-    """Tell whether all rows of a CSR matrix on disk are meant, so that it can be read directly.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    """
+    """Tell whether all rows of a CSR matrix on disk are meant, so that it can be read directly."""
     whole_file = not cells.is_view and on_disk(cells)
     return whole_file and getattr(cells.X, "format", None) == "csr"
 
 
 def at_hand(cells: anndata.AnnData) -> bool:
-    """Tell whether some rows can be picked without a copy of the others.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    """
+    """Tell whether some rows can be picked without a copy of the others."""
     return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
 
 
 def first_values(cells: anndata.AnnData) -> np.ndarray:
-    """Read a few values.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-
-    Returns
-    -------
-    ndarray
-        Of the first rows; of a CSC matrix, whose rows are scattered, of the first columns.
-    """
+    """Read a few values: of the first rows, or of the first columns of a CSC matrix."""
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) == "csc":
         return _stored(matrix, "data")[: 2**18]
@@ -116,29 +79,15 @@ def first_values(cells: anndata.AnnData) -> np.ndarray:
     return block.data if sparse.issparse(block) else block
 
 
-def rows_in_block(cells: anndata.AnnData) -> int:
-    """Return how many cells make a block: 16 million values, 4096 cells at most.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    """
+def _rows_in_block(cells: anndata.AnnData) -> int:
+    """Return how many cells make a block: 16 million values, 4096 cells at most."""
     return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
 
 
 def most_entries(cells: anndata.AnnData) -> np.ndarray:
     """Bound the number of values of each cell that are not zero, without reading them.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_cells,)``, int64: the stored entries of a CSR matrix, else the number of genes.
+    The stored entries of a CSR matrix, else the number of genes, ``(n_cells,)``, int64.
     """
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
@@ -154,38 +103,13 @@ def stored_blocks(
     first_row: int = 0,
     scratch: Path | None = None,
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
-    """Yield the matrix a few rows at a time, in the type that it is stored in.
+    """Yield first row and values, a few rows at a time, in the type that they are stored in.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
-    block_rows
-        Cells in a block; by default as many as :func:`rows_in_block` says.
-    first_row
-        Where to begin.
-    scratch
-        Folder for the temporary copy of a CSC matrix on disk, whose rows are scattered over the
-        file; by default the system's. The copy takes 4 bytes more for each entry than the values.
-
-    Yields
-    ------
-    start : int
-        Row of the block's first cell.
-    block : csr_matrix or ndarray
-        Shape ``(<= block_rows, n_genes)``, any numeric type, repeated entries summed. Not a copy
-        where none is needed: do not write into it.
-
-    Raises
-    ------
-    ValueError
-        The file is damaged.
-
-    Notes
-    -----
-    Two blocks are held at a time; but a view of a CSC file is read as a whole.
+    As :func:`row_blocks`, from `first_row` on. `scratch` is the folder for the temporary copy of a
+    CSC matrix on disk, whose rows are scattered over the file; it takes 4 bytes more for each entry
+    than the values. Two blocks are held at a time; but a view of a CSC file is read as a whole.
     """
-    block_rows = block_rows or rows_in_block(cells)
+    block_rows = block_rows or _rows_in_block(cells)
     starts = range(first_row, cells.n_obs, block_rows)
     with _explain_damage(cells), _row_reader(cells, scratch) as rows:
         stretches = ((start, min(start + block_rows, cells.n_obs)) for start in starts)
@@ -197,21 +121,9 @@ def stored_blocks(
 def stored_rows(
     cells: anndata.AnnData, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, sparse.csr_matrix | np.ndarray]]:
-    """Read only some rows, a few at a time; rows that lie close together in one go.
+    """Yield some rows, a few at a time, and their values; rows that lie close in one go.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    rows
-        Which, in rising order, shape ``(n,)``.
-
-    Yields
-    ------
-    rows : ndarray
-        Part of `rows`.
-    block : csr_matrix or ndarray
-        Their values, as :func:`stored_blocks` has them.
+    `rows` is in rising order, ``(n,)``; values are as :func:`stored_blocks` has them.
     """
     with _explain_damage(cells), _row_picker(cells) as (pick, stretch):
         edges = [0, *(np.flatnonzero(np.diff(stretch(rows))) + 1), len(rows)]
@@ -223,13 +135,13 @@ def stored_rows(
 @contextmanager
 def _row_picker(cells: anndata.AnnData):
     """Give a function that picks rows, and one that tells which rows to pick together."""
-    n = rows_in_block(cells)
+    n = _rows_in_block(cells)
     if at_hand(cells):
         yield lambda rows: _in_memory(cells.X[rows]), lambda rows: np.arange(len(rows)) // n
         return
 
     def stretch(rows: np.ndarray) -> np.ndarray:
-        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > ROWS_APART)
+        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > _ROWS_APART)
         return near + rows // n * len(rows)  # a new one at the latest after a block
 
     with _row_reader(cells, None) as read:
@@ -264,15 +176,7 @@ def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
 
 
 def unreadable(path: Path | str, error: Exception) -> ValueError:
-    """Say that a file is damaged.
-
-    Parameters
-    ----------
-    path
-        The file.
-    error
-        What reading it led to.
-    """
+    """Say that a file is damaged."""
     return ValueError(
         f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
     )
@@ -281,14 +185,7 @@ def unreadable(path: Path | str, error: Exception) -> ValueError:
 def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -> Iterator:
     """Yield ``function(*a)`` for each of `arguments`, the next ones computed in threads meanwhile.
 
-    Parameters
-    ----------
-    function
-        What to call; most of its time should be spent where Python's lock is not held.
-    arguments
-        A tuple for each call; asked for one after the other.
-    threads
-        How many are computed at once.
+    Most of the time of `function` should be spent where Python's lock is not held.
     """
     pool, coming = ThreadPoolExecutor(threads), deque()
     try:
@@ -331,7 +228,7 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
     else:
         matrix = cells.X.tocsr() if layout == "csc" else cells.X
         if isinstance(matrix, h5py.Dataset):
-            yield lambda start, stop: read_stretch(matrix, start, stop)
+            yield lambda start, stop: _read_stretch(matrix, start, stop)
         else:
             yield lambda start, stop: _in_memory(matrix[start:stop])
 
@@ -368,7 +265,7 @@ def _csr_reader(matrix):
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         low, high = indptr[start], indptr[stop]
-        values, genes = (read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
+        values, genes = (_read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
         values = values.astype(np.float32) if values.dtype == np.float16 else values  # for SciPy
         pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
@@ -378,59 +275,26 @@ def _csr_reader(matrix):
 
 
 def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield the values alone of a CSR matrix on disk, a block of rows at a time.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``, one for which :func:`is_csr_file` is true.
-
-    Yields
-    ------
-    start : int
-        Row of the block's first cell.
-    values : ndarray
-        The entries of these rows, as stored.
-    indptr : ndarray
-        Where each row begins and ends in `values`, ``(n_rows + 1,)``.
-    """
-    group, step = cells.X.group, rows_in_block(cells)
+    """Yield first row, values and row pointer of a CSR file, a block of rows at a time."""
+    group, step = cells.X.group, _rows_in_block(cells)
     with _explain_damage(cells):
         indptr = group["indptr"][:].astype(np.int64)
         if (np.diff(indptr) < 0).any() or indptr[-1] > group["data"].shape[0]:
             raise OSError("the row pointer does not rise from 0 to the number of values")
         rows = [indptr[start : start + step + 1] for start in range(0, cells.n_obs, step)]
-        stretches = ahead(read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
+        stretches = ahead(_read_stretch, ((group["data"], r[0], r[-1]) for r in rows))
         for i, values in enumerate(stretches):
             yield i * step, values, rows[i] - rows[i][0]
 
 
-def read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
+def _read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     """Read ``dataset[start:stop]`` without holding Python's lock all the time.
 
-    Parameters
-    ----------
-    dataset
-        Of one dimension or more, HDF5 or Zarr.
-    start, stop
-        Between 0 and its length.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(stop - start, ...)``, of the dataset's type.
-
-    Raises
-    ------
-    OSError
-        The file ends too early, or a chunk does not unpack to a whole one.
-
-    Notes
-    -----
     HDF5 reads and unpacks one chunk after the other, and no other thread runs meanwhile. So chunks
-    packed with gzip are unpacked here, side by side; values that lie in one piece are read from
-    the file itself; all else is left to HDF5. (Where a chunk unpacks to less than a whole one,
-    HDF5 2.0 says nothing, and returns for the rest what lay in memory before.)
+    packed with gzip are unpacked here, side by side; values that lie in one piece are read from the
+    file itself; all else, Zarr too, is left to its library. An OSError says that the file ends too
+    early, or that a chunk does not unpack to a whole one. (There HDF5 2.0 says nothing, and returns
+    for the rest what lay in memory before.)
     """
     start, stop = int(start), int(stop)
     plain = isinstance(dataset, h5py.Dataset) and dataset.file.mode == "r"
@@ -480,7 +344,7 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
             seen = f"{len(raw)} bytes, not" if len(raw) < size else "more than"
             raise OSError(f"the chunk of {dataset.name} at {corner} unpacks to {seen} {size}")
         in_planes = shuffled and not skipped & 1
-        part = unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
+        part = _unshuffle(raw, dataset.dtype) if in_planes else np.frombuffer(raw, dataset.dtype)
         whole[place] = part.reshape(chunk)
 
     corners = list(product(*edges))
@@ -505,34 +369,14 @@ def _inflate(packed: bytes, size: int) -> bytes:
 def pack_chunk(values: np.ndarray) -> bytes:
     """Do what HDF5's shuffle and gzip filters do to a chunk, in any thread.
 
-    Parameters
-    ----------
-    values
-        Shape ``(n,)``, numbers.
-
-    Notes
-    -----
     Shuffled: the first bytes of all numbers, then the second bytes, and so on.
     """
     shuffled = values.view(np.uint8).reshape(-1, values.itemsize).T
     return zlib.compress(np.ascontiguousarray(shuffled), 1)
 
 
-def unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
-    """Undo the shuffle of :func:`pack_chunk`.
-
-    Parameters
-    ----------
-    raw
-        Bytes of the chunk, unpacked.
-    dtype
-        Type of the numbers.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n,)``, of type `dtype`.
-    """
+def _unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
+    """Undo the shuffle of :func:`pack_chunk`."""
     if dtype.itemsize == 1:
         return np.frombuffer(raw, dtype)
     planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
@@ -595,7 +439,7 @@ def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
 
 def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
     low, high = indptr[left], indptr[right]
-    entries = [read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
+    entries = [_read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
     if entries[0].dtype == np.float16:  # SciPy has no such matrix
         entries[0] = entries[0].astype(np.float32)
     shape = (matrix.shape[0], right - left)
@@ -640,7 +484,7 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
     Parameters
     ----------
     cells
-        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
+        As for :func:`row_blocks`.
     rows
         Which, in rising order, shape ``(n,)``.
 
@@ -648,11 +492,6 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
     -------
     csr_matrix or ndarray
         Shape ``(n, n_genes)``, values as :func:`row_blocks` has them.
-
-    Raises
-    ------
-    ValueError
-        As :func:`row_blocks`.
     """
     blocks = [
         floating(block, cells.obs_names[part], cells.var_names)
@@ -662,24 +501,6 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
 
 
 def take_cells(cells: anndata.AnnData, rows: np.ndarray) -> anndata.AnnData:
-    """Copy some cells into memory: X, ``obs``, ``var`` and ``uns``, but no layers and no ``raw``.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``; in memory, a view, or backed.
-    rows
-        Which, in rising order, shape ``(n,)``.
-
-    Returns
-    -------
-    AnnData
-        In memory, ``(n, n_genes)``, X floating.
-
-    Raises
-    ------
-    ValueError
-        As :func:`row_blocks`.
-    """
+    """Copy some cells into memory, ``X`` as :func:`read_rows` has it; no layers and no ``raw``."""
     kept = {"obs": cells.obs.iloc[rows].copy(), "var": cells.var.copy(), "uns": deepcopy(cells.uns)}
     return anndata.AnnData(read_rows(cells, rows), **kept)

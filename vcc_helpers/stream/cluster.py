@@ -34,7 +34,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
             f"{job.name}: workers of a cluster read the file for themselves; give its path"
         )
     found = inspect_values(
-        job.cells, name=job.name, progress=job.progress, tolerance=job.question.tolerance
+        job.cells, name=job.name, progress=job.progress, tolerance=job.rules.tolerance
     )
     scaling, source = _scaling(job, found), _with_reference(job, _pieces_at_hand(job))
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
@@ -51,7 +51,7 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
                 rows = [[np.flatnonzero(job.codes == code) for code in batch] for batch in batches]
                 with client.get_executor() as pool:
                     submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
-                    total = job.question.bulk_target_sum
+                    total = job.rules.bulk_target_sum
                     parts = zip(rows, batches, strict=True)
                     waiting = {submit(part, total): batch for part, batch in parts}
                     try:

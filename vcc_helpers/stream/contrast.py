@@ -30,10 +30,11 @@ from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling
+from ..presets import VCC2025, Preset
 from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
 from .blocks import ahead, at_hand, row_blocks
 from .cluster import _on_cluster
-from .job import Contrast, Question, _check_unchanged, _Job
+from .job import Contrast, _check_unchanged, _Job
 from .keep import _Keeper
 from .look import Inspection
 from .open import parse_memory
@@ -53,7 +54,7 @@ def contrast(
     client=None,
     progress: bool = False,
     name: str = "cells",
-    question: Question | None = None,
+    rules: Preset = VCC2025,
     controls: anndata.AnnData | str | Path | None = None,
 ) -> Contrast:
     """Average every perturbation, and test every gene of it against the controls.
@@ -85,8 +86,8 @@ def contrast(
         Say what it will take, and show progress bars.
     name
         What messages call these cells.
-    question
-        How the values are looked at; as the rules of 2025 do, by default.
+    rules
+        How the values are looked at, by a season.
     controls
         Cells, or a file, whose controls take the place of those of `cells`, which may then lack
         them; over the same genes. Both must be counts, scaled to one `target_sum`. These rows are
@@ -112,7 +113,7 @@ def contrast(
         threads=threads,
         progress=progress,
         name=name,
-        question=question,
+        rules=rules,
         controls=controls,
     )
     keeper = _Keeper(job, cache)
@@ -156,7 +157,7 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
     done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
     codes = np.where(np.isin(job.codes, done), -1, job.codes)
-    inspection = Inspection(job.cells, name=job.name, tolerance=job.question.tolerance)
+    inspection = Inspection(job.cells, name=job.name, tolerance=job.rules.tolerance)
     picked = at_hand(job.cells)
     bar = tqdm(
         total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
@@ -187,7 +188,7 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
 def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
     def prepare(genes: slice) -> tuple[_Sums, Callable]:
         controls, sums = _control_sums(source, scaling, genes, job)
-        total = job.question.bulk_target_sum
+        total = job.rules.bulk_target_sum
 
         def run(batches: list[list[int]]) -> Iterator:
             for batch in batches:

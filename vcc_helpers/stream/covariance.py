@@ -5,7 +5,7 @@ Taught in: notebooks/05_linear_baseline.
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()
 >>> controls = cells[cells.obs["target_gene"] == "non-targeting"]
->>> control_covariance(controls, ["STAT1"]).shape
+>>> control_covariance(controls, ["TMSB4X"]).shape
 (1, 1000)
 """
 
@@ -35,9 +35,6 @@ def control_covariance(
     within: str | None = None,
     shrinkage: float = 0.1,
     residual: float = RESIDUAL,
-    target_sum: float | None = None,
-    perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
 ) -> pd.DataFrame:
     r"""Predict effects from how genes vary together in cells that nobody perturbed.
 
@@ -45,7 +42,8 @@ def control_covariance(
     ----------
     controls
         Control cells, counts or lognorm, ``(n_cells, n_genes)``, in memory, backed or the path
-        of an ``.h5ad``; read a block of rows at a time.
+        of an ``.h5ad``; read a block of rows at a time. Where they have labels, all must be the
+        control's.
     targets
         Names of perturbations, ``(n_targets,)``. Memory grows with ``n_targets * n_genes``; the
         whole covariance is never formed.
@@ -55,10 +53,6 @@ def control_covariance(
         Pull of the covariance towards a multiple of the identity, s, 0 to 1.
     residual
         Share of its expression that a silenced gene is expected to keep, 0 to 1.
-    target_sum
-        As for :func:`~vcc_helpers.counts.lognorm`.
-    perturbation_key, control
-        Where `controls` has this column, every cell must bear this label.
 
     Returns
     -------
@@ -93,11 +87,11 @@ def control_covariance(
     if not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage={shrinkage}; expected 0 to 1")
     cells = open_cells(controls)
-    groups = _groups_of_controls(cells, within, perturbation_key, control)
+    groups = _groups_of_controls(cells, within)
     asked = pd.Index(pd.unique(pd.Index(targets)))
     asked = asked[asked.isin(cells.var_names)]
     column = cells.var_names.get_indexer(asked)
-    mean, variance, rows = _moments(lognorm_blocks(cells, target_sum=target_sum), groups, column)
+    mean, variance, rows = _moments(lognorm_blocks(cells), groups, column)
     varies = variance[column] > 1e-9
     if not varies.any():
         raise ValueError("no target is a gene that varies in the controls; check the gene names")
@@ -109,17 +103,15 @@ def control_covariance(
     return pd.DataFrame(response, index=asked.rename("target_gene"), columns=cells.var_names)
 
 
-def _groups_of_controls(
-    cells: anndata.AnnData, within: str | None, perturbation_key: str, control: str
-) -> np.ndarray:
+def _groups_of_controls(cells: anndata.AnnData, within: str | None) -> np.ndarray:
     """Check that all are controls; return the number of each cell's group."""
-    if perturbation_key in cells.obs:
-        labels = labels_of(cells, perturbation_key)
-        if (labels != control).any():
+    if PERTURBATION_KEY in cells.obs:
+        labels = labels_of(cells)
+        if (labels != CONTROL).any():
             raise ValueError(
-                f"controls must hold control cells only; {(labels != control).sum()} of "
-                f"{len(labels)} are {some_of(labels[labels != control].unique())}; select them "
-                f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
+                f"controls must hold control cells only; {(labels != CONTROL).sum()} of "
+                f"{len(labels)} are {some_of(labels[labels != CONTROL].unique())}; select them "
+                f"with cells[cells.obs[{PERTURBATION_KEY!r}] == {CONTROL!r}]"
             )
     if within is None:
         groups = np.zeros(cells.n_obs, dtype=int)

@@ -27,7 +27,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from tqdm import tqdm
 
 from ..ranks import p_values
 
@@ -62,7 +61,7 @@ class Controls(NamedTuple):
     Attributes
     ----------
     values
-        Sorted non-zeros, gene after gene, an infinity behind each gene's.
+        Gene after gene, an infinity behind each gene's.
     indptr
         Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``, int64.
     ties
@@ -77,17 +76,10 @@ class Controls(NamedTuple):
     n_cells: int
 
 
-class Picked(NamedTuple):
+class _Picked(NamedTuple):
     """Some rows of a CSR matrix, without a copy of their entries.
 
-    Attributes
-    ----------
-    data, indices
-        As in the ``csr_matrix``, the genes of each row in rising order.
-    starts, ends
-        Where each of the rows begins and ends, ``(n_cells,)``.
-    shape
-        ``(n_cells, n_genes)``.
+    Each row begins and ends in `data` where `starts` and `ends` say; its genes are in rising order.
     """
 
     data: np.ndarray
@@ -102,7 +94,7 @@ class Picked(NamedTuple):
         return self.data.dtype
 
     @classmethod
-    def of(cls, block, rows: np.ndarray | slice = slice(None)) -> Picked:
+    def of(cls, block, rows: np.ndarray | slice = slice(None)) -> _Picked:
         """Pick rows, all by default, of a CSR matrix, of its arrays, or of rows picked before."""
         if isinstance(block, cls):
             starts, ends = block.starts[rows], block.ends[rows]
@@ -117,7 +109,6 @@ def rank_sum(
     *,
     control: str,
     threads: int | None = None,
-    progress: bool = False,
 ) -> RankSum:
     """Test every gene of every group against the control cells.
 
@@ -132,8 +123,6 @@ def rank_sum(
         The label of control cells.
     threads
         Number of threads; all cores by default.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -161,7 +150,7 @@ def rank_sum(
         )
     matrix, reach = _checked(matrix, n_threads(threads))
     codes = groups.get_indexer(labels)  # -1: control
-    pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(Picked.of, matrix)
+    pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(_Picked.of, matrix)
     others, *blocks = ([pick(np.flatnonzero(codes == code))] for code in range(-1, len(groups)))
     controls = sort_controls(others, threads=threads)
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
@@ -171,33 +160,18 @@ def rank_sum(
 
     parts = cut(matrix.shape[1], 8 * n_threads(threads))
     with ThreadPoolExecutor(n_threads(threads)) as pool:
-        done = pool.map(rank, parts)
-        list(tqdm(done, total=len(parts), unit=" parts", desc="rank", disable=not progress))
+        list(pool.map(rank, parts))
     n_cells = np.bincount(codes[codes >= 0])
     return RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
 
 
 def n_threads(threads: int | None) -> int:
-    """Return the number of threads to use.
-
-    Parameters
-    ----------
-    threads
-        As the caller said; None is for all cores.
-    """
+    """Return the number of threads to use."""
     return threads or os.cpu_count() or 1
 
 
 def cut(n_genes: int, n_parts: int) -> list[slice]:
-    """Cut genes into stretches of about equal length, none of them empty.
-
-    Parameters
-    ----------
-    n_genes
-        Number of genes.
-    n_parts
-        Most stretches.
-    """
+    """Cut genes into stretches of about equal length, none of them empty."""
     edges = np.unique(np.linspace(0, n_genes, min(n_parts, n_genes) + 1).astype(int))
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
 
@@ -235,7 +209,7 @@ def tiles(
     ----------
     blocks
         Some cells each, ``(n_cells, n_genes)``, dense, or the arrays of a CSR matrix with the
-        genes of each cell in rising order, or some rows :class:`Picked` of one.
+        genes of each cell in rising order, or some rows :class:`_Picked` of one.
     genes
         Which genes, ``slice(first, stop)``.
     width
@@ -255,16 +229,16 @@ def tiles(
     # rows whose distance is a power of two would fight for the same places of the cache
     room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
     place = np.empty(ends[-1], np.int64)
-    blocks = [block if isinstance(block, np.ndarray) else Picked.of(block) for block in blocks]
+    blocks = [block if isinstance(block, np.ndarray) else _Picked.of(block) for block in blocks]
     pieces = [(block, slice(i, j)) for block, (i, j) in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
-        if isinstance(block, Picked):
+        if isinstance(block, _Picked):
             kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
         tile = room[: part.stop - first]
         for block, cells in pieces:
-            if isinstance(block, Picked):
+            if isinstance(block, _Picked):
                 entries = block.data, block.indices, place[cells], block.ends
                 kernels.fill_tile(*entries, first, tile, cells.start)
             else:
@@ -277,19 +251,7 @@ def sort_controls(
 ) -> Controls:
     """Sort each gene's values in the control cells, for any number of :func:`rank_groups`.
 
-    Parameters
-    ----------
-    blocks
-        The control cells, as for :func:`tiles`.
-    threads
-        Number of threads; all cores by default.
-    look
-        Called with each ``(part, tile)``.
-
-    Returns
-    -------
-    Controls
-        About 4 bytes for every non-zero value of float32.
+    `blocks` are as for :func:`tiles`; `look` is called with each ``(part, tile)``.
     """
     from . import kernels
 
@@ -327,7 +289,7 @@ def _in_parts(blocks, n_parts: int) -> Iterator:
     """Cut each block into parts, so that threads can share it."""
     for block in blocks:
         for cells in cut(block.shape[0], n_parts):
-            yield block[cells] if isinstance(block, np.ndarray) else Picked.of(block, cells)
+            yield block[cells] if isinstance(block, np.ndarray) else _Picked.of(block, cells)
 
 
 def rank_groups(
@@ -340,24 +302,10 @@ def rank_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each gene's values in each of several groups among those of the controls.
 
-    Parameters
-    ----------
-    groups
-        The cells of each group, as for :func:`tiles`.
-    controls
-        The controls, sorted.
-    genes
-        Which genes, ``slice(first, stop)``.
-    reach
-        What :func:`span` says of all their cells.
-    look
-        Called with the number of the group, the genes of a tile, and the tile.
-
-    Returns
-    -------
-    tuple of ndarray
-        Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal values of
-        group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
+    `groups` holds the cells of each, as for :func:`tiles`, and `reach` is what :func:`span` says of
+    all of them; `look` is called with the number of a group, the genes of a tile, and the tile.
+    Returned are Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal
+    values of group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
     """
     ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
     blocks = [block for blocks in groups for block in blocks]
@@ -416,13 +364,7 @@ def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ti
 
 
 def span(blocks: Iterable[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
-    """Return the smallest and the largest non-zero value.
-
-    Parameters
-    ----------
-    blocks
-        Dense, or the arrays of CSR matrices.
-    """
+    """Return the smallest and the largest non-zero value of some blocks."""
     low, high = np.inf, 0.0
     for block in blocks:
         values = block if isinstance(block, np.ndarray) else block.data

@@ -13,6 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from ..presets import VCC2025, Preset
 from .blocks import most_entries, stored_matrix
 from .engine import n_threads
 from .open import check_cells, labels_of, open_cells
@@ -42,7 +43,7 @@ class Contrast(NamedTuple):
         Two-sided rank-sum p-value of each group but the control, ``(n_groups - 1, n_genes)``,
         float64.
     counts, scaled_mean, sampling
-        Of counts, where :attr:`Question.bulk_target_sum` asks for them, else without a row: their
+        Of counts, where the rules have a ``bulk_target_sum``, else without a row: their
         sum, the mean of the scaled values before the logarithm, and the sampling variance of
         ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64; the
         last is 0 for controls of another file.
@@ -61,49 +62,8 @@ class Contrast(NamedTuple):
     sampling: np.ndarray
 
 
-class Question(NamedTuple):
-    """How a file is looked at; as the rules of 2025 do, unless told.
-
-    Attributes
-    ----------
-    target_sum
-        The total that each cell is scaled to before the logarithm; None for the median of the
-        file.
-    dtype
-        What is computed in, ``"float64"``; None for the precision of the file.
-    counts_only
-        Refuse values with fractions.
-    tolerance
-        A value has a fraction if it is further from a whole number; None for 1e-3.
-    most_counts
-        Refuse a cell with more counts.
-    bulk_target_sum
-        Sum the counts of each group, too, and estimate the sampling variance of the logarithm of
-        these sums, scaled to this total; None for no.
-    exact, use_continuity
-        As for :func:`~vcc_helpers.ranks.p_values`.
-    """
-
-    target_sum: float | None = None
-    dtype: str | None = None
-    counts_only: bool = False
-    tolerance: float | None = None
-    most_counts: float = np.inf
-    bulk_target_sum: float | None = None
-    exact: bool = True
-    use_continuity: bool = True
-
-
 class _Reference(NamedTuple):
-    """Control cells of another file.
-
-    Attributes
-    ----------
-    cells, path, rows
-        The file's cells, where it is, and which of them are controls.
-    n_values
-        At most so many of their values are above zero.
-    """
+    """Control cells of another file: which rows they are, and at most how many values they have."""
 
     cells: anndata.AnnData
     path: Path | None
@@ -117,14 +77,14 @@ class _Reference(NamedTuple):
         rows = np.flatnonzero(labels_of(cells, perturbation_key) == control)
         return cls(cells, _path_of(source), rows, int(most_entries(cells)[rows].sum()))
 
-    def check(self, cells: anndata.AnnData, question: Question, name: str) -> None:
+    def check(self, cells: anndata.AnnData, rules: Preset, name: str) -> None:
         """Raise unless these controls can be held against those cells."""
         if not np.array_equal(self.cells.var_names, cells.var_names):
             raise ValueError(f"controls: other genes than {name}; expected the same, in one order")
-        if question.target_sum is None or not question.counts_only:
+        if rules.target_sum is None or not rules.counts_only:
             raise ValueError(
-                "controls of another file need counts on both sides and one scale for all; give a "
-                "question with counts_only and a target_sum"
+                "controls of another file need counts on both sides and one scale for all; "
+                f"{rules.name} lacks counts_only or a target_sum"
             )
 
     def pieces(self) -> Iterator:
@@ -135,26 +95,11 @@ class _Reference(NamedTuple):
 class _Job(NamedTuple):
     """One file and what is asked of it.
 
-    Attributes
-    ----------
-    cells, name, path
-        The cells, what messages call them, and their file where they are all of one.
-    codes, groups, control
-        Group of each cell, ``(n_cells,)``; names of the groups; which of them is the control.
-    n_cells, n_values
-        Cells of each group, and at most so many values above zero, ``(n_groups,)``.
-    dtype
-        float32 or float64.
-    threads
-        Number of threads.
-    progress
-        Whether to show bars.
-    stamp
-        What the files looked like before anything was read.
-    question
-        How the values are looked at.
-    reference
-        Where the controls come from; None for these very cells.
+    `codes` are the group of each cell, -1 for those left out, ``(n_cells,)``; `groups` their names
+    and `control` the place of one of them; `n_cells` and `n_values` the cells of each group, and at
+    most so many values above zero. `path` is the file where the cells are all of one, `stamp` what
+    the files looked like before anything was read, `reference` where the controls come from if not
+    from here.
     """
 
     cells: anndata.AnnData
@@ -169,7 +114,7 @@ class _Job(NamedTuple):
     threads: int
     progress: bool
     stamp: tuple
-    question: Question = Question()
+    rules: Preset
     reference: _Reference | None = None
 
     @classmethod
@@ -182,19 +127,19 @@ class _Job(NamedTuple):
         threads=None,
         progress=False,
         name="cells",
-        question=None,
+        rules=VCC2025,
         controls=None,
     ) -> _Job:
         """Open the cells, check labels and gene names, and count; no value is read."""
         stamp = _stamp(_path_of(source))
-        cells, question, reference = open_cells(source), question or Question(), None
+        cells, reference = open_cells(source), None
         keys = {"perturbation_key": perturbation_key}
         check_cells(cells, **keys, control=None if controls is not None else control, name=name)
         labels = labels_of(cells, perturbation_key)
         if controls is not None:
             stamp += _stamp(_path_of(controls))
             reference = _Reference.of(controls, **keys, control=control)
-            reference.check(cells, question, name)
+            reference.check(cells, rules, name)
         groups = pd.Index(sorted({*labels, control}), dtype=object)
         place, codes = int(groups.get_loc(control)), groups.get_indexer(labels)
         if reference:
@@ -213,19 +158,19 @@ class _Job(NamedTuple):
             place,
             n_cells,
             n_values,
-            _precision(cells, question),
+            _precision(cells, rules),
             n_threads(threads),
             progress,
             stamp,
-            question,
+            rules,
             reference,
         )
 
 
-def _precision(cells: anndata.AnnData, question: Question) -> np.dtype:
+def _precision(cells: anndata.AnnData, rules: Preset) -> np.dtype:
     stored = stored_matrix(cells).dtype
     double = stored.kind == "f" and stored.itemsize == 8
-    return np.dtype(question.dtype or (np.float64 if double else np.float32))
+    return np.dtype(rules.dtype or (np.float64 if double else np.float32))
 
 
 def _path_of(source: anndata.AnnData | str | Path) -> Path | None:

@@ -16,13 +16,23 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..presets import SCORING_VERSION
 from .blocks import stored_blocks
 from .job import Contrast, _Job
 from .sums import _Sums
 from .write import replacing
 
-#: Raised when a value that scoring gives changes, so that nothing older is taken for it.
-SCORING_VERSION = 1
+#: The rules that a contrast depends on; no others are in its key.
+_ASKED = (
+    "target_sum",
+    "dtype",
+    "counts_only",
+    "tolerance",
+    "most_counts",
+    "bulk_target_sum",
+    "exact",
+    "use_continuity",
+)
 #: The fields of a :class:`~.stream.Contrast` that hold names.
 NAMES = ("groups", "genes", "control")
 
@@ -30,7 +40,7 @@ NAMES = ("groups", "genes", "control")
 class _Keeper:
     """Keeps what is finished in a folder, or, without one, nothing.
 
-    The name of what is kept comes from the version, the content of the cells and the question.
+    The name of what is kept comes from the version, the content of the cells and the rules.
     """
 
     def __init__(self, job: _Job, cache: str | Path | None):
@@ -109,10 +119,10 @@ def _load(path: Path, names: tuple[str, ...]) -> dict | None:
 
 
 def _content_key(job: _Job) -> str:
-    """Hash all that the result depends on: version, cells, labels and question."""
+    """Hash all that the result depends on: version, cells, labels and rules."""
     found = hashlib.sha256()
     names = job.groups.tolist(), job.control, job.cells.var_names.tolist()
-    asked = [SCORING_VERSION, *names, *job.question]
+    asked = [SCORING_VERSION, *names, *(getattr(job.rules, rule) for rule in _ASKED)]
     found.update(json.dumps(asked).encode())
     found.update(job.codes.astype(np.int64).tobytes())
     _hash_values(found, job.cells, job.path)

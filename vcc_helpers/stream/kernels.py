@@ -1,8 +1,8 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
-All of them let go of Python's lock, so that threads run side by side. What each is for is told
-where it is called: cells.py (look_over), valuescan.py (survey), effects.py (look_up, add_rows),
-shelf.py (gather), contrast.py (add_in_order) and ranksum.py (all others).
+All of them let go of Python's lock, so that threads run side by side. They serve look.py
+(look_over, survey), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
+add_in_order) and engine.py (all others). Arrays that a loop fills or adds to come last.
 
 Taught in: notebooks/11_rank_every_gene.
 
@@ -21,12 +21,12 @@ import numpy as np
 from numba import njit
 
 #: Rows that are laid out at a time, so many that a tile's part of them stays in the cache.
-STRIP = 256
+_STRIP = 256
 #: Stands behind each gene's values, above them all, so that nobody need watch for the end.
 FENCE = 2**32 - 1
 
 
-def compiled(function):
+def _compiled(function):
     """Compile a loop when it is first called, and keep the result where there is a place for it.
 
     An installation that is read-only, used by somebody without a home, has none: then each process
@@ -38,7 +38,7 @@ def compiled(function):
         return njit(nogil=True)(function)
 
 
-@compiled
+@_compiled
 def entries(indptr, row):
     """Return the places of a row's entries.
 
@@ -48,24 +48,12 @@ def entries(indptr, row):
     return range(np.uint64(indptr[row]), np.uint64(indptr[row + 1]))
 
 
-@compiled
+@_compiled
 def look_over(values, indptr, tolerance, sums):
-    """Look at every value once.
+    """Look at every value of a CSR matrix once, and fill `sums`, of each row, float64.
 
-    Parameters
-    ----------
-    values, indptr
-        Entries of a CSR matrix, and where each row begins and ends.
-    tolerance
-        A fractional part above this makes a value fractional.
-    sums
-        Filled: the sum of each row, float64.
-
-    Returns
-    -------
-    tuple
-        Smallest and largest value (at most and at least 0), whether one is fractional, whether
-        all are whole, whether one is NaN.
+    Returns the smallest and largest value (at most and at least 0), whether one has a fractional
+    part above `tolerance`, whether all are whole, whether one is NaN.
     """
     low, high, fractional, whole, nan = 0.0, 0.0, False, True, False
     for row in range(len(indptr) - 1):
@@ -82,27 +70,14 @@ def look_over(values, indptr, tolerance, sums):
     return low, high, fractional, whole, nan
 
 
-@compiled
+@_compiled
 def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, group_total):
-    """Look at every value once, and go on whatever is found.
+    """Look at every value of a CSR matrix once, and go on whatever is found.
 
-    Parameters
-    ----------
-    values, columns, indptr
-        Entries of a CSR matrix, their columns, and where each row begins and ends.
-    groups
-        Of each row, which row of `group_total` it is added to.
-    weights
-        One number a column, ``(n_columns,)``.
-    tolerance, nearly
-        A fractional part above the first makes a value fractional; one within the second of a
-        whole number makes it nearly whole.
-    table
-        Filled, ``(n_rows, 8)``, float64: of each row the sum, the weighted sum, the numbers of
-        values that are not 0, fractional, nearly whole and bad (not finite, or negative), and the
-        smallest and largest finite value.
-    group_total
-        Added to, ``(n_groups, n_columns)``, float64.
+    Fills `table`, ``(n_rows, 8)``, float64: of each row the sum, the sum weighted by column, the
+    numbers of values that are not 0, fractional (above `tolerance`), nearly whole (within `nearly`)
+    and bad (not finite, or negative), and the smallest and largest finite value. Adds each row to
+    the row of `group_total` that `groups` says.
     """
     for row in range(len(indptr) - 1):
         total, mark, filled, fractional, whole, bad = 0.0, 0.0, 0, 0, 0, 0
@@ -126,19 +101,9 @@ def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, g
             table[row, i] = number
 
 
-@compiled
+@_compiled
 def look_up(counts, indptr, table, out):
-    """Replace each count by the entry of its row's table; -1 where the table has none.
-
-    Parameters
-    ----------
-    counts, indptr
-        Entries of a CSR matrix, 0 or more, and where each row begins and ends.
-    table
-        The new value of 0, 1, 2 ... in each row, ``(n_rows, n_known)``.
-    out
-        Filled, as long as `counts`.
-    """
+    """Replace each count by the entry of its row's `table`; -1 where the table has none."""
     last = np.uint64(table.shape[1] - 1)
     for row in range(len(indptr) - 1):
         new = table[row]
@@ -147,19 +112,9 @@ def look_up(counts, indptr, table, out):
             out[i] = new[place] if place == counts[i] else -1
 
 
-@compiled
+@_compiled
 def add_rows(values, genes, indptr, codes, total, square):
-    """Add each row, and its squares, to the row of its group, in float64 and in the rows' order.
-
-    Parameters
-    ----------
-    values, genes, indptr
-        A CSR matrix.
-    codes
-        The group of each row.
-    total, square
-        Sums so far, ``(n_groups, n_genes)``, float64; added to.
-    """
+    """Add each row, and its squares, to the row of its group, in float64 and in the rows' order."""
     for row in range(len(codes)):
         t, s = total[codes[row]], square[codes[row]]
         for i in entries(indptr, row):
@@ -168,17 +123,9 @@ def add_rows(values, genes, indptr, codes, total, square):
             s[genes[i]] += value * value
 
 
-@compiled
+@_compiled
 def add_in_order(tile, total, square):
-    """Sum each gene's values, and their squares, in float64 and in the cells' order.
-
-    Parameters
-    ----------
-    tile
-        ``(n_genes, n_cells)``.
-    total, square
-        Filled, ``(n_genes,)``, float64.
-    """
+    """Sum each gene's values, and their squares, in float64 and in the cells' order."""
     for gene in range(tile.shape[0]):
         t, s = 0.0, 0.0
         for cell in range(tile.shape[1]):
@@ -188,19 +135,9 @@ def add_in_order(tile, total, square):
         total[gene], square[gene] = t, s
 
 
-@compiled
+@_compiled
 def gather(values, genes, indptr, order, out_values, out_genes):
-    """Copy the rows of a CSR matrix in another order.
-
-    Parameters
-    ----------
-    values, genes, indptr
-        A CSR matrix.
-    order
-        Which row comes first, second, and so on.
-    out_values, out_genes
-        Filled; may be of smaller types.
-    """
+    """Copy the rows of a CSR matrix in another order, perhaps to smaller types."""
     at = np.uint64(0)
     for row in order:
         for i in entries(indptr, row):
@@ -209,46 +146,24 @@ def gather(values, genes, indptr, order, out_values, out_genes):
             at += np.uint64(1)
 
 
-@compiled
+@_compiled
 def seek(genes, starts, ends, first, place):
-    """Find the first entry of each row that is of gene `first` or of a later one.
-
-    Parameters
-    ----------
-    genes
-        Of a CSR matrix, the genes of each row in rising order.
-    starts, ends
-        Where each row begins and ends, ``(n_rows,)``; any rows, in any order.
-    first
-        A gene.
-    place
-        Filled, ``(n_rows,)``.
-    """
+    """Find the `place` of each row's first entry of gene `first` or a later one; genes rise."""
     for row in range(len(starts)):
         part = genes[starts[row] : ends[row]]
         place[row] = starts[row] + np.searchsorted(part, first)
 
 
-@compiled
+@_compiled
 def fill_tile(values, genes, place, ends, first, tile, left):
-    """Lay the entries of a few genes out as dense rows, a gene each.
+    """Lay the entries of a few genes out as dense rows of `tile`, a gene each, from `left` on.
 
-    Parameters
-    ----------
-    values, genes
-        Entries of a CSR matrix, the genes of each row in rising order.
-    place, ends
-        The next entry of each cell, moved on; and where its last one ends, ``(n_cells,)``.
-    first
-        The gene of the tile's first row.
-    tile
-        Filled from column `left` on, ``(n_genes, n)``, in one piece.
-    left
-        The column of the first cell.
+    `place` is the next entry of each cell, moved on; `ends` where its last one ends; `first` the
+    gene of the tile's first row. The genes of each cell are in rising order.
     """
     n_cells, begin, stop = len(place), np.uint64(first), np.uint64(first + len(tile))
-    for top in range(0, n_cells, STRIP):
-        bottom = min(top + STRIP, n_cells)
+    for top in range(0, n_cells, _STRIP):
+        bottom = min(top + _STRIP, n_cells)
         for gene in range(len(tile)):
             tile[gene, left + top : left + bottom] = 0
         for row in range(top, bottom):
@@ -259,7 +174,7 @@ def fill_tile(values, genes, place, ends, first, tile, left):
             place[row] = i
 
 
-@compiled
+@_compiled
 def count(values, genes, starts, ends, n_values):
     """Count the non-zeros of each gene in some rows; adds to `n_values`, ``(n_genes,)``."""
     for row in range(len(starts)):
@@ -267,7 +182,7 @@ def count(values, genes, starts, ends, n_values):
             n_values[genes[i]] += values[i] != 0
 
 
-@compiled
+@_compiled
 def pair(tile, ends, low, shift, pairs, n_values):
     """List each gene's non-zeros, each with the number of its group.
 
@@ -297,19 +212,9 @@ def pair(tile, ends, low, shift, pairs, n_values):
             n_values[gene, group] = at - before
 
 
-@compiled
+@_compiled
 def squeeze(tile, indptr, values):
-    """List each gene's non-zeros, and an infinity behind them.
-
-    Parameters
-    ----------
-    tile
-        ``(n_genes, n_cells)``.
-    indptr
-        Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``.
-    values
-        Filled.
-    """
+    """List each gene's non-zeros in `values` from `indptr` on, and an infinity behind them."""
     for gene in range(tile.shape[0]):
         at = np.uint64(indptr[gene])
         for cell in range(tile.shape[1]):
@@ -318,20 +223,12 @@ def squeeze(tile, indptr, values):
         values[at] = np.inf
 
 
-@compiled
+@_compiled
 def tie(values, indptr, ties):
     """Sum t**3 - t over the runs of t equal values of each gene.
 
-    Parameters
-    ----------
-    values, indptr
-        Sorted, gene after gene, one more behind each gene's that does not count; and where each
-        gene begins, and the last one ends.
-    ties
-        Filled, ``(n_genes,)``, float64.
+    They are sorted, gene after gene, one more behind each gene's that does not count.
 
-    Notes
-    -----
     The t-th value of a run adds 3 t (t - 1), and so nobody need know where a run ends.
     """
     for gene in range(len(ties)):
@@ -342,21 +239,12 @@ def tie(values, indptr, ties):
         ties[gene] = tied
 
 
-@compiled
+@_compiled
 def rank(row, low, shift, known, below):
-    """Count the controls below each value of a gene.
+    """Count the controls below each value of a gene, pairs as :func:`pair` lists them, but sorted.
 
     Two walks, one from the first value and one from the middle: each step waits for the one before
     it, and so the processor does a step of both in the time of one.
-
-    Parameters
-    ----------
-    row, low, shift
-        Sorted pairs of value and group, and how to read them.
-    known
-        The controls' values, sorted, one above all at the end.
-    below
-        Filled, as long as `row`, uint64.
     """
     one, n = np.uint64(1), np.uint64(len(row))
     if n == 0:
@@ -378,24 +266,16 @@ def rank(row, low, shift, known, below):
         there, j = there + gone, j + one - gone
 
 
-@compiled
+@_compiled
 def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     """Walk along each gene's sorted values and the controls' side by side, from left to right.
 
-    Parameters
-    ----------
-    pairs, filled, low, shift
-        Each gene's non-zeros in all groups, as :func:`pair` lists them, but sorted; how many; and
-        how to read them.
-    fenced, indptr
-        The controls' non-zeros, sorted whole numbers, gene after gene, :data:`FENCE` or another
-        number above all behind each gene's; and where each gene begins, and the last one ends.
-    n_controls
-        Control cells, those with a 0 counted in.
-    u, ties
-        Added to, ``(n_genes, n_groups)``, float64: for each value of a group the controls below
-        it, and one half for each equal to it; and what its ties with the controls, and within the
-        group, add to the sum of t**3 - t over runs of t equal values (as :func:`tie` counts them).
+    `pairs` are as :func:`pair` lists them, but sorted; `fenced` the controls' non-zeros, sorted
+    whole numbers, gene after gene, :data:`FENCE` or another number above all behind each gene's.
+    Adds to `u`, ``(n_genes, n_groups)``, for each value of a group the controls below it, zeros
+    counted in, and one half for each equal to it; and to `ties` what its ties with the controls,
+    and within the group, add to the sum of t**3 - t over runs of t equal values, as :func:`tie`
+    counts them.
     """
     below, one = np.empty(pairs.shape[1], np.uint64), np.uint64(1)
     groups = (one << shift) - one

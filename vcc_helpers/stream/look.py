@@ -48,14 +48,14 @@ from .open import _empty_message, labels_of, open_cells
 #: A value this near to a whole number may be one, with noise.
 NEARLY = 0.01
 #: Cells of each block by which the scale of logarithms is judged.
-SAMPLED_ROWS = 64
+_SAMPLED_ROWS = 64
 #: Columns of :attr:`Scan.of_cells`.
-OF_CELLS = [
+_OF_CELLS = [
     *("total", "signature", "filled", "fractional", "nearly_whole", "bad"),
     *("smallest", "largest"),
 ]
 #: What the values may be logarithms to, as log(1 + x).
-BASES = {"e": np.expm1, "2": lambda v: np.exp2(v) - 1, "10": lambda v: 10.0**v - 1}
+_BASES = {"e": np.expm1, "2": lambda v: np.exp2(v) - 1, "10": lambda v: 10.0**v - 1}
 
 
 def inspect_values(
@@ -121,11 +121,11 @@ def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
     return ValueSummary("counts", library_size)
 
 
-def _all_whole(values: np.ndarray, piece: int = 2**16) -> bool:
-    """Whether all are whole, finite, not negative and exact in float32; `piece` fits the cache."""
+def _all_whole(values: np.ndarray) -> bool:
+    """Whether all are whole, finite, not negative and exact in float32."""
     if values.size and not (values.min() >= 0 and values.max() <= EXACT_IN_FLOAT32):
         return False
-    parts = (values[i : i + piece] for i in range(0, len(values), piece))
+    parts = (values[i : i + 2**16] for i in range(0, len(values), 2**16))  # fit the cache
     exact = not np.issubdtype(values.dtype, np.floating)
     return exact or all((np.floor(part) == part).all() for part in parts)
 
@@ -141,17 +141,7 @@ def _inspect_any(
 
 
 class Inspection:
-    """Does :func:`inspect_values` for whoever reads the blocks anyway.
-
-    Parameters
-    ----------
-    cells
-        Whose blocks these are, ``(n_cells, n_genes)``.
-    name
-        What the messages call this file.
-    tolerance
-        As for :func:`inspect_values`.
-    """
+    """Does :func:`inspect_values` for a caller that reads the blocks anyway."""
 
     def __init__(
         self, cells: anndata.AnnData, *, name: str = "cells", tolerance: float | None = None
@@ -164,22 +154,7 @@ class Inspection:
     def look(self, start: int, block) -> tuple[float, bool, bool]:
         """Look at one block, in any thread, and note the library sizes of its cells.
 
-        Parameters
-        ----------
-        start
-            Row of its first cell.
-        block
-            Values as :func:`~.stream.row_blocks` yields them.
-
-        Returns
-        -------
-        tuple
-            The largest value, whether one is fractional, and whether all are whole.
-
-        Raises
-        ------
-        ValueError
-            A value is NaN, infinite or negative.
+        Returns the largest value, whether one is fractional, and whether all are whole.
         """
         from . import kernels  # compiled code; half a second that imports need not pay
 
@@ -195,23 +170,11 @@ class Inspection:
         return high, fractional, whole
 
     def add(self, largest: float, fractional: bool, whole: bool) -> None:
-        """Take in what :meth:`look` found.
-
-        Parameters
-        ----------
-        largest, fractional, whole
-            As it returned them.
-        """
+        """Take in what :meth:`look` found."""
         self.largest, self.fractional = max(self.largest, largest), self.fractional or fractional
 
     def summary(self) -> ValueSummary:
-        """Return what was found.
-
-        Raises
-        ------
-        ValueError
-            There are fractional values and one of 15 or more.
-        """
+        """Return what was found, if it has one scale."""
         return summarize(self.fractional, self.largest, self.library_size, name=self.name)
 
 
@@ -253,30 +216,16 @@ def scan(
     tolerance: float | None = None,
     progress: bool = False,
 ) -> Scan:
-    """Look at every value once.
+    """Look at every value once, of any numbers, whatever is found.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``, of any numbers; dense, CSR or CSC, in memory or on disk.
-    groups
-        Number of each cell's group, from 0; -1 for none, ``(n_cells,)``.
-    tolerance
-        A value is fractional if it is further above a whole number; 1e-3 by default.
-    progress
-        Show a progress bar.
-
-    Raises
-    ------
-    ValueError
-        The file is damaged.
+    `groups` is the number of each cell's group, from 0; -1 for none, ``(n_cells,)``.
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
     weights = np.random.default_rng(0).random(cells.n_vars)
     limits = FRACTION_TOLERANCE if tolerance is None else tolerance, NEARLY
     group_total = np.zeros((int(groups.max(initial=-1)) + 2, cells.n_vars))
-    table = np.zeros((cells.n_obs, len(OF_CELLS)))
+    table = np.zeros((cells.n_obs, len(_OF_CELLS)))
     n_stored, bad, unlogged = 0, {}, defaultdict(list)
     with tqdm(total=cells.n_obs, unit=" cells", desc="check", disable=not progress) as bar:
         for start, block in stored_blocks(cells):
@@ -284,33 +233,21 @@ def scan(
             block, rows = as_csr(block), slice(start, start + block.shape[0])
             parts = block.data, block.indices, block.indptr
             kernels.survey(*parts, groups[rows], weights, *limits, table[rows], group_total)
-            if table[rows, OF_CELLS.index("bad")].any():
+            if table[rows, _OF_CELLS.index("bad")].any():
                 _note_bad(bad, block, start)
-            _undo_logarithms(unlogged, block[:SAMPLED_ROWS])
+            _undo_logarithms(unlogged, block[:_SAMPLED_ROWS])
             bar.update(block.shape[0])
-    of_cells = pd.DataFrame(table, columns=OF_CELLS)
+    of_cells = pd.DataFrame(table, columns=_OF_CELLS)
     return Scan(of_cells, group_total, n_stored, bad, {b: np.array(v) for b, v in unlogged.items()})
 
 
 def as_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
-    """Return a block of rows in CSR, in float32 or float64, whichever holds it exactly.
-
-    Parameters
-    ----------
-    block
-        Shape ``(n, n_genes)``, of any numbers.
-    """
+    """Return a block of rows in CSR, in float32 or float64, whichever holds it exactly."""
     return sparse.csr_matrix(block.astype(float_type(block.dtype), copy=False))
 
 
 def float_type(dtype: np.dtype) -> np.dtype:
-    """Return float32, or float64 where that is needed to hold the values exactly.
-
-    Parameters
-    ----------
-    dtype
-        Any type of real numbers.
-    """
+    """Return float32, or float64 where that is needed to hold the values exactly."""
     wide = dtype.itemsize > (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float64 if wide else np.float32)
 
@@ -326,7 +263,7 @@ def _note_bad(bad: dict, block: sparse.csr_matrix, first_row: int) -> None:
 
 
 def _undo_logarithms(unlogged: dict, few: sparse.csr_matrix) -> None:
-    for base, undo in BASES.items():
+    for base, undo in _BASES.items():
         with np.errstate(over="ignore", invalid="ignore"):
             values = undo(few.data.astype(np.float64))
         undone = sparse.csr_matrix((values, few.indices, few.indptr), shape=few.shape)
@@ -337,7 +274,6 @@ def qc_table(
     cells: anndata.AnnData | str | Path,
     *,
     columns: Sequence[str] = (),
-    progress: bool = False,
 ) -> pd.DataFrame:
     """Measure each cell: how many molecules were counted, of how many genes.
 
@@ -348,8 +284,6 @@ def qc_table(
         rows at a time.
     columns
         Columns of ``obs`` to put beside the figures, such as the batch.
-    progress
-        Show a progress bar.
 
     Returns
     -------
@@ -370,12 +304,10 @@ def qc_table(
     if missing := [name for name in columns if name not in cells.obs]:
         raise KeyError(f"obs has no column {some_of(missing)}; it has {some_of(cells.obs.columns)}")
     depth, n_genes = np.empty(cells.n_obs), np.empty(cells.n_obs, dtype=np.int64)
-    with tqdm(total=cells.n_obs, unit=" cells", desc="measure", disable=not progress) as bar:
-        for start, block in row_blocks(cells):
-            rows = slice(start, start + block.shape[0])
-            depth[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-            n_genes[rows] = np.asarray((block > 0).sum(axis=1)).ravel()
-            bar.update(block.shape[0])
+    for start, block in row_blocks(cells):
+        rows = slice(start, start + block.shape[0])
+        depth[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
+        n_genes[rows] = np.asarray((block > 0).sum(axis=1)).ravel()
     beside = {name: cells.obs[name].array for name in columns}
     return pd.DataFrame({"depth": depth, "n_genes": n_genes, **beside}, index=cells.obs_names)
 

@@ -61,7 +61,7 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
     if stored_matrix(cells) is None:
         raise ValueError("the AnnData has no matrix X; put the expression values there")
     try:
-        found = form_problem(cells)
+        found = _form_problem(cells)
     except (OSError, RuntimeError, KeyError) as error:
         raise unreadable(source, error) from error
     if found:
@@ -185,18 +185,7 @@ def check_cells(
     control: str | None = CONTROL,
     name: str = "cells",
 ) -> None:
-    """Raise a ValueError that lists every message of :func:`problems`; else do nothing.
-
-    Parameters
-    ----------
-    cells, perturbation_key, control, name
-        As for :func:`problems`.
-
-    Raises
-    ------
-    ValueError
-        At least one problem was found; one line each.
-    """
+    """Raise a ValueError that lists every message of :func:`problems`; else do nothing."""
     found = problems(cells, perturbation_key=perturbation_key, control=control, name=name)
     if found:
         raise ValueError("\n".join(found))
@@ -209,22 +198,21 @@ def check_same(
     perturbation_key: str = PERTURBATION_KEY,
     besides: str | None = None,
 ) -> None:
-    """Raise unless two files speak of the same genes, in the same order, and perturbations.
+    """Raise unless two files have the same genes, in the same order, and perturbations.
 
     Parameters
     ----------
     pred, real
-        Predicted and real cells, shapes ``(n_pred_cells, n_genes)``, ``(n_real_cells, n_genes)``.
+        Predicted and real cells, over the same ``n_genes``.
     perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
+        As for :func:`problems`.
     besides
         A label that either may lack.
 
     Raises
     ------
     ValueError
-        One line for each kind of difference: genes missing, unknown or in another order;
-        perturbations missing or unknown.
+        One line for each kind of difference.
     """
     found = _set_problems("genes", pred.var_names, real.var_names)
     if not found and not np.array_equal(pred.var_names, real.var_names):
@@ -287,22 +275,7 @@ def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) 
 
 
 def parse_memory(memory: int | float | str) -> int:
-    """Return an amount of memory in bytes.
-
-    Parameters
-    ----------
-    memory
-        Bytes, or text such as ``"4GB"``, ``"500 MB"`` or ``"1.5 GiB"``; upper or lower case.
-
-    Raises
-    ------
-    ValueError
-        It is not such a text, or not positive.
-
-    Notes
-    -----
-    GB is 10**9 bytes, GiB is 2**30.
-    """
+    """Return bytes of a number, or of text such as ``"4GB"`` (10**9), ``"1.5 GiB"`` (2**30)."""
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-z]*)\s*", str(memory).lower())
     unit = _UNITS.get(match[2] if match[2] != "b" else "") if match else None
     if unit is None or float(match[1]) * unit < 1:
@@ -312,19 +285,11 @@ def parse_memory(memory: int | float | str) -> int:
     return int(float(match[1]) * unit)
 
 
-def form_problem(cells: anndata.AnnData) -> str | None:
+def _form_problem(cells: anndata.AnnData) -> str | None:
     """Tell what is wrong with the form of the matrix, its values apart; None if nothing is.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-
-    Returns
-    -------
-    str or None
-        Type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer, all
-        of which a file can get wrong, and none of which compiled code looks at again.
+    That is type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer,
+    which a file can get wrong, and which compiled code does not look at again.
     """
     matrix = stored_matrix(cells)
     if matrix.dtype.kind not in "biuf":
@@ -355,17 +320,9 @@ def _pointer_problem(matrix) -> str | None:
 
 
 def check_tree(file: h5py.File) -> None:
-    """Raise if a group of an HDF5 file stands in two places, as one that holds itself does.
+    """Raise if a group of an HDF5 file is in two places, as one that holds itself is.
 
-    Parameters
-    ----------
-    file
-        An open file.
-
-    Raises
-    ------
-    ValueError
-        There is such a group: who reads it as a tree reads for ever.
+    Code that reads such a file as a tree never ends.
     """
     waiting, seen = [file["/"]], set()
     while waiting:

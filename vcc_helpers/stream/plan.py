@@ -26,7 +26,7 @@ LIBRARIES = 400 * 10**6
 #: Bytes that are kept of a file for each perturbation and gene, with the false discovery rate.
 RESULT = 100
 #: The same for what is kept of counts.
-RESULT_OF_COUNTS = 72
+_RESULT_OF_COUNTS = 72
 #: Genes that are looked at together at the least, when memory is short.
 FEWEST_GENES = 64
 #: Fewest values that are read at a time; fewer would take more time for each row than for it.
@@ -69,22 +69,10 @@ def needs(
     memory: int | float | str = "4GB",
     threads: int | None = None,
 ) -> Needs:
-    """Tell what a :func:`~.stream.contrast` would take, without reading the values.
+    """Tell what a :func:`~.stream.contrast`, whose parameters these are, would take.
 
-    Parameters
-    ----------
-    cells, perturbation_key, control, memory, threads
-        As for :func:`~.stream.contrast`.
-
-    Returns
-    -------
-    Needs
-        The fewest passes that fit the memory.
-
-    Raises
-    ------
-    ValueError
-        Nothing fits; says how much would.
+    Returns the fewest passes that fit the memory; a ValueError says how much would. No value is
+    read.
     """
     job = _Job.of(cells, perturbation_key=perturbation_key, control=control, threads=threads)
     return _plan(job, parse_memory(memory))
@@ -139,7 +127,7 @@ class _Load(NamedTuple):
     def of(cls, job: _Job) -> _Load:
         cells, n_controls = job.cells, int(job.n_cells[job.control])
         others = np.delete(job.n_values, job.control)
-        each = RESULT + (RESULT_OF_COUNTS if job.question.bulk_target_sum else 0)
+        each = RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
         results = each * len(job.groups) * cells.n_vars
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
         number = 2 if cells.n_vars <= 2**16 else 4

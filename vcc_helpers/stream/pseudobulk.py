@@ -27,7 +27,7 @@ from .open import labels_of, open_cells
 #: Counts below this are looked up in a table.
 SMALL_COUNTS = 128
 #: Rows whose entries fit the processor's cache.
-ROWS_IN_CACHE = 32
+_ROWS_IN_CACHE = 32
 
 
 def lognorm_blocks(
@@ -41,14 +41,8 @@ def lognorm_blocks(
 
     Parameters
     ----------
-    cells
-        Counts or log-normalised values, shape ``(n_cells, n_genes)``.
-    target_sum
-        As for :func:`~.counts.lognorm`; ignored for values that are log-normalised already.
-    name
-        What error messages call this file.
-    progress
-        Show a progress bar while the scale is found.
+    cells, target_sum, name, progress
+        As for :func:`pseudobulk`.
 
     Yields
     ------
@@ -63,17 +57,7 @@ def lognorm_blocks(
 
 
 def log_block(scaling: Scaling, block, rows) -> sparse.csr_matrix | np.ndarray:
-    """Do what :meth:`~.counts.Scaling.apply` does, to the bit, and faster on CSR.
-
-    Parameters
-    ----------
-    scaling
-        Of the file.
-    block
-        Values as stored, ``(n, n_genes)``, floating.
-    rows
-        Which cells these are, a slice or numbers.
-    """
+    """Do what :meth:`~.counts.Scaling.apply` does, to the bit, and faster on CSR."""
     if not sparse.issparse(block) or scaling.library_size is None:
         return scaling.apply(block, rows)
     values = log_entries(scaling, block.data, block.indptr, rows, dtype=block.dtype)
@@ -81,33 +65,17 @@ def log_block(scaling: Scaling, block, rows) -> sparse.csr_matrix | np.ndarray:
 
 
 def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> np.ndarray:
-    """Log-normalise the entries of some rows of a CSR matrix.
+    """Log-normalise the entries of some rows of a CSR matrix, as :func:`log_block` does.
 
     Small counts are looked up, one table a cell: many times as fast as to compute each anew.
-
-    Parameters
-    ----------
-    scaling
-        Of the file.
-    counts, indptr
-        The entries, of any type, and where each row begins and ends.
-    rows
-        Which cells these are, a slice or numbers.
-    dtype
-        float32 or float64.
-
-    Returns
-    -------
-    ndarray
-        As long as `counts`, of `dtype`; the bits of :meth:`~.counts.Scaling.apply`.
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
     if scaling.library_size is None:
         return counts.astype(dtype, copy=False)
     factor, values = scaling.divisor(rows, dtype), np.empty(len(counts), dtype)
-    for start in range(0, len(factor), ROWS_IN_CACHE):
-        divisor = factor[start : start + ROWS_IN_CACHE, None]
+    for start in range(0, len(factor), _ROWS_IN_CACHE):
+        divisor = factor[start : start + _ROWS_IN_CACHE, None]
         table = np.log1p(np.arange(SMALL_COUNTS, dtype=dtype) / divisor)
         kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
     other = np.flatnonzero(values < 0)
@@ -175,24 +143,7 @@ def pseudobulk_of_blocks(
     *,
     progress: bool = False,
 ) -> anndata.AnnData:
-    """Do :func:`pseudobulk` on values that are log-normalised already, block by block.
-
-    Parameters
-    ----------
-    blocks
-        First row and values of each block, as :func:`lognorm_blocks` yields them.
-    labels
-        Group of each cell, shape ``(n_cells,)``.
-    var
-        Genes, index of length ``n_genes``.
-    progress
-        Show a progress bar.
-
-    Returns
-    -------
-    AnnData
-        As :func:`pseudobulk`.
-    """
+    """Do :func:`pseudobulk` on what :func:`lognorm_blocks` yields of cells with these labels."""
     codes, groups = pd.factorize(labels, sort=True)
     total, square = np.zeros((2, len(groups), len(var)))
     with tqdm(total=len(labels), unit=" cells", desc="average", disable=not progress) as bar:

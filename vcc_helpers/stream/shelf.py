@@ -32,17 +32,11 @@ from scipy import sparse
 from .blocks import BLOCK_VALUES, read_rows
 
 #: Entries that are taken down at a time.
-STACK = 2**21
+_STACK = 2**21
 
 
 class Rows(NamedTuple):
-    """The arrays of a CSR matrix, in smaller types than scipy would leave them in.
-
-    Attributes
-    ----------
-    data, indices, indptr, shape
-        As in a ``csr_matrix``.
-    """
+    """The arrays of a CSR matrix, in smaller types than scipy would leave them in."""
 
     data: np.ndarray
     indices: np.ndarray
@@ -58,14 +52,8 @@ class Rows(NamedTuple):
 class _Piece(NamedTuple):
     """Where the rows of one group and one block are.
 
-    Attributes
-    ----------
-    rows
-        Their numbers, rising, ``(n,)``.
-    lengths
-        Entries of each.
-    values, genes
-        The entries in compact form; or the place of their first byte in the file and their type.
+    Values and genes are in compact form, or the place of their first byte in the file and their
+    type.
     """
 
     rows: np.ndarray
@@ -75,15 +63,7 @@ class _Piece(NamedTuple):
 
 
 class Shelf:
-    """Rows by group, in compact form.
-
-    Parameters
-    ----------
-    n_genes
-        Number of columns.
-    path
-        A scratch file; without one the rows stay in memory.
-    """
+    """Rows by group, in compact form; in a scratch file, or without `path` in memory."""
 
     def __init__(self, *, n_genes: int, path: Path | None = None):
         self.n_genes, self.path = n_genes, path
@@ -95,26 +75,8 @@ class Shelf:
     def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
         """Bring a block of rows into compact form and the order of the groups, and store it.
 
-        In any thread, so that the disk is written to while others read and pack.
-
-        Parameters
-        ----------
-        block
-            Shape ``(n, n_genes)``, floating, one entry a place, genes in rising order.
-        codes
-            The group of each row, ``(n,)``; rows below 0 are left out.
-        whole
-            Whether all values are whole, so that a smaller type may hold them.
-
-        Returns
-        -------
-        tuple
-            Rows of the block, their groups and numbers of entries, and where values and genes are.
-
-        Raises
-        ------
-        OSError
-            The disk is full.
+        In any thread, so that the disk is written to while others read and pack. Rows whose code is
+        below 0 are left out; where all values are `whole`, a smaller type may hold them.
         """
         from . import kernels
 
@@ -128,15 +90,7 @@ class Shelf:
         return order, codes[order], lengths.astype(np.int32), *places
 
     def add(self, start: int, order, codes, lengths, *places) -> None:
-        """Note where the rows of a block are.
-
-        Parameters
-        ----------
-        start
-            Row of the block's first cell; blocks come in rising order.
-        order, codes, lengths, *places
-            As :meth:`pack` returned them.
-        """
+        """Note where the rows of a block are, from what :meth:`pack` returned; `start` rises."""
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         for i, j in pairwise([*np.flatnonzero(np.diff(codes, prepend=-1)), len(codes)]):
             parts = [_part(place, ends[i], ends[j]) for place in places]
@@ -160,20 +114,7 @@ class Shelf:
         return place, array.dtype
 
     def pieces(self, code: int) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
-        """Take down the rows of one group, in rising order.
-
-        Parameters
-        ----------
-        code
-            The group.
-
-        Yields
-        ------
-        rows : ndarray
-            Which rows, ``(n,)``.
-        piece : Rows
-            Their values and genes, in compact form still.
-        """
+        """Take down the rows of one group, in rising order: their numbers, and :class:`Rows`."""
         for pieces in self._stacks(code):
             arrays = []
             for field in ("values", "genes"):
@@ -189,7 +130,7 @@ class Shelf:
         for piece in self._pieces.get(code, ()):
             stack.append(piece)
             size += int(piece.lengths.sum())
-            if size >= STACK:
+            if size >= _STACK:
                 yield stack
                 stack, size = [], 0
         if stack:

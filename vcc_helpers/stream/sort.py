@@ -63,21 +63,11 @@ LEAST_ROOM = 64 * 10**6
 #: Entries in a compressed chunk of the output, 1 MB of gene numbers, which HDF5 caches by default.
 CHUNK = 2**18
 #: In front of all that is written to the working folder; a change of layout changes it.
-LAYOUT = 1
+_LAYOUT = 1
 
 
 class _Plan(NamedTuple):
-    """Which row goes where.
-
-    Attributes
-    ----------
-    order
-        Source row of each output row, ``(n_cells,)``.
-    edges
-        First output row of each bucket, and ``n_cells``, ``(n_buckets + 1,)``.
-    block_rows
-        Rows read at a time.
-    """
+    """Source row of each output row, first output row of each bucket, rows read at a time."""
 
     order: np.ndarray
     edges: np.ndarray
@@ -238,7 +228,7 @@ def _identity(cells: anndata.AnnData, plan: _Plan) -> dict:
     """
     file = os.stat(cells.filename) if cells.isbacked else None
     return {
-        "layout": LAYOUT,
+        "layout": _LAYOUT,
         "source": str(Path(cells.filename).resolve()) if file and not cells.is_view else None,
         "size": file.st_size if file else 0,
         "changed": file.st_mtime_ns if file else 0,
@@ -413,21 +403,7 @@ def _gene_type(n_genes: int) -> type:
 
 
 class _Buckets(NamedTuple):
-    """What the second pass knows of the bucket files.
-
-    Attributes
-    ----------
-    folder, plan
-        Where they are, and which rows are in which.
-    lengths
-        Entries of each source row, ``(n_cells,)``.
-    types
-        Type of the values of each block.
-    dtype
-        Type that holds them all.
-    n_genes
-        Number of columns.
-    """
+    """The bucket files, entries of each source row, type of each block's values and of all."""
 
     folder: Path
     plan: _Plan

@@ -105,11 +105,11 @@ def _left_out(pieces, scaling, genes: slice) -> Iterator:
 
 def _control_sums(source, scaling, genes: slice, job: _Job) -> tuple[Controls, _Sums]:
     if job.reference:
-        scaling = partial(_scaling_by_piece, job.question.target_sum)
+        scaling = partial(_scaling_by_piece, job.rules.target_sum)
     pieces = partial(source, job.control)
     blocks = _collect(pieces(), scaling, genes, job.dtype, threads=job.threads)
     sums = _Sums.empty(genes.stop - genes.start, job.dtype)
-    if total := job.question.bulk_target_sum:
+    if total := job.rules.bulk_target_sum:
         sums.count(pieces, scaling, genes, None if job.reference else total)  # done where they are
     return sort_controls(blocks, threads=job.threads, look=sums.add_up), sums
 

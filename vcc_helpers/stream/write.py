@@ -37,18 +37,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_writable(path: str | Path) -> None:
-    """Raise unless a file can be written there; worth knowing before a long computation.
-
-    Parameters
-    ----------
-    path
-        File that is to be written.
-
-    Raises
-    ------
-    OSError
-        The folder does not exist or cannot be written to, or `path` is a folder.
-    """
+    """Raise an OSError unless a file can be written there: worth knowing beforehand."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}; make it")
@@ -62,27 +51,10 @@ def check_writable(path: str | Path) -> None:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a name beside `path` to write to; the file takes the name `path` when all went well.
+    """Yield a name next to `path` to write to; the file takes the name `path` when all went well.
 
-    Parameters
-    ----------
-    path
-        File that is to be written; one that exists is replaced at the end, in one step.
-
-    Yields
-    ------
-    Path
-        Where to write: in the same folder, with the same suffix. Removed if an error ends the
-        block.
-
-    Raises
-    ------
-    OSError
-        As :func:`check_writable`.
-
-    Notes
-    -----
-    A process that is killed leaves its part; the next one to write the same file removes it.
+    In the same folder, with the same suffix; removed if an error ends the block. A process that is
+    killed leaves its part; the next one to write the same file removes it.
     """
     with beside(path) as part:
         yield part
@@ -93,28 +65,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
-    """Yield a name beside `path` for a file that is needed for a while, and remove it at the end.
+    """Yield a name next to `path` for a file that is needed for a while, and remove it at the end.
 
-    Parameters
-    ----------
-    path
-        File for which it is needed.
-    suffix
-        Of the name; by default that of `path`.
-
-    Yields
-    ------
-    Path
-        A hidden name in the same folder, of no other process.
-
-    Raises
-    ------
-    OSError
-        As :func:`check_writable`.
-
-    Notes
-    -----
-    A process that is killed leaves it; the next one to write `path` removes it.
+    A hidden name in the same folder, of no other process. A process that is killed leaves the file;
+    the next one to write `path` removes it.
     """
     path = Path(path)
     check_writable(path)
@@ -162,26 +116,9 @@ def _is_alive(process: int) -> bool:
 def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """Open a new HDF5 file to write to, in such a way that a full disk is an error and no crash.
 
-    Parameters
-    ----------
-    path
-        File to write; one that exists is overwritten.
+    Yields the file, and a function that raises if something could not be written: to be called now
+    and then, so that a long computation ends when the disk is full, and not after it.
 
-    Yields
-    ------
-    file : h5py.File
-        Open, without content.
-    check : callable
-        Raises if something could not be written; to be called now and then, so that a long
-        computation ends when the disk is full, and not after it.
-
-    Raises
-    ------
-    OSError
-        The disk is full, or the file grew larger than it may.
-
-    Notes
-    -----
     HDF5 does not survive a write that fails: it goes on to fail while the file is closed, and ends
     the interpreter. So it is never told of one, and the error is raised when the file is closed.
     """
@@ -264,20 +201,7 @@ class _Patient(io.RawIOBase):
 
 
 def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file, whole or not at all.
-
-    Parameters
-    ----------
-    path
-        File to write; one that exists is replaced.
-    text
-        What to write, as UTF-8.
-
-    Raises
-    ------
-    OSError
-        As :func:`check_writable`.
-    """
+    """Write a text file, whole or not at all."""
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")
 
@@ -296,8 +220,8 @@ def write_cells(
     cells
         What to write.
     blocks
-        First row and rows of each block of X, in rising order, where X of `cells` is empty; as for
-        :func:`append_rows`.
+        First row and rows of each block of X, in rising order, every cell once, where X of `cells`
+        is empty.
 
     Raises
     ------
@@ -313,25 +237,12 @@ def fill_cells(
     cells: anndata.AnnData,
     blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
 ) -> None:
-    """Write an ``.h5ad`` under a name where nobody looks for it yet, as :func:`write_cells` does.
-
-    Parameters
-    ----------
-    path
-        A name of :func:`replacing` or :func:`beside`.
-    cells, blocks
-        As for :func:`write_cells`.
-
-    Raises
-    ------
-    OSError
-        The disk is full.
-    """
+    """Write an ``.h5ad`` under a name that nobody reads yet, as :func:`write_cells` does."""
     with hdf5(path) as (file, check):
         write_anndata(file, cells)
         check()
         if blocks is not None:
-            append_rows(file["X"], _checked(blocks, check))
+            _append_rows(file["X"], _checked(blocks, check))
 
 
 def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
@@ -341,20 +252,7 @@ def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
 
 
 def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
-    """Write cells to an open file, labels as categories, as ``AnnData.write_h5ad`` does.
-
-    Parameters
-    ----------
-    file
-        Open and empty.
-    cells
-        What to write; its texts become categories.
-
-    Raises
-    ------
-    ValueError
-        The cells hold something that has no place in such a file.
-    """
+    """Write cells to an open, empty file, labels as categories, as ``AnnData.write_h5ad`` does."""
     cells.strings_to_categoricals()
     try:
         write_elem(file, "/", cells)
@@ -369,19 +267,11 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
         del file["raw"]  # a mark that there is none, which older readers take for some
 
 
-def append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
-    """Fill the empty CSR matrix of an open ``.h5ad``, a block of rows at a time.
+def _append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
+    """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, a block of rows at a time.
 
-    Parameters
-    ----------
-    matrix
-        The group ``X`` of a file that AnnData wrote, ``(n_cells, n_genes)``, without entries.
-    blocks
-        First row and rows of each block, in rising order; every cell once.
-
-    Notes
-    -----
-    The types are those of the empty matrix; row pointers are int64.
+    Blocks, with their first row, come in rising order, every cell once. The types are those of the
+    empty matrix; row pointers are int64.
     """
     n_cells = matrix["indptr"].shape[0] - 1
     for name in ("data", "indices"):
