@@ -19,8 +19,9 @@ PY     := $(BIN)/python
 MEMORY ?= 2GB
 NBMAKE  = "$(BIN)/pytest" --nbmake -p notebook_memory \
           -o addopts="-ra -p no:fast_array_utils -p no:zarr"
-# Notebooks that ran as tests, with their outputs: the book is built of them.
-RAN    := _build/executed
+# Notebooks that ran as tests, with their outputs: the book is built of them. Not in _build, where
+# nbmake looks for none.
+RAN    := build/executed
 # The official scorers do not install on Python 3.13: another environment holds them.
 ORACLE := .venv-oracle
 # What is held against them, and the core of the package on the oldest Python.
@@ -50,7 +51,7 @@ setup: $(STAMP)  ## create .venv with the locked packages and this package (edit
 $(STAMP): pyproject.toml $(LOCK)
 	@$(MAKE) --no-print-directory check-python
 	@echo "==> Setting up $(VENV) (the first time takes a minute or two)"
-	@test -x "$(PY)" || $(PYTHON) -m venv "$(VENV)"
+	@test -x "$(PY)" || "$(PYTHON)" -m venv "$(VENV)"
 	@# Whatever its name, git and ruff leave it out; Python 3.13 sees to that by itself.
 	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
@@ -63,13 +64,13 @@ $(STAMP): pyproject.toml $(LOCK)
 	@echo "==> Environment ready: $(VENV) ($$("$(PY)" --version))"
 
 check-python:
-	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	  echo "error: '$(PYTHON)' was not found. Install Python 3.11 or newer," >&2; \
 	  echo "       or name one: make setup PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: this project needs Python 3.11 or newer, but '$(PYTHON)' is" >&2; \
-	  echo "       $$($(PYTHON) --version 2>&1). Name another: make setup PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "       $$("$(PYTHON)" --version 2>&1). Name another: make setup PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "error: '$(PYTHON)' cannot create environments: its venv module is missing." >&2; \
 	  echo "       On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 
@@ -181,9 +182,9 @@ publish-as: $(STAMP)  ## OWNER/NAME: make this copy that repository's own: links
 	@"$(PY)" scripts/publish_as.py "$(PUBLISH_AS)"
 
 clean:  ## remove what was built
-	@rm -rf _build .pytest_cache .ruff_cache .ipynb_checkpoints dist
+	@rm -rf _build $(RAN) .pytest_cache .ruff_cache .ipynb_checkpoints dist
 	@find benchmarks book notebooks scripts tests vcc_helpers \
 	     \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## remove the environments too
-	@rm -rf "$(VENV)" .venv-bounds .venv-sphinx
+	@rm -rf "$(VENV)" $(ORACLE) .venv-bounds .venv-sphinx

@@ -91,6 +91,8 @@ def take_outputs(cache, page: Path, executed: Path | None) -> bool:
     if path is None or not path.exists():
         return False
     notebook = nbformat.read(path, as_version=4)
+    if not any(cell.get("outputs") for cell in notebook.cells):
+        return False
     data = {"execution_seconds": seconds(notebook)}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # the cache knows a page by its cells' metadata, too

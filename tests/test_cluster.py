@@ -21,6 +21,7 @@ distributed = pytest.importorskip("distributed", reason="the cluster extra is no
 @pytest.fixture(scope="module")
 def client():
     kw = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    kw["silence_logs"] = "CRITICAL"  # it tells of a worker that is slow to end
     with (
         distributed.LocalCluster(host="127.0.0.1", **kw) as cluster,
         distributed.Client(cluster) as client,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -140,14 +141,16 @@ def commands(folder, server):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, function = next(iter(project["scripts"].values())).split(":")
     folder.mkdir()
-    (folder / "vcc-helpers").write_text(
-        f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\n"
+    (folder / "command.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         f"from vcc_helpers import datasets\nfrom {module} import {function} as run\n"
         "fetch = sys.modules[datasets.fetch_h1.__module__]\n"
         f"for what, words in {official!r}.items():\n"
         "    fetch.OFFICIAL[what] = fetch.OfficialFile(*words)\n"
         "sys.exit(run())\n"
     )
+    words = shlex.join([sys.executable, str(folder / "command.py")])
+    (folder / "vcc-helpers").write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     (folder / "make").write_text("#!/bin/sh\n")
     for program in folder.iterdir():
         program.chmod(0o755)
@@ -178,7 +181,7 @@ def test_the_steps_to_the_official_files_work_as_they_are(where, server, tmp_pat
         block = re.sub(r"^%env (\w+)=/content", rf"export \1={folder}", block, flags=re.M)
     path = f"{commands(tmp_path / 'bin', server)}{os.pathsep}{os.environ['PATH']}"
     env = {k: v for k, v in os.environ.items() if k != "VCC_DATA"} | {"PATH": path}
-    last = f"cd notebooks\nPYTHONPATH={ROOT} {sys.executable} -c '{OPENS}'"
+    last = f"cd notebooks\n{shlex.join(['env', f'PYTHONPATH={ROOT}', sys.executable, '-c', OPENS])}"
     done = subprocess.run(
         ["bash", "-euc", f"{block}\n{last}"], cwd=folder, env=env, capture_output=True, text=True
     )
