@@ -217,9 +217,14 @@ def test_only_addresses_are_rewritten():
         "ada/bo ok", "ada/book.git", "ada/..", "ádà/book", "a" * 40 + "/book", HUB + "ada/book",
     ],
 )  # fmt: skip
-def test_malformed_names_are_refused(name, copy_of_the_project):
+def test_malformed_names_are_refused(name):
+    with pytest.raises(ValueError, match="expected OWNER/NAME|letters, digits|ending .git"):
+        set_repository.parse_repository(name)
+
+
+def test_a_malformed_name_publishes_nothing(copy_of_the_project):
     before = (copy_of_the_project / "README.md").read_bytes()
-    done = fork.publish_as(copy_of_the_project, name)
+    done = fork.publish_as(copy_of_the_project, "ada/bo ok")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stderr.strip()
