@@ -39,7 +39,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
     "#D55E00",
     "#7F7F7F",
 )
-#: Names of the rows that become lines: what knows nothing, and what a repeat would score.
+#: Names of the rows that become lines, for what knows nothing and for a repeat's score.
 CHANCE, CEILING = "chance", "split-half ceiling"
 LABELS = {
     "des": "DES (higher is better)",

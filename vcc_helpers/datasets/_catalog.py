@@ -40,7 +40,7 @@ COLUMNS = (
     "checked",
     "note",
 )
-#: Records whose file :func:`fetch_h1` fetches: its name, size and checksum are known there.
+#: Records whose file :func:`fetch_h1` fetches; its name, size and checksum are known there.
 FETCHED = {
     "vcc2025_train": "train",
     "vcc2025_validation": "validation",
