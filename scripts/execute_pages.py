@@ -91,7 +91,8 @@ def take_outputs(cache, page: Path, executed: Path | None) -> bool:
     if path is None or not path.exists():
         return False
     notebook = nbformat.read(path, as_version=4)
-    if not any(cell.get("outputs") for cell in notebook.cells):
+    kinds = {one.output_type for cell in notebook.cells for one in cell.get("outputs", [])}
+    if not kinds or "error" in kinds:  # not run, or failed: the build runs it, and tells
         return False
     data = {"execution_seconds": seconds(notebook)}
     for cell in notebook.cells:

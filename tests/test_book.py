@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
+import execute_pages
 import nbformat
 import pytest
 import set_repository
@@ -267,6 +268,13 @@ def execute(root):
     """Execute the pages alone, as the build does, and return what that says."""
     command = [sys.executable, str(ROOT / "scripts/execute_pages.py"), str(root)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.parametrize("outputs", [[], [new_output("error", ename="E", evalue="", traceback=[])]])
+def test_a_notebook_that_failed_or_never_ran_is_run_by_the_build(outputs, tmp_path):
+    notebook = new_notebook(cells=[new_code_cell("1 / 0", outputs=outputs)])
+    nbformat.write(notebook, tmp_path / "01_toy.ipynb")
+    assert not execute_pages.take_outputs(None, Path("01_toy.ipynb"), tmp_path)
 
 
 def test_executing_tells_each_page_and_nothing_else(tmp_path):
