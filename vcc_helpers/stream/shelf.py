@@ -16,11 +16,8 @@ Taught in: notebooks/12_scale_out.
 
 from __future__ import annotations
 
-import errno
 import os
-from collections import defaultdict
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -30,6 +27,7 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import BLOCK_VALUES, read_rows
+from .write import FULL
 
 #: Entries that are taken down at a time.
 _STACK = 2**21
@@ -49,15 +47,16 @@ class Rows(NamedTuple):
         return self.data.dtype
 
 
-class _Piece(NamedTuple):
-    """Where the rows of one group and one block are.
+class _Block(NamedTuple):
+    """Rows that came together, in the order of their groups.
 
-    Values and genes are in compact form, or the place of their first byte in the file and their
-    type.
+    Their numbers, their groups, and where each begins in `values` and `genes`: arrays in compact
+    form, or the place of their first byte in the file and their type.
     """
 
     rows: np.ndarray
-    lengths: np.ndarray
+    codes: np.ndarray
+    indptr: np.ndarray
     values: np.ndarray | tuple[int, np.dtype]
     genes: np.ndarray | tuple[int, np.dtype]
 
@@ -67,7 +66,7 @@ class Shelf:
 
     def __init__(self, *, n_genes: int, path: Path | None = None):
         self.n_genes, self.path = n_genes, path
-        self._pieces: dict[int, list[_Piece]] = defaultdict(list)
+        self._blocks: list[_Block] = []
         self._file, self._writing = path.open("w+b", buffering=0) if path else None, Lock()
         if path and hasattr(os, "pread"):
             path.unlink()  # open still, and gone with the process, however that ends
@@ -82,20 +81,15 @@ class Shelf:
 
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
-        lengths = np.diff(block.indptr)[order]
-        values = np.empty(lengths.sum(), _smallest_type(block, whole))
+        indptr = np.concatenate([[0], np.cumsum(np.diff(block.indptr)[order], dtype=np.int64)])
+        values = np.empty(indptr[-1], _smallest_type(block, whole))
         genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
         kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
-        places = self._keep(values), self._keep(genes)
-        return order, codes[order], lengths.astype(np.int32), *places
+        return order, codes[order], indptr, self._keep(values), self._keep(genes)
 
-    def add(self, start: int, order, codes, lengths, *places) -> None:
+    def add(self, start: int, order, *packed) -> None:
         """Note where the rows of a block are, from what :meth:`pack` returned; `start` rises."""
-        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        for i, j in pairwise([*np.flatnonzero(np.diff(codes, prepend=-1)), len(codes)]):
-            parts = [_part(place, ends[i], ends[j]) for place in places]
-            piece = _Piece(start + order[i:j], lengths[i:j], *parts)
-            self._pieces[int(codes[i])].append(piece)
+        self._blocks.append(_Block(start + order, *packed))
 
     def _keep(self, array: np.ndarray):
         if self._file is None:
@@ -106,40 +100,42 @@ class Shelf:
                 while rest:
                     rest = rest[self._file.write(rest) :]
         except OSError as error:
+            if error.errno not in FULL:
+                raise
             raise OSError(
-                errno.ENOSPC,
+                error.errno,
                 f"the disk of {self.path.parent} is full: scratch data needs more room; free some, "
                 "name another folder with TMPDIR, or allow more memory",
             ) from error
         return place, array.dtype
 
-    def pieces(self, code: int) -> Iterator[tuple[np.ndarray, sparse.csr_matrix]]:
+    def pieces(self, code: int) -> Iterator[tuple[np.ndarray, Rows]]:
         """Take down the rows of one group, in rising order: their numbers, and :class:`Rows`."""
-        for pieces in self._stacks(code):
-            arrays = []
-            for field in ("values", "genes"):
-                parts = [self._load(getattr(p, field), int(p.lengths.sum())) for p in pieces]
-                arrays.append(np.concatenate(parts))
-            rows, lengths = (np.concatenate([p[i] for p in pieces]) for i in (0, 1))
-            indptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-            yield rows, Rows(*arrays, indptr, (len(rows), self.n_genes))
-
-    def _stacks(self, code: int) -> Iterator[list[_Piece]]:
-        """Stack small pieces, so that little of the time goes into handling them."""
         stack, size = [], 0
-        for piece in self._pieces.get(code, ()):
-            stack.append(piece)
-            size += int(piece.lengths.sum())
-            if size >= _STACK:
-                yield stack
+        for block in self._blocks:
+            first, last = np.searchsorted(block.codes, (code, code + 1))
+            if first < last:
+                stack.append((block, slice(first, last), slice(*block.indptr[[first, last]])))
+                size += int(block.indptr[last] - block.indptr[first])
+            if size >= _STACK:  # small pieces are stacked: little time goes into handling them
+                yield self._join(stack)
                 stack, size = [], 0
         if stack:
-            yield stack
+            yield self._join(stack)
 
-    def _load(self, place, n: int) -> np.ndarray:
+    def _join(self, stack: list[tuple[_Block, slice, slice]]) -> tuple[np.ndarray, Rows]:
+        values = np.concatenate([self._load(block.values, part) for block, _, part in stack])
+        genes = np.concatenate([self._load(block.genes, part) for block, _, part in stack])
+        rows = np.concatenate([block.rows[some] for block, some, _ in stack])
+        lengths = [np.diff(block.indptr[some.start : some.stop + 1]) for block, some, _ in stack]
+        indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        return rows, Rows(values, genes, indptr, (len(rows), self.n_genes))
+
+    def _load(self, place, part: slice) -> np.ndarray:
         if self._file is None:
-            return place
-        offset, dtype = place
+            return place[part]
+        (first, dtype), n = place, int(part.stop - part.start)
+        offset = first + int(part.start) * dtype.itemsize
         if not hasattr(os, "pread"):  # Windows
             return np.fromfile(self.path, dtype, n, offset=offset)
         return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)
@@ -155,13 +151,6 @@ def _smallest_type(block: sparse.csr_matrix, whole: bool) -> np.dtype:
         return block.dtype
     small = np.min_scalar_type(int(block.data.max(initial=0)))
     return small if small.itemsize < block.dtype.itemsize else block.dtype
-
-
-def _part(place, start: int, stop: int):
-    if isinstance(place, np.ndarray):
-        return place[start:stop]
-    offset, dtype = place
-    return offset + int(start) * dtype.itemsize, dtype
 
 
 def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
