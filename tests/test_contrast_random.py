@@ -1,10 +1,5 @@
 """Awkward cells, drawn at random: the same answer from any layout, type, memory and threads."""
 
-import shutil
-import tempfile
-from concurrent.futures import ThreadPoolExecutor
-from importlib import import_module
-
 import anndata
 import h5py
 import numpy as np
@@ -15,11 +10,9 @@ from scipy.stats import mannwhitneyu
 from test_contrast import assert_same
 
 from vcc_helpers import pseudobulk
-from vcc_helpers.stream import contrast, keep, open_cells, plan, rank_sum, sums
+from vcc_helpers.stream import contrast, open_cells, plan, rank_sum
 
-whole = import_module("vcc_helpers.stream.contrast")
-
-KEY, N_CASES = "target_gene", 36
+KEY = "target_gene"
 LAYOUTS = ("dense", "csr", "csc", "zeros", "duplicates", "unsorted", "view")
 FILES = (
     "dense h5ad",
@@ -166,49 +159,42 @@ def short_of_memory(source, control, threads):
 
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:Observation names are not unique")
-@pytest.mark.parametrize("seed", range(N_CASES))
+@pytest.mark.parametrize("seed", range(14))
 def test_any_cells_any_way(seed, tmp_path, monkeypatch):
     rng = np.random.default_rng(seed)
     values, labels = draw(rng)
-    control = str(rng.choice(labels))
-    layout, file = LAYOUTS[seed % len(LAYOUTS)], FILES[seed % len(FILES)]
-    here = in_memory(values, labels, layout)
-    there = on_disk(values, labels, file, tmp_path)
+    control, threads = str(rng.choice(labels)), int(rng.integers(1, 4))
+    kw = {"control": control, "threads": threads}
+    here = in_memory(values, labels, LAYOUTS[seed % len(LAYOUTS)])
+    there = on_disk(values, labels, FILES[(seed + seed // 7) % len(FILES)], tmp_path)
 
     expected = contrast(annotated(values, labels), control=control, threads=1)
     assert_is_plain(expected, values, labels, control)
-    threads = int(rng.integers(1, 4))
-    assert_same(contrast(here, control=control, threads=threads), expected)
-    assert_same(contrast(there, control=control, threads=threads), expected)
+    assert_same(contrast(here, **kw), expected)
+    assert_same(contrast(there, **kw), expected)
 
     for name in ("LIBRARIES", "RESULT", "LEAST_BLOCK"):
         monkeypatch.setattr(plan, name, 0)
     monkeypatch.setattr(plan, "FEWEST_GENES", 8)
     opened = open_cells(there)
     assert_same(short_of_memory(opened, control, threads), expected)
-    kept = {"control": control, "cache": tmp_path / "kept"}
-    assert_same(contrast(opened, **kept), expected)
-    assert_same(contrast(opened, **kept), expected)
+    for _ in range(2):  # kept, and found
+        assert_same(contrast(opened, control=control, cache=tmp_path / "kept"), expected)
 
     bulk = pseudobulk(opened)
     np.testing.assert_array_equal(bulk.X, expected.mean)
     np.testing.assert_array_equal(bulk.layers["variance"], expected.variance)
 
-
-@pytest.mark.parametrize("seed", range(0, N_CASES, 5))
-def test_rank_sum_of_any_cells(seed):
-    rng = np.random.default_rng(seed)
-    values, labels = draw(rng)
-    control = str(rng.choice(labels))
-    found = rank_sum(values, labels, control=control, threads=2)
-    for group, row in zip(found.groups, found.p_value, strict=True):
+    ranked = rank_sum(values, labels, control=control, threads=threads)
+    for group, row in zip(ranked.groups, ranked.p_value, strict=True):
         p = p_of(values[labels == group], values[labels == control])
         np.testing.assert_allclose(row, p, rtol=1e-12, atol=0)
-    matrix = in_memory(values, labels, LAYOUTS[seed % 6]).X
-    np.testing.assert_array_equal(rank_sum(matrix, labels, control=control).p_value, found.p_value)
+    if not here.is_view:
+        again = rank_sum(here.X, labels, control=control)
+        np.testing.assert_array_equal(again.p_value, ranked.p_value)
 
 
-def test_more_genes_than_two_bytes_can_number(tmp_path, monkeypatch):
+def test_more_genes_than_two_bytes_can_number(tmp_path):
     rng = np.random.default_rng(0)
     values = np.zeros((30, 2**16 + 40), np.float32)
     values[:, ::13001] = rng.poisson(2, (30, 6))
@@ -216,121 +202,22 @@ def test_more_genes_than_two_bytes_can_number(tmp_path, monkeypatch):
     labels = np.repeat(["A", "B", "C"], 10)
     cells = annotated(sparse.csr_matrix(values), labels)
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    expected, few = contrast(cells, control="C"), [0, 13001, 2**16, 2**16 + 39]
+    found, few = contrast(tmp_path / "cells.h5ad", control="C"), [0, 13001, 2**16, 2**16 + 39]
     logged = lognormed(values)
     p = p_of(logged[:10, few], logged[20:, few])
-    np.testing.assert_allclose(expected.p_value[0, few], p, rtol=1e-12)
-    assert_same(contrast(tmp_path / "cells.h5ad", control="C"), expected)
-
-
-# --- what goes wrong, or changes, between two runs ---
+    np.testing.assert_allclose(found.p_value[0, few], p, rtol=1e-12)
 
 
 @pytest.fixture
 def csr_file(tmp_path):
-    values = np.random.default_rng(3).poisson(1.0, (90, 24)).astype(np.float32)
+    values = np.random.default_rng(3).poisson(1.0, (3000, 60)).astype(np.float32)
     path = tmp_path / "cells.h5ad"
-    annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 30)).write_h5ad(path)
+    annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 1000)).write_h5ad(path)
     return path
 
 
-@pytest.fixture
-def kept_in_part(csr_file, tmp_path, monkeypatch):
-    """Stop a run after one perturbation and the controls, each in a batch of its own."""
-    compute, seen = whole._group_sums, []
-    needs = whole._plan
-    monkeypatch.setattr(whole, "_plan", lambda *a, **k: needs(*a, **k)._replace(batch=1))
-
-    def stop(*args):
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(1)
-        return compute(*args)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(whole, "_group_sums", stop)
-        contrast(csr_file, control="C", cache=tmp_path / "kept")
-    parts = list((tmp_path / "kept").glob("*.parts/*"))
-    assert len(parts) == 2
-    return parts
-
-
-def test_a_run_goes_on_with_less_memory(csr_file, kept_in_part, tmp_path, monkeypatch):
-    needs = whole._plan
-    monkeypatch.setattr(whole, "_plan", lambda *a, **k: needs(*a, **k)._replace(genes=8))
-    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
-    assert_same(found, contrast(csr_file, control="C"))
-
-
-@pytest.mark.parametrize("damage", ["cut", "gone before it is used"])
-def test_a_run_goes_on_from_a_damaged_part(damage, csr_file, kept_in_part, tmp_path, monkeypatch):
-    read = whole._read
-    if damage == "cut":
-        for part in kept_in_part:
-            part.write_bytes(part.read_bytes()[:-40])
-
-    def remove(*args):
-        found = read(*args)
-        for part in kept_in_part:
-            part.unlink(missing_ok=True)
-        return found
-
-    monkeypatch.setattr(whole, "_read", remove)
-    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
-    assert_same(found, contrast(csr_file, control="C"))
-
-
-def test_another_process_removes_the_parts(csr_file, tmp_path, monkeypatch):
-    save = np.savez
-
-    def disturbed(path, **arrays):
-        save(path, **arrays)
-        if path.parent.suffix == ".parts":
-            shutil.rmtree(path.parent)
-
-    monkeypatch.setattr(np, "savez", disturbed)
-    found = contrast(csr_file, control="C", cache=tmp_path / "kept")
-    assert_same(found, contrast(csr_file, control="C"))
-
-
-def test_threads_share_a_cache(csr_file, tmp_path):
-    expected = contrast(csr_file, control="C")
-    for trial in range(3):
-        kw = {"control": "C", "cache": tmp_path / str(trial)}
-        with ThreadPoolExecutor(4) as pool:
-            for found in pool.map(lambda _, kw=kw: contrast(csr_file, **kw), range(4)):
-                assert_same(found, expected)
-
-
-def test_any_damage_to_a_kept_result_shows(csr_file, tmp_path):
-    expected = contrast(csr_file, control="C", cache=tmp_path / "kept")
-    (kept,) = (tmp_path / "kept").iterdir()
-    raw, rng = kept.read_bytes(), np.random.default_rng(0)
-    places = np.append(rng.integers(0, len(raw), 15), len(raw) - 1 - rng.integers(0, 900, 25))
-    for place in places:
-        damaged = bytearray(raw)
-        damaged[place] ^= 1 << int(rng.integers(8))
-        kept.write_bytes(damaged)
-        assert_same(contrast(csr_file, control="C", cache=tmp_path / "kept"), expected)
-
-
-def test_a_file_that_changes_between_hash_and_reading(csr_file, tmp_path, monkeypatch):
-    hashed = keep._content_key
-
-    def change(job):
-        key = hashed(job)
-        with csr_file.open("ab") as file:
-            file.write(b"more")
-        return key
-
-    monkeypatch.setattr(keep, "_content_key", change)
-    with pytest.raises(ValueError, match="was changed while it was read"):
-        contrast(csr_file, control="C", cache=tmp_path / "kept")
-    assert not list((tmp_path / "kept").iterdir())
-
-
 @pytest.mark.parametrize("function", [contrast, pseudobulk])
-@pytest.mark.parametrize(("name", "value"), [("indices", 24), ("indices", -1), ("indptr", 10**6)])
+@pytest.mark.parametrize(("name", "value"), [("indices", 60), ("indices", -1), ("indptr", 10**6)])
 def test_a_damaged_sparse_file_is_refused(name, value, function, csr_file):
     kw = {"control": "C"} if function is contrast else {}
     with h5py.File(csr_file, "r+") as file:
@@ -339,15 +226,13 @@ def test_a_damaged_sparse_file_is_refused(name, value, function, csr_file):
         function(csr_file, **kw)
 
 
-def test_gene_numbers_of_two_bytes_on_disk(tmp_path):
-    values = np.random.default_rng(3).poisson(1.0, (3000, 60)).astype(np.float32)
-    cells = annotated(sparse.csr_matrix(values), np.repeat(["A", "B", "C"], 1000))
-    cells.write_h5ad(tmp_path / "cells.h5ad")
-    with h5py.File(tmp_path / "cells.h5ad", "r+") as file:
+def test_gene_numbers_of_two_bytes_on_disk(csr_file):
+    expected = contrast(csr_file, control="C")
+    with h5py.File(csr_file, "r+") as file:
         small = file["X"]["indices"][:].astype(np.uint16)
         del file["X"]["indices"]
         file["X"]["indices"] = small
-    assert_same(contrast(tmp_path / "cells.h5ad", control="C"), contrast(cells, control="C"))
+    assert_same(contrast(csr_file, control="C"), expected)
 
 
 def test_libraries_above_what_float32_counts_exactly(csr_file):
@@ -355,21 +240,3 @@ def test_libraries_above_what_float32_counts_exactly(csr_file):
         file["X"]["data"][:] = file["X"]["data"][:] * 2_000_003
     means = contrast(csr_file, control="C").mean
     np.testing.assert_array_equal(pseudobulk(csr_file).X, means)
-
-
-def test_an_error_in_a_thread_ends_the_run_and_its_scratch(csr_file, tmp_path, monkeypatch):
-    (tmp_path / "scratch").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
-    for name in ("LIBRARIES", "RESULT", "LEAST_BLOCK"):
-        monkeypatch.setattr(plan, name, 0)
-    monkeypatch.setattr(plan, "FEWEST_GENES", 8)
-    seen = []
-
-    def fail(*args, **kw):
-        seen.append(len(list((tmp_path / "scratch").iterdir())))
-        raise RuntimeError("in a thread")
-
-    monkeypatch.setattr(sums, "rank_groups", fail)
-    with pytest.raises(RuntimeError, match="in a thread"):
-        short_of_memory(csr_file, "C", 2)
-    assert seen[0] == 1 and not list((tmp_path / "scratch").iterdir())

@@ -36,8 +36,8 @@ SCORE_EXAMPLES = """examples:
   vcc-helpers score prediction.h5ad truth.h5ad --baseline baseline.json --ceiling
   vcc-helpers score prediction.h5ad truth.h5ad --memory 2GB --cache scored
 
-With --cache, the next prediction finds the truth's half done, and a run that was stopped goes on
-where it was. What is kept is known by the content of the files: it is never out of date.
+With --cache, the next prediction finds the truth's half done. What is kept is known by the content
+of the files: it is never out of date.
 
 A baseline file is the card of the official mean baseline against the same truth, as
 vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; with vcc2026 it
@@ -61,7 +61,7 @@ SORT_EXAMPLES = """examples:
   vcc-helpers sort screen.h5ad sorted.h5ad --perturbation-key gene --memory 2GB
 
 The sorted file holds the same cells and exactly the same counts, in the smallest integer type,
-compressed. Interrupted? The same command again goes on where it stopped.
+compressed.
 """
 PSEUDOBULK_EXAMPLES = """examples:
   vcc-helpers pseudobulk training_sorted.h5ad bulk.h5ad
@@ -197,7 +197,7 @@ def _add_score(commands) -> None:
     score.add_argument(
         "--memory", default="4GB", metavar="SIZE", help="memory to stay within (%(default)s)"
     )
-    score.add_argument("--cache", metavar="DIR", help="folder to keep what is finished in")
+    score.add_argument("--cache", metavar="DIR", help="folder to keep each file's results in")
 
 
 def _add_check(commands) -> None:
@@ -310,13 +310,8 @@ def _score(options: argparse.Namespace) -> None:
         "memory": options.memory,
         "cache": options.cache,
     }
-    try:
-        kw = {"progress": _watched(), "ceiling": options.ceiling}
-        card = scoring.score(options.pred, options.real, **rules, **kw)
-    except KeyboardInterrupt:
-        if options.cache:
-            _say(f"what is finished is kept in {options.cache}; the same command goes on from it")
-        raise
+    kw = {"progress": _watched(), "ceiling": options.ceiling}
+    card = scoring.score(options.pred, options.real, **rules, **kw)
     lines = [repr(card)]
     if not options.ceiling:
         lines.append(f"  chance  {_chance(card)}")

@@ -15,7 +15,6 @@ from tqdm import tqdm
 from ..counts import Scaling, ValueSummary, moments
 from ..ranks import p_values
 from .job import Contrast, _Job
-from .keep import _Keeper
 from .plan import Needs
 from .shelf import _pieces_of
 from .sums import _Sums
@@ -50,8 +49,11 @@ def _with_reference(job: _Job, source: Callable[[int], Iterator]) -> Callable[[i
     return lambda code: job.reference.pieces() if code == job.control else source(code)
 
 
-def _spread(job: _Job, plan: Needs, keeper: _Keeper, prepare) -> Contrast:
-    """Go through one stretch of genes after the other, and batch by batch through the groups."""
+def _spread(job: _Job, plan: Needs, rank: Callable) -> Contrast:
+    """Go through one stretch of genes after the other, and batch by batch through the groups.
+
+    ``rank(genes, batches)`` yields each batch, and first the control by itself, with its sums.
+    """
     n_genes, result = job.cells.n_vars, _empty_result(job)
     bar = tqdm(
         total=job.cells.n_obs * n_genes, unit=" values", unit_scale=True,
@@ -60,34 +62,19 @@ def _spread(job: _Job, plan: Needs, keeper: _Keeper, prepare) -> Contrast:
     with bar:
         for first in range(0, n_genes, plan.genes):
             genes = slice(first, min(first + plan.genes, n_genes))
-            with closing(_results_of(job, plan, genes, keeper, prepare)) as results:
-                for code, sums in results:
-                    _settle(result, job, code, genes, sums)
-                    bar.update(int(job.n_cells[code]) * (genes.stop - genes.start))
+            # a cluster has tasks to cancel
+            with closing(rank(genes, _batches(job, plan))) as ranked:
+                for batch, found in ranked:
+                    for code, sums in zip(batch, found, strict=True):
+                        _settle(result, job, code, genes, sums)
+                        bar.update(int(job.n_cells[code]) * (genes.stop - genes.start))
     return result
 
 
-def _results_of(job: _Job, plan: Needs, genes: slice, keeper: _Keeper, prepare) -> Iterator:
-    """Yield each group's sums: those that an earlier run kept first, the others as they come."""
-    found = {code: keeper.load(code, genes) for code in range(len(job.groups))}
-    missing = [code for code, sums in found.items() if sums is None]
-    yield from ((code, sums) for code, sums in found.items() if sums is not None)
-    if not missing:
-        return
-    sums, run = prepare(genes)  # the controls are needed whatever is missing
-    if job.control in missing:
-        missing.remove(job.control)
-        yield job.control, keeper.save(job.control, genes, sums)
-    with closing(run(_batches(job, plan, missing))) as done:  # on a cluster it has tasks to cancel
-        for batch, results in done:
-            for code, sums in zip(batch, results, strict=True):
-                yield code, keeper.save(code, genes, sums)
-
-
-def _batches(job: _Job, plan: Needs, codes: list[int]) -> list[list[int]]:
-    """Deal the groups into batches, each as full as the plan allows."""
+def _batches(job: _Job, plan: Needs) -> list[list[int]]:
+    """Divide the groups, all but the control, into batches as full as the plan allows."""
     batches, room = [], 0
-    for code in codes:
+    for code in np.delete(np.arange(len(job.groups)), job.control).tolist():
         if not batches or job.n_values[code] > room:
             batches.append([])
             room = plan.batch

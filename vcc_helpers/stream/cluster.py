@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import as_completed
 from functools import lru_cache, partial
 from pathlib import Path
@@ -19,7 +19,6 @@ from ..counts import Scaling
 from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
 from .engine import Controls
 from .job import Contrast, _check_unchanged, _Job
-from .keep import _Keeper
 from .look import inspect_values
 from .open import open_cells
 from .plan import Needs
@@ -27,8 +26,8 @@ from .shelf import _pieces_of
 from .sums import _control_sums, _group_sums, _Sums
 
 
-def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
-    """Do the same with the processes of a Dask cluster, which read the file for themselves."""
+def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Contrast:
+    """Do the same with the processes of a Dask cluster, which share files in the folder `cache`."""
     if job.path is None:
         raise ValueError(
             f"{job.name}: workers of a cluster read the file for themselves; give its path"
@@ -37,44 +36,45 @@ def _on_cluster(job: _Job, plan: Needs, keeper: _Keeper, client) -> Contrast:
         job.cells, name=job.name, progress=job.progress, tolerance=job.rules.tolerance
     )
     scaling, source = _scaling(job, found), _with_reference(job, _pieces_at_hand(job))
-    with tempfile.TemporaryDirectory(prefix="vcc_", dir=keeper.folder) as folder:
+    with tempfile.TemporaryDirectory(prefix="vcc_", dir=cache) as folder:
         size = np.zeros(0) if scaling.library_size is None else scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
-        def prepare(genes: slice) -> tuple[_Sums, Callable]:
+        def rank(genes: slice, batches: list[list[int]]) -> Iterator:
             controls, sums = _control_sums(source, scaling, genes, job)
             _check_unchanged(job)
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
-
-            def run(batches: list[list[int]]) -> Iterator:
-                rows = [[np.flatnonzero(job.codes == code) for code in batch] for batch in batches]
-                with client.get_executor() as pool:
-                    submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
-                    total = job.rules.bulk_target_sum
-                    parts = zip(rows, batches, strict=True)
-                    waiting = {submit(part, total): batch for part, batch in parts}
-                    try:
-                        for future in as_completed(waiting):
-                            try:
-                                sums = future.result()
-                            except FileNotFoundError as error:
-                                raise FileNotFoundError(
-                                    f"{job.name}: a worker does not see {error.filename}; put the "
-                                    "file, and the folder of cache=, where all workers see them"
-                                ) from error
-                            _check_unchanged(job)  # or what is kept would be of another file
-                            yield waiting[future], sums
-                    finally:
-                        for future in waiting:
-                            future.cancel()
-
-            return sums, run
+            yield [job.control], [sums]
+            with client.get_executor() as pool:
+                submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
+                total, waiting = job.rules.bulk_target_sum, {}
+                for batch in batches:
+                    rows = [np.flatnonzero(job.codes == code) for code in batch]
+                    waiting[submit(rows, total)] = batch
+                try:
+                    for future in as_completed(waiting):
+                        found = _result(future, job)
+                        _check_unchanged(job)
+                        yield waiting[future], found
+                finally:
+                    for future in waiting:
+                        future.cancel()
 
         cores = client.ncores().values() or [1]  # none has come yet
         share = -(-int(job.n_values.sum()) // (4 * sum(cores)))
         batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
-        return _spread(job, plan._replace(batch=batch), keeper, prepare)
+        return _spread(job, plan._replace(batch=batch), rank)
+
+
+def _result(future, job: _Job) -> list[_Sums]:
+    try:
+        return future.result()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{job.name}: a worker does not see {error.filename}; put the file, and the folder of "
+            "cache=, where all workers see them"
+        ) from error
 
 
 def _remote_sums(

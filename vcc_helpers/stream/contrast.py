@@ -3,8 +3,7 @@
 The way of the data: blocks of rows are read once, checked, and put on a :class:`~.shelf.Shelf` by
 perturbation. Then the library sizes are known, and one perturbation after the other is taken down,
 log-normalised, averaged and ranked against the controls, which are sorted once. No perturbation
-knows of another: threads, processes of a cluster, or a run that goes on after an interruption come
-to the same bits.
+knows of another: threads or processes of a cluster come to the same bits.
 
 Taught in: notebooks/11_rank_every_gene and notebooks/12_scale_out.
 
@@ -18,29 +17,28 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
 import anndata
-import numpy as np
 from scipy import sparse
 from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling
 from ..presets import VCC2025, Preset
+from . import keep
 from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
 from .blocks import ahead, at_hand, row_blocks
 from .cluster import _on_cluster
 from .job import Contrast, _check_unchanged, _Job
-from .keep import _Keeper
 from .look import Inspection
 from .open import parse_memory
 from .plan import Needs, _plan
 from .shelf import Shelf
-from .sums import _control_sums, _group_sums, _Sums
+from .sums import _control_sums, _group_sums
 
 
 def contrast(
@@ -76,8 +74,7 @@ def contrast(
         Number of threads; all cores by default.
     cache
         A folder to keep the result in, under a name made from the content of the cells, so that
-        what is found there is never out of date; and each finished perturbation, so that the same
-        call goes on where an earlier one was stopped.
+        what is found there is never out of date.
     client
         A ``dask.distributed.Client`` whose workers see the same files: perturbations are then
         spread over them. A file is then read in two passes; one that is sorted by perturbation
@@ -116,11 +113,16 @@ def contrast(
         rules=rules,
         controls=controls,
     )
-    keeper = _Keeper(job, cache)
-    return keeper.result() or keeper.keep(_contrast(job, parse_memory(memory), keeper, client))
+    kept = keep.place_of(job, cache) if cache else None
+    found = keep.load(kept) if kept else None
+    if found is None:
+        found = _contrast(job, parse_memory(memory), client, cache)
+        if kept:
+            keep.save(kept, found)
+    return found
 
 
-def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
+def _contrast(job: _Job, memory: int, client, cache: str | Path | None) -> Contrast:
     plan = _plan(job, memory, client=client)
     if job.progress:
         scratch = f" and {plan.scratch / 1e9:.1f} GB of scratch disk" if plan.scratch else ""
@@ -129,15 +131,12 @@ def _contrast(job: _Job, memory: int, keeper: _Keeper, client) -> Contrast:
             f"{plan.memory / 1e9:.1f} GB of memory{scratch}"
         )
     if client is not None:
-        return _on_cluster(job, plan, keeper, client)
+        return _on_cluster(job, plan, client, cache)
     with _scratch(plan.scratch) as folder:
         path = folder / "shelf" if plan.scratch else None
-        shelf = Shelf(n_genes=job.cells.n_vars, path=path)
-        try:
-            source, scaling = _read(job, plan, shelf, keeper)
-            return _rank(job, plan, keeper, _with_reference(job, source), scaling)
-        finally:
-            shelf.close()
+        with closing(Shelf(n_genes=job.cells.n_vars, path=path)) as shelf:
+            source, scaling = _read(job, plan, shelf)
+            return _rank(job, plan, _with_reference(job, source), scaling)
 
 
 @contextmanager
@@ -153,10 +152,8 @@ def _scratch(n_bytes: int) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
+def _read(job: _Job, plan: Needs, shelf: Shelf):
     """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
-    done = [c for c in keeper.finished(plan.genes) if c != job.control]  # all need the controls
-    codes = np.where(np.isin(job.codes, done), -1, job.codes)
     inspection = Inspection(job.cells, name=job.name, tolerance=job.rules.tolerance)
     picked = at_hand(job.cells)
     bar = tqdm(
@@ -168,7 +165,7 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
         if picked:
             return block.shape[0], found, None
         rows = sparse.csr_matrix(block)
-        packed = shelf.pack(rows, codes[start : start + rows.shape[0]], whole=found[-1])
+        packed = shelf.pack(rows, job.codes[start : start + rows.shape[0]], whole=found[-1])
         return rows.shape[0], found, packed
 
     with bar:
@@ -185,16 +182,13 @@ def _read(job: _Job, plan: Needs, shelf: Shelf, keeper: _Keeper):
     return source, _scaling(job, inspection.summary())
 
 
-def _rank(job: _Job, plan: Needs, keeper: _Keeper, source, scaling: Scaling) -> Contrast:
-    def prepare(genes: slice) -> tuple[_Sums, Callable]:
+def _rank(job: _Job, plan: Needs, source, scaling: Scaling) -> Contrast:
+    def rank(genes: slice, batches: list[list[int]]) -> Iterator:
         controls, sums = _control_sums(source, scaling, genes, job)
+        yield [job.control], [sums]
         total = job.rules.bulk_target_sum
+        for batch in batches:
+            sources = [partial(source, code) for code in batch]
+            yield batch, _group_sums(sources, scaling, genes, controls, job.threads, total)
 
-        def run(batches: list[list[int]]) -> Iterator:
-            for batch in batches:
-                sources = [partial(source, code) for code in batch]
-                yield batch, _group_sums(sources, scaling, genes, controls, job.threads, total)
-
-        return sums, run
-
-    return _spread(job, plan, keeper, prepare)
+    return _spread(job, plan, rank)

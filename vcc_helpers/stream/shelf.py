@@ -30,7 +30,7 @@ from .blocks import BLOCK_VALUES, read_rows
 from .write import FULL
 
 #: Entries that are taken down at a time.
-_STACK = 2**21
+STACK = 2**21
 
 
 class Rows(NamedTuple):
@@ -117,7 +117,7 @@ class Shelf:
             if first < last:
                 stack.append((block, slice(first, last), slice(*block.indptr[[first, last]])))
                 size += int(block.indptr[last] - block.indptr[first])
-            if size >= _STACK:  # small pieces are stacked: little time goes into handling them
+            if size >= STACK:  # small pieces are stacked: little time goes into handling them
                 yield self._join(stack)
                 stack, size = [], 0
         if stack:

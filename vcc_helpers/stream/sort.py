@@ -23,7 +23,7 @@ import errno
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -111,8 +111,8 @@ def sort_cells(
 
     Notes
     -----
-    Scratch data lie next to `path`, in a file that ends with the process. After an interruption the
-    same call starts anew: of the official files it takes minutes.
+    Scratch data lie next to `path`, in a file that ends with the process; after an interruption the
+    same call starts anew.
     """
     path = Path(path)
     check_writable(path)
@@ -126,7 +126,11 @@ def sort_cells(
         with replacing(path) as part, beside(path, ".shelf") as scratch:
             with closing(Shelf(n_genes=cells.n_vars, path=scratch)) as shelf:
                 lengths, dtype = _shelve(cells, codes, shelf, block_rows, progress)
-                _write_sorted(cells, codes, shelf, lengths, dtype, part, progress)
+                order = np.argsort(codes, kind="stable")
+                with hdf5(part) as (file, check):
+                    write_anndata(file, _annotations(cells, order))
+                    datasets = _make_matrix(file, cells.shape, lengths[order], dtype)
+                    _fill(datasets, _pieces(shelf, codes, progress), check)
     finally:
         if cells is not source:
             cells.file.close()
@@ -168,23 +172,17 @@ def _fixed_memory(cells: anndata.AnnData) -> int:
 
 
 def _check_disk(cells: anndata.AnnData, folder: Path, progress: bool) -> None:
-    """Say what is needed, by the first values; the output takes less than half of the shelf."""
+    """Say what is needed, judged by the first values; packed, the output takes half of the rows."""
     matrix, first = stored_matrix(cells), first_values(cells)
-    each = (2 if cells.n_vars <= 2**16 else 4) + (_smallest(first) or first.dtype).itemsize
-    n_values, each = (
-        most_entries(cells).sum() * np.count_nonzero(first) / max(1, first.size),
-        1.5 * each,
-    )
+    n_values = most_entries(cells).sum() * np.count_nonzero(first) / max(1, first.size)
+    each = 1.5 * ((2 if cells.n_vars <= 2**16 else 4) + (_smallest(first) or first.dtype).itemsize)
     if getattr(matrix, "format", None) == "csc":  # on disk it is copied before
         n_values = matrix.nnz if sparse.issparse(matrix) else len(matrix.group["data"])
         each += matrix.dtype.itemsize + 4
-    free = shutil.disk_usage(folder).free
-    words = (
-        f"sorting needs about {n_values * each / 1e9:.1f} GB of disk in {folder}; "
-        f"{free / 1e9:.1f} GB are free"
-    )
-    if n_values * each > free:
-        raise OSError(errno.ENOSPC, words)
+    needed, free = n_values * each, shutil.disk_usage(folder).free
+    words = f"sorting needs about {needed / 1e9:.1f} GB of disk in {folder}"
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{words}; {free / 1e9:.1f} GB are free")
     if progress:
         tqdm.write(words)
 
@@ -236,45 +234,36 @@ def _smallest(values: np.ndarray) -> np.dtype | None:
     return small if (values.astype(small) == values).all() else None
 
 
-def _write_sorted(
-    cells: anndata.AnnData,
-    codes: np.ndarray,
-    shelf: Shelf,
-    lengths: np.ndarray,
-    dtype: np.dtype,
-    part: Path,
-    progress: bool,
-) -> None:
-    """Write the output file, a perturbation at a time."""
-    order = np.argsort(codes, kind="stable")
-    bar = tqdm(total=cells.n_obs, unit=" cells", desc="write", disable=not progress)
-    with hdf5(part) as (file, check), bar:
-        write_anndata(file, _annotations(cells, order))
-        indptr = np.concatenate([[0], np.cumsum(lengths[order])])
-        datasets = _make_matrix(file, cells.shape, indptr, dtype)
+def _pieces(shelf: Shelf, codes: np.ndarray, progress: bool) -> Iterator:
+    """Take all values and gene numbers down, a perturbation after the other."""
+    bar = tqdm(total=len(codes), unit=" cells", desc="write", disable=not progress)
+    with bar:
+        for code in range(codes.max() + 1):
+            for rows, piece in shelf.pieces(code):
+                yield piece.data, piece.indices
+                bar.update(len(rows))
 
-        def pieces() -> Iterator:
-            for code in range(codes.max() + 1):
-                for rows, piece in shelf.pieces(code):
-                    check()
-                    yield piece.data.astype(dtype), piece.indices.astype(datasets[1].dtype)
-                    bar.update(len(rows))
 
-        def chunks(size: int) -> Iterator:
-            at = 0
-            for batch in _batches(pieces(), size):
-                for dataset, array in zip(datasets, batch, strict=True):
-                    for start in range(0, len(array), size):
-                        yield dataset, at + start, array[start : start + size]
-                at += len(batch[0])
+def _fill(datasets: list[h5py.Dataset], pieces: Iterator, check: Callable[[], None]) -> None:
+    """Write the pieces; chunks are compressed in threads."""
+    size = datasets[0].chunks[0]
 
-        def pack(dataset, at: int, chunk: np.ndarray) -> tuple:
-            return dataset, at, pack_chunk(chunk)
+    def chunks() -> Iterator:
+        at = 0
+        for batch in _batches(pieces, size):
+            for dataset, array in zip(datasets, batch, strict=True):
+                array = array.astype(dataset.dtype)
+                for start in range(0, len(array), size):
+                    yield dataset, at + start, array[start : start + size]
+            at += len(batch[0])
 
-        packed = ahead(pack, chunks(datasets[0].chunks[0]), threads=2 * n_threads(None))
-        with closing(packed):
-            for dataset, at, chunk in packed:
-                dataset.id.write_direct_chunk((at,), chunk)
+    def pack(dataset: h5py.Dataset, at: int, chunk: np.ndarray) -> tuple:
+        return dataset, at, pack_chunk(chunk)
+
+    with closing(ahead(pack, chunks(), threads=2 * n_threads(None))) as packed:
+        for dataset, at, chunk in packed:
+            check()
+            dataset.id.write_direct_chunk((at,), chunk)
 
 
 def _batches(pieces: Iterator, size: int) -> Iterator[list[np.ndarray]]:
@@ -301,9 +290,10 @@ def _cut(stack: list, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def _make_matrix(
-    file: h5py.File, shape: tuple[int, int], indptr: np.ndarray, dtype: np.dtype
+    file: h5py.File, shape: tuple[int, int], lengths: np.ndarray, dtype: np.dtype
 ) -> list[h5py.Dataset]:
     """Lay out an empty CSR matrix as .h5ad has it; return its data and indices."""
+    indptr = np.concatenate([[0], np.cumsum(lengths)])
     n = int(indptr[-1])
     if "X" in file:
         del file["X"]
