@@ -285,14 +285,3 @@ def test_unusable_memory(memory, said, files, tmp_path, capsys):
     err = capsys.readouterr().err
     assert said in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-def test_ctrl_c_with_a_cache_says_what_is_kept(files, tmp_path, monkeypatch, capsys):
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sys.modules["vcc_helpers.stream.contrast"], "_group_sums", stop)
-    kept = str(tmp_path / "kept")
-    assert main(["score", *files[:2], "--cache", kept]) == 130
-    said = capsys.readouterr().err
-    assert f"what is finished is kept in {kept}; the same command goes on" in said

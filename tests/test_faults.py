@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import subprocess
 import sys
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +30,7 @@ import pytest
 from bad_cases import GENES, good_cells
 from conftest import KEY
 
+from vcc_helpers.stream import write
 from vcc_helpers.submission import archive
 
 if sys.platform == "win32":
@@ -68,9 +71,8 @@ COMMANDS = {
     "pseudobulk": Command(("pseudobulk", "{0}/pred.h5ad", "{0}/b.h5ad"), ("b.h5ad",)),
     "simulate": Command(("simulate", "{0}/w.h5ad"), ("w.h5ad",)),
 }
-#: What a command leaves on purpose: for the next score of the same truth; to go on from.
+#: What a command leaves on purpose, for the next score of the same truth.
 KEPT = {"score --cache": {"kept"}}
-HALF_WAY = {"sort": {"s.h5ad.sorting"}}
 INPUTS = {"pred.h5ad", "turned.h5ad", "real.h5ad", "genes.csv"}
 
 
@@ -135,24 +137,26 @@ def content(path: Path):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """What each command writes when all goes well."""
-    found = {}
-    for name, command in COMMANDS.items():
-        folder = tmp_path_factory.mktemp("well") / "files"
+    """Return a function: what a command writes when all goes well."""
+
+    @cache
+    def well(name):
+        command, folder = COMMANDS[name], tmp_path_factory.mktemp("well") / "files"
         inputs(folder)
         done = run("none", command, folder)
         assert done.returncode == 0, done.stderr
-        found[name] = {out: content(folder / out) for out in command.outputs}
-    return found
+        return {out: content(folder / out) for out in command.outputs}
+
+    return well
 
 
-def assert_finishes(command, name, folder, expected):
+def assert_finishes(name, folder, expected):
     """Assert that the next run ends well, with the right result and nothing beside it."""
-    done = run("none", command, folder)
+    done = run("none", COMMANDS[name], folder)
     assert done.returncode == 0, done.stderr
-    for out in command.outputs:
-        assert content(folder / out) == expected[name][out]
-    assert left_over(folder, command) == KEPT.get(name, set())
+    for out, right in expected(name).items():
+        assert content(folder / out) == right
+    assert left_over(folder, COMMANDS[name]) == KEPT.get(name, set())
 
 
 def assert_said_well(done):
@@ -180,15 +184,23 @@ SAID = {
 STRIKES = [fault for fault in FAULTS if fault not in ("none", "no rights in the folder")]
 
 
-def some_pairs() -> list[tuple[str, str]]:
-    """Every fault with sort, which keeps a journal; and with two of the other commands in turn."""
-    others = [name for name in COMMANDS if name not in ("sort", "simulate")]
-    turns = [(others[i % len(others)], fault) for i, fault in enumerate([*STRIKES, *STRIKES])]
-    journal = [("sort", fault) for fault in STRIKES]
-    return [*journal, ("simulate", "killed at the last step"), *turns]
+PAIRS = [
+    ("sort", "killed while reading"),
+    ("sort", "killed at the last step"),
+    ("sort", "no room for files"),
+    ("sort", "input shortened while read"),
+    ("score", "Ctrl-C while reading"),
+    ("score", "disk full at the last step"),
+    ("score --cache", "killed at the last step"),
+    ("check --fix", "memory runs out"),
+    ("check --fix", "killed at the last step"),
+    ("prep", "terminated while reading"),
+    ("prep", "no room for files"),
+    ("pseudobulk", "Ctrl-C at the last step"),
+]
 
 
-@pytest.mark.parametrize(("name", "fault"), some_pairs())
+@pytest.mark.parametrize(("name", "fault"), PAIRS)
 def test_a_file_is_old_or_new(name, fault, tmp_path, expected):
     command, folder = COMMANDS[name], tmp_path / "files"
     inputs(folder)
@@ -200,18 +212,19 @@ def test_a_file_is_old_or_new(name, fault, tmp_path, expected):
     if name == "score" and "last step" in fault:
         state.pop("t.csv")  # two files get their names one after the other
     assert all(state.values()), state
+    left = left_over(folder, command) - KEPT.get(name, set())
     if done.returncode >= 0:
         text = assert_said_well(done)
         words = next(words for begin, words in SAID.items() if fault.startswith(begin))
         assert any(choice in text for choice in words.split("|")), text
-        allowed = KEPT.get(name, set()) | HALF_WAY.get(name, set())
-        assert left_over(folder, command) <= allowed
+        assert not left
+    assert all(file.startswith(".") and ".part" in file for file in left)
     if fault == "input shortened while read":
         inputs(folder)
-    assert_finishes(command, name, folder, expected)
+    assert_finishes(name, folder, expected)
 
 
-@pytest.mark.parametrize("name", ["score", "sort", "prep"])
+@pytest.mark.parametrize("name", ["score", "sort"])
 def test_a_folder_without_rights(name, tmp_path, expected):
     if os.getuid():
         pytest.skip("only root can lose its rights")
@@ -226,7 +239,6 @@ def test_a_folder_without_rights(name, tmp_path, expected):
     assert done.returncode == 1
     assert "no permission to write in" in text, text
     assert not any((folder / out).exists() for out in command.outputs)
-    assert_finishes(command, name, folder, expected)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -238,98 +250,47 @@ def test_an_output_that_cannot_be(name, tmp_path):
     done = run("none", command, folder)
     assert done.returncode == 1
     assert "it is a folder; name a file in it" in assert_said_well(done)
-    words = [word.replace(f"{{0}}/{command.outputs[0]}", "{0}/no/x") for word in command.words]
-    done = run("none", Command(tuple(words), ()), folder)
-    assert done.returncode == 1
-    assert "there is no folder" in assert_said_well(done)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "simulate"])
-def test_an_input_that_is_not_there(name, tmp_path):
-    command, folder = COMMANDS[name], tmp_path / "files"
-    folder.mkdir()
-    done = run("none", command, folder)
-    assert done.returncode == 1
-    assert "no such file" in assert_said_well(done)
-    assert not any((folder / out).exists() for out in command.outputs)
-
-
-@pytest.mark.parametrize("name", ["score --cache", "sort", "prep"])
+@pytest.mark.parametrize("name", ["score --cache", "sort"])
 def test_two_runs_at_once(name, tmp_path, expected):
-    command, folder, done = COMMANDS[name], tmp_path / "files", []
+    folder = tmp_path / "files"
     inputs(folder)
-    both = [
-        threading.Thread(target=lambda: done.append(run("none", command, folder))) for _ in range(2)
-    ]
-    for one in both:
-        one.start()
-    for one in both:
-        one.join()
-    status = sorted(one.returncode for one in done)
-    assert status in ([0, 0], [0, 1]), [one.stderr for one in done]
-    for one in done:
-        if one.returncode:
-            assert "wait for it to end" in assert_said_well(one)
-    for out in command.outputs:
-        assert content(folder / out) == expected[name][out]
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: run("none", COMMANDS[name], folder), range(2)))
+    assert [one.returncode for one in both] == [0, 0], [one.stderr for one in both]
+    for out, right in expected(name).items():
+        assert content(folder / out) == right
 
 
-NAMES = ["a 'b' \"c\" Zellen-übung-細胞\nline %s {0} $HOME", "x" * 200]
-PLAIN = {"LC_ALL": "C", "LANG": "", "PYTHONIOENCODING": "ascii"}
-
-
-@pytest.mark.parametrize("place", NAMES, ids=["odd", "long"])
-@pytest.mark.parametrize("name", ["score", "check --fix", "prep", "sort"])
-def test_awkward_places(name, place, tmp_path, expected):
-    command, folder = COMMANDS[name], tmp_path / place
+@pytest.mark.parametrize("name", ["score", "prep", "sort"])
+def test_awkward_places_without_home_and_temporary_folder(name, tmp_path, expected):
+    folder = tmp_path / "a 'b' \"c\" Zellen-übung-細胞\nline %s {0} $HOME" / ("x" * 200)
     inputs(folder)
-    done = run("none", command, folder)
+    nowhere = str(tmp_path / "nowhere")
+    done = run("none", COMMANDS[name], folder, {"HOME": nowhere, "TMPDIR": nowhere})
     assert done.returncode == 0, done.stderr
-    for out in command.outputs:
-        assert content(folder / out) == expected[name][out]
+    for out, right in expected(name).items():
+        assert content(folder / out) == right
 
 
 @pytest.mark.parametrize("utf8", ["", "0"])
-def test_an_awkward_place_in_an_awkward_locale(utf8, tmp_path, expected):
+def test_a_locale_that_cannot_write_the_names(utf8, tmp_path):
     """Python makes the best of the locale C; if that is forbidden, too, a name may be too much."""
-    command, folder = COMMANDS["prep"], tmp_path / "Zellen-übung-細胞"
+    folder = tmp_path / "Zellen-übung-細胞"
     inputs(folder)
-    words = [word.replace("{0}", str(folder)) for word in command.words]
-    env = {**os.environ, **PLAIN, **({"PYTHONUTF8": utf8} if utf8 else {})}
-    line = [sys.executable, str(DRIVER), "none", *words]
-    done = subprocess.run(line, capture_output=True, env=env, cwd=tmp_path)
-    assert b"Traceback" not in done.stderr
-    if utf8 and done.returncode:
-        assert done.returncode == 1
-        assert b"PYTHONUTF8=1" in done.stderr
-        assert not (folder / "o.vcc").exists()
-    else:
-        assert done.returncode == 0, done.stderr
-        assert content(folder / "o.vcc") == expected["prep"]["o.vcc"]
-
-
-def test_labels_that_the_locale_cannot_write(tmp_path):
     cells = good_cells()
     cells.obs[KEY] = cells.obs[KEY].astype(str).replace({"G1": "Gen-Ü-細胞"})
-    cells.write_h5ad(tmp_path / "pred.h5ad")
-    (tmp_path / "counts.csv").write_text("target_gene,n_cells\nG0,3\n")
-    words = ["check", "pred.h5ad", "--counts", "counts.csv"]
-    line = [sys.executable, str(DRIVER), "none", *words]
-    done = subprocess.run(line, capture_output=True, env={**os.environ, **PLAIN}, cwd=tmp_path)
+    cells.write_h5ad(folder / "pred.h5ad")
+    (folder / "counts.csv").write_text("target_gene,n_cells\nG0,3\n")
+    plain = {"LC_ALL": "C", "LANG": "", "PYTHONIOENCODING": "ascii"}
+    env = {**os.environ, **plain, **({"PYTHONUTF8": utf8} if utf8 else {})}
+    line = [sys.executable, "-m", "vcc_helpers", "check", str(folder / "pred.h5ad")]
+    line += ["--counts", str(folder / "counts.csv")]
+    done = subprocess.run(line, capture_output=True, env=env)
     assert done.returncode == 1
     assert b"Traceback" not in done.stderr
-    assert b"3 targets were not asked for" in done.stderr
-
-
-@pytest.mark.parametrize("name", ["score", "check --fix", "sort"])
-def test_without_home_and_temporary_folder(name, tmp_path, expected):
-    command, folder = COMMANDS[name], tmp_path / "files"
-    inputs(folder)
-    nowhere = str(tmp_path / "nowhere")
-    done = run("none", command, folder, {"HOME": nowhere, "TMPDIR": nowhere})
-    assert done.returncode == 0, done.stderr
-    for out in command.outputs:
-        assert content(folder / out) == expected[name][out]
+    assert b"3 targets were not asked for" in done.stderr or utf8 and b"PYTHONUTF8=1" in done.stderr
 
 
 def test_a_reader_that_stops_listening(tmp_path, expected):
@@ -337,15 +298,14 @@ def test_a_reader_that_stops_listening(tmp_path, expected):
     command, folder = COMMANDS["score"], tmp_path / "files"
     inputs(folder)
     words = [word.format(folder) for word in command.words]
-    read, write = os.pipe()
+    read, end = os.pipe()
     os.close(read)
-    line = [sys.executable, str(DRIVER), "none", *words]
-    done = subprocess.run(line, stdout=write, stderr=subprocess.PIPE, cwd=tmp_path)
-    os.close(write)
-    assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr
+    line = [sys.executable, "-m", "vcc_helpers", *words]
+    done = subprocess.run(line, stdout=end, stderr=subprocess.PIPE)
+    os.close(end)
     assert done.stderr == b""
-    for out in command.outputs:
-        assert content(folder / out) == expected["score"][out]
+    for out, right in expected("score").items():
+        assert content(folder / out) == right
 
 
 def test_a_disk_that_is_really_full(tmp_path):
@@ -356,11 +316,10 @@ def test_a_disk_that_is_really_full(tmp_path):
     if os.getuid() or shutil.which("unshare") is None:
         pytest.skip("only root can make a small file system")
     lines = {}
-    for name, command in COMMANDS.items():
-        lines[name] = [word.format(folder) for word in command.words]
-        for out in command.outputs:
+    for name in ("score", "prep", "sort", "pseudobulk"):
+        lines[name] = [word.format(folder) for word in COMMANDS[name].words]
+        for out in COMMANDS[name].outputs:
             lines[name] = [w.replace(str(folder / out), str(small / out)) for w in lines[name]]
-    lines.pop("score --cache")  # its small card still fits
     words = ["unshare", "-m", sys.executable, str(DRIVER), "--full-disk", str(small)]
     done = subprocess.run(words, input=json.dumps(lines), capture_output=True, text=True)
     if "mount" in done.stderr:
@@ -371,25 +330,20 @@ def test_a_disk_that_is_really_full(tmp_path):
     for name, (status, said, left) in found.items():
         assert status == 1, (name, said)
         assert said and all(line.startswith("vcc-helpers: ") for line in said.splitlines()), said
-        allowed = {"sort": ["s.h5ad.sorting"], "score": ["c.json"]}
-        assert left in ([], allowed.get(name)), (name, left)
+        assert left in ([], ["c.json"] if name == "score" else []), (name, left)
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next_only(tmp_path):
     """Parts of living processes, of other files and of other machines stay."""
-    from vcc_helpers.stream import write
-
-    machine, gone = write._machine(), subprocess.Popen([sys.executable, "-c", ""])
+    gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    names = {
-        "orphan": f".out.{machine}-{gone.pid}-00000000.part.json",
-        "alive": f".out.{machine}-{os.getpid()}-00000000.part.json",
-        "other file": f".outer.{machine}-{gone.pid}-00000000.part.json",
-        "other machine": f".out.ffffff-{gone.pid}-00000000.part.json",
-        "not ours": ".out.part.json",
-    }
-    for name in names.values():
-        (tmp_path / name).touch()
-    write.write_whole(tmp_path / "out.json", "new")
-    left = {path.name for path in tmp_path.iterdir()} - {"out.json"}
-    assert left == set(names.values()) - {names["orphan"]}
+    with write.beside(tmp_path / "out.json") as alive:  # .out.MACHINE-PROCESS-NUMBER.part.json
+        alive.touch()
+        orphan = alive.name.replace(f"-{os.getpid()}-", f"-{gone.pid}-")
+        others = {orphan.replace(".out.", ".outer."), re.sub(r"\w+-", "ffffff-", orphan, count=1)}
+        others.add(".out.part.json")
+        for name in (orphan, *others):
+            (tmp_path / name).touch()
+        write.write_whole(tmp_path / "out.json", "new")
+        left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"out.json", alive.name, *others}
