@@ -427,4 +427,3 @@ def _watched() -> bool:
 
 def _size(path) -> str:
     return f"{path.stat().st_size / 1e6:,.1f} MB"
-

@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import anndata
+import numpy as np
 from scipy import sparse
 from tqdm import tqdm
 
@@ -165,7 +166,9 @@ def _read(job: _Job, plan: Needs, shelf: Shelf):
         if picked:
             return block.shape[0], found, None
         rows = sparse.csr_matrix(block)
-        packed = shelf.pack(rows, job.codes[start : start + rows.shape[0]], whole=found[-1])
+        largest, _, whole = found
+        small = np.min_scalar_type(int(largest)) if whole and largest < 2**32 else rows.dtype
+        packed = shelf.pack(rows, job.codes[start : start + rows.shape[0]], small)
         return rows.shape[0], found, packed
 
     with bar:

@@ -9,7 +9,7 @@ Taught in: notebooks/12_scale_out.
 
 >>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
 >>> shelf = Shelf(n_genes=2)
->>> shelf.add(0, *shelf.pack(block, np.array([1, 0, 1]), whole=True))
+>>> shelf.add(0, *shelf.pack(block, np.array([1, 0, 1]), np.dtype(np.uint8)))
 >>> [(rows.tolist(), piece.data.tolist()) for rows, piece in shelf.pieces(1)]
 [([0, 2], [2, 1])]
 """
@@ -71,18 +71,18 @@ class Shelf:
         if path and hasattr(os, "pread"):
             path.unlink()  # open still, and gone with the process, however that ends
 
-    def pack(self, block: sparse.csr_matrix, codes: np.ndarray, *, whole: bool) -> tuple:
+    def pack(self, block: sparse.csr_matrix, codes: np.ndarray, dtype: np.dtype) -> tuple:
         """Bring a block of rows into compact form and the order of the groups, and store it.
 
         In any thread, so that the disk is written to while others read and pack. Rows whose code is
-        below 0 are left out; where all values are `whole`, a smaller type may hold them.
+        below 0 are left out; `dtype` must hold all values.
         """
         from . import kernels
 
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
         indptr = np.concatenate([[0], np.cumsum(np.diff(block.indptr)[order], dtype=np.int64)])
-        values = np.empty(indptr[-1], _smallest_type(block, whole))
+        values = np.empty(indptr[-1], dtype)
         genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
         kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
         return order, codes[order], indptr, self._keep(values), self._keep(genes)
@@ -144,13 +144,6 @@ class Shelf:
         """Close the scratch file; whoever named it removes it."""
         if self._file is not None:
             self._file.close()
-
-
-def _smallest_type(block: sparse.csr_matrix, whole: bool) -> np.dtype:
-    if not whole:
-        return block.dtype
-    small = np.min_scalar_type(int(block.data.max(initial=0)))
-    return small if small.itemsize < block.dtype.itemsize else block.dtype
 
 
 def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:

@@ -19,9 +19,7 @@ Taught in: notebooks/02_from_counts_to_effects.
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -38,8 +36,6 @@ from ..bulk import PERTURBATION_KEY
 from .blocks import (
     BLOCK_VALUES,
     ahead,
-    first_values,
-    most_entries,
     pack_chunk,
     stored_blocks,
     stored_matrix,
@@ -82,7 +78,7 @@ def sort_cells(
         Most memory to use, in bytes or as text such as ``"4GB"``; a source that is in memory
         already does not count.
     progress
-        Say how much disk is needed, and show progress bars.
+        Show progress bars.
 
     Returns
     -------
@@ -101,7 +97,7 @@ def sort_cells(
         A cell has no label; `path` is the source; there is no cell or no gene; `memory` is too
         small; or the source was changed while it was read.
     OSError
-        The folder is missing or cannot be written to, or the disk is too small.
+        The folder is missing or cannot be written to, or the disk is full.
 
     Warns
     -----
@@ -122,7 +118,6 @@ def sort_cells(
         codes, _ = pd.factorize(labels_of(cells, perturbation_key), sort=True)
         block_rows = _block_rows(cells, parse_memory(memory))
         _warn_of_losses(cells)
-        _check_disk(cells, path.parent, progress)
         with replacing(path) as part, beside(path, ".shelf") as scratch:
             with closing(Shelf(n_genes=cells.n_vars, path=scratch)) as shelf:
                 lengths, dtype = _shelve(cells, codes, shelf, block_rows, progress)
@@ -171,22 +166,6 @@ def _fixed_memory(cells: anndata.AnnData) -> int:
     return LIBRARIES + 3 * int(cells.obs.memory_usage(deep=True).sum()) + 96 * cells.n_obs
 
 
-def _check_disk(cells: anndata.AnnData, folder: Path, progress: bool) -> None:
-    """Say what is needed, judged by the first values; packed, the output takes half of the rows."""
-    matrix, first = stored_matrix(cells), first_values(cells)
-    n_values = most_entries(cells).sum() * np.count_nonzero(first) / max(1, first.size)
-    each = 1.5 * ((2 if cells.n_vars <= 2**16 else 4) + (_smallest(first) or first.dtype).itemsize)
-    if getattr(matrix, "format", None) == "csc":  # on disk it is copied before
-        n_values = matrix.nnz if sparse.issparse(matrix) else len(matrix.group["data"])
-        each += matrix.dtype.itemsize + 4
-    needed, free = n_values * each, shutil.disk_usage(folder).free
-    words = f"sorting needs about {needed / 1e9:.1f} GB of disk in {folder}"
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{words}; {free / 1e9:.1f} GB are free")
-    if progress:
-        tqdm.write(words)
-
-
 def _shelve(
     cells: anndata.AnnData, codes: np.ndarray, shelf: Shelf, block_rows: int, progress: bool
 ) -> tuple[np.ndarray, np.dtype]:
@@ -198,7 +177,7 @@ def _shelve(
         rows = _without_zeros(block)
         lengths[start : start + rows.shape[0]] = np.diff(rows.indptr)
         small = _smallest(rows.data)
-        packed = shelf.pack(rows, codes[start : start + rows.shape[0]], whole=small is not None)
+        packed = shelf.pack(rows, codes[start : start + rows.shape[0]], small or rows.dtype)
         return start, small, packed
 
     bar = tqdm(total=cells.n_obs, unit=" cells", desc="collect", disable=not progress)
