@@ -179,6 +179,15 @@ def any_storage(request, tmp_path):
 
 
 @pytest.fixture
+def short_of_memory(monkeypatch):
+    """Make memory tell: leave out what the libraries take, far more than toy cells do."""
+    from vcc_helpers.stream import plan
+
+    for name, value in {"LIBRARIES": 0, "RESULT": 0, "LEAST_BLOCK": 1, "FEWEST_GENES": 8}.items():
+        monkeypatch.setattr(plan, name, value)
+
+
+@pytest.fixture
 def bulk(cells):
     from vcc_helpers import pseudobulk
 

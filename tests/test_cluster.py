@@ -12,7 +12,7 @@ from scipy import sparse
 from test_contrast import assert_same
 
 from vcc_helpers import score
-from vcc_helpers.stream import contrast, plan
+from vcc_helpers.stream import contrast
 
 distributed = pytest.importorskip("distributed", reason="the cluster extra is not installed")
 
@@ -54,9 +54,7 @@ def test_a_score_through_the_cluster(preset, client, tmp_path):
     np.testing.assert_array_equal(found, score(*pair, preset).per_perturbation)
 
 
-def test_little_memory_on_the_cluster(client, tmp_path, monkeypatch):
-    for name, value in (("LIBRARIES", 0), ("RESULT", 0), ("LEAST_BLOCK", 1), ("FEWEST_GENES", 8)):
-        monkeypatch.setattr(plan, name, value)
+def test_little_memory_on_the_cluster(client, tmp_path, short_of_memory):
     cells = make_cells(n_genes=100, n_cells=(90, 60, 30, 20, 200))
     cells.write_h5ad(tmp_path / "cells.h5ad")
     with pytest.raises(ValueError, match="give at least"):

@@ -17,7 +17,7 @@ from conftest import CONTROL, KEY, make_cells, stored
 from scipy import sparse
 
 from vcc_helpers import lognorm, score
-from vcc_helpers.stream import contrast, keep, needs, plan, sums
+from vcc_helpers.stream import contrast, keep, needs, sums
 
 whole = import_module("vcc_helpers.stream.contrast")
 
@@ -52,24 +52,19 @@ def write(cells, path):
 
 
 @pytest.fixture
-def scratch(monkeypatch, tmp_path):
-    """Make memory tell: leave out what the libraries take, far more than toy cells do.
-
-    Return the folder for scratch data.
-    """
-    for name, value in {"LIBRARIES": 0, "RESULT": 0, "LEAST_BLOCK": 1, "FEWEST_GENES": 8}.items():
-        monkeypatch.setattr(plan, name, value)
+def scratch(monkeypatch, tmp_path, short_of_memory):
+    """Return the folder for scratch data, which there are when memory is short."""
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
     return tmp_path / "scratch"
 
 
-def least_memory(path, threads=2):
+def least_memory(cells, threads=2, control=CONTROL):
     """Return the smallest memory that is accepted, to 1 kB."""
 
     def fits(kilobytes):
         try:
-            return bool(needs(path, memory=1000 * kilobytes, threads=threads))
+            return bool(needs(cells, memory=1000 * kilobytes, threads=threads, control=control))
         except ValueError:
             return False
 

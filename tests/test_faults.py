@@ -3,8 +3,8 @@
 Each command runs in a process of its own, which may be killed. After the fault the same command
 runs again without one, and must finish with the right result and leave nothing else behind.
 
-All commands write by the same few functions, so not every pair of command and fault runs here:
-benchmarks/faults.py runs them all.
+All commands write by the same few functions, so a dozen pairs of command and fault run here, and
+all of them in benchmarks/faults.py.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ if sys.platform == "win32":
     pytest.skip("signals and limits are those of POSIX systems", allow_module_level=True)
 
 import fault_driver  # noqa: E402
-from fault_driver import FAULTS  # noqa: E402
 
 DRIVER = Path(__file__).with_name("fault_driver.py")
 OLD = b"what was there before"
@@ -181,9 +180,6 @@ SAID = {
     "memory runs out": "not enough memory (Unable to allocate 9.3 GiB); no output was changed",
     "input shortened": "was changed while it was read|cannot be read",
 }
-STRIKES = [fault for fault in FAULTS if fault not in ("none", "no rights in the folder")]
-
-
 PAIRS = [
     ("sort", "killed while reading"),
     ("sort", "killed at the last step"),
