@@ -5,7 +5,7 @@ Taught in: notebooks/12_scale_out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -16,7 +16,6 @@ from ..counts import Scaling, ValueSummary, moments
 from ..ranks import p_values
 from .job import Contrast, _Job
 from .plan import Needs
-from .shelf import _pieces_of
 from .sums import _Sums
 
 
@@ -35,18 +34,6 @@ def _scaling(job: _Job, found: ValueSummary) -> Scaling:
             f"expected at most {rules.most_counts:,.0f} a cell; scale its counts down"
         )
     return Scaling.of(found, rules.target_sum)
-
-
-def _pieces_at_hand(job: _Job) -> Callable[[int], Iterator]:
-    """Take a group's rows from the matrix in memory, or from a file."""
-    return lambda code: _pieces_of(job.cells, np.flatnonzero(job.codes == code))
-
-
-def _with_reference(job: _Job, source: Callable[[int], Iterator]) -> Callable[[int], Iterator]:
-    """Take the controls from elsewhere, where that was asked for."""
-    if job.reference is None:
-        return source
-    return lambda code: job.reference.pieces() if code == job.control else source(code)
 
 
 def _spread(job: _Job, plan: Needs, rank: Callable) -> Contrast:

@@ -16,9 +16,9 @@ import anndata
 import numpy as np
 
 from ..counts import Scaling
-from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
+from .batches import _scaling, _spread
 from .engine import Controls
-from .job import Contrast, _check_unchanged, _Job
+from .job import Contrast, _Job
 from .look import inspect_values
 from .open import open_cells
 from .plan import Needs
@@ -35,14 +35,14 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
     found = inspect_values(
         job.cells, name=job.name, progress=job.progress, tolerance=job.rules.tolerance
     )
-    scaling, source = _scaling(job, found), _with_reference(job, _pieces_at_hand(job))
+    scaling = _scaling(job, found)
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=cache) as folder:
         size = np.zeros(0) if scaling.library_size is None else scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
         def rank(genes: slice, batches: list[list[int]]) -> Iterator:
-            controls, sums = _control_sums(source, scaling, genes, job)
-            _check_unchanged(job)
+            controls, sums = _control_sums(job.pieces, scaling, genes, job)
+            job.check_unchanged()
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
             yield [job.control], [sums]
@@ -55,7 +55,7 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
                 try:
                     for future in as_completed(waiting):
                         found = _result(future, job)
-                        _check_unchanged(job)
+                        job.check_unchanged()
                         yield waiting[future], found
                 finally:
                     for future in waiting:

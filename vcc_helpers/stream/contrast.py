@@ -31,10 +31,10 @@ from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling
 from ..presets import VCC2025, Preset
 from . import keep
-from .batches import _pieces_at_hand, _scaling, _spread, _with_reference
+from .batches import _scaling, _spread
 from .blocks import ahead, at_hand, row_blocks
 from .cluster import _on_cluster
-from .job import Contrast, _check_unchanged, _Job
+from .job import Contrast, _Job
 from .look import Inspection
 from .open import parse_memory
 from .plan import Needs, _plan
@@ -136,8 +136,7 @@ def _contrast(job: _Job, memory: int, client, cache: str | Path | None) -> Contr
     with _scratch(plan.scratch) as folder:
         path = folder / "shelf" if plan.scratch else None
         with closing(Shelf(n_genes=job.cells.n_vars, path=path)) as shelf:
-            source, scaling = _read(job, plan, shelf)
-            return _rank(job, plan, _with_reference(job, source), scaling)
+            return _rank(job, plan, _read(job, plan, shelf), shelf)
 
 
 @contextmanager
@@ -153,8 +152,8 @@ def _scratch(n_bytes: int) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _read(job: _Job, plan: Needs, shelf: Shelf):
-    """Read the file once: check it, find its scale, and shelve the cells that are wanted."""
+def _read(job: _Job, plan: Needs, shelf: Shelf) -> Scaling:
+    """Read the file once: check it, find its scale, and shelve the cells that are not at hand."""
     inspection = Inspection(job.cells, name=job.name, tolerance=job.rules.tolerance)
     picked = at_hand(job.cells)
     bar = tqdm(
@@ -180,12 +179,15 @@ def _read(job: _Job, plan: Needs, shelf: Shelf):
                     shelf.add(start, *packed)
                 start += n
                 bar.update(n)
-    _check_unchanged(job)
-    source = _pieces_at_hand(job) if picked else shelf.pieces
-    return source, _scaling(job, inspection.summary())
+    job.check_unchanged()
+    return _scaling(job, inspection.summary())
 
 
-def _rank(job: _Job, plan: Needs, source, scaling: Scaling) -> Contrast:
+def _rank(job: _Job, plan: Needs, scaling: Scaling, shelf: Shelf) -> Contrast:
+    def source(code: int) -> Iterator:
+        elsewhere = at_hand(job.cells) or (job.reference and code == job.control)
+        return job.pieces(code) if elsewhere else shelf.pieces(code)
+
     def rank(genes: slice, batches: list[list[int]]) -> Iterator:
         controls, sums = _control_sums(source, scaling, genes, job)
         yield [job.control], [sums]

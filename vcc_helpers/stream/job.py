@@ -63,19 +63,18 @@ class Contrast(NamedTuple):
 
 
 class _Reference(NamedTuple):
-    """Control cells of another file: which rows they are, and at most how many values they have."""
+    """Control cells of another file, and which rows they are."""
 
     cells: anndata.AnnData
     path: Path | None
     rows: np.ndarray
-    n_values: int
 
     @classmethod
-    def of(cls, source, *, perturbation_key, control) -> _Reference:
+    def of(cls, source, *, perturbation_key: str, control: str) -> _Reference:
         cells = open_cells(source)
         check_cells(cells, perturbation_key=perturbation_key, control=control, name="controls")
         rows = np.flatnonzero(labels_of(cells, perturbation_key) == control)
-        return cls(cells, _path_of(source), rows, int(most_entries(cells)[rows].sum()))
+        return cls(cells, _path_of(source), rows)
 
     def check(self, cells: anndata.AnnData, rules: Preset, name: str) -> None:
         """Raise unless these controls can be held against those cells."""
@@ -86,10 +85,6 @@ class _Reference(NamedTuple):
                 "controls of another file need counts on both sides and one scale for all; "
                 f"{rules.name} lacks counts_only or a target_sum"
             )
-
-    def pieces(self) -> Iterator:
-        """Take the controls down a few at a time."""
-        return _pieces_of(self.cells, self.rows)
 
 
 class _Job(NamedTuple):
@@ -115,19 +110,19 @@ class _Job(NamedTuple):
     progress: bool
     stamp: tuple
     rules: Preset
-    reference: _Reference | None = None
+    reference: _Reference | None
 
     @classmethod
     def of(
         cls,
         source,
         *,
-        perturbation_key,
-        control,
-        threads=None,
-        progress=False,
-        name="cells",
-        rules=VCC2025,
+        perturbation_key: str,
+        control: str,
+        threads: int | None = None,
+        progress: bool = False,
+        name: str = "cells",
+        rules: Preset = VCC2025,
         controls=None,
     ) -> _Job:
         """Open the cells, check labels and gene names, and count; no value is read."""
@@ -148,23 +143,39 @@ class _Job(NamedTuple):
         n_cells = np.bincount(codes[kept], minlength=len(groups))
         n_values = np.bincount(codes[kept], most_entries(cells)[kept], minlength=len(groups))
         if reference:
-            n_cells[place], n_values[place] = len(reference.rows), reference.n_values
+            n_cells[place] = len(reference.rows)
+            n_values[place] = most_entries(reference.cells)[reference.rows].sum()
         return cls(
-            cells,
-            name,
-            _path_of(source),
-            codes,
-            groups,
-            place,
-            n_cells,
-            n_values,
-            _precision(cells, rules),
-            n_threads(threads),
-            progress,
-            stamp,
-            rules,
-            reference,
+            cells=cells,
+            name=name,
+            path=_path_of(source),
+            codes=codes,
+            groups=groups,
+            control=place,
+            n_cells=n_cells,
+            n_values=n_values,
+            dtype=_precision(cells, rules),
+            threads=n_threads(threads),
+            progress=progress,
+            stamp=stamp,
+            rules=rules,
+            reference=reference,
         )
+
+    def pieces(self, code: int) -> Iterator:
+        """Take a group's rows from the matrix in memory, or from a file, a few at a time."""
+        if self.reference and code == self.control:
+            return _pieces_of(self.reference.cells, self.reference.rows)
+        return _pieces_of(self.cells, np.flatnonzero(self.codes == code))
+
+    def check_unchanged(self) -> None:
+        """Raise if a file is no longer what it was when it was opened."""
+        other = _stamp(self.reference.path) if self.reference else ()
+        if _stamp(self.path) + other != self.stamp:
+            raise ValueError(
+                f"{self.name}: {self.path} was changed while it was read; wait until it is "
+                "written, and run again"
+            )
 
 
 def _precision(cells: anndata.AnnData, rules: Preset) -> np.dtype:
@@ -179,15 +190,6 @@ def _path_of(source: anndata.AnnData | str | Path) -> Path | None:
     if not isinstance(source, anndata.AnnData):  # open_cells will tell
         return None
     return Path(source.filename).resolve() if source.isbacked and not source.is_view else None
-
-
-def _check_unchanged(job: _Job) -> None:
-    other = _stamp(job.reference.path) if job.reference else ()
-    if _stamp(job.path) + other != job.stamp:
-        raise ValueError(
-            f"{job.name}: {job.path} was changed while it was read; wait until it is "
-            "written, and run again"
-        )
 
 
 def _stamp(path: Path | None) -> tuple:

@@ -149,21 +149,16 @@ def _warn_of_losses(cells: anndata.AnnData) -> None:
 
 
 def _block_rows(cells: anndata.AnnData, memory: int) -> int:
-    """Return how many rows can be read at a time."""
-    fixed = _fixed_memory(cells)
-    room = max(LEAST_ROOM, 64 * cells.n_vars)
-    if memory < fixed + room:
+    """Return how many rows can be read at a time, besides labels and row numbers."""
+    fixed = LIBRARIES + 3 * int(cells.obs.memory_usage(deep=True).sum()) + 96 * cells.n_obs
+    least = fixed + max(LEAST_ROOM, 64 * cells.n_vars)
+    if memory < least:
         raise ValueError(
             f"memory of {memory / 1e6:.0f} MB is too small to sort these {cells.n_obs} cells x "
-            f"{cells.n_vars} genes; give at least '{-(-(fixed + room) // 10**6)}MB'"
+            f"{cells.n_vars} genes; give at least '{-(-least // 10**6)}MB'"
         )
     values = min(BLOCK_VALUES // 2, (memory - fixed) // (24 * (3 + n_threads(None))))
     return min(4096, max(1, values // cells.n_vars))
-
-
-def _fixed_memory(cells: anndata.AnnData) -> int:
-    """Estimate what is held whatever the number of blocks: libraries, labels, row numbers."""
-    return LIBRARIES + 3 * int(cells.obs.memory_usage(deep=True).sum()) + 96 * cells.n_obs
 
 
 def _shelve(
