@@ -16,14 +16,11 @@ import tempfile
 
 import numpy as np
 
-from vcc_helpers import classroom, cli, scoring, submission  # noqa: F401  what commands import
+from vcc_helpers import cli
 from vcc_helpers.datasets import _simulate
-from vcc_helpers.scoring import digest  # noqa: F401  what commands import when they start
-from vcc_helpers.stream import (  # noqa: F401
-    blocks,
-    kernels,
-)  # noqa: F401  what commands import when they start
-from vcc_helpers.submission import check  # noqa: F401  what commands import when they start
+from vcc_helpers.scoring import score  # noqa: F401  what commands import when they start
+from vcc_helpers.stream import blocks, kernels, sort  # noqa: F401
+from vcc_helpers.submission import check, pack  # noqa: F401
 
 
 def at_the_last_step(act):
@@ -119,6 +116,7 @@ def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
 
     Return of each its exit status, what it said, and what it left there.
     """
+    warm()
     found = {}
     for name, words in json.load(sys.stdin).items():
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)

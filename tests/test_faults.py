@@ -312,7 +312,7 @@ def test_a_disk_that_is_really_full(tmp_path):
     if os.getuid() or shutil.which("unshare") is None:
         pytest.skip("only root can make a small file system")
     lines = {}
-    for name in ("score", "prep", "sort", "pseudobulk"):
+    for name in ("score", "sort"):
         lines[name] = [word.format(folder) for word in COMMANDS[name].words]
         for out in COMMANDS[name].outputs:
             lines[name] = [w.replace(str(folder / out), str(small / out)) for w in lines[name]]
