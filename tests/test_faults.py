@@ -214,6 +214,8 @@ def test_a_file_is_old_or_new(name, fault, tmp_path, expected):
         words = next(words for begin, words in SAID.items() if fault.startswith(begin))
         assert any(choice in text for choice in words.split("|")), text
         assert not left
+    if (name, fault) == ("sort", "killed while reading"):
+        assert not left  # scratch data have no name
     assert all(file.startswith(".") and ".part" in file for file in left)
     if fault == "input shortened while read":
         inputs(folder)

@@ -35,7 +35,7 @@ def assert_sorted(path, source, obs=None):
         found.obs, obs.iloc[order], check_categorical=False, check_dtype=False
     )
     pd.testing.assert_frame_equal(found.var, source.var)
-    assert found.X.has_canonical_format
+    assert found.X.has_canonical_format and found.X.data.all()  # no zero is stored
     assert not [file for file in path.parent.iterdir() if file.name.startswith(".")]
     return found
 

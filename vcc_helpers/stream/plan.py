@@ -80,7 +80,7 @@ def needs(
 
 def _plan(job: _Job, memory: int, *, client=None) -> Needs:
     """Work out how to stay within so many bytes."""
-    load = _Load.of(job)
+    load = _Load(job)
     shelved = 0 if client or at_hand(job.cells) else load.shelved
     if plan := load.plan(load.n_genes, memory - shelved):
         return plan._replace(memory=plan.memory + shelved)
@@ -95,59 +95,29 @@ def _plan(job: _Job, memory: int, *, client=None) -> Needs:
     )
 
 
-class _Load(NamedTuple):
-    """What weighs in a job, in numbers of values and cells, or in bytes.
+class _Load:
+    """What weighs in a job, in numbers of values and cells, or in bytes."""
 
-    Attributes
-    ----------
-    n_genes, threads, itemsize
-        Genes, threads, bytes of a logarithm.
-    controls, control_cells
-        Values and cells of the controls.
-    others, largest, per_cell
-        Values of all other groups, and of the largest of them, and of one of their cells.
-    fixed
-        Bytes that nothing changes: libraries, labels, results.
-    shelved
-        Bytes of all cells on the shelf.
-    """
-
-    n_genes: int
-    threads: int
-    itemsize: int
-    controls: float
-    control_cells: int
-    others: float
-    largest: float
-    per_cell: float
-    fixed: int
-    shelved: int
-
-    @classmethod
-    def of(cls, job: _Job) -> _Load:
-        cells, n_controls = job.cells, int(job.n_cells[job.control])
-        others = np.delete(job.n_values, job.control)
-        each = RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
-        results = each * len(job.groups) * cells.n_vars
+    def __init__(self, job: _Job):
+        cells, others = job.cells, np.delete(job.n_values, job.control)
+        self.n_genes, self.threads = cells.n_vars, job.threads
+        # bytes of a logarithm, and of a gene's number
+        self.itemsize, self.number = job.dtype.itemsize, 2 if cells.n_vars <= 2**16 else 4
+        # values and cells of the controls; values of all other groups, the largest, one cell
+        self.controls, self.control_cells = job.n_values[job.control], job.n_cells[job.control]
+        self.others, self.largest = others.sum(), others.max()
+        self.per_cell = self.others / np.delete(job.n_cells, job.control).sum()
+        # bytes that nothing changes: libraries, labels, results
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
-        number = 2 if cells.n_vars <= 2**16 else 4
-        return cls(
-            cells.n_vars,
-            job.threads,
-            job.dtype.itemsize,
-            job.n_values[job.control],
-            n_controls,
-            others.sum(),
-            others.max(),
-            others.sum() / np.delete(job.n_cells, job.control).sum(),
-            LIBRARIES + results + labels,
-            int(job.n_values.sum())
-            * (number + (job.dtype.itemsize if _has_fractions(cells) else 2)),
-        )
+        each = RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
+        self.fixed = LIBRARIES + each * len(job.groups) * cells.n_vars + labels
+        # bytes of all cells on the shelf
+        value = self.itemsize if _has_fractions(cells) else 2
+        self.shelved = int(job.n_values.sum()) * (self.number + value)
 
     def peak(self, genes: int, batch: float, block: int) -> int:
         """Estimate the most memory: while reading, sorting the controls, or ranking a batch."""
-        share, entry = genes / self.n_genes, self.itemsize + (2 if self.n_genes <= 2**16 else 4)
+        share, entry = genes / self.n_genes, self.itemsize + self.number
         tile = [
             self.threads * min(TILE_GENES, genes) * n * self.itemsize
             for n in (self.control_cells, batch / max(self.per_cell, 1))
