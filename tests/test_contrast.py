@@ -150,9 +150,10 @@ def test_a_change_that_keeps_size_and_time_is_seen(on_disk, tmp_path):
     assert_same(contrast(on_disk, cache=tmp_path / "kept"), contrast(on_disk))
 
 
-def test_what_is_kept_and_damaged_is_computed_anew(on_disk, expected, tmp_path):
+def test_what_is_kept_and_damaged_is_computed_anew(tmp_path):
     """Wherever it is: in a value, a name, a header or the list of the tables."""
-    contrast(on_disk, cache=tmp_path / "kept")
+    cells = make_cells(n_genes=1500)  # tables so long that NumPy does not read to their checksums
+    expected = contrast(cells, cache=tmp_path / "kept")
     (kept,) = (tmp_path / "kept").iterdir()
     sound = kept.read_bytes()
     damaged = [sound[:-100], b"", b"no"]
@@ -160,7 +161,7 @@ def test_what_is_kept_and_damaged_is_computed_anew(on_disk, expected, tmp_path):
         damaged.append(sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1 :])
     for raw in damaged:
         kept.write_bytes(raw)
-        assert_same(contrast(on_disk, cache=tmp_path / "kept"), expected)
+        assert_same(contrast(cells, cache=tmp_path / "kept"), expected)
 
 
 def test_threads_share_a_cache(on_disk, expected, tmp_path):

@@ -223,7 +223,7 @@ def test_a_file_is_old_or_new(name, fault, tmp_path, expected):
 
 
 @pytest.mark.parametrize("name", ["score", "sort"])
-def test_a_folder_without_rights(name, tmp_path, expected):
+def test_a_folder_without_rights(name, tmp_path):
     if os.getuid():
         pytest.skip("only root can lose its rights")
     command, folder = COMMANDS[name], tmp_path / "files"
