@@ -84,8 +84,9 @@ def test_a_mean_is_summed_as_numpy_sums_a_row():
         np.testing.assert_array_equal(found.mean_as_summed[i], by_gene.mean(axis=1))
 
 
-def test_counts_above_two_bytes_and_fractions_survive_the_shelf(cells, tmp_path):
-    cells.X[3, 5], cells.X[4, 6] = 70_000, 2.0005  # fractions up to 0.001 are counts still
+@pytest.mark.parametrize("value", [300, 70_000, 2.0005])  # fractions up to 0.001 are counts still
+def test_counts_of_any_size_and_fractions_survive_the_shelf(value, cells, tmp_path):
+    cells.X[3, 5] = value
     assert_same(contrast(write(cells, tmp_path / "cells.h5ad")), contrast(cells))
 
 
