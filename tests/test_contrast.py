@@ -153,11 +153,12 @@ def test_a_change_that_keeps_size_and_time_is_seen(on_disk, tmp_path):
 
 def test_what_is_kept_and_damaged_is_computed_anew(tmp_path):
     """Wherever it is: in a value, a name, a header or the list of the tables."""
-    cells = make_cells(n_genes=1500)  # tables so long that NumPy does not read to their checksums
+    cells = make_cells(n_genes=1500)
     expected = contrast(cells, cache=tmp_path / "kept")
     (kept,) = (tmp_path / "kept").iterdir()
     sound = kept.read_bytes()
-    damaged = [sound[:-100], b"", b"no"]
+    shorter = sound.replace(b", 1500)", b", 1400)")  # NumPy then does not come to the checksum
+    damaged = [sound[:-100], b"", b"no", shorter]
     for place in [*range(0, len(sound), len(sound) // 9), len(sound) - 20, len(sound) - 1]:
         damaged.append(sound[:place] + bytes([sound[place] ^ 255]) + sound[place + 1 :])
     for raw in damaged:
