@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 os.environ["PYTHONPATH"] = str(ROOT / "tests")  # for the process that the others are forked from
 import test_faults as faults  # noqa: E402
 from fault_driver import FAULTS  # noqa: E402
