@@ -133,7 +133,7 @@ def problems(
     """
     found = []
     if 0 in cells.shape:
-        found.append(_empty_message(cells, name))
+        found.append(empty_problem(cells, name))
     if not cells.var_names.is_unique:
         twice = cells.var_names[cells.var_names.duplicated()].unique()
         found.append(
@@ -143,7 +143,7 @@ def problems(
     return found + _label_problems(cells, perturbation_key, control, name)
 
 
-def _empty_message(cells: anndata.AnnData, name: str) -> str:
+def empty_problem(cells: anndata.AnnData, name: str) -> str:
     return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
 
 
