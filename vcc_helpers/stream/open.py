@@ -144,6 +144,7 @@ def problems(
 
 
 def empty_problem(cells: anndata.AnnData, name: str) -> str:
+    """Say that there is no cell, or no gene."""
     return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
 
 

@@ -50,6 +50,22 @@ def check_writable(path: str | Path) -> None:
 
 
 @contextmanager
+def full_disk_explained(folder: str | Path, kept: str = "") -> Iterator[None]:
+    """Say what to do where `folder` can hold no more, and what is `kept` for the next run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename:
+            raise
+        raise _full(folder, error, kept) from error
+
+
+def _full(folder: str | Path, error: OSError, kept: str = "") -> OSError:
+    words = f"cannot write in {folder}: {os.strerror(error.errno)}; free some space there, or name "
+    return OSError(error.errno, f"{words}another folder, and call again{kept and f'; {kept}'}")
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a name next to `path` to write to; the file takes the name `path` when all went well.
 
@@ -77,11 +93,8 @@ def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
     suffix = path.suffix if suffix is None else suffix
     part = path.with_name(f".{path.stem[:100]}.{mark}.part{suffix}")
     try:
-        yield part
-    except OSError as error:
-        if error.errno in FULL and error.filename is None:
-            raise _could_not_write(path, error) from error
-        raise
+        with full_disk_explained(path.parent):
+            yield part
     finally:
         part.unlink(missing_ok=True)
 
@@ -127,7 +140,7 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
         def check() -> None:
             if patient.error is not None:
-                raise _could_not_write(path, patient.error)
+                raise _full(Path(path).parent, patient.error)
 
         try:
             with h5py.File(patient, "w") as file:
@@ -136,15 +149,6 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
             check()  # what HDF5 says of what it did not find again explains nothing
             raise
         check()
-
-
-def _could_not_write(path: str | Path, error: OSError) -> OSError:
-    folder = Path(path).parent
-    return OSError(
-        error.errno,
-        f"cannot write in {folder}: {os.strerror(error.errno)}; free some space there, or name "
-        "another folder, and call again",
-    )
 
 
 class _Patient(io.RawIOBase):
