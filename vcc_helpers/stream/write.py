@@ -246,13 +246,7 @@ def fill_cells(
         write_anndata(file, cells)
         check()
         if blocks is not None:
-            _append_rows(file["X"], _checked(blocks, check))
-
-
-def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
-    for block in blocks:
-        check()
-        yield block
+            _append_rows(file["X"], blocks, check)
 
 
 def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
@@ -271,11 +265,10 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
         del file["raw"]  # a mark that there is none, which older readers take for some
 
 
-def _append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
-    """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, a block of rows at a time.
+def _append_rows(matrix: h5py.Group, blocks: Iterable, check: Callable[[], None]) -> None:
+    """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, as :func:`write_cells` has blocks.
 
-    Blocks, with their first row, come in rising order, every cell once. The types are those of the
-    empty matrix; row pointers are int64.
+    The types are those of the empty matrix; row pointers are int64.
     """
     n_cells = matrix["indptr"].shape[0] - 1
     for name in ("data", "indices"):
@@ -285,6 +278,7 @@ def _append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matr
     del matrix["indptr"]
     indptr = np.zeros(n_cells + 1, dtype=np.int64)
     for start, block in blocks:
+        check()
         stop, filled = start + block.shape[0], indptr[start]
         for name in ("data", "indices"):
             matrix[name].resize((filled + block.nnz,))
