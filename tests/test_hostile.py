@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY
+from conftest import CONTROL, KEY, matrix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -347,7 +347,7 @@ def test_a_file_that_shows_another_is_not_opened_for_others(name, outcomes):
 # What is true of every matrix
 
 DTYPES = ["u1", "u2", "i4", "i8", "f4", "f8", ">f4", ">i2"]
-LAYOUTS = ["C", "F", "csr", "csc", "unsorted", "doubled", "explicit zeros"]
+LAYOUTS = ["dense", "fortran", "csr", "csc", "unsorted", "zeros", "doubled"]
 
 
 @st.composite
@@ -360,27 +360,16 @@ def matrices(draw):
 
 
 def laid_out(dense, layout):
+    if layout in ("dense", "fortran"):
+        return matrix_of(dense, layout)
     native = dense.astype(dense.dtype.newbyteorder("="))
-    if layout in ("C", "F"):
-        return dense.copy(order=layout)
-    if layout in ("csr", "csc"):
-        return sparse.csr_matrix(native).asformat(layout)
-    matrix = sparse.csr_matrix(native)
-    if layout == "doubled":  # each entry as two that add up to it
-        half = matrix.data // 2
-        parts = np.stack([half, matrix.data - half], axis=1).ravel().astype(native.dtype)
-        return sparse.csr_matrix(
-            (parts, np.repeat(matrix.indices, 2), matrix.indptr * 2), shape=matrix.shape
-        )
-    if layout == "explicit zeros":
-        rows, columns = np.indices(native.shape)
-        places = rows.ravel(), columns.ravel()
-        return sparse.csr_matrix((native.ravel(), places), shape=native.shape)
-    for start, stop in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
-        matrix.data[start:stop] = matrix.data[start:stop][::-1].copy()
-        matrix.indices[start:stop] = matrix.indices[start:stop][::-1].copy()
-    matrix.has_sorted_indices = False
-    return matrix
+    if layout != "doubled":
+        return matrix_of(native, layout)
+    matrix = sparse.csr_matrix(native)  # each entry as two that add up to it
+    half = matrix.data // 2
+    parts = np.stack([half, matrix.data - half], axis=1).ravel().astype(native.dtype)
+    entries = parts, np.repeat(matrix.indices, 2), matrix.indptr * 2
+    return sparse.csr_matrix(entries, shape=matrix.shape)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -78,25 +78,12 @@ def make_h1_like(
     ----------
     seed
         The same seed and the same NumPy give the same world, bit for bit.
-    n_genes
-        Number of genes. Depth and effect sizes scale with it, so that counts per gene and
-        effect per gene stay those of the real 18,080 genes.
-    n_targets
-        Number of train, validation and test targets.
     contexts
         Names of the cell contexts. The first has every target; each other one lacks one target
         in ten, a different one each time. The names are labels: nothing is taken from the cell
         lines called so.
-    cells_per_target
-        Median number of cells a target, at least 12; the others are spread as in the real screen.
-    n_controls
-        Number of non-targeting cells in each context.
-    n_batches
-        Number of batches. They differ in depth and a little in expression.
-    effect_scale
-        Factor on the size of every effect. 1 gives the sizes measured in H1. The default of 2
-        makes up for a part of the cells that a small world lacks: with 30 cells a target, where
-        H1 has 1,045, effects of their real size drown in sampling noise.
+    n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale
+        As for :class:`~vcc_helpers.datasets.Size`.
     cache
         Keep the world on disk and read it from there the next time: in the folder named by the
         environment variable ``VCC_CACHE``, else in the user's cache folder. A stored world is used

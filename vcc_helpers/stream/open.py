@@ -114,22 +114,9 @@ def problems(
 ) -> list[str]:
     """List what makes the labels and gene names of `cells` unusable, one message an item.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``. Values are not read;
-        :func:`~.stream.inspect_values` does that.
-    perturbation_key
-        The column of ``cells.obs`` that names each cell's perturbation.
-    control
-        The label of control cells in that column; None where there need be none.
-    name
-        What the messages call this file.
-
-    Returns
-    -------
-    list of str
-        Empty when nothing is wrong.
+    Values are not read; :func:`~.stream.inspect_values` does that. `perturbation_key` is the column
+    of ``cells.obs`` that names each cell's perturbation, `control` the label of control cells in
+    it, None where there need be none, and `name` what the messages call this file.
     """
     found = []
     if 0 in cells.shape:

@@ -217,20 +217,9 @@ def write_cells(
 ) -> None:
     """Write an ``.h5ad``, whole or not at all, also where the disk runs full.
 
-    Parameters
-    ----------
-    path
-        The file; one that exists is replaced at the end, in one step.
-    cells
-        What to write.
-    blocks
-        First row and rows of each block of X, in rising order, every cell once, where X of `cells`
-        is empty.
-
-    Raises
-    ------
-    OSError
-        The folder is missing or cannot be written to, or the disk is full.
+    One that exists is replaced at the end, in one step. Where X of `cells` is empty, `blocks` are
+    first row and rows of each block of it, in rising order, every cell once. An OSError says that
+    the folder is missing or cannot be written to, or that the disk is full.
     """
     with replacing(path) as part:
         fill_cells(part, cells, blocks)
