@@ -121,27 +121,18 @@ def stored_rows(
 
     `rows` is in rising order, ``(n,)``; values are as :func:`stored_blocks` has them.
     """
-    with _explain_damage(cells), _row_picker(cells) as (pick, stretch):
-        edges = [0, *(np.flatnonzero(np.diff(stretch(rows))) + 1), len(rows)]
-        for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
-            found = pick(part)
-            yield part, one_entry_a_place(found) if sparse.issparse(found) else found
-
-
-@contextmanager
-def _row_picker(cells: anndata.AnnData):
-    """Give a function that picks rows, and one that tells which rows to pick together."""
     n = _rows_in_block(cells)
-    if at_hand(cells):
-        yield lambda rows: _in_memory(cells.X[rows]), lambda rows: np.arange(len(rows)) // n
-        return
-
-    def stretch(rows: np.ndarray) -> np.ndarray:
-        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > _ROWS_APART)
-        return near + rows // n * len(rows)  # a new one at the latest after a block
-
-    with _row_reader(cells, None) as read:
-        yield lambda rows: read(rows[0], rows[-1] + 1)[rows - rows[0]], stretch
+    with _explain_damage(cells), _row_reader(cells, None) as read:
+        if at_hand(cells):
+            new = np.arange(1, len(rows)) % n == 0
+        else:  # at the latest after a block
+            new = (np.diff(rows) > _ROWS_APART) | (np.diff(rows // n) > 0)
+        for part in np.split(rows, np.flatnonzero(new) + 1):
+            if at_hand(cells):
+                found = _in_memory(cells.X[part])
+            else:
+                found = read(part[0], part[-1] + 1)[part - part[0]]
+            yield part, one_entry_a_place(found) if sparse.issparse(found) else found
 
 
 @contextmanager
