@@ -27,7 +27,6 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)
 HALF = len(CONTENT) // 2
 NAME = "adata_Training.h5ad"
-QUICK = {"attempts": 3, "timeout": 0.3, "pause": 0.001, "progress": False}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -95,10 +94,12 @@ def small_file(monkeypatch):
     digest = hashlib.sha256(CONTENT).hexdigest()
     small = _fetch.OfficialFile(f"train/{NAME}", len(CONTENT), digest)
     monkeypatch.setitem(_fetch.OFFICIAL, "train", small)
+    for name, value in {"ATTEMPTS": 3, "TIMEOUT": 0.3, "PAUSE": 0.001}.items():
+        monkeypatch.setattr(_fetch, name, value)
 
 
 def fetch(server, folder, **options):
-    return fetch_h1("train", folder=folder, base_url=server.url, **{**QUICK, **options})
+    return fetch_h1("train", folder=folder, base_url=server.url, **{"progress": False, **options})
 
 
 def visible(folder):
@@ -250,7 +251,7 @@ def test_what_an_earlier_run_left_is_judged(server, tmp_path, left):
 def test_no_server_at_all(server, tmp_path):
     address = "http://127.0.0.1:9"  # the discard port: nothing listens there
     with pytest.raises(ConnectionError, match="no connection .*given up after 3 attempts"):
-        fetch_h1("train", folder=tmp_path, base_url=address, **QUICK)
+        fetch_h1("train", folder=tmp_path, base_url=address, progress=False)
     assert visible(tmp_path) == []
     rerun_completes(server, tmp_path)
 
@@ -264,9 +265,11 @@ def test_attempts_are_counted_anew_after_every_success(server, tmp_path):
 def test_pauses_grow_and_are_bounded(server, tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr(_fetch.time, "sleep", pauses.append)
+    monkeypatch.setattr(_fetch, "ATTEMPTS", 9)
+    monkeypatch.setattr(_fetch, "PAUSE", 1.0)
     server.faults = [{"status": 503}]
     with pytest.raises(ConnectionError):
-        fetch(server, tmp_path, attempts=9, pause=1.0)
+        fetch(server, tmp_path)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
@@ -352,7 +355,7 @@ def child(server, folder):
         "from vcc_helpers.datasets import _fetch; "
         f"_fetch.OFFICIAL['train'] = _fetch.OfficialFile(*{tuple(_fetch.OFFICIAL['train'])!r}); "
         f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "
-        "progress=False, attempts=3, timeout=30, pause=0.001)"
+        "progress=False)"
     )
     return {"args": [sys.executable, "-c", code], "cwd": Path(__file__).resolve().parents[1]}
 

@@ -43,7 +43,9 @@ except ImportError:  # Windows has no such lock; there, two runs at once are not
 #: Where files go when neither an argument nor VCC_DATA names a folder.
 DEFAULT_FOLDER = Path("data") / "h1"
 BLOCK = 1 << 20
-LONGEST_PAUSE = 60.0
+#: Attempts in a row that may bring no new byte; seconds until a silent connection counts as broken,
+#: and before the second attempt, doubled each time.
+ATTEMPTS, TIMEOUT, PAUSE, LONGEST_PAUSE = 6, 60.0, 1.0, 60.0
 #: Answers that may be better a moment later; any other refusal is final.
 PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
 
@@ -58,9 +60,6 @@ def fetch_h1(
     folder: str | Path | None = None,
     base_url: str | None = None,
     progress: bool = True,
-    attempts: int = 6,
-    timeout: float = 60.0,
-    pause: float = 1.0,
 ) -> Path:
     """Fetch one official file of the challenge, unless it is there already, and check it.
 
@@ -80,12 +79,6 @@ def fetch_h1(
         Address of a copy of the official folder; the published one by default.
     progress
         Say beforehand what it takes, and show progress bars.
-    attempts
-        Give up after so many attempts in a row that brought no new bytes.
-    timeout
-        Seconds without a byte after which a connection counts as broken.
-    pause
-        Seconds before the second attempt; doubled each time, 60 at most.
 
     Returns
     -------
@@ -109,9 +102,10 @@ def fetch_h1(
 
     Notes
     -----
-    Stopped with Ctrl-C, killed or cut, the next run goes on where this one stopped. A file that was
-    checked once is not read again as long as its size and its time of change stay the same; a small
-    hidden file next to it remembers them.
+    It gives up after six attempts in a row that brought no new bytes, each after a longer pause; a
+    connection without a byte for a minute counts as broken. Stopped with Ctrl-C, killed or cut, the
+    next run goes on where this one stopped. A file that was checked once is not read again as long
+    as its size and its time of change stay the same; a small hidden file next to it remembers them.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """
@@ -122,7 +116,7 @@ def fetch_h1(
         raise KeyError(f"there is no official file {what!r}; choose one of {names}")
     official, target = OFFICIAL[what], _folder(folder) / OFFICIAL[what].name
     url = (base_url.rstrip("/") + "/" if base_url else official.base) + official.path
-    wanted = _Wanted(official, url, target, attempts, timeout, pause, progress)
+    wanted = _Wanted(official, url, target, progress)
     if not target.exists():
         with wanted.alone():
             if not target.exists():  # else another run ended between the look and the lock
@@ -152,9 +146,6 @@ class _Wanted:
     official: OfficialFile
     url: str
     target: Path
-    attempts: int
-    timeout: float
-    pause: float
     progress: bool
 
     @property
@@ -276,13 +267,13 @@ class _Wanted:
             except _Broken as error:
                 in_vain = 0 if self.here > furthest else in_vain + 1
                 furthest = max(furthest, self.here)
-                if in_vain >= self.attempts:
+                if in_vain >= ATTEMPTS:
                     raise ConnectionError(
                         f"{self.url}: {error}; given up after {in_vain} attempts that brought "
                         f"nothing new. {_size(self.here)} of {_size(n_bytes)} are here and kept: "
                         "check the connection and run again, it goes on from there"
                     ) from error
-                time.sleep(min(self.pause * 2 ** max(in_vain - 1, 0), LONGEST_PAUSE))
+                time.sleep(min(PAUSE * 2 ** max(in_vain - 1, 0), LONGEST_PAUSE))
 
     def connect(self) -> None:
         """Append what one connection brings; then the disk has it, too."""
@@ -309,7 +300,7 @@ class _Wanted:
         headers = {"User-Agent": "vcc-helpers"} | ({"Range": f"bytes={start}-"} if start else {})
         request = urllib.request.Request(self.url, headers=headers)
         try:
-            return urllib.request.urlopen(request, timeout=self.timeout)
+            return urllib.request.urlopen(request, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
