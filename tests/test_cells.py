@@ -178,6 +178,17 @@ def test_inspect_values_on_every_storage(any_storage):
     np.testing.assert_array_equal(found.library_size, make_cells().X.sum(axis=1))
 
 
+@pytest.mark.parametrize("storage", ["dense", "backed dense", "backed csr", "backed csc"])
+def test_what_is_no_exact_count_is_seen_in_every_storage(storage, tmp_path):
+    logged = make_cells()
+    logged.X = np.log1p(logged.X)
+    assert inspect_values(stored(logged, storage, tmp_path)).scale == "lognorm"
+    large = make_cells(dtype="int64")
+    large.X[3, 5] = 2**24 + 1
+    with pytest.raises(ValueError, match="'G5': the integer 16777217 is above"):
+        inspect_values(stored(large, storage, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("value", "scale"),
     [(3.0, "counts"), (3.0005, "counts"), (3.002, "lognorm"), (2.9995, "lognorm"), (0, "counts")],
