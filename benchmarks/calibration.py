@@ -24,8 +24,8 @@ from scipy.stats import false_discovery_control, spearmanr
 from scipy.stats import norm as normal
 
 import vcc_helpers as vcc
-from vcc_helpers.datasets import _cache, _recipe, _simulate
 from vcc_helpers.datasets import _cells as drawing
+from vcc_helpers.datasets import _recipe, _simulate
 
 CONTROL = "non-targeting"
 HERE = Path(__file__).resolve().parent
@@ -504,7 +504,7 @@ def main() -> None:
         print(f"{'ok ' if row.within else 'OUT'} {row.figure}  ({row.tolerance})")
         print(f"      real       {show(row.real)}\n      simulated  {show(row.simulated)}")
     if options.write:
-        drawn_by = _cache.code(_cache.DRAWING)
+        drawn_by = _simulate.code(_simulate.DRAWING)
         result = {"code": drawn_by, "from_cells": bool(options.file), "simulated": sim}
         RESULT.write_text(json.dumps(result, indent=1) + "\n")
 

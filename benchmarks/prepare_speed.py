@@ -77,12 +77,8 @@ def simulate(seed):
     order = np.random.default_rng(seed).permutation(roster.index.to_numpy())
     with tqdm(total=len(order), unit=" cells") as bar:
         blocks = [counts for _, counts in _simulate._blocks(recipe, "H1", roster, order, bar)]
-    return anndata.AnnData(
-        sparse.vstack(blocks, format="csr"),
-        obs=_simulate._labels(recipe, "H1", roster.loc[order]),
-        var=_simulate._gene_table(recipe),
-        uns=_simulate._marks(recipe, "H1"),
-    )
+    labels = _simulate._labels(recipe, "H1", roster.loc[order])
+    return _simulate._frame(recipe, "H1", sparse.vstack(blocks, format="csr"), labels)
 
 
 def small_part(cells):

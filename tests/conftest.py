@@ -136,10 +136,10 @@ def stored(cells, storage, folder):
         more = anndata.concat([cells[:7], cells], index_unique="-", merge="same")
         more.X = sparse.csr_matrix(more.X) if storage.startswith("sparse") else more.X
         return more[7:]
-    return anndata.AnnData(_matrix(cells.X, kind), obs=cells.obs.copy(), var=cells.var.copy())
+    return anndata.AnnData(matrix_of(cells.X, kind), obs=cells.obs.copy(), var=cells.var.copy())
 
 
-def _matrix(dense, kind):
+def matrix_of(dense, kind):
     if kind in ("dense", "fortran"):
         return dense.copy(order="F" if kind == "fortran" else "C")
     if kind == "csr_array":

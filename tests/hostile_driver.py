@@ -1,4 +1,4 @@
-"""Read one file with every reader, in a process that may die of it."""
+"""Read files with every reader, in a process that may die of it."""
 
 import resource
 import tempfile
@@ -13,6 +13,8 @@ from vcc_helpers.submission import archive
 
 #: What a reader may raise; anything else is a finding.
 CLEAR = (ValueError, KeyError, OSError, TypeError)
+#: Bytes that all readers together may take beyond what the process has at first.
+MEMORY = 2 * 10**9
 
 
 def check(path):
@@ -59,10 +61,10 @@ def outcome(reader, path) -> tuple[str, str]:
         return "finding", f"{type(error).__name__}: {error}"
 
 
-def probe(path, queue, *, memory: int | None = None) -> None:
-    """Put the outcome of every reader into the queue, within a bound of memory."""
+def probe(paths, sender) -> None:
+    """Send name and outcomes of each file in turn, within a bound of memory."""
     warnings.simplefilter("ignore")
-    if memory:
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
-    queue.put({name: outcome(reader, path) for name, reader in READERS.items()})
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for name, path in paths.items():
+        sender.send((name, {reader: outcome(f, path) for reader, f in READERS.items()}))

@@ -1,14 +1,11 @@
 """Cells of every storage are read alike, and what is wrong with them is said."""
 
-import subprocess
-import sys
 import threading
 import zlib
 
 import anndata
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
@@ -19,7 +16,6 @@ from vcc_helpers.stream import (
     check_cells,
     check_same,
     inspect_values,
-    labels_of,
     open_cells,
     problems,
     read_rows,
@@ -32,17 +28,11 @@ def whole(cells, **kw):
     return np.vstack([dense_of(block) for _, block in row_blocks(cells, **kw)])
 
 
-@pytest.mark.parametrize("block_rows", [None, 1, 10, 1000])
+@pytest.mark.parametrize("block_rows", [None, 10])
 def test_blocks_hold_every_row_once_and_in_order(any_storage, block_rows):
     starts = [start for start, _ in row_blocks(any_storage, block_rows=block_rows)]
     assert starts == list(range(0, any_storage.n_obs, block_rows or 4096))
     np.testing.assert_array_equal(whole(any_storage, block_rows=block_rows), make_cells().X)
-
-
-@pytest.mark.parametrize("dtype", ["int16", "int64", "uint8", "bool"])
-def test_integers_become_float32(dtype):
-    block = next(row_blocks(make_cells(dtype=dtype)))[1]
-    assert block.dtype == np.float32
 
 
 def test_wide_files_come_in_small_blocks():
@@ -68,12 +58,14 @@ def test_an_integer_that_float32_cannot_hold_is_refused(value):
             list(row_blocks(cells, block_rows=2))
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int32", "float64"])
-@pytest.mark.parametrize("kind", ["backed dense", "backed csr", "backed csc", "backed view"])
-def test_files_of_other_types(kind, dtype, tmp_path):
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int64", "float64"])
+@pytest.mark.parametrize("kind", ["dense", "backed dense", "backed csr", "backed csc"])
+def test_other_types_of_values(kind, dtype, tmp_path):
     cells = make_cells(dtype=dtype)
     found = stored(cells, kind, tmp_path)
-    np.testing.assert_array_equal(whole(found), cells.X)
+    block = next(row_blocks(found))[1]
+    assert block.dtype == (np.float64 if dtype == "float64" else np.float32)
+    np.testing.assert_array_equal(dense_of(block), cells.X)
     assert inspect_values(found).library_size.tolist() == cells.X.sum(axis=1).tolist()
 
 
@@ -92,13 +84,12 @@ def test_files_packed_in_any_way(pack, shuffle, tmp_path):
     np.testing.assert_array_equal(whole(found, block_rows=9), make_cells().X)
 
 
-@pytest.mark.parametrize("chunks", [(37, 3), (10, 100), (1, 1)])
-@pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("skipped", [0, 1, 2, 3])
+@pytest.mark.parametrize("chunks", [(37, 3), (10, 100)])
+@pytest.mark.parametrize(
+    ("shuffle", "skipped"), [(False, 0), (False, 1), (True, 0), (True, 1), (True, 2), (True, 3)]
+)
 def test_dense_files_packed_with_gzip(skipped, shuffle, chunks, tmp_path):
     """Also where a writer skipped a filter for one chunk, and where it wrote no chunk at all."""
-    if skipped > 1 and not shuffle:
-        pytest.skip("there is one filter only")
     cells, path = make_cells(), tmp_path / "x.h5ad"
     chunks = tuple(min(pair) for pair in zip(chunks, cells.shape, strict=True))
     values = cells.X.copy()
@@ -127,7 +118,7 @@ def test_dense_files_packed_with_gzip(skipped, shuffle, chunks, tmp_path):
 def test_csc_files_of_many_slabs_and_stretches(tmp_path, monkeypatch):
     monkeypatch.setattr(stored_as, "BLOCK_VALUES", 150)
     found = stored(make_cells(), "backed csc", tmp_path)
-    for block_rows in (None, 1, 5, 1000):
+    for block_rows in (None, 5):
         np.testing.assert_array_equal(whole(found, block_rows=block_rows), make_cells().X)
 
 
@@ -151,7 +142,7 @@ def test_a_view_of_a_file_in_any_order(kind, tmp_path):
     np.testing.assert_array_equal(dense_of(read_rows(view, np.arange(3, 9))), expected[3:9])
 
 
-@pytest.mark.parametrize("rows", [[0], [130], [0, 1, 2, 50, 51, 130], range(131), [5, 100]])
+@pytest.mark.parametrize("rows", [[130], [0, 1, 2, 50, 51, 130], range(131)])
 def test_read_rows(rows, any_storage):
     found = dense_of(read_rows(any_storage, np.array(rows)))
     np.testing.assert_array_equal(found, make_cells().X[np.array(rows)])
@@ -169,16 +160,13 @@ def test_a_file_of_parts_whose_sums_are_whole_is_counts(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [
-        ("4GB", 4 * 10**9), ("4 gb", 4 * 10**9), ("500MB", 5 * 10**8), ("1.5GiB", 3 * 2**29),
-        ("64KiB", 2**16), (" 12 ", 12), ("12B", 12), (1e9, 10**9), (2**30, 2**30), ("7kB", 7000),
-    ],
-)  # fmt: skip
+    [("4 gb", 4 * 10**9), ("1.5GiB", 3 * 2**29), ("64KiB", 2**16), ("12B", 12), (1e9, 10**9)],
+)
 def test_parse_memory(text, expected):
     assert parse_memory(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "GB", "4 apples", "-1GB", "0", 0, -5, "4GBB", None, "nan"])
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", 0, "4GBB", None, "nan"])
 def test_parse_memory_refuses(text):
     with pytest.raises(ValueError, match="number of bytes or a text like '4GB'"):
         parse_memory(text)
@@ -188,6 +176,17 @@ def test_inspect_values_on_every_storage(any_storage):
     found = inspect_values(any_storage)
     assert found.scale == "counts"
     np.testing.assert_array_equal(found.library_size, make_cells().X.sum(axis=1))
+
+
+@pytest.mark.parametrize("storage", ["dense", "backed dense", "backed csr", "backed csc"])
+def test_what_is_no_exact_count_is_seen_in_every_storage(storage, tmp_path):
+    logged = make_cells()
+    logged.X = np.log1p(logged.X)
+    assert inspect_values(stored(logged, storage, tmp_path)).scale == "lognorm"
+    large = make_cells(dtype="int64")
+    large.X[3, 5] = 2**24 + 1
+    with pytest.raises(ValueError, match="'G5': the integer 16777217 is above"):
+        inspect_values(stored(large, storage, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -219,11 +218,6 @@ def test_open_cells_leaves_a_file_on_disk(cells, tmp_path):
         opened = open_cells(source)
         assert opened.isbacked and opened.shape == cells.shape
         opened.file.close()
-
-
-def test_labels_that_are_not_strings_become_strings():
-    obs = pd.DataFrame({KEY: [7, 8]}, index=["a", "b"])
-    assert labels_of(anndata.AnnData(np.ones((2, 1)), obs=obs)).tolist() == ["7", "8"]
 
 
 def test_sound_cells_have_no_problem(any_storage):
@@ -258,15 +252,6 @@ def test_some_of():
     assert some_of([]) == "nothing"
     assert some_of("ab") == "'a', 'b'"
     assert some_of(range(7)) == "'0', '1', '2', '3', '4' and 2 more"
-
-
-def test_importing_the_package_imports_nothing_slow():
-    code = (
-        "import sys, vcc_helpers; "
-        "print(*[m for m in ('scanpy', 'matplotlib', 'numba', 'distributed') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
 
 
 def test_who_asks_for_no_more_does_not_wait_for_those_who_read_ahead():

@@ -5,7 +5,6 @@ The server is a real one, on the loopback address; each fault is what it does wi
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -24,12 +23,10 @@ import pytest
 from vcc_helpers.datasets import _fetch
 from vcc_helpers.datasets._fetch import fetch_h1
 
-SHARED_STATS = Path(__file__).resolve().parents[2] / "shared/data/h1/summary_stats.json"
 CONTENT = np.random.default_rng(0).bytes(300_000)
 OTHER = np.random.default_rng(1).bytes(300_000)
 HALF = len(CONTENT) // 2
 NAME = "adata_Training.h5ad"
-QUICK = {"attempts": 3, "timeout": 0.3, "pause": 0.001, "progress": False}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,11 +53,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_file(self, fault):
         content = fault.get("content", self.server.content)
-        etag = fault.get("etag", self.server.etag)
-        wanted = self.headers.get("Range")
-        if self.headers.get("If-Range") not in (None, etag) and not fault.get("ignore_if_range"):
-            wanted = None
-        start = 0
+        wanted, start = self.headers.get("Range"), 0
         if wanted and not fault.get("ignore_range"):
             start = int(wanted.removeprefix("bytes=").removesuffix("-"))
             start += fault.get("shift", 0)
@@ -72,8 +65,6 @@ class Handler(BaseHTTPRequestHandler):
         body = content[start:]
         if not fault.get("no_length"):
             self.send_header("Content-Length", str(len(body) + fault.get("lie", 0)))
-        if etag:
-            self.send_header("ETag", etag)
         self.end_headers()
         self.wfile.write(body[: fault.get("cut", len(body))])
         self.wfile.flush()
@@ -88,8 +79,8 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.content, running.etag = CONTENT, '"v1"'
-    running.faults, running.asked, running.over = [], [], threading.Event()
+    running.content, running.over = CONTENT, threading.Event()
+    running.faults, running.asked = [], []
     running.url = f"http://127.0.0.1:{running.server_port}"
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     yield running
@@ -103,10 +94,12 @@ def small_file(monkeypatch):
     digest = hashlib.sha256(CONTENT).hexdigest()
     small = _fetch.OfficialFile(f"train/{NAME}", len(CONTENT), digest)
     monkeypatch.setitem(_fetch.OFFICIAL, "train", small)
+    for name, value in {"ATTEMPTS": 3, "TIMEOUT": 0.3, "PAUSE": 0.001}.items():
+        monkeypatch.setattr(_fetch, name, value)
 
 
 def fetch(server, folder, **options):
-    return fetch_h1("train", folder=folder, base_url=server.url, **{**QUICK, **options})
+    return fetch_h1("train", folder=folder, base_url=server.url, **{"progress": False, **options})
 
 
 def visible(folder):
@@ -134,16 +127,13 @@ def test_fetches_names_and_checks(server, tmp_path):
     assert visible(path.parent) == [NAME]
 
 
-def test_a_file_that_is_there_is_neither_fetched_nor_read_again(server, tmp_path, monkeypatch):
-    path = fetch(server, tmp_path)
-    monkeypatch.setattr(_fetch, "_sha256", lambda *_: pytest.fail("read again"))
-    assert fetch(server, tmp_path) == path and len(server.asked) == 1
-
-
-def test_a_file_without_a_note_is_read_once_and_not_fetched(server, tmp_path):
+def test_a_file_that_is_there_is_neither_fetched_nor_read_again(server, tmp_path):
     (tmp_path / NAME).write_bytes(CONTENT)
-    assert fetch(server, tmp_path).read_bytes() == CONTENT and not server.asked
-    assert json.loads((tmp_path / f".{NAME}.fetch").read_text())["bytes"] == len(CONTENT)
+    path = fetch(server, tmp_path)  # read once, and noted
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    path.write_bytes(OTHER)
+    os.utime(path, ns=times)  # other bytes that look unchanged: who does not read sees no change
+    assert fetch(server, tmp_path).read_bytes() == OTHER and not server.asked
 
 
 @pytest.mark.parametrize("same_size", [True, False])
@@ -181,31 +171,15 @@ def test_unknown_names_are_answered_with_the_known():
 def test_says_what_it_takes_and_shows_progress(server, tmp_path, capsys):
     fetch(server, tmp_path, progress=True)
     said = capsys.readouterr().err
-    assert f"{NAME} takes 300.0 kB more in {tmp_path}, " in said and "are free" in said
+    assert f"{NAME} takes 300kB more in {tmp_path}, " in said and " free" in said
     assert "300k/300k" in said and "checking" in said
     fetch(server, tmp_path / "silent", progress=False)
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_official_files_are_those_of_the_reference_list(monkeypatch):
-    if not SHARED_STATS.exists():
-        pytest.skip("the reference file h1/summary_stats.json is not beside this repository")
-    monkeypatch.undo()
-    stats = json.loads(SHARED_STATS.read_text())
-    known = {(file.base, file.path, file.n_bytes, file.sha256) for file in _fetch.OFFICIAL.values()}
-    for file in stats["files"]:
-        path = file["path"] + file["name"]
-        assert (stats["base_url"], path, file["bytes"], file["sha256"]) in known
-    genes = (SHARED_STATS.parent / "gene_names.csv").read_bytes() + b"\n"
-    official = _fetch.OFFICIAL["gene_names"]
-    assert official.n_bytes == len(genes)
-    assert official.sha256 == hashlib.sha256(genes).hexdigest()
-
-
 # Faults that pass: the same run completes
 
 PASSING = {
-    "cut once": ([{"cut": HALF}, {}], [None, f"bytes={HALF}-"]),
     "cut three times": (
         [{"cut": 1000}, {"cut": 1000}, {"cut": 1000}, {}],
         [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"],
@@ -213,35 +187,15 @@ PASSING = {
     "stalls in the middle": ([{"cut": HALF, "stall": True}, {}], [None, f"bytes={HALF}-"]),
     "stalls before the answer": ([{"stall_first": 2}, {}], [None, None]),
     "announces too few bytes": ([{"lie": -1000}, {}], [None, None]),
-    "announces too many bytes": ([{"lie": 1000}, {}], [None, None]),
     "knows no ranges": ([{"cut": HALF}, {"ignore_range": True}], [None, f"bytes={HALF}-"]),
-    "500, then well": ([{"status": 500}, {}], [None, None]),
     "503, then well": ([{"cut": HALF}, {"status": 503}, {}], [None] + 2 * [f"bytes={HALF}-"]),
     "416, then well": ([{"cut": HALF}, {"status": 416}, {}], [None, f"bytes={HALF}-", None]),
-    "new version between": (
-        [{"cut": HALF, "content": OTHER, "etag": '"v0"'}, {}],
-        [None, f"bytes={HALF}-"],
-    ),
-    "new version, If-Range ignored": (
-        [{"cut": HALF, "content": OTHER, "etag": '"v0"'}, {"ignore_if_range": True}, {}],
-        [None, f"bytes={HALF}-", None],
-    ),
-    "another part than asked": (
-        [{"cut": HALF}, {"shift": 7}, {}],
-        [None, f"bytes={HALF}-", None],
-    ),
-    "redirected": ([{"status": 302, "headers": {"Location": "/elsewhere"}}, {}], [None, None]),
+    "another part than asked": ([{"cut": HALF}, {"shift": 7}, {}], [None] + 2 * [f"bytes={HALF}-"]),
     "redirected in the middle": (
         [{"cut": HALF}, {"status": 307, "headers": {"Location": "/elsewhere"}}, {}],
         [None] + 2 * [f"bytes={HALF}-"],
     ),
-    "announces no length": ([{"no_length": True}], [None]),
-    "announces no length, cut": (
-        [{"no_length": True, "cut": HALF}, {}],
-        [None, f"bytes={HALF}-"],
-    ),
-    "no ETag": ([{"cut": HALF, "etag": None}, {"etag": None}], [None, f"bytes={HALF}-"]),
-    "weak ETag": ([{"cut": HALF, "etag": 'W/"v1"'}, {}], [None, f"bytes={HALF}-"]),
+    "announces no length, cut": ([{"no_length": True, "cut": HALF}, {}], [None, f"bytes={HALF}-"]),
 }
 
 
@@ -253,12 +207,6 @@ def test_one_run_overcomes(server, tmp_path, fault):
     assert visible(tmp_path) == [NAME]
 
 
-def test_a_part_is_continued_only_if_its_version_is_still_there(server, tmp_path):
-    server.faults = [{"cut": HALF}, {}]
-    fetch(server, tmp_path)
-    assert [h.get("If-Range") for _, h in server.asked] == [None, '"v1"']
-
-
 # Faults that stay: the run gives up with a clear error, and the next one completes
 
 LASTING = {
@@ -266,34 +214,20 @@ LASTING = {
     "stalls for ever": ({"stall_first": 2}, ConnectionError, "no connection.*timed out", None),
     "500 for ever": ({"status": 500}, ConnectionError, "answers 500.*check the connection", None),
     "404": ({"status": 404}, ConnectionError, "answers 404.*may have moved.*base_url", None),
-    "403": ({"status": 403}, ConnectionError, "answers 403", None),
-    "a loop of redirects": (
-        {"status": 302, "headers": {"Location": f"/train/{NAME}"}},
-        ConnectionError,
-        "redirect",
-        None,
-    ),
     "wrong bytes": ({"content": OTHER}, ValueError, "not those .* published.*sha256.*again", None),
-    "another version between, and nothing that tells": (
-        [{"content": OTHER, "cut": HALF, "etag": None}, {"etag": None}],
-        ValueError,
-        "not those that were published",
-        None,
-    ),
     "another size": (
         {"content": OTHER[:1000]},
         ConnectionError,
         "announces 1,000 bytes, expected 300,000",
         0,
     ),
-    "announces too many for ever": ({"lie": 9}, ConnectionError, "announces 300,009 bytes", 0),
 }
 
 
 @pytest.mark.parametrize("fault", LASTING)
 def test_a_lasting_fault_leaves_no_file_and_a_rerun_completes(server, tmp_path, fault):
     behaviour, error, message, part = LASTING[fault]
-    server.faults = list(behaviour) if isinstance(behaviour, list) else [behaviour]
+    server.faults = [behaviour]
     with pytest.raises(error, match=message):
         fetch(server, tmp_path)
     assert not (tmp_path / NAME).exists()
@@ -306,7 +240,7 @@ def test_a_lasting_fault_leaves_no_file_and_a_rerun_completes(server, tmp_path, 
 def test_what_an_earlier_run_left_is_judged(server, tmp_path, left):
     part, note = tmp_path / f"{NAME}.part", tmp_path / f".{NAME}.fetch"
     part.write_bytes({"full, wrong": OTHER, "too long": CONTENT + b"!"}.get(left, CONTENT[:HALF]))
-    note.write_text('{"version": "')
+    note.write_text('{"bytes": ')
     if left == "full, wrong":
         with pytest.raises(ValueError, match="not those that were published.*were removed"):
             fetch(server, tmp_path)
@@ -317,7 +251,7 @@ def test_what_an_earlier_run_left_is_judged(server, tmp_path, left):
 def test_no_server_at_all(server, tmp_path):
     address = "http://127.0.0.1:9"  # the discard port: nothing listens there
     with pytest.raises(ConnectionError, match="no connection .*given up after 3 attempts"):
-        fetch_h1("train", folder=tmp_path, base_url=address, **QUICK)
+        fetch_h1("train", folder=tmp_path, base_url=address, progress=False)
     assert visible(tmp_path) == []
     rerun_completes(server, tmp_path)
 
@@ -331,57 +265,41 @@ def test_attempts_are_counted_anew_after_every_success(server, tmp_path):
 def test_pauses_grow_and_are_bounded(server, tmp_path, monkeypatch):
     pauses = []
     monkeypatch.setattr(_fetch.time, "sleep", pauses.append)
+    monkeypatch.setattr(_fetch, "ATTEMPTS", 9)
+    monkeypatch.setattr(_fetch, "PAUSE", 1.0)
     server.faults = [{"status": 503}]
     with pytest.raises(ConnectionError):
-        fetch(server, tmp_path, attempts=9, pause=1.0)
+        fetch(server, tmp_path)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
 # The disk
 
 
-def test_too_little_room_is_told_before_anything_is_asked(server, tmp_path, monkeypatch):
-    usage = _fetch.shutil.disk_usage(tmp_path)._replace(free=len(CONTENT) - 1)
-    monkeypatch.setattr(_fetch.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"takes 300.0 kB more.*make room.*folder=") as caught:
+def test_what_it_takes_must_fit_the_disk(server, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=HALF)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"takes 300kB more.*make room.*folder=") as caught:
         fetch(server, tmp_path)
     assert caught.value.errno == errno.ENOSPC and not server.asked and visible(tmp_path) == []
-
-
-def test_a_part_that_is_there_needs_no_room_again(server, tmp_path, monkeypatch):
-    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:HALF])
-    usage = _fetch.shutil.disk_usage(tmp_path)._replace(free=HALF)
-    monkeypatch.setattr(_fetch.shutil, "disk_usage", lambda _: usage)
+    (tmp_path / f"{NAME}.part").write_bytes(CONTENT[:HALF])  # this half needs no room again
     assert fetch(server, tmp_path).read_bytes() == CONTENT and ranges(server) == [f"bytes={HALF}-"]
 
 
 def test_the_disk_fills_up_on_the_way(server, tmp_path):
     """The operating system itself refuses to write on: a limit on the size of a file."""
-    limited = (
-        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({HALF}, {HALF})); "
-    )
-    run = subprocess.run(**child(server, tmp_path, limited), stderr=subprocess.PIPE, timeout=60)
-    assert run.returncode == 1 and "disk became full" in run.stderr.decode()
-    assert (tmp_path / f"{NAME}.part").stat().st_size == HALF and visible(tmp_path) == [
-        f"{NAME}.part"
-    ]
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, hard))
+    try:
+        with pytest.raises(OSError, match=f"cannot write in {tmp_path}: .* has arrived is kept"):
+            fetch(server, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / f"{NAME}.part").stat().st_size == HALF
+    assert visible(tmp_path) == [f"{NAME}.part"]
     rerun_completes(server, tmp_path)
     assert ranges(server)[-1] == f"bytes={HALF}-"
-
-
-def child(server, folder, before=""):
-    """Arguments of a process that fetches the small file."""
-    code = before + (
-        # a shell that starts something in the background lets it ignore Ctrl-C
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from vcc_helpers.datasets import _fetch; "
-        f"_fetch.OFFICIAL['train'] = _fetch.OfficialFile(*{tuple(_fetch.OFFICIAL['train'])!r}); "
-        f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "
-        "progress=False, attempts=3, timeout=30, pause=0.001)"
-    )
-    root = str(Path(__file__).resolve().parents[1])
-    return {"args": [sys.executable, "-c", code], "cwd": root}
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux: /sys refuses even root")
@@ -395,14 +313,18 @@ def test_a_folder_that_cannot_be_written_to(server):
 def readable_only():
     """A folder one may read but not write to; root, who may do all, becomes nobody for a while."""
     folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o555)
+    (folder / "full").mkdir()
+    (folder / "full" / NAME).write_bytes(CONTENT)
+    for path in (folder / "full", folder):
+        path.chmod(0o555)
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
     yield folder
     if root:
         os.seteuid(0)
-    folder.chmod(0o755)
+    for path in (folder, folder / "full"):
+        path.chmod(0o755)
     shutil.rmtree(folder)
 
 
@@ -410,24 +332,10 @@ def readable_only():
 def test_a_folder_one_may_only_read(server, readable_only):
     with pytest.raises(PermissionError, match="cannot write into .*Permission denied.*folder="):
         fetch(server, readable_only)
-    assert not server.asked and not any(readable_only.iterdir())
-
-
-@pytest.fixture
-def small_shared(readable_only):
-    effective = os.geteuid()
-    os.seteuid(os.getuid())
-    readable_only.chmod(0o755)
-    (readable_only / NAME).write_bytes(CONTENT)
-    readable_only.chmod(0o555)
-    os.seteuid(effective)
-    return readable_only
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are another thing on Windows")
-def test_a_complete_file_in_such_a_folder_is_enough(server, small_shared):
+    assert visible(readable_only) == ["full"]
+    full = readable_only / "full"
     for _ in range(2):  # there is no place for a note, so it is read each time
-        assert fetch(server, small_shared) == small_shared / NAME
+        assert fetch(server, full) == full / NAME
     assert not server.asked
 
 
@@ -441,39 +349,28 @@ def test_a_folder_that_is_a_file(server, tmp_path):
 # Processes
 
 
-def wait_until(true, seconds=30):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+def child(server, folder):
+    """Arguments of a process that fetches the small file."""
+    code = (
+        "from vcc_helpers.datasets import _fetch; "
+        f"_fetch.OFFICIAL['train'] = _fetch.OfficialFile(*{tuple(_fetch.OFFICIAL['train'])!r}); "
+        f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "
+        "progress=False)"
+    )
+    return {"args": [sys.executable, "-c", code], "cwd": Path(__file__).resolve().parents[1]}
 
 
-def half_there(folder):
-    part = folder / f"{NAME}.part"
-    return part.exists() and part.stat().st_size > 0
-
-
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
-def test_killed_in_the_middle_then_completed(server, tmp_path, blow):
+def test_two_at_once_of_which_one_is_killed(server, tmp_path):
     server.faults = [{"cut": HALF, "stall": True}]
+    part, end = tmp_path / f"{NAME}.part", time.monotonic() + 60
     with subprocess.Popen(**child(server, tmp_path), stderr=subprocess.DEVNULL) as process:
-        wait_until(lambda: half_there(tmp_path))
-        process.send_signal(blow)
-        process.wait(30)
-    assert visible(tmp_path) == [f"{NAME}.part"]
-    kept = (tmp_path / f"{NAME}.part").stat().st_size
-    assert 0 < kept <= HALF
-    rerun_completes(server, tmp_path)
-    assert ranges(server)[-1] == f"bytes={kept}-"
-
-
-def test_two_at_once(server, tmp_path):
-    server.faults = [{"cut": HALF, "stall": True}, {}]
-    with subprocess.Popen(**child(server, tmp_path)) as first:
-        wait_until(lambda: half_there(tmp_path))
+        while not (part.exists() and part.stat().st_size):
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.02)
         with pytest.raises(BlockingIOError, match="another run is fetching .*run again"):
             fetch(server, tmp_path)
-        server.over.set()
-        assert first.wait(30) == 0
-    assert (tmp_path / NAME).read_bytes() == CONTENT and len(server.asked) == 2
-    assert fetch(server, tmp_path) == tmp_path / NAME and len(server.asked) == 2
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert visible(tmp_path) == [part.name] and 0 < (kept := part.stat().st_size) <= HALF
+    rerun_completes(server, tmp_path)
+    assert ranges(server) == [None, f"bytes={kept}-"]

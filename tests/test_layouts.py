@@ -2,7 +2,6 @@
 
 import gzip
 import io
-from pathlib import Path
 
 import anndata
 import h5py
@@ -13,15 +12,11 @@ from conftest import make_cells
 from scipy import io as scipy_io
 from scipy import sparse
 
-from vcc_helpers import datasets, pseudobulk
-from vcc_helpers.datasets import _layouts
-from vcc_helpers.datasets._layouts import read_contexts, read_screen
+from vcc_helpers import pseudobulk
+from vcc_helpers.datasets import read_contexts, read_screen
 from vcc_helpers.names import alone
 
 CONTROL = "non-targeting"
-RENGE = Path(__file__).resolve().parents[2] / (
-    "shared/data/other/renge_hipsc_crisprko_14945x103_log1p.h5ad"
-)
 
 
 @pytest.fixture
@@ -38,6 +33,16 @@ def cells():
 def with_h5ad(cells, folder):
     cells.write_h5ad(folder / "screen.h5ad")
     return folder / "screen.h5ad", {}
+
+
+@pytest.fixture
+def read(cells, tmp_path):
+    """A function that writes the cells as they are by now, and reads the file."""
+
+    def call(**options):
+        return read_screen(with_h5ad(cells, tmp_path)[0], **options)
+
+    return call
 
 
 def labels_file(cells, folder, name="labels.csv"):
@@ -114,7 +119,9 @@ def test_every_layout_gives_the_same_cells(cells, tmp_path, write):
     assert list(screen.var["gene_id"]) == list(cells.var["gene_id"])
     assert list(screen.obs_names) == list(cells.obs_names)
     pd.testing.assert_frame_equal(pseudobulk(screen).to_df(), pseudobulk(cells).to_df())
-    screen.write_h5ad(tmp_path / "again.h5ad")
+    if path.suffix == ".h5ad":  # also over the file it came from
+        screen.write_h5ad(path)
+        np.testing.assert_array_equal(read_screen(path).X.toarray(), cells.X)
 
 
 def test_the_source_is_left_alone(cells, tmp_path):
@@ -127,103 +134,73 @@ def test_the_source_is_left_alone(cells, tmp_path):
     pd.testing.assert_frame_equal(table, before)
 
 
-def test_labels_that_are_numbers_are_labels_too(cells, tmp_path):
+def test_labels_that_are_numbers_are_labels_too(cells, read):
     numbers = {CONTROL: 0, "G0": 1, "G1": 2, "G2": 3, "no gene": 4}
     cells.obs["guide"] = cells.obs["target_gene"].map(numbers).astype(int)
-    path, _ = with_h5ad(cells, tmp_path)
     names = {str(number): name for name, number in numbers.items()}
-    screen = read_screen(path, perturbation_key="guide", label_map=names)
+    screen = read(perturbation_key="guide", label_map=names)
     assert (screen.obs["target_gene"].astype(str) == cells.obs["target_gene"].to_numpy()).all()
-    screen = read_screen(path, perturbation_key="guide", control="0")
+    screen = read(perturbation_key="guide", control="0")
     assert (screen.obs["target_gene"] == CONTROL).sum() == 60
 
 
-def test_log1p_counts_of_a_real_screen_come_back_exactly():
-    if not RENGE.exists():
-        pytest.skip(f"the reference file {RENGE.name} is not beside this repository")
-    screen = read_screen(RENGE, values="log1p", context_key="day")
-    bundled = datasets.load_hipsc_screen()
-    assert (screen.X != bundled.X).nnz == 0
-    assert screen.obs["target_gene"].tolist() == bundled.obs["target_gene"].tolist()
-    assert screen.obs["context"].astype(int).tolist() == bundled.obs["day"].tolist()
-    with pytest.raises(ValueError, match=r"whole numbers; .* values='log1p'"):
-        read_screen(RENGE)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_log1p_of_counts_of_every_size_come_back(cells, tmp_path, dtype):
+def test_log1p_of_counts_of_every_size_come_back(cells, read, dtype):
     counts = np.arange(cells.X.size).reshape(cells.shape) * 37.0
     cells.X = np.log1p(counts).astype(dtype)
-    path, _ = with_h5ad(cells, tmp_path)
-    np.testing.assert_array_equal(read_screen(path, values="log1p").X.toarray(), counts)
-
-
-def test_scaled_values_are_no_log1p_of_counts(cells, tmp_path):
-    cells.X = np.log1p(cells.X / cells.X.sum(axis=1, keepdims=True) * 1e4)
-    path, _ = with_h5ad(cells, tmp_path)
+    np.testing.assert_array_equal(read(values="log1p").X.toarray(), counts)
+    cells.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
     with pytest.raises(ValueError, match="not log1p of counts.*cannot be had back"):
-        read_screen(path, values="log1p")
+        read(values="log1p")
 
 
-def test_counts_may_be_in_a_layer(cells, tmp_path):
+def test_counts_may_be_in_a_layer(cells, read):
     counts = cells.X.copy()
     cells.layers["raw"], cells.X = counts, np.log1p(counts)
-    path, _ = with_h5ad(cells, tmp_path)
-    np.testing.assert_array_equal(read_screen(path, layer="raw").X.toarray(), counts)
+    np.testing.assert_array_equal(read(layer="raw").X.toarray(), counts)
     with pytest.raises(KeyError, match="no layer 'counts', nor a table .* has 'raw'"):
-        read_screen(path, layer="counts")
+        read(layer="counts")
     with pytest.raises(ValueError, match="whole numbers; the first that is not is .*layer="):
-        read_screen(path)
+        read()
 
 
 # Labels
 
 
-@pytest.mark.parametrize("name", ["NT", "control", "Non_Targeting", "neg_ctrl"])
-def test_usual_names_of_controls_are_known(cells, tmp_path, name):
-    cells.obs["guide"] = cells.obs["target_gene"].replace({CONTROL: name})
-    path, _ = with_h5ad(cells, tmp_path)
-    screen = read_screen(path, perturbation_key="guide")
+def test_controls_may_have_any_names(cells, read):
+    ours = cells.obs["target_gene"]
+    cells.obs["guide"] = ours.replace({CONTROL: "Non_Targeting"})  # a usual one
+    screen = read(perturbation_key="guide")
+    assert set(screen.obs["guide"][screen.obs["target_gene"] == CONTROL]) == {"Non_Targeting"}
     assert (screen.obs["target_gene"] == CONTROL).sum() == 60
-    assert (screen.obs["guide"] == name).sum() == 60
-
-
-def test_controls_may_have_any_names(cells, tmp_path):
-    cells.obs["target_gene"] = cells.obs["target_gene"].replace({CONTROL: "safe", "G0": "empty"})
-    path, _ = with_h5ad(cells, tmp_path)
+    cells.obs["guide"] = ours.replace({CONTROL: "safe", "G0": "empty"})
     with pytest.raises(ValueError, match="no label is a usual name of controls: there are 'G1'"):
-        read_screen(path)
+        read(perturbation_key="guide")
     with pytest.raises(ValueError, match="no label is 'Safe'"):
-        read_screen(path, control="Safe")
-    screen = read_screen(path, control=["safe", "empty"])
+        read(perturbation_key="guide", control="Safe")
+    screen = read(perturbation_key="guide", control=["safe", "empty"])
     assert (screen.obs["target_gene"] == CONTROL).sum() == 90
-    assert "G0" not in set(screen.obs["target_gene"])
-
-
-def test_two_usual_names_at_once_are_a_question(cells, tmp_path):
-    cells.obs["target_gene"] = cells.obs["target_gene"].replace({"G0": "control"})
-    path, _ = with_h5ad(cells, tmp_path)
+    cells.obs["guide"] = ours.replace({"G0": "control"})
     with pytest.raises(ValueError, match="'control', 'non-targeting' may all be control labels"):
-        read_screen(path)
-    screen = read_screen(path, control=CONTROL)
+        read(perturbation_key="guide")
+    screen = read(perturbation_key="guide", control=CONTROL)
     assert (screen.obs["target_gene"] == "control").sum() == 30
 
 
 @pytest.mark.parametrize("kind", ["function", "table"])
-def test_labels_are_mapped_to_genes(cells, tmp_path, kind):
+def test_labels_are_mapped_to_genes(cells, read, kind):
     cells.obs["guide"] = cells.obs["target_gene"].astype(str) + "_P1|x"
-    path, _ = with_h5ad(cells, tmp_path)
     table = {label: label.split("_")[0] for label in cells.obs["guide"].unique()}
     label_map = table if kind == "table" else (lambda label: label.split("_")[0])
-    screen = read_screen(path, perturbation_key="guide", label_map=label_map)
+    screen = read(perturbation_key="guide", label_map=label_map)
     assert (screen.obs["target_gene"].astype(str) == cells.obs["target_gene"].to_numpy()).all()
     part = {f"{CONTROL}_P1|x": CONTROL, "G0_P1|x": None}
-    screen = read_screen(path, perturbation_key="guide", label_map=part, unlabelled="drop")
+    screen = read(perturbation_key="guide", label_map=part, unlabelled="drop")
     assert set(screen.obs["target_gene"]) == {CONTROL, "G1_P1|x", "G2_P1|x", "no gene_P1|x"}
     assert screen.n_obs == cells.n_obs - 30
 
 
-@pytest.mark.parametrize("hole", ["absent", "empty", "NaN"])
+@pytest.mark.parametrize("hole", ["absent", "", np.nan, "nan"])
 def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
     path, _ = with_old_mtx(cells, tmp_path)
     table = cells.obs[["target_gene"]].astype(object)
@@ -231,7 +208,7 @@ def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
     if hole == "absent":
         table = table.drop(first)
     else:
-        table.loc[first, "target_gene"] = "" if hole == "empty" else np.nan
+        table.loc[first, "target_gene"] = hole
     with pytest.raises(ValueError, match="4 of 131 cells have no label .* 'ACGT0-1'.*'drop'"):
         read_screen(path, labels=table)
     screen = read_screen(path, labels=table, unlabelled="drop")
@@ -239,12 +216,11 @@ def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
     np.testing.assert_array_equal(screen.X.toarray(), cells.X[4:])
 
 
-def test_a_missing_column_is_answered_with_those_there(cells, tmp_path):
-    path, _ = with_h5ad(cells, tmp_path)
+def test_a_missing_column_is_answered_with_those_there(cells, read):
     with pytest.raises(KeyError, match="'guide'; they have 'target_gene', 'lane', 'line'"):
-        read_screen(path, perturbation_key="guide")
+        read(perturbation_key="guide")
     with pytest.raises(KeyError, match="the cells have no column 'day'"):
-        read_screen(path, context_key="day")
+        read(context_key="day")
 
 
 def test_barcodes_that_do_not_match_are_shown(cells, tmp_path):
@@ -261,21 +237,20 @@ def test_barcodes_that_do_not_match_are_shown(cells, tmp_path):
 # Genes
 
 
-def test_gene_symbols_may_be_a_column(cells, tmp_path):
+def test_gene_symbols_may_be_a_column(cells, read):
     cells.var["symbol"] = cells.var_names.to_series().where(cells.var_names != "G3", None)
     cells.var_names = cells.var["gene_id"].to_numpy()
     cells.var = cells.var[["symbol"]]
-    path, _ = with_h5ad(cells, tmp_path)
-    screen = read_screen(path, gene_symbols="symbol")
+    screen = read(gene_symbols="symbol")
     names = [f"G{i}" for i in range(cells.n_vars)]
     names[3] = "ENSG00000000003"  # a gene without a symbol keeps its identifier
     assert list(screen.var_names) == names
     assert list(screen.var["gene_id"]) == list(cells.var_names)
     with pytest.raises(KeyError, match="no column 'name' of the genes; there are 'symbol'"):
-        read_screen(path, gene_symbols="name")
+        read(gene_symbols="name")
 
 
-@pytest.mark.parametrize("write", LAYOUTS)
+@pytest.mark.parametrize("write", [with_h5ad, with_mtx_gz])
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")
 def test_repeated_symbols_are_told_or_renamed(cells, tmp_path, write):
     cells.var_names = ["G0", "G1", "G2", *["TBCE"] * 3, *cells.var_names[6:]]
@@ -321,33 +296,21 @@ def test_a_folder_that_lacks_a_part_or_has_it_twice(cells, tmp_path):
     ("value", "message"),
     [(np.nan, "whole numbers|NaN"), (-1.0, "negative"), (0.5, "0.5 in cell 'ACGT0-1', gene 'G2'")],
 )
-def test_values_that_are_no_counts_are_placed(cells, tmp_path, value, message):
+def test_values_that_are_no_counts_are_placed(cells, read, value, message):
     cells.X[0, 2] = value
-    path, _ = with_h5ad(cells, tmp_path)
     with pytest.raises(ValueError, match=message):
-        read_screen(path)
+        read()
 
 
-@pytest.mark.parametrize("value", [1000.004, 20_000.05, 100_000.4])
-def test_large_values_must_be_whole_too(cells, tmp_path, value):
+@pytest.mark.parametrize("value", [1000.004, 100_000.4])
+def test_large_values_must_be_whole_too(cells, read, value):
     cells.X = cells.X.astype(np.float64)
     cells.X[0, 2] = value
-    path, _ = with_h5ad(cells, tmp_path)
     with pytest.raises(ValueError, match="whole numbers; the first .* 'ACGT0-1', gene 'G2'"):
-        read_screen(path)
+        read()
     cells.X = np.log1p(cells.X)
-    path, _ = with_h5ad(cells, tmp_path)
     with pytest.raises(ValueError, match="not log1p of counts: .* gene 'G2'"):
-        read_screen(path, values="log1p")
-
-
-def test_the_text_nan_is_no_label(cells, tmp_path):
-    cells.obs["target_gene"] = cells.obs["target_gene"].astype(str).replace({"G0": "nan"})
-    path, _ = with_h5ad(cells, tmp_path)
-    with pytest.raises(ValueError, match="30 of 131 cells have no label"):
-        read_screen(path)
-    screen = read_screen(path, unlabelled="drop")
-    assert screen.n_obs == 101 and "nan" not in set(screen.obs["target_gene"])
+        read(values="log1p")
 
 
 def test_files_that_are_cut_are_named(cells, tmp_path):
@@ -384,10 +347,10 @@ def test_a_cell_ranger_file_is_no_context(cells, tmp_path):
         read_contexts(folder)
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "duplicates", "values"])
-def test_choices_are_checked_before_anything_is_read(name):
-    with pytest.raises(ValueError, match=f"{name} must be one of .* got 'maybe'"):
-        read_screen("nowhere", **{name: "maybe"})
+def test_choices_are_checked_before_anything_is_read():
+    for name in ("unlabelled", "duplicates", "values"):
+        with pytest.raises(ValueError, match=f"{name} must be one of .* got 'maybe'"):
+            read_screen("nowhere", **{name: "maybe"})
 
 
 # Contexts
@@ -411,7 +374,9 @@ def support(tmp_path):
 
 
 def test_the_support_set_becomes_contexts(support):
+    before = {path: path.read_bytes() for path in support.iterdir()}
     contexts = read_contexts(support)
+    assert {path: path.read_bytes() for path in support.iterdir()} == before
     assert list(contexts) == ["H1", "HepG2", "K562", "K562_gwps"]
     for seed, name in enumerate(["H1", "K562", "K562_gwps", "HepG2"]):
         cells = contexts[name]
@@ -432,12 +397,6 @@ def test_any_files_are_contexts_called_after_them(tmp_path):
     assert list(contexts) == ["alpha", "beta"]
     for cells in contexts.values():
         assert list(cells.obs) == ["target_gene"] and CONTROL in set(cells.obs["target_gene"])
-
-
-def test_opening_contexts_changes_no_file(support):
-    before = {path: path.read_bytes() for path in support.iterdir()}
-    read_contexts(support)
-    assert {path: path.read_bytes() for path in support.iterdir()} == before
 
 
 def test_what_is_wrong_with_a_folder_of_contexts(support, tmp_path):
@@ -463,41 +422,20 @@ def test_what_is_wrong_with_a_folder_of_contexts(support, tmp_path):
         read_contexts(support)
 
 
-def test_contexts_are_anndata_objects(support):
-    assert all(isinstance(cells, anndata.AnnData) for cells in read_contexts(support).values())
-
-
-def test_a_file_of_many_blocks_is_read_without_holding_it_dense(tmp_path, monkeypatch):
-    """Many blocks of rows, of which one in three is left out; then the block's size is known."""
-    cells = make_cells(0, n_cells=(300, 200, 120, 90, 600))
+def test_a_file_of_many_blocks(tmp_path):
+    """Of which one row in three is left out, and one value in the last block is no count."""
+    cells = make_cells(0, n_cells=(3000, 2000, 1200, 900, 6000))
     cells.obs["kept"] = cells.obs["target_gene"].where(np.arange(cells.n_obs) % 3 > 0)
     cells.write_h5ad(tmp_path / "dense.h5ad")
-    sizes, blocks = [], _layouts.row_blocks
-
-    def small_blocks(source):
-        for start, block in blocks(source, block_rows=100):
-            sizes.append(block.shape[0])
-            yield start, block
-
-    monkeypatch.setattr(_layouts, "row_blocks", small_blocks)
-    screen = read_screen(
-        tmp_path / "dense.h5ad", perturbation_key="kept", unlabelled="drop", control=CONTROL
-    )
+    words = {"perturbation_key": "kept", "unlabelled": "drop", "control": CONTROL}
+    screen = read_screen(tmp_path / "dense.h5ad", **words)
     expected = cells[cells.obs["kept"].notna()]
-    assert len(sizes) == 14 and max(sizes) == 100
     np.testing.assert_array_equal(screen.X.toarray(), expected.X)
     assert list(screen.obs_names) == list(expected.obs_names)
-    bad = cells.copy()
-    bad.X[1234, 5] = 0.5
-    bad.write_h5ad(tmp_path / "bad.h5ad")
-    with pytest.raises(ValueError, match=f"0.5 in cell '{bad.obs_names[1234]}', gene 'G5'"):
+    cells.X[12_345, 5] = 0.5
+    cells.write_h5ad(tmp_path / "bad.h5ad")
+    with pytest.raises(ValueError, match=f"0.5 in cell '{cells.obs_names[12_345]}', gene 'G5'"):
         read_screen(tmp_path / "bad.h5ad")
-
-
-def test_a_screen_can_be_written_over_the_file_it_came_from(cells, tmp_path):
-    path, _ = with_h5ad(cells, tmp_path)
-    read_screen(path).write_h5ad(path)
-    np.testing.assert_array_equal(read_screen(path).X.toarray(), cells.X)
 
 
 # Predictions of other models
@@ -542,7 +480,7 @@ def test_predictions_of_other_models_are_read(style, options, tmp_path):
     np.testing.assert_array_equal(cells.X.toarray(), values)
 
 
-@pytest.mark.parametrize("kind", ["table", "csv", "tsv", "csv.gz"])
+@pytest.mark.parametrize("kind", ["table", "tsv", "csv.gz"])
 def test_a_plain_matrix_with_names_is_read(kind, tmp_path):
     table = pd.DataFrame([[0.5, 1], [2, 0.25]], index=["SOX2", "ctrl"], columns=["A", "B"])
     source = table
@@ -552,12 +490,8 @@ def test_a_plain_matrix_with_names_is_read(kind, tmp_path):
     cells = read_screen(source, values="stored")
     assert cells.obs["target_gene"].astype(str).tolist() == ["SOX2", "non-targeting"]
     np.testing.assert_array_equal(cells.X.toarray(), table.to_numpy(np.float32))
-
-
-def test_a_table_with_words_among_its_numbers_is_refused():
-    table = pd.DataFrame([[0.5, "low"]], index=["SOX2"], columns=["A", "B"])
     with pytest.raises(ValueError, match="no numbers, such as 'low' in column 'B'"):
-        read_screen(table, values="stored")
+        read_screen(table.assign(B=["low", 1]), values="stored")
 
 
 def test_an_embedding_is_no_expression(tmp_path):

@@ -43,14 +43,16 @@ def run(tmp_path):
         path.chmod(0o755)
 
 
-def test_the_folder_is_really_read_only(run):
-    words = "import vcc_helpers; open(vcc_helpers.__file__ + 'x', 'w')"
-    assert "Permission denied" in run("-c", words).stderr
-
-
 COMMANDS = """
+import vcc_helpers
 from vcc_helpers.cli import main
-for words in ("score a.h5ad a.h5ad", "check a.h5ad", "pseudobulk a.h5ad bulk.h5ad"):
+try:
+    open(vcc_helpers.__file__ + "x", "w")
+except PermissionError:
+    pass
+else:
+    raise SystemExit("the folder can be written to")
+for words in ("score a.h5ad a.h5ad", "check a.h5ad"):
     assert main(words.split()) == 0, words
 """
 

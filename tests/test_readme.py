@@ -114,15 +114,15 @@ class Quiet(SimpleHTTPRequestHandler):
 def server(tmp_path_factory):
     """Small simulated files under the official names, and a server that gives them."""
     folder = tmp_path_factory.mktemp("server")
-    size = datasets.Size(n_genes=60, n_targets=(4, 2, 3), cells_per_target=12, n_controls=40)
-    made = datasets.write_challenge(folder / "made", size=size)
-    contexts = {path.stem.lower(): path for path in (made / "contexts").iterdir()}
+    names = ("hepg2", "jurkat", "k562", "rpe1", "k562_gwps")
+    size = {"n_genes": 60, "n_targets": (4, 2, 3), "cells_per_target": 12, "n_controls": 40}
+    world = datasets.make_h1_like(contexts=("H1", *names), cache=False, **size)
     with ZipFile(folder / "competition_support_set.zip", "w") as archive:
-        for name in ("hepg2", "jurkat", "k562", "rpe1", "k562_gwps"):
-            source = contexts.get(name, next(iter(contexts.values())))
-            archive.write(source, f"competition_support_set/{name}.h5")
+        for name in names:
+            world.contexts[name].write_h5ad(folder / f"{name}.h5")
+            archive.write(folder / f"{name}.h5", f"competition_support_set/{name}.h5")
     for part in ("train", "validation"):
-        shutil.copy2(made / OFFICIAL[part].name, folder)
+        world.cells(part).copy().write_h5ad(folder / OFFICIAL[part].name)
     handler = partial(Quiet, directory=folder)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()

@@ -5,8 +5,8 @@
 - :func:`open_world`: the challenge's cells; simulated, or the official files of a folder.
 - :func:`fetch_h1`: the official files themselves; :func:`catalog`: which other screens there are.
 - :func:`read_screen`, :func:`read_contexts`: other people's files in our words.
-- :func:`make_h1_like`, :func:`write_h1_like`, :func:`write_challenge`: simulated cells, in memory
-  or in files of the official format.
+- :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file of the
+  official format.
 
 Taught in: notebooks/01_load_the_h1_data.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ._layouts import read_contexts, read_screen
     from ._open import open_world
     from ._recipe import Size
-    from ._simulate import make_h1_like, write_challenge, write_h1_like
+    from ._simulate import make_h1_like, write_h1_like
     from ._world import World
 
 __all__ = [
@@ -41,7 +41,6 @@ __all__ = [
     "open_world",
     "read_contexts",
     "read_screen",
-    "write_challenge",
     "write_h1_like",
 ]
 
@@ -55,7 +54,7 @@ __getattr__, __dir__ = attach(
         "_layouts": ("read_contexts", "read_screen"),
         "_open": ("open_world",),
         "_recipe": ("Size",),
-        "_simulate": ("make_h1_like", "write_challenge", "write_h1_like"),
+        "_simulate": ("make_h1_like", "write_h1_like"),
         "_world": ("World",),
     },
 )

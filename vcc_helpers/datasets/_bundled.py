@@ -42,12 +42,6 @@ def load_h1_sample() -> anndata.AnnData:
 
     Source: Virtual Cell Challenge 2025 (Roohani et al., Cell 188:3370, 2025); the file comes
     with cell-eval2 0.20.0. Licence: CC0 1.0.
-
-    Examples
-    --------
-    >>> cells = load_h1_sample()
-    >>> cells.obs["target_gene"].value_counts()["STAT1"].item()
-    100
     """
     return _load(H1_FILE)
 
@@ -74,12 +68,6 @@ def load_hipsc_screen() -> anndata.AnnData:
 
     Source: Ishikawa et al., Communications Biology 6:1290, 2023; the tables come with
     renge 0.0.5, which holds log1p of the counts. Licence: MIT, copyright 2022 masastat.
-
-    Examples
-    --------
-    >>> screen = load_hipsc_screen()
-    >>> sorted(screen.obs["day"].unique().tolist())
-    [2, 3, 4, 5]
     """
     return _load(HIPSC_FILE)
 

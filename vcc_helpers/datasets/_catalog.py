@@ -20,25 +20,9 @@ import pandas as pd
 from ._official import OFFICIAL
 
 NUMBERS = ("cells", "genes", "perturbations", "bytes")
-COLUMNS = (
-    "what",
-    "kind",
-    "cells",
-    "genes",
-    "perturbations",
-    "contexts",
-    "assay",
-    "values",
-    "file",
-    "bytes",
-    "sha256",
-    "md5",
-    "licence",
-    "address",
-    "reference",
-    "loader",
-    "checked",
-    "note",
+COLUMNS = tuple(
+    "what kind cells genes perturbations contexts assay values file bytes sha256 md5 licence "
+    "address reference loader checked note".split()
 )
 #: Records whose file :func:`fetch_h1` fetches; its name, size and checksum are known there.
 FETCHED = {
@@ -71,11 +55,7 @@ def catalog() -> pd.DataFrame:
     text = (files(__package__) / "data" / "catalog.json").read_text(encoding="utf-8")
     table = pd.DataFrame(json.loads(text)).set_index("name").reindex(columns=list(COLUMNS))
     for name, what in FETCHED.items():
-        official = OFFICIAL[what]
-        table.loc[name, ["file", "bytes", "sha256"]] = [
-            official.name,
-            official.n_bytes,
-            official.sha256,
-        ]
+        one = OFFICIAL[what]
+        table.loc[name, ["file", "bytes", "sha256"]] = [one.name, one.n_bytes, one.sha256]
     kinds = {column: "Int64" if column in NUMBERS else "string" for column in COLUMNS}
     return table.astype(kinds)

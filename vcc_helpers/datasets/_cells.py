@@ -75,7 +75,7 @@ def draw_counts(
     counts = np.empty(rate.shape, dtype=np.int32)
     for row, rng in enumerate(generators):
         counts[row] = rng.poisson(rate[row])
-    return _as_csr(counts)
+    return sparse.csr_matrix(counts.astype(np.float32))
 
 
 def _rates(recipe: Recipe, here: Context, rows: pd.DataFrame, generators: list) -> np.ndarray:
@@ -105,16 +105,6 @@ def _add_changes(rate: np.ndarray, recipe: Recipe, here: Context, rows: pd.DataF
         target = group[row]
         rate[row] += here.changes[target]
         rate[row, recipe.targets[target]] += np.log(recipe.guide_factor[target, guide[row]])
-
-
-def _as_csr(counts: np.ndarray) -> sparse.csr_matrix:
-    """Dense to CSR, quicker than scipy's way over coordinates."""
-    place = np.flatnonzero(counts)
-    per_row = np.count_nonzero(counts, axis=1)
-    indptr = np.concatenate([[0], np.cumsum(per_row)])
-    columns = place - np.repeat(np.arange(len(counts)) * counts.shape[1], per_row)
-    values = counts.ravel()[place].astype(np.float32)
-    return sparse.csr_matrix((values, columns.astype(np.int32), indptr), shape=counts.shape)
 
 
 def expected_effects(recipe: Recipe, context: str) -> np.ndarray:

@@ -25,13 +25,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO
 
 from tqdm.auto import tqdm
 
-from ..stream.write import replacing
+from ..stream.write import full_disk_explained, replacing
 from ._bundled import H1_FILE
 from ._official import OFFICIAL, OfficialFile
 
@@ -43,17 +43,11 @@ except ImportError:  # Windows has no such lock; there, two runs at once are not
 #: Where files go when neither an argument nor VCC_DATA names a folder.
 DEFAULT_FOLDER = Path("data") / "h1"
 BLOCK = 1 << 20
-LONGEST_PAUSE = 60.0
+#: Attempts in a row that may bring no new byte; seconds until a silent connection counts as broken,
+#: and before the second attempt, doubled each time.
+ATTEMPTS, TIMEOUT, PAUSE, LONGEST_PAUSE = 6, 60.0, 1.0, 60.0
 #: Answers that may be better a moment later; any other refusal is final.
-PASSING = {408, 425, 429, 500, 502, 503, 504}
-#: What the system says when a disk, or one's share of it, is full.
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class _Patience(NamedTuple):
-    attempts: int
-    timeout: float
-    pause: float
+PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
 
 
 class _Broken(Exception):
@@ -66,9 +60,6 @@ def fetch_h1(
     folder: str | Path | None = None,
     base_url: str | None = None,
     progress: bool = True,
-    attempts: int = 6,
-    timeout: float = 60.0,
-    pause: float = 1.0,
 ) -> Path:
     """Fetch one official file of the challenge, unless it is there already, and check it.
 
@@ -88,12 +79,6 @@ def fetch_h1(
         Address of a copy of the official folder; the published one by default.
     progress
         Say beforehand what it takes, and show progress bars.
-    attempts
-        Give up after so many attempts in a row that brought no new bytes.
-    timeout
-        Seconds without a byte after which a connection counts as broken.
-    pause
-        Seconds before the second attempt; doubled each time, 60 at most.
 
     Returns
     -------
@@ -117,28 +102,26 @@ def fetch_h1(
 
     Notes
     -----
-    While it grows, the file has the ending ``.part``. Stopped with Ctrl-C, killed or cut, the next
-    run goes on where this one stopped. A file that was checked once is not read again as long as
-    its size and its time of change stay the same; a small hidden file beside it remembers them.
+    It gives up after six attempts in a row that brought no new bytes, each after a longer pause; a
+    connection without a byte for a minute counts as broken. Stopped with Ctrl-C, killed or cut, the
+    next run goes on where this one stopped. A file that was checked once is not read again as long
+    as its size and its time of change stay the same; a small hidden file next to it remembers them.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """
     if what == "sample":
         return _copy_sample(_folder(folder))
-    official = _official(what)
-    target = _folder(folder) / official.name
-    if target.exists():
-        return _checked(target, official, progress)
+    if what not in OFFICIAL:
+        names = ", ".join(map(repr, ("sample", *OFFICIAL)))
+        raise KeyError(f"there is no official file {what!r}; choose one of {names}")
+    official, target = OFFICIAL[what], _folder(folder) / OFFICIAL[what].name
     url = (base_url.rstrip("/") + "/" if base_url else official.base) + official.path
-    patience = _Patience(attempts, timeout, pause)
-    with _alone(target):
-        if not target.exists():  # else another run ended between the look and the lock
-            part = _part_of(target)
-            _check_room(part, official, progress)
-            with _full_disk_explained(part):
-                _fill(target, url, official.n_bytes, patience, progress)
-            _finish(part, target, official, progress)
-    return _checked(target, official, progress)
+    wanted = _Wanted(official, url, target, progress)
+    if not target.exists():
+        with wanted.alone():
+            if not target.exists():  # else another run ended between the look and the lock
+                wanted.fetch()
+    return wanted.checked()
 
 
 def _copy_sample(folder: Path) -> Path:
@@ -149,13 +132,6 @@ def _copy_sample(folder: Path) -> Path:
     return target
 
 
-def _official(what: str) -> OfficialFile:
-    if what not in OFFICIAL:
-        names = ", ".join(map(repr, ("sample", *OFFICIAL)))
-        raise KeyError(f"there is no official file {what!r}; choose one of {names}")
-    return OFFICIAL[what]
-
-
 def _folder(folder: str | Path | None) -> Path:
     if folder is None:
         named = os.environ.get("VCC_DATA", "")
@@ -163,250 +139,198 @@ def _folder(folder: str | Path | None) -> Path:
     return Path(folder).expanduser()
 
 
-def _part_of(target: Path) -> Path:
-    return target.with_name(target.name + ".part")
+@dataclass
+class _Wanted:
+    """One official file, where it is, and where it shall be."""
 
+    official: OfficialFile
+    url: str
+    target: Path
+    progress: bool
 
-# One small hidden file beside each: the version that is being fetched, or what was checked; its
-# lock tells two runs apart.
+    @property
+    def part(self) -> Path:
+        """The file while it grows."""
+        return self.target.with_name(self.target.name + ".part")
 
+    @property
+    def note(self) -> Path:
+        """A small hidden file: what was checked; its lock tells two runs apart."""
+        return self.target.with_name(f".{self.target.name}.fetch")
 
-def _note_of(target: Path) -> Path:
-    return target.with_name(f".{target.name}.fetch")
+    @property
+    def here(self) -> int:
+        """Bytes that have arrived."""
+        return self.part.stat().st_size if self.part.exists() else 0
 
-
-def _read_note(target: Path) -> dict:
-    try:
-        return dict(json.loads(_note_of(target).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # absent, or cut short: then nothing is known
-        return {}
-
-
-def _write_note(target: Path, note: dict) -> None:
-    _note_of(target).write_text(json.dumps(note), encoding="utf-8")
-
-
-def _open_note(target: Path) -> TextIO:
-    """Make the folder and open the note: whether one may write there shows at once."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return open(_note_of(target), "a", encoding="utf-8")
-    except OSError as error:
-        text = f"cannot write into {target.parent} ({error.strerror}); name another with folder="
-        raise type(error)(error.errno, text) from error
-
-
-@contextmanager
-def _alone(target: Path) -> Iterator[None]:
-    """Hold a lock that the system itself takes away from a process that dies."""
-    with _open_note(target) as file:
-        if fcntl is not None:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold a lock that the system itself takes away from a process that dies."""
+        folder = self.target.parent
+        try:  # whether one may write there shows at once
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open(self.note, "a")
+        except OSError as error:
+            text = f"cannot write into {folder} ({error.strerror}); name another with folder="
+            raise type(error)(error.errno, text) from error
+        with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise BlockingIOError(
-                    f"another run is fetching {target.name} into {target.parent}; wait until it "
-                    "has ended, then run again"
+                    f"another run is fetching {self.target.name} into {folder}; wait until it has "
+                    "ended, then run again"
                 ) from None
             except OSError:  # a file system without locks, such as a mounted network drive
                 pass
-        yield
+            yield
 
-
-# Is it there already?
-
-
-def _checked(target: Path, official: OfficialFile, progress: bool) -> Path:
-    """Return `target` if it is the official file; it is read only if it has changed."""
-    if _read_note(target) == _state(target, official.sha256):
+    def checked(self) -> Path:
+        """Return the file if it is the official one; it is read only if it has changed."""
+        official, target = self.official, self.target
+        size, state = target.stat().st_size, self.state()
+        with suppress(OSError, ValueError):  # absent, or cut short
+            if json.loads(self.note.read_text(encoding="utf-8")) == state:
+                return target
+        seen, expected = f"{size:,} bytes", f"{official.n_bytes:,} bytes"
+        if seen == expected:
+            seen, expected = f"sha256 {self.sha256(target)}", f"sha256 {official.sha256}"
+        if seen != expected:
+            raise FileExistsError(
+                f"{target} is there, but is not the official file: it has {seen}, expected "
+                f"{expected}. It may be simulated, damaged or an older one, and is left as it is; "
+                "move it away and run again, or name another folder with folder="
+            )
+        self.remember()
         return target
-    seen, expected = f"{target.stat().st_size:,} bytes", f"{official.n_bytes:,} bytes"
-    if seen == expected:
-        seen, expected = (f"sha256 {x}" for x in (_sha256(target, progress), official.sha256))
-    if seen != expected:
-        raise FileExistsError(
-            f"{target} is there, but is not the official file: it has {seen}, expected "
-            f"{expected}. It may be simulated, damaged or an older one, and is left as it is; "
-            "move it away and run again, or name another folder with folder="
-        )
-    with suppress(OSError):  # a folder one may only read: then it is read again the next time
-        _write_note(target, _state(target, official.sha256))
-    return target
 
+    def state(self) -> dict:
+        """Return what tells that the checked file has not changed."""
+        stat, sha256 = self.target.stat(), self.official.sha256
+        return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
 
-def _state(target: Path, sha256: str) -> dict:
-    stat = target.stat()
-    return {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": sha256}
+    def remember(self) -> None:
+        """Note what was checked; in a folder one may only read it is read again the next time."""
+        with suppress(OSError):
+            self.note.write_text(json.dumps(self.state()), encoding="utf-8")
 
+    def sha256(self, path: Path) -> str:
+        """Compute the checksum of a file."""
+        digest = hashlib.sha256()
+        with open(path, "rb") as file, self.bar("checking", path.stat().st_size) as bar:
+            while block := file.read(BLOCK):
+                digest.update(block)
+                bar.update(len(block))
+        return digest.hexdigest()
 
-def _sha256(path: Path, progress: bool) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file, _bar(path.stat().st_size, 0, "checking", progress) as bar:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()
+    def bar(self, what: str, total: int, done: int = 0) -> tqdm:
+        """Show how many bytes of `total` are done."""
+        kind = {"unit": "B", "unit_scale": True, "desc": what, "disable": not self.progress}
+        return tqdm(total=total, initial=done, **kind)
 
+    def fetch(self) -> None:
+        """Bring the file, and give it its name if its bytes are right; else remove it."""
+        official, target = self.official, self.target
+        self.check_room()
+        kept = "what has arrived is kept, and the next run goes on from there"
+        with full_disk_explained(target.parent, kept):
+            self.fill()
+        seen = self.sha256(self.part)
+        if seen != official.sha256:
+            self.part.unlink()
+            raise ValueError(
+                f"{official.name}: the bytes that arrived are not those that were published: "
+                f"sha256 {seen}, expected {official.sha256}. They were removed; run again. If it "
+                "happens twice, the file at this address was replaced, or something on the way (a "
+                "proxy, a login page) changes it"
+            )
+        os.replace(self.part, target)
+        self.remember()
 
-def _bar(total: int, done: int, what: str, progress: bool) -> tqdm:
-    return tqdm(
-        total=total, initial=done, unit="B", unit_scale=True, desc=what, disable=not progress
-    )
+    def check_room(self) -> None:
+        """Say what the download takes, and refuse it if the disk cannot hold it."""
+        folder = self.target.parent
+        needed, free = self.official.n_bytes - self.here, shutil.disk_usage(folder).free
+        text = f"{self.official.name} takes {_size(needed)} more in {folder}, {_size(free)} free"
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
+        if self.progress:
+            print(text, file=sys.stderr)
 
+    def fill(self) -> None:
+        """Bring the part to its full length, by as many connections as it takes."""
+        n_bytes, furthest, in_vain = self.official.n_bytes, self.here, 0
+        while self.here != n_bytes:
+            try:
+                self.connect()
+            except _Broken as error:
+                in_vain = 0 if self.here > furthest else in_vain + 1
+                furthest = max(furthest, self.here)
+                if in_vain >= ATTEMPTS:
+                    raise ConnectionError(
+                        f"{self.url}: {error}; given up after {in_vain} attempts that brought "
+                        f"nothing new. {_size(self.here)} of {_size(n_bytes)} are here and kept: "
+                        "check the connection and run again, it goes on from there"
+                    ) from error
+                time.sleep(min(PAUSE * 2 ** max(in_vain - 1, 0), LONGEST_PAUSE))
 
-# Before, and after
+    def connect(self) -> None:
+        """Append what one connection brings; then the disk has it, too."""
+        n_bytes = self.official.n_bytes
+        start = self.here if self.here < n_bytes else 0
+        with self.ask(start) as response, open(self.part, "ab") as file:
+            file.truncate(_begin_of(response, start, n_bytes))
+            with self.bar(self.target.name, n_bytes, file.tell()) as bar:
+                while missing := n_bytes - file.tell():
+                    try:
+                        block = response.read1(min(BLOCK, missing))
+                    except (OSError, http.client.HTTPException) as error:
+                        text = f"the connection broke ({error or type(error).__name__})"
+                        raise _Broken(text) from error
+                    if not block:
+                        raise _Broken(f"the server ended at {file.tell():,} of {n_bytes:,} bytes")
+                    file.write(block)
+                    bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
 
-
-def _check_room(part: Path, official: OfficialFile, progress: bool) -> None:
-    """Say what the download takes, and refuse it if the disk cannot hold it."""
-    needed, free = official.n_bytes - _length(part), shutil.disk_usage(part.parent).free
-    text = f"{official.name} takes {_size(needed)} more in {part.parent}, {_size(free)} are free"
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
-    if progress:
-        print(text, file=sys.stderr)
-
-
-def _length(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+    def ask(self, start: int) -> http.client.HTTPResponse:
+        """Ask for the bytes from `start` on."""
+        headers = {"User-Agent": "vcc-helpers"} | ({"Range": f"bytes={start}-"} if start else {})
+        request = urllib.request.Request(self.url, headers=headers)
+        try:
+            return urllib.request.urlopen(request, timeout=TIMEOUT)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+                self.part.unlink(missing_ok=True)  # from the first byte, then
+            text = f"the server answers {error.code} {error.reason}"
+            if error.code in PASSING:
+                raise _Broken(text) from error
+            raise ConnectionError(
+                f"{self.url}: {text}; the file may have moved: look it up on "
+                "https://virtualcellchallenge.org, and name its new folder with base_url="
+            ) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise _Broken(f"no connection ({reason or type(error).__name__})") from error
 
 
 def _size(n_bytes: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if n_bytes >= scale:
-            return f"{n_bytes / scale:.1f} {unit}"
-    return f"{n_bytes} bytes"
+    return tqdm.format_sizeof(n_bytes, "B")
 
 
-@contextmanager
-def _full_disk_explained(part: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise OSError(
-            error.errno,
-            f"the disk became full while {part} was written; what has arrived is kept: make room "
-            "and run again, it goes on from there",
-        ) from error
-
-
-def _finish(part: Path, target: Path, official: OfficialFile, progress: bool) -> None:
-    """Give `part` its final name if its bytes are right; else remove it."""
-    seen = _sha256(part, progress)
-    if seen != official.sha256:
-        part.unlink()
-        raise ValueError(
-            f"{official.name}: the bytes that arrived are not those that were published: sha256 "
-            f"{seen}, expected {official.sha256}. They were removed; run again. If it happens "
-            "twice, the file at this address was replaced, or something on the way (a proxy, a "
-            "login page) changes it"
-        )
-    os.replace(part, target)
-    _write_note(target, _state(target, official.sha256))
-
-
-# The download itself
-
-
-def _fill(target: Path, url: str, n_bytes: int, patience: _Patience, progress: bool) -> None:
-    """Bring the part to `n_bytes`, by as many connections as it takes."""
-    part = _part_of(target)
-    furthest, in_vain = _length(part), 0
-    while _length(part) != n_bytes:
-        try:
-            _one_connection(target, url, n_bytes, patience.timeout, progress)
-        except _Broken as error:
-            in_vain = 0 if _length(part) > furthest else in_vain + 1
-            furthest = max(furthest, _length(part))
-            if in_vain >= patience.attempts:
-                raise ConnectionError(
-                    f"{url}: {error}; given up after {in_vain} attempts that brought nothing new. "
-                    f"{_size(_length(part))} of {_size(n_bytes)} are here and kept: check the "
-                    "connection and run again, it goes on from there"
-                ) from error
-            time.sleep(min(patience.pause * 2 ** max(in_vain - 1, 0), LONGEST_PAUSE))
-
-
-def _one_connection(target: Path, url: str, n_bytes: int, timeout: float, progress: bool) -> None:
-    part = _part_of(target)
-    start = _length(part) if _length(part) < n_bytes else 0
-    known = _read_note(target).get("version") if start else None
-    with _ask(url, start, known, timeout) as response:
-        begin = _begin_of(response, start, known)
-        with open(part, "ab") as file:
-            file.truncate(begin or 0)
-            if begin is None:
-                raise _Broken("the server sent another part, or a part of another version")
-            _check_announced(response, n_bytes)
-            _write_note(target, {"version": _version(response)})
-            _pour(response, file, n_bytes, target.name, progress)
-
-
-def _pour(response, file: BinaryIO, n_bytes: int, name: str, progress: bool) -> None:
-    """Append what arrives until the file has `n_bytes`; then the disk has it, too."""
-    with _bar(n_bytes, file.tell(), name, progress) as bar:
-        while missing := n_bytes - file.tell():
-            try:
-                block = response.read1(min(BLOCK, missing))
-            except (OSError, http.client.HTTPException) as error:
-                raise _Broken(f"the connection broke ({error or type(error).__name__})") from error
-            if not block:
-                raise _Broken(f"the server ended at {file.tell():,} of {n_bytes:,} bytes")
-            file.write(block)
-            bar.update(len(block))
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _ask(url: str, start: int, known: str | None, timeout: float) -> http.client.HTTPResponse:
-    headers = {"User-Agent": "vcc-helpers"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-        if known:
-            headers["If-Range"] = known
-    try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-            return _ask(url, 0, None, timeout)
-        if error.code in PASSING:
-            raise _Broken(f"the server answers {error.code} {error.reason}") from error
-        raise ConnectionError(
-            f"{url}: the server answers {error.code} {error.reason}; the file may have moved: look "
-            "it up on https://virtualcellchallenge.org, and name its new folder with base_url="
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _Broken(f"no connection ({reason or type(error).__name__})") from error
-
-
-def _version(response: http.client.HTTPResponse) -> str | None:
-    """Return what tells versions of the file apart, in the form that If-Range takes."""
-    etag = response.headers.get("ETag")
-    if etag and not etag.startswith("W/"):
-        return etag
-    return response.headers.get("Last-Modified")
-
-
-def _begin_of(response: http.client.HTTPResponse, start: int, known: str | None) -> int | None:
-    """Return where in the file the answer's bytes begin; None if they do not fit what is here."""
-    if response.status != http.client.PARTIAL_CONTENT:
-        return 0  # the whole file: the server knows no ranges, or it has another version by now
-    span = response.headers.get("Content-Range", "").partition("-")[0]
-    same = known is None or _version(response) in (known, None)
-    return start if span.split() == ["bytes", str(start)] and same else None
-
-
-def _check_announced(response: http.client.HTTPResponse, n_bytes: int) -> None:
-    """Raise if the server announces a file of another size than the published one."""
-    total = response.headers.get("Content-Range", "").rpartition("/")[2]
-    if response.status != http.client.PARTIAL_CONTENT:
-        total = response.headers.get("Content-Length", "")
+def _begin_of(response: http.client.HTTPResponse, start: int, n_bytes: int) -> int:
+    """Return where in the file the answer's bytes begin, if it is the file that is expected."""
+    span, _, total = response.headers.get("Content-Range", "").rpartition("/")
+    if response.status != http.client.PARTIAL_CONTENT:  # the whole file: it knows no ranges
+        start, total = 0, response.headers.get("Content-Length", "")
+    elif span.partition("-")[0].split() != ["bytes", str(start)]:
+        raise _Broken(f"the server sent another part ({span}) than the one from {start:,} on")
     if total.isdecimal() and int(total) != n_bytes:
         raise _Broken(
             f"the server announces {int(total):,} bytes, expected {n_bytes:,} (another file, or "
             "the page of a login or a proxy?)"
         )
+    return start

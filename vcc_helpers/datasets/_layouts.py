@@ -46,6 +46,12 @@ CONTEXT_NAMES = {
 #: In the support set, but with no measured perturbations in it.
 TEMPLATE = "competition_val_template"
 GENE_EXPRESSION = "Gene Expression"
+_NOT_COUNTS = {
+    "log1p": "not log1p of counts: turned back, the first that is no whole number is {place}; "
+    "counts that were scaled before the logarithm cannot be had back",
+    "counts": "values must be raw counts, whole numbers; the first that is not is {place}; name "
+    "the layer with counts (layer=), or say values='log1p' if these are log1p of counts",
+}
 #: Parts of the group "matrix" of a Cell Ranger .h5 file that are read.
 PARTS_10X = (
     *("data", "indices", "indptr", "shape", "barcodes"),
@@ -73,11 +79,10 @@ def read_screen(
     Parameters
     ----------
     path
-        An ``.h5ad`` file; a Cell Ranger ``.h5`` file (version 3 or later); or a folder with
-        ``matrix.mtx``, ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each perhaps
-        compressed (``.gz``) and with a common beginning of its name. Or a plain matrix with names:
-        a DataFrame, ``.csv`` or ``.tsv`` with a row a cell, the label of each in its index or first
-        column, and a column a gene.
+        An ``.h5ad``; a Cell Ranger ``.h5`` (version 3 or later); a folder with ``matrix.mtx``,
+        ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each perhaps ``.gz`` and with a
+        common beginning of its name; or a plain matrix (DataFrame, ``.csv``, ``.tsv``) with a row a
+        cell, its label in the index or first column, and a column a gene.
     perturbation_key
         Column that names each cell's perturbation.
     control
@@ -88,10 +93,9 @@ def read_screen(
         as they are need not stand. Used before `control` is looked for. None as a result
         leaves the cell unlabelled.
     labels
-        Table of the cells, for layouts that have none: the first column (in a DataFrame the index)
-        holds the barcodes; the others are added to ``obs``, or take the place of columns of the
-        same name. Rows of barcodes that are not in the matrix are passed over. A DataFrame, or the
-        path of a ``.csv`` or ``.tsv`` file.
+        Table of the cells, for layouts that have none, a DataFrame, ``.csv`` or ``.tsv``: the first
+        column (in a DataFrame the index) holds the barcodes; the others are added to ``obs``, or
+        take the place of columns of the same name. Other barcodes are passed over.
     unlabelled
         What to do with cells without a label (missing, empty or the text ``nan``): ``"error"``
         or ``"drop"``.
@@ -134,15 +138,18 @@ def read_screen(
     Notes
     -----
     Values that were scaled before the logarithm cannot be turned back into counts: look for the
-    raw matrix (a layer, or another file of the same publication). An ``.h5ad`` is read a few
-    rows at a time, so that a dense matrix takes only the room of its counts that are not zero, at
-    most twice.
-
-    Layouts: anndata's and Cell Ranger's own documentation.
+    raw matrix (a layer, or another file of the same publication). Layouts: anndata's and Cell
+    Ranger's own documentation.
     """
-    _check_choice("unlabelled", unlabelled, ("error", "drop"))
-    _check_choice("duplicates", duplicates, ("error", "rename"))
-    _check_choice("values", values, ("counts", "log1p", "stored"))
+    for word, value, choices in (
+        ("unlabelled", unlabelled, ("error", "drop")),
+        ("duplicates", duplicates, ("error", "rename")),
+        ("values", values, ("counts", "log1p", "stored")),
+    ):
+        if value not in choices:
+            raise ValueError(
+                f"{word} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+            )
     raw = _open_any(path, layer, perturbation_key)
     obs = raw.obs
     if labels is not None:
@@ -153,19 +160,13 @@ def read_screen(
     keep = obs[PERTURBATION_KEY].notna().to_numpy()
     var = _our_var(raw.var, gene_symbols, duplicates)
     name = "the table" if isinstance(path, pd.DataFrame) else str(path)
-    read = _as_stored if values == "stored" else _our_counts
-    matrix = read(raw, keep, values, name)
+    matrix = _read_rows(raw, keep, values, name)
     if raw.isbacked:
         raw.file.close()
     cells = anndata.AnnData(matrix, obs=obs[keep], var=var, uns=raw.uns)
     if values != "stored":
         inspect_values(cells, name=name)
     return cells
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 # The three layouts
@@ -250,15 +251,12 @@ def _read_10x_h5(path: Path) -> anndata.AnnData:
                 f"{path}: the group 'matrix' lacks {some_of(missing)}; expected the layout of "
                 "Cell Ranger 3 or later"
             )
-        parts = (group[name][:] for name in ("data", "indices", "indptr"))
-        n_genes, n_cells = group["shape"][:]
+        parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
         # Cell Ranger stores genes x cells by columns: the same numbers are cells x genes by rows
-        matrix = sparse.csr_matrix(tuple(parts), shape=(n_cells, n_genes))
-        features = {
-            name: group["features"][name].asstr()[:] for name in ("id", "name", "feature_type")
-        }
-        barcodes = group["barcodes"].asstr()[:]
-    return _from_10x(matrix, barcodes, pd.DataFrame(features))
+        matrix = sparse.csr_matrix(parts, shape=group["shape"][:][::-1])
+        text = {name: group[name].asstr()[:] for name in PARTS_10X[-4:]}
+    features = {name.removeprefix("features/"): values for name, values in text.items()}
+    return _from_10x(matrix, features.pop("barcodes"), pd.DataFrame(features))
 
 
 def _read_mtx(folder: Path) -> anndata.AnnData:
@@ -302,9 +300,8 @@ def _one_file(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
-    return pd.read_csv(
-        path, sep="\t", header=None, dtype=str, keep_default_na=False, na_values=[""]
-    )
+    words = {"header": None, "dtype": str, "keep_default_na": False, "na_values": [""]}
+    return pd.read_csv(path, sep="\t", **words)
 
 
 def _from_10x(matrix, barcodes, features: pd.DataFrame) -> anndata.AnnData:
@@ -409,13 +406,12 @@ def _mapped(label: str, label_map: Mapping | Callable | None) -> str | None:
 
 
 def _controls_among(names: list[str], control: str | Iterable[str] | None) -> set[str]:
-    if control is not None:
-        wanted = {control} if isinstance(control, str) else set(control)
-        found = wanted & set(names)
+    if control is None:
+        found, said = {n for n in names if n.lower() in CONTROL_NAMES}, "a usual name of controls"
     else:
-        found = {name for name in names if name.lower() in CONTROL_NAMES}
+        wanted = {control} if isinstance(control, str) else set(control)
+        found, said = wanted & set(names), some_of(sorted(wanted))
     if not found:
-        said = "a usual name of controls" if control is None else some_of(sorted(wanted))
         raise ValueError(
             f"no label is {said}: there are {some_of(sorted(set(names)), 20)}; name the control's "
             "with control="
@@ -454,59 +450,43 @@ def _our_var(var: pd.DataFrame, gene_symbols: str | None, duplicates: str) -> pd
     return var
 
 
-def _our_counts(
+def _read_rows(
     cells: anndata.AnnData, keep: np.ndarray, values: str, name: str
 ) -> sparse.csr_matrix:
     """Read the cells to keep a few rows at a time: a dense file never is in memory as such."""
     blocks = []
     for start, block in row_blocks(cells):
-        stored = sparse.csr_matrix(block)
-        block, allowed = stored.astype(np.float64), 1e-3
-        if values == "log1p":
-            block.data = np.expm1(block.data)
-            # a logarithm that is off by its last digit gives a count off by this much
-            allowed += 2 * np.abs(np.spacing(stored.data)) * (1 + block.data)
-        whole = np.rint(block.data)
-        off = ~(np.abs(block.data - whole) <= allowed)
-        if off.any():
-            entry = int(np.flatnonzero(off)[0])
-            raise ValueError(_not_counts(cells, start, block, entry, values, name))
-        block.data = whole.astype(np.float32)
-        block.eliminate_zeros()
+        block = sparse.csr_matrix(block)
+        if values != "stored":
+            counts, wrong = _turned_back(block, values)
+            if wrong.any():
+                entry = int(np.flatnonzero(wrong)[0])
+                row = start + int(np.searchsorted(block.indptr, entry, side="right")) - 1
+                cell, gene = cells.obs_names[row], cells.var_names[block.indices[entry]]
+                place = f"{counts[entry]:.6g} in cell {cell!r}, gene {gene!r}"
+                raise ValueError(f"{name}: {_NOT_COUNTS[values].format(place=place)}")
+            whole = np.rint(counts).astype(np.float32)
+            block = sparse.csr_matrix((whole, block.indices, block.indptr), shape=block.shape)
+            block.eliminate_zeros()
         blocks.append(block[keep[start : start + block.shape[0]]])
     return sparse.vstack(blocks, format="csr")
 
 
-def _as_stored(cells, keep: np.ndarray, *_) -> sparse.csr_matrix:
-    blocks = row_blocks(cells)
-    kept = [sparse.csr_matrix(block)[keep[i : i + block.shape[0]]] for i, block in blocks]
-    return sparse.vstack(kept, format="csr")
-
-
-def _not_counts(
-    cells, start: int, block: sparse.csr_matrix, entry: int, values: str, name: str
-) -> str:
-    cell = cells.obs_names[start + int(np.searchsorted(block.indptr, entry, side="right")) - 1]
-    gene = cells.var_names[block.indices[entry]]
-    place = f"{block.data[entry]:.6g} in cell {cell!r}, gene {gene!r}"
+def _turned_back(block: sparse.csr_matrix, values: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the entries are as counts, and which are not whole."""
+    counts, allowed = block.data.astype(np.float64), 1e-3
     if values == "log1p":
-        return (
-            f"{name}: not log1p of counts: turned back, the first that is no whole number is "
-            f"{place}; counts that were scaled before the logarithm cannot be had back"
-        )
-    return (
-        f"{name}: values must be raw counts, whole numbers; the first that is not is {place}; "
-        "name the layer with counts (layer=), or say values='log1p' if these are log1p of counts"
-    )
+        counts = np.expm1(counts)
+        # a logarithm that is off by its last digit gives a count off by this much
+        allowed += 2 * np.abs(np.spacing(block.data)) * (1 + counts)
+    return counts, ~(np.abs(counts - np.rint(counts)) <= allowed)
 
 
 # Contexts
 
 
 def read_contexts(
-    folder: str | Path,
-    *,
-    perturbation_key: str | None = None,
+    folder: str | Path, *, perturbation_key: str | None = None
 ) -> dict[str, anndata.AnnData]:
     """Open a folder that holds the cells of several contexts, one file each, on disk.
 
@@ -539,11 +519,10 @@ def read_contexts(
 
     Notes
     -----
-    The support set accompanies the State tutorial of the challenge: 8.7 GB as a zip archive
-    (``fetch_h1("support_set")``), about 49 GB unpacked. Its matrices hold 18,080 genes; those of
-    the other lines are log1p of normalised values, not counts. ``k562_gwps`` is a part of the
-    genome-wide screen. ``competition_train.h5`` is the H1 training set once more, as log1p of its
-    counts; ``competition_val_template.h5ad``, which holds no measured perturbations, is left out.
+    The support set is 8.7 GB as a zip archive (``fetch_h1("support_set")``), about 49 GB unpacked.
+    The matrices of the other lines are log1p of normalised values, not counts; ``k562_gwps`` is a
+    part of the genome-wide screen; ``competition_train.h5`` the H1 training set once more, as log1p
+    of its counts; the template, which holds no measured perturbations, is left out.
 
     Source: Adduri et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
     wukonglin/virtual-cell-challenge-2026.

@@ -59,7 +59,7 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
 
     Notes
     -----
-    A folder may hold simulated files too, in the official format; the world then says so.
+    A world of simulated files in the official format says so.
     """
     data = os.environ.get("VCC_DATA") or SIMULATED if data is None else data
     if str(data) == SIMULATED:
@@ -109,10 +109,7 @@ def _read_sources(folder: Path) -> dict:
 
 
 def _check_genes(cells, reference, where: str) -> None:
-    if (
-        len(cells.var_names) != len(reference.var_names)
-        or not (cells.var_names == reference.var_names).all()
-    ):
+    if not cells.var_names.equals(reference.var_names):
         raise ValueError(
             f"{where}: {cells.n_vars} genes that are not those of the training file, "
             f"{reference.n_vars} genes, in the same order; reorder and fill them, so that columns "

@@ -1,8 +1,7 @@
 r"""The recipe of a simulated world: everything but the cells, drawn once from a seed.
 
-Basal expression, cell states, gene programmes, knock-downs and their effects, batches, guides,
-numbers of cells. Every number that shapes it is a named constant below, beside the real figure
-it follows; the calibration page of the book holds the result against those figures.
+Every number that shapes it is a named constant below, next to the real figure it follows; the
+calibration page of the book holds the result against those figures.
 
 How a count comes about, for gene g in cell c of group p, batch b and depth :math:`d_c`:
 
@@ -139,13 +138,15 @@ class Size:
     n_targets
         Number of train, validation and test targets.
     cells_per_target
-        Median number of cells a target.
+        Median number of cells a target, at least 12; the others are spread as in the real screen.
     n_controls
         Number of non-targeting cells in each context.
     n_batches
-        Number of batches.
+        Number of batches. They differ in depth and a little in expression.
     effect_scale
-        Factor on the size of every effect; 1 gives the sizes measured in H1.
+        Factor on the size of every effect; 1 gives the sizes measured in H1. The default of 2
+        makes up for a part of the cells that a small world lacks: with 30 cells a target, where
+        H1 has 1,045, effects of their real size drown in sampling noise.
     cells_of_parts
         Exact numbers of perturbed cells of the three parts in the first context, or none.
     """
@@ -160,66 +161,28 @@ class Size:
 
 
 class Context(NamedTuple):
-    """What is particular to one context.
+    """What is particular to one context."""
 
-    Attributes
-    ----------
-    log_basal
-        ``(n_genes,)``, float64: log of a gene's mean count in a control cell of median depth.
-    changes
-        ``(n_targets, n_genes)``, float32: natural log fold change of the rate.
-    residual
-        ``(n_targets,)``, float64: own-gene expression left, 0 to 1.
-    n_cells
-        ``(n_targets,)``, int: cells of each target, 0 where the context has not measured it.
-    batch_depth
-        ``(n_batches,)``, float64: median depth, in units of the whole median.
-    batch_shift
-        ``(n_batches, n_genes)``, float32: what a batch adds to log rates.
-    key
-        Number that the generators of this context's cells are seeded with.
-    """
-
-    log_basal: np.ndarray
-    changes: np.ndarray
-    residual: np.ndarray
-    n_cells: np.ndarray
-    batch_depth: np.ndarray
-    batch_shift: np.ndarray
-    key: int
+    log_basal: np.ndarray  # (n_genes,): log of the mean count in a control cell of median depth
+    changes: np.ndarray  # (n_targets, n_genes), float32: natural log fold change of the rate
+    residual: np.ndarray  # (n_targets,): own-gene expression left, 0 to 1
+    n_cells: np.ndarray  # (n_targets,), int: 0 where the context has not measured a target
+    batch_depth: np.ndarray  # (n_batches,): median depth, in units of the whole median
+    batch_shift: np.ndarray  # (n_batches, n_genes), float32: what a batch adds to log rates
+    key: int  # what the generators of this context's cells are seeded with
 
 
 class Recipe(NamedTuple):
-    """All that cells are drawn from.
-
-    Attributes
-    ----------
-    seed, size
-        What the recipe was drawn with.
-    genes
-        ``(n_genes,)``, names.
-    targets
-        ``(n_targets,)``, int: which gene each target is; train first, then validation, then test.
-    n_guides
-        ``(n_targets,)``, int, 1 or 2.
-    guide_factor
-        ``(n_targets, 2)``, float64: what a guide leaves, relative to the target's residual.
-    states
-        ``(N_STATES, n_genes)``, float32: what one unit of a cell state adds to log rates.
-    rate_variance
-        ``(n_genes,)``, float64: variance of the log rate between cells beyond the states.
-    contexts
-        By name, the first being the one to predict in.
-    """
+    """All that cells are drawn from; the first context is the one to predict in."""
 
     seed: int
     size: Size
-    genes: np.ndarray
-    targets: np.ndarray
-    n_guides: np.ndarray
-    guide_factor: np.ndarray
-    states: np.ndarray
-    rate_variance: np.ndarray
+    genes: np.ndarray  # (n_genes,), names
+    targets: np.ndarray  # (n_targets,), int: which gene; train, then validation, then test
+    n_guides: np.ndarray  # (n_targets,), int, 1 or 2
+    guide_factor: np.ndarray  # (n_targets, 2): what a guide leaves, relative to the residual
+    states: np.ndarray  # (N_STATES, n_genes), float32: what one unit adds to log rates
+    rate_variance: np.ndarray  # (n_genes,): of the log rate between cells, beyond the states
     contexts: dict[str, Context]
 
     @property
@@ -347,12 +310,7 @@ def _draw_scores(n_targets: int, activity: np.ndarray, rng: np.random.Generator)
 def _draw_states(biology: _Biology, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Cell states move the genes of the first programmes; the rest of the variance is a gene's own.
 
-    Returns
-    -------
-    states : numpy.ndarray
-        ``(N_STATES, n_genes)``, float32.
-    rate_variance : numpy.ndarray
-        ``(n_genes,)``, float64, at least a tenth of the whole.
+    Returns `states` and `rate_variance` of the recipe.
     """
     mean = np.exp(biology.log_basal)
     whole = np.minimum(RATE_VARIANCE_FLOOR + RATE_VARIANCE_SLOPE / mean, RATE_VARIANCE_MOST)
@@ -376,7 +334,7 @@ def _draw_context(name: str, *, first: bool, size: Size, biology: _Biology, seed
     residual = np.concatenate([_draw_residual(number, rng) for number in size.n_targets])
     changes = _draw_changes(biology, log_basal, rank, size, rng)
     changes[np.arange(n_targets), biology.targets] = np.log(residual)
-    n_cells = _draw_n_cells(size, rank, rng, exact=first)
+    n_cells = _draw_n_cells(size, rank, rng, size.cells_of_parts if first else None)
     if not first:
         n_missing = n_targets - round(COVERAGE * n_targets)
         n_cells[rng.choice(n_targets, n_missing, replace=False)] = 0
@@ -398,11 +356,7 @@ def _draw_residual(n_targets: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_changes(
-    biology: _Biology,
-    log_basal: np.ndarray,
-    rank: np.ndarray,
-    size: Size,
-    rng: np.random.Generator,
+    biology: _Biology, log_basal: np.ndarray, rank: np.ndarray, size: Size, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw what each knock-down does in one context, ``(n_targets, n_genes)``, float32, log fold.
 
@@ -437,25 +391,21 @@ def _draw_shares(rank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _draw_n_cells(
-    size: Size, rank: np.ndarray, rng: np.random.Generator, *, exact: bool
+    size: Size, rank: np.ndarray, rng: np.random.Generator, exact: tuple | None
 ) -> np.ndarray:
     """Cells of each target, ``(n_targets,)``, int: fewer where the effect is strong."""
-    parts = np.repeat(np.arange(3), size.n_targets)
     rho = CELLS_SIZE_CORRELATION
     z = rho * rank + np.sqrt(1 - rho**2) * rng.normal(size=len(rank))
-    n_cells = np.empty(len(z), dtype=int)
-    for part, number in enumerate(size.n_targets):
-        here = np.flatnonzero(parts == part)
-        shares = np.empty(number)
+    drawn = []
+    for part, scores in enumerate(np.split(z, np.cumsum(size.n_targets)[:-1])):
+        shares = np.empty(len(scores))
         # both ends included: the smallest and the largest group are those of the real screen
-        ends = (0, 1) if number > 1 else (0.5, 0.5)
-        shares[np.argsort(z[here], kind="stable")] = np.linspace(*ends, number)
+        ends = (0, 1) if len(scores) > 1 else (0.5, 0.5)
+        shares[np.argsort(scores, kind="stable")] = np.linspace(*ends, len(scores))
         median = np.exp(np.interp(shares, CELLS_SHARE, np.log(CELLS)))
-        drawn = np.maximum(np.rint(size.cells_per_target * median).astype(int), MIN_CELLS)
-        if exact and size.cells_of_parts:
-            drawn = _with_sum(drawn, size.cells_of_parts[part])
-        n_cells[here] = drawn
-    return n_cells
+        n_cells = np.maximum(np.rint(size.cells_per_target * median).astype(int), MIN_CELLS)
+        drawn.append(_with_sum(n_cells, exact[part]) if exact else n_cells)
+    return np.concatenate(drawn)
 
 
 def _with_sum(numbers: np.ndarray, total: int) -> np.ndarray:

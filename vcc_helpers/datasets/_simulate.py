@@ -1,58 +1,74 @@
-"""Simulated worlds: in memory, or streamed to files in the official format.
+"""Simulated worlds: in memory, streamed to files in the official format, and kept on disk.
 
 The bundled real files are too small to show a 150/50/100 split, several cell lines or a file
 larger than memory. What is drawn here is tuned to figures of the real H1 screen (_recipe.py);
 all genes are called ``SIM...``: nothing here is a measurement.
+
+A kept world is one folder, named after everything that shapes it: sizes, seed, contexts, the source
+of the simulation and versions. Each of its files has a checksum. What does not fit, or is damaged
+or half written, is drawn anew.
 
 Taught in: notebooks/01_load_the_h1_data and notebooks/02_from_counts_to_effects.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.contexts["H1"].n_vars, len(world.split["train"])
 (60, 4)
+>>> world.truth["H1"].shape, bool(world.contexts["H1"].uns["simulated"])
+((9, 60), True)
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
 import numbers
 import os
+import shutil
+import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, astuple
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from tqdm import tqdm
 
-from ..bulk import CONTROL, PERTURBATION_KEY
+from ..stream.blocks import BLOCK_VALUES, ahead
 from ..stream.write import write_cells
-from . import _cache
 from ._cells import draw_counts, draw_roster, expected_effects
 from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe
 from ._world import SPLIT_NAMES, World
 
+_SMALL = Size()
 SIZES = {
-    "small": Size(),
+    "small": _SMALL,
     "panel": Size(18_080, (150, 50, 100), 30, 2000, 48, 2.0),
     "h1": Size(18_080, (150, 50, 100), 1045, 38_176, 48, 1.0, (183_097, 60_751, 132_670)),
 }
 CONTEXTS = ("H1", "K562", "RPE1", "HepG2")
-OFFICIAL_PARTS = {"train": "Training", "validation": "Validation", "test": "Test"}
-BLOCK_VALUES = 2**20
+#: What decides the cells, and what else decides how a world looks.
+DRAWING = ("_recipe.py", "_cells.py")
+SOURCES = (*DRAWING, "_simulate.py")
+INDEX = "index.json"
 
 
 def make_h1_like(
     *,
     seed: int = 0,
-    n_genes: int = SIZES["small"].n_genes,
-    n_targets: tuple[int, int, int] = SIZES["small"].n_targets,
+    n_genes: int = _SMALL.n_genes,
+    n_targets: tuple[int, int, int] = _SMALL.n_targets,
     contexts: Sequence[str] = CONTEXTS,
-    cells_per_target: int = SIZES["small"].cells_per_target,
-    n_controls: int = SIZES["small"].n_controls,
-    n_batches: int = SIZES["small"].n_batches,
-    effect_scale: float = SIZES["small"].effect_scale,
+    cells_per_target: int = _SMALL.cells_per_target,
+    n_controls: int = _SMALL.n_controls,
+    n_batches: int = _SMALL.n_batches,
+    effect_scale: float = _SMALL.effect_scale,
     cache: bool = True,
     progress: bool = False,
 ) -> World:
@@ -62,25 +78,12 @@ def make_h1_like(
     ----------
     seed
         The same seed and the same NumPy give the same world, bit for bit.
-    n_genes
-        Number of genes. Depth and effect sizes scale with it, so that counts per gene and
-        effect per gene stay those of the real 18,080 genes.
-    n_targets
-        Number of train, validation and test targets.
     contexts
         Names of the cell contexts. The first has every target; each other one lacks one target
         in ten, a different one each time. The names are labels: nothing is taken from the cell
         lines called so.
-    cells_per_target
-        Median number of cells a target, at least 12; the others are spread as in the real screen.
-    n_controls
-        Number of non-targeting cells in each context.
-    n_batches
-        Number of batches. They differ in depth and a little in expression.
-    effect_scale
-        Factor on the size of every effect. 1 gives the sizes measured in H1. The default of 2
-        makes up for a part of the cells that a small world lacks: with 30 cells a target, where
-        H1 has 1,045, effects of their real size drown in sampling noise.
+    n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale
+        As for :class:`~vcc_helpers.datasets.Size`.
     cache
         Keep the world on disk and read it from there the next time: in the folder named by the
         environment variable ``VCC_CACHE``, else in the user's cache folder. A stored world is used
@@ -102,27 +105,18 @@ def make_h1_like(
 
     Notes
     -----
-    What the simulation is tuned to, and what it cannot stand for, is shown in the book's chapter
-    on calibration. Cells are in random order, as in the real files.
-
-    Examples
-    --------
-    >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1",), n_controls=50)
-    >>> world.truth["H1"].shape
-    (9, 60)
-    >>> bool(world.contexts["H1"].uns["simulated"])
-    True
+    What the simulation is tuned to, and what it cannot tell, is shown in the book's chapter on
+    calibration. Cells are in random order, as in the real files.
     """
-    size = Size(n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale)
     names = _check_contexts(contexts)
-    size = _check_size(size)
-    _check_whole("seed", seed, at_least=0)
-    wanted = {"seed": int(seed), "contexts": names, "size": asdict(size)}
-    if cache and (found := _cache.load(wanted)) is not None:
+    size = Size(n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale)
+    size, seed = _check_size(size), _check_whole("seed", seed, at_least=0)
+    wanted = {"seed": seed, "contexts": names, "size": asdict(size)}
+    if cache and (found := _load(wanted)) is not None:
         return found
-    world = _draw_world(size, names, int(seed), progress)
+    world = _draw_world(size, names, seed, progress)
     if cache:
-        _cache.store(wanted, world)
+        _store(wanted, world)
     return world
 
 
@@ -134,14 +128,9 @@ def _draw_world(size: Size, names: list[str], seed: int, progress: bool) -> Worl
         for name, roster in rosters.items():
             order = _shuffled(recipe, name, roster.index)
             blocks = [counts for _, counts in _blocks(recipe, name, roster, order, bar)]
-            cells = AnnData(
-                sparse.vstack(blocks, format="csr"),
-                obs=_labels(recipe, name, roster.loc[order]),
-                var=_gene_table(recipe),
-            )
-            contexts[name], truth[name] = cells, _truth(recipe, name)
-            for part in (cells, truth[name]):
-                part.uns.update(_marks(recipe, name))
+            matrix = sparse.vstack(blocks, format="csr")
+            contexts[name] = _frame(recipe, name, matrix, _labels(recipe, name, roster.loc[order]))
+            truth[name] = _truth(recipe, name)
     return World(contexts=contexts, split=_split(recipe), truth=truth, seed=seed)
 
 
@@ -185,118 +174,35 @@ def write_h1_like(
 
     Notes
     -----
-    Memory is that of the recipe and of two blocks, below 1 GB, whatever the number of cells.
+    Memory is that of the recipe and of a few blocks, below 1 GB, whatever the number of cells.
     """
-    size = _size_of(size)
-    _check_whole("seed", seed, at_least=0)
-    _write_part(Path(path), draw_recipe(size, seed=int(seed)), "H1", part, progress)
-    return Path(path)
-
-
-def write_challenge(
-    folder: str | Path,
-    *,
-    size: str | Size = "panel",
-    contexts: Sequence[str] = CONTEXTS,
-    seed: int = 0,
-) -> Path:
-    """Write a whole simulated challenge: a folder that ``VCC_DATA`` can name.
-
-    Parameters
-    ----------
-    folder
-        Where to: a new or an empty folder.
-    size, seed
-        As for :func:`write_h1_like`.
-    contexts
-        The context to predict in, and the others.
-
-    Returns
-    -------
-    Path
-        The folder, with ``adata_Training.h5ad``, ``adata_Validation.h5ad``, ``adata_Test.h5ad``,
-        ``pert_counts_*.csv``, ``gene_names.csv`` and ``contexts/<name>.h5ad``.
-
-    Raises
-    ------
-    FileExistsError
-        The folder is there and not empty.
-    """
-    folder, names, size = Path(folder), _check_contexts(contexts), _size_of(size)
-    _check_whole("seed", seed, at_least=0)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; name a new folder, so that no two mix")
-    recipe = draw_recipe(size, tuple(names), seed=int(seed))
-    (folder / "contexts").mkdir(parents=True, exist_ok=True)
-    pd.Series(recipe.genes).to_csv(folder / "gene_names.csv", index=False, header=False)
-    for part, official in OFFICIAL_PARTS.items():
-        depth = _write_part(folder / f"adata_{official}.h5ad", recipe, names[0], part)
-        _count_table(depth).to_csv(folder / f"pert_counts_{official}.csv", index=False)
-    for name in names[1:]:
-        _write_part(folder / "contexts" / f"{name}.h5ad", recipe, name, "all")
-    return folder
-
-
-def _count_table(depth: pd.Series) -> pd.DataFrame:
-    """List cells and median depth of each target, as the released tables do."""
-    table = depth.groupby(level=0).agg(["size", "median"]).drop(CONTROL)
-    table = table.sort_values("size", ascending=False, kind="stable").reset_index()
-    return table.set_axis(["target_gene", "n_cells", "median_umi_per_cell"], axis=1)
-
-
-def _write_part(
-    path: Path, recipe: Recipe, context: str, part: str, progress: bool = False
-) -> pd.Series:
-    """Write one file; return each cell's depth, index target_gene."""
-    roster = draw_roster(recipe, context)
-    order = _shuffled(recipe, context, _cells_of(recipe, roster, part))
-    obs = _labels(recipe, context, roster.loc[order])
-    empty = sparse.csr_matrix((len(order), recipe.size.n_genes), dtype=np.float32)
-    depth = np.zeros(len(order))
-    frame = AnnData(empty, obs=obs, var=_gene_table(recipe), uns=_marks(recipe, context))
+    if isinstance(size, str):
+        size = SIZES.get(size, size)
+    size, seed = _check_size(size), _check_whole("seed", seed, at_least=0)
+    if part != "all" and part not in SPLIT_NAMES:
+        raise ValueError(f"no part {part!r}; expected one of {', '.join(SPLIT_NAMES)}, or 'all'")
+    recipe = draw_recipe(size, seed=seed)
+    roster = draw_roster(recipe, "H1")
+    wanted = [part in ("all", SPLIT_NAMES[number]) for number in recipe.part_of_target] + [True]
+    order = _shuffled(recipe, "H1", roster.index[np.array(wanted)[roster["group"]]])
+    empty = sparse.csr_matrix((len(order), size.n_genes), dtype=np.float32)
+    frame = _frame(recipe, "H1", empty, _labels(recipe, "H1", roster.loc[order]))
     with tqdm(total=len(order), unit=" cells", disable=not progress) as bar:
-        blocks = _blocks(recipe, context, roster, order, bar)
-        write_cells(path, frame, _noting_depth(blocks, depth))
-    return pd.Series(depth, index=obs[PERTURBATION_KEY].astype(str))
-
-
-def _noting_depth(blocks, depth: np.ndarray) -> Iterator[tuple[int, sparse.csr_matrix]]:
-    """Pass blocks on, and write the cells' depths to `depth`."""
-    for start, counts in blocks:
-        total = np.asarray(counts.sum(axis=1, dtype=np.float64)).ravel()
-        depth[start : start + len(total)] = total
-        yield start, counts
+        write_cells(path, frame, _blocks(recipe, "H1", roster, order, bar))
+    return Path(path)
 
 
 def _blocks(
     recipe: Recipe, context: str, roster: pd.DataFrame, order: np.ndarray, bar: tqdm
 ) -> Iterator[tuple[int, sparse.csr_matrix]]:
     """Draw the cells in this order, a block on each core; yield first row and counts."""
-    rows = max(1, BLOCK_VALUES // recipe.size.n_genes)
+    rows = max(1, BLOCK_VALUES // 16 // recipe.size.n_genes)
     starts = range(0, len(order), rows)
-    n_threads = min(os.cpu_count() or 1, 8)
-
-    def draw(start: int) -> sparse.csr_matrix:
-        return draw_counts(recipe, context, roster, order[start : start + rows])
-
-    with ThreadPoolExecutor(n_threads) as pool:
-        waiting = [(start, pool.submit(draw, start)) for start in starts[:n_threads]]
-        for later in [*starts[n_threads:], *[None] * len(waiting)]:
-            start, future = waiting.pop(0)
-            counts = future.result()
-            if later is not None:  # no more blocks in the air than threads
-                waiting.append((later, pool.submit(draw, later)))
-            yield start, counts
-            bar.update(counts.shape[0])
-
-
-def _cells_of(recipe: Recipe, roster: pd.DataFrame, part: str) -> np.ndarray:
-    if part == "all":
-        return roster.index.to_numpy()
-    if part not in SPLIT_NAMES:
-        raise ValueError(f"no part {part!r}; expected one of {', '.join(SPLIT_NAMES)}, or 'all'")
-    in_part = np.append(recipe.part_of_target == SPLIT_NAMES.index(part), True)
-    return roster.index[in_part[roster["group"]]].to_numpy()
+    parts = ((recipe, context, roster, order[start : start + rows]) for start in starts)
+    drawn = ahead(draw_counts, parts, threads=min(os.cpu_count() or 1, 8))
+    for start, counts in zip(starts, drawn, strict=True):
+        yield start, counts
+        bar.update(counts.shape[0])
 
 
 def _shuffled(recipe: Recipe, context: str, cells: np.ndarray) -> np.ndarray:
@@ -323,14 +229,13 @@ def _labels(recipe: Recipe, context: str, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _gene_table(recipe: Recipe) -> pd.DataFrame:
+def _frame(recipe: Recipe, context: str, matrix, obs: pd.DataFrame) -> AnnData:
+    """Put a matrix, its rows and the genes together, and say that they are simulated."""
     is_target = np.isin(np.arange(recipe.genes.size), recipe.targets)
-    return pd.DataFrame({"is_target": is_target}, index=recipe.genes)
-
-
-def _marks(recipe: Recipe, context: str) -> dict:
+    var = pd.DataFrame({"is_target": is_target}, index=recipe.genes)
     note = f"SIMULATED by vcc_helpers, seed {recipe.seed}, context {context}; not real cells"
-    return {"simulated": True, "context": context, "note": note}
+    marks = {"simulated": True, "context": context, "note": note}
+    return AnnData(matrix, obs=obs, var=var, uns=marks)
 
 
 def _truth(recipe: Recipe, context: str) -> AnnData:
@@ -342,7 +247,7 @@ def _truth(recipe: Recipe, context: str) -> AnnData:
         {"n_cells": here.n_cells[rows], "residual": here.residual[rows]},
         index=pd.Index(names[rows], name="target_gene"),
     )
-    return AnnData(expected_effects(recipe, context)[rows], obs=obs, var=_gene_table(recipe))
+    return _frame(recipe, context, expected_effects(recipe, context)[rows], obs)
 
 
 def _split(recipe: Recipe) -> dict[str, list[str]]:
@@ -351,51 +256,45 @@ def _split(recipe: Recipe) -> dict[str, list[str]]:
     return {key: sorted(part.tolist()) for key, part in zip(SPLIT_NAMES, parts, strict=True)}
 
 
-def _check_whole(name: str, value: int, *, at_least: int) -> None:
+def _check_whole(name: str, value: int, *, at_least: int) -> int:
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
-
-
-def _size_of(size: str | Size) -> Size:
-    return _check_size(SIZES.get(size, size) if isinstance(size, str) else size)
+    return int(value)
 
 
 def _check_size(size: Size) -> Size:
+    """Return the size in Python's own numbers, if a world can be so large."""
     if not isinstance(size, Size):
         raise ValueError(f"no size {size!r}; expected one of {', '.join(SIZES)}, or a Size")
-    _check_whole("n_genes", size.n_genes, at_least=1)
-    _check_targets(size.n_targets, size.n_genes)
-    _check_whole("cells_per_target", size.cells_per_target, at_least=MIN_CELLS)
-    _check_whole("n_controls", size.n_controls, at_least=MIN_CELLS)
-    _check_whole("n_batches", size.n_batches, at_least=1)
-    scale = size.effect_scale
-    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
-    if not is_number or not 0 < scale < np.inf:
-        raise ValueError(f"effect_scale must be a positive number, got {scale!r}")
-    for number, cells in zip(size.n_targets, size.cells_of_parts or (), strict=False):
-        if cells < 5 * number * size.cells_per_target // 6:
-            raise ValueError(
-                f"cells_of_parts asks for {cells} cells of {number} targets, too few for a median "
-                f"of {size.cells_per_target} a target"
-            )
-    n_genes, n_targets, *rest = astuple(size)
-    return Size(int(n_genes), tuple(int(n) for n in n_targets), *rest)
-
-
-def _check_targets(n_targets: tuple[int, int, int], n_genes: int) -> None:
+    least = {"n_genes": 1, "cells_per_target": MIN_CELLS, "n_controls": MIN_CELLS, "n_batches": 1}
+    whole = {name: _check_whole(name, getattr(size, name), at_least=n) for name, n in least.items()}
+    n_targets = size.n_targets
     if not isinstance(n_targets, Sequence) or len(n_targets) != len(SPLIT_NAMES):
         raise ValueError(
             "n_targets must be three numbers (train, validation, test), such as (150, 50, 100); "
             f"got {n_targets!r}"
         )
-    for part, number in zip(SPLIT_NAMES, n_targets, strict=True):
+    n_targets = tuple(
         _check_whole(f"the {part} part of n_targets", number, at_least=1)
-    if sum(n_targets) > n_genes:
+        for part, number in zip(SPLIT_NAMES, n_targets, strict=True)
+    )
+    if sum(n_targets) > size.n_genes:
         raise ValueError(
-            f"n_targets {tuple(n_targets)} make {sum(n_targets)} targets, but n_genes is "
-            f"{n_genes} and each target is one of the genes; ask for fewer targets or more genes"
+            f"n_targets {n_targets} make {sum(n_targets)} targets, but n_genes is {size.n_genes} "
+            "and each target is one of the genes; name fewer targets or more genes"
         )
+    scale = size.effect_scale
+    is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
+    if not is_number or not 0 < scale < np.inf:
+        raise ValueError(f"effect_scale must be a positive number, got {scale!r}")
+    for number, cells in zip(n_targets, size.cells_of_parts or (), strict=False):
+        if cells < 5 * number * size.cells_per_target // 6:
+            raise ValueError(
+                f"cells_of_parts has {cells} cells of {number} targets, too few for a median of "
+                f"{size.cells_per_target} a target"
+            )
+    return replace(size, n_targets=n_targets, **whole)
 
 
 def _check_contexts(contexts: Sequence[str]) -> list[str]:
@@ -408,3 +307,87 @@ def _check_contexts(contexts: Sequence[str]) -> list[str]:
     if repeated:
         raise ValueError(f"each context can be named only once, but {repeated} are repeated")
     return list(contexts)
+
+
+# Worlds that are kept
+
+
+def code(sources: tuple[str, ...]) -> str:
+    """Return the checksum of source files next to this one, without docstrings and comments."""
+    here = Path(__file__).parent
+    tree = ast.parse("".join((here / name).read_text(encoding="utf-8") for name in sources))
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def _folder_of(wanted: dict) -> Path:
+    """Return the folder of one world; `wanted` holds all that it is drawn with."""
+    system, own = {
+        "win32": ("LOCALAPPDATA", "AppData/Local"),
+        "darwin": ("XDG_CACHE_HOME", "Library/Caches"),
+    }.get(sys.platform, ("XDG_CACHE_HOME", ".cache"))
+    base = Path(os.environ.get(system) or Path.home() / own) / "vcc_helpers"
+    # files of a newer anndata or pandas may be unreadable to an older one
+    versions = {name: version(name) for name in ("numpy", "anndata", "pandas")}
+    key = json.dumps({**wanted, "code": code(SOURCES), "versions": versions}, sort_keys=True)
+    name = f"world-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
+    return Path(os.environ.get("VCC_CACHE") or base) / name
+
+
+def _load(wanted: dict) -> World | None:
+    """Read a kept world; None where there is none, or where a file is not what was written."""
+    folder, names = _folder_of(wanted), wanted["contexts"]
+    try:
+        if json.loads((folder / INDEX).read_text(encoding="utf-8")) != _checksums(folder):
+            return None
+        split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+        contexts, truth = (
+            {name: anndata.read_h5ad(folder / f"{kind}-{i}.h5ad") for i, name in enumerate(names)}
+            for kind in ("cells", "truth")
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+    for cells in contexts.values():
+        cells.X = cells.X.astype(np.float32)
+    return World(contexts=contexts, split=split, truth=truth, seed=wanted["seed"])
+
+
+def _store(wanted: dict, world: World) -> None:
+    """Keep a world; where the folder cannot be written, do nothing."""
+    folder = _folder_of(wanted)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob("unfinished-*"):  # of runs that were killed
+            if time.time() - left.stat().st_mtime > 3600:
+                shutil.rmtree(left, ignore_errors=True)
+        part = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
+    except OSError:
+        return
+    try:
+        _write(part, world)
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been read
+        part.replace(folder)
+    except OSError:  # a full disk, or another process was quicker: the world is in memory anyway
+        pass
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(folder: Path, world: World) -> None:
+    for kind, parts in (("cells", world.contexts), ("truth", world.truth)):
+        for i, cells in enumerate(parts.values()):
+            kept = cells.copy()
+            if kind == "cells" and kept.X.data.max(initial=0) < 2**16:
+                kept.X = kept.X.astype(np.uint16)  # half the size, the same whole numbers
+            write_cells(folder / f"{kind}-{i}.h5ad", kept)
+    (folder / "split.json").write_text(json.dumps(world.split), encoding="utf-8")
+    (folder / INDEX).write_text(json.dumps(_checksums(folder)), encoding="utf-8")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Checksum of every file but the index: a changed index fits no folder."""
+    files = [path for path in sorted(folder.iterdir()) if path.name != INDEX]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -119,15 +119,10 @@ class World:
         sizes = ", ".join(f"{len(names)} {part}" for part, names in self.split.items())
         kind = "SIMULATED (no real cells)" if self.simulated else "real cells"
         seed = "" if self.seed is None else f", seed {self.seed}"
-        lines = [f"World, {kind}{seed}; targets: {sizes}"]
-        shown = (
-            self.contexts
-            if not self.files
-            else {
-                **{f"{self.home}, {part}": cells for part, cells in self.files.items()},
-                **{name: cells for name, cells in self.contexts.items() if name != self.home},
-            }
-        )
+        lines, shown = [f"World, {kind}{seed}; targets: {sizes}"], self.contexts
+        if self.files:
+            shown = {f"{self.home}, {part}": cells for part, cells in self.files.items()}
+            shown |= {name: self.contexts[name] for name in self.sources}
         for name, cells in shown.items():
             targets = pd.unique(cells.obs[PERTURBATION_KEY])
             size = f"{cells.n_obs:,} cells x {cells.n_vars:,} genes"

@@ -41,15 +41,11 @@ BLOCK_VALUES = 2**24
 #: Rows no further apart than this are read together with those between them.
 _ROWS_APART = 4
 #: Rows of a view that are read in one go, with those between them.
-ROWS_AT_ONCE = 256
+_ROWS_OF_VIEW = 256
 
 
 def stored_matrix(cells: anndata.AnnData):
-    """Return the matrix as it is stored, without reading a value of a file.
-
-    An array or sparse matrix, or the handle of one on disk; for a view of a file, of the whole
-    file's.
-    """
+    """Return the matrix, or the handle of one on disk; of a view of a file that of the whole."""
     return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
 
 
@@ -103,11 +99,11 @@ def stored_blocks(
     first_row: int = 0,
     scratch: Path | None = None,
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
-    """Yield first row and values, a few rows at a time, in the type that they are stored in.
+    """Do what :func:`row_blocks` does, from `first_row` on, in the type that values are stored in.
 
-    As :func:`row_blocks`, from `first_row` on. `scratch` is the folder for the temporary copy of a
-    CSC matrix on disk, whose rows are scattered over the file; it takes 4 bytes more for each entry
-    than the values. Two blocks are held at a time; but a view of a CSC file is read as a whole.
+    `scratch` is the folder for the temporary copy of a CSC matrix on disk, whose rows are scattered
+    over the file; it takes 4 bytes more for each entry than the values. Two blocks are held at a
+    time; but a view of a CSC file is read as a whole.
     """
     block_rows = block_rows or _rows_in_block(cells)
     starts = range(first_row, cells.n_obs, block_rows)
@@ -125,27 +121,18 @@ def stored_rows(
 
     `rows` is in rising order, ``(n,)``; values are as :func:`stored_blocks` has them.
     """
-    with _explain_damage(cells), _row_picker(cells) as (pick, stretch):
-        edges = [0, *(np.flatnonzero(np.diff(stretch(rows))) + 1), len(rows)]
-        for part in (rows[i:j] for i, j in pairwise(edges) if j > i):
-            found = pick(part)
-            yield part, one_entry_a_place(found) if sparse.issparse(found) else found
-
-
-@contextmanager
-def _row_picker(cells: anndata.AnnData):
-    """Give a function that picks rows, and one that tells which rows to pick together."""
     n = _rows_in_block(cells)
-    if at_hand(cells):
-        yield lambda rows: _in_memory(cells.X[rows]), lambda rows: np.arange(len(rows)) // n
-        return
-
-    def stretch(rows: np.ndarray) -> np.ndarray:
-        near = np.cumsum(np.diff(rows, prepend=rows[:1]) > _ROWS_APART)
-        return near + rows // n * len(rows)  # a new one at the latest after a block
-
-    with _row_reader(cells, None) as read:
-        yield lambda rows: read(rows[0], rows[-1] + 1)[rows - rows[0]], stretch
+    with _explain_damage(cells), _row_reader(cells, None) as read:
+        if at_hand(cells):
+            new = np.arange(1, len(rows)) % n == 0
+        else:  # at the latest after a block
+            new = (np.diff(rows) > _ROWS_APART) | (np.diff(rows // n) > 0)
+        for part in np.split(rows, np.flatnonzero(new) + 1):
+            if at_hand(cells):
+                found = _in_memory(cells.X[part])
+            else:
+                found = read(part[0], part[-1] + 1)[part - part[0]]
+            yield part, one_entry_a_place(found) if sparse.issparse(found) else found
 
 
 @contextmanager
@@ -239,20 +226,15 @@ def _in_memory(block):
 
 def _view_reader(view: anndata.AnnData):
     """Read rows of a view of a file; asking the view itself for X would read all of it."""
-    whole = view._adata_ref
+    whole, genes = view._adata_ref, view._vidx
     chosen = np.arange(whole.n_obs)[view._oidx]
-    if is_csr_file(whole) and (np.diff(chosen) > 0).all():
-        return _rows_of_stretch(_csr_reader(whole.X), chosen, view._vidx)
-    return lambda start, stop: _in_memory(whole[chosen[start:stop], view._vidx].X)
-
-
-def _rows_of_stretch(read: Callable, chosen: np.ndarray, genes):
-    """Read rising rows with those between them, which is faster than one by one."""
+    if not (is_csr_file(whole) and (np.diff(chosen) > 0).all()):
+        return lambda start, stop: _in_memory(whole[chosen[start:stop], genes].X)
+    read = _csr_reader(whole.X)
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
-        wanted = chosen[start:stop]
-        edges = np.unique([*range(0, len(wanted), ROWS_AT_ONCE), len(wanted)])
-        parts = (wanted[i:j] for i, j in pairwise(edges))
+        # with the rows between them, which is faster than one by one
+        parts = np.split(chosen[start:stop], range(_ROWS_OF_VIEW, stop - start, _ROWS_OF_VIEW))
         found = [read(part[0], part[-1] + 1)[part - part[0]] for part in parts]
         return sparse.vstack(found, format="csr")[:, genes]
 
@@ -479,19 +461,9 @@ def row_blocks(
 
 
 def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
-    """Read only some rows of the matrix, which must fit the memory.
+    """Read only some rows of the matrix, which must fit the memory, ``(n, n_genes)``.
 
-    Parameters
-    ----------
-    cells
-        As for :func:`row_blocks`.
-    rows
-        Which, in rising order, shape ``(n,)``.
-
-    Returns
-    -------
-    csr_matrix or ndarray
-        Shape ``(n, n_genes)``, values as :func:`row_blocks` has them.
+    `rows` is in rising order, ``(n,)``; `cells` and the values are as :func:`row_blocks` has them.
     """
     blocks = [
         floating(block, cells.obs_names[part], cells.var_names)

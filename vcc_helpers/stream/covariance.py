@@ -20,12 +20,10 @@ import pandas as pd
 from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, silenced, some_of
+from ..counts import ROWS_AT_ONCE
 from ..features import RESIDUAL
 from .open import labels_of, open_cells
 from .pseudobulk import lognorm_blocks
-
-#: Cells whose dense values are multiplied at once.
-ROWS_AT_ONCE = 1024
 
 
 def control_covariance(

@@ -1,7 +1,7 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
 All of them let go of Python's lock, so that threads run side by side. They serve look.py
-(look_over, survey), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
+(look_over, mark), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
 add_in_order) and engine.py (all others). Arrays that a loop fills or adds to come last.
 
 Taught in: notebooks/11_rank_every_gene.
@@ -49,56 +49,46 @@ def entries(indptr, row):
 
 
 @_compiled
-def look_over(values, indptr, tolerance, sums):
-    """Look at every value of a CSR matrix once, and fill `sums`, of each row, float64.
-
-    Returns the smallest and largest value (at most and at least 0), whether one has a fractional
-    part above `tolerance`, whether all are whole, whether one is NaN.
-    """
-    low, high, fractional, whole, nan = 0.0, 0.0, False, True, False
-    for row in range(len(indptr) - 1):
-        total = 0.0
-        for i in entries(indptr, row):
-            value = values[i]
-            part = value - np.floor(value)
-            fractional |= part > tolerance
-            whole &= part == 0
-            nan |= value != value
-            low, high = min(low, value), max(high, value)
-            total += value
-        sums[row] = total
-    return low, high, fractional, whole, nan
-
-
-@_compiled
-def survey(values, columns, indptr, groups, weights, tolerance, nearly, table, group_total):
+def look_over(values, indptr, tolerance, nearly, table):
     """Look at every value of a CSR matrix once, and go on whatever is found.
 
-    Fills `table`, ``(n_rows, 8)``, float64: of each row the sum, the sum weighted by column, the
-    numbers of values that are not 0, fractional (above `tolerance`), nearly whole (within `nearly`)
-    and bad (not finite, or negative), and the smallest and largest finite value. Adds each row to
-    the row of `group_total` that `groups` says.
+    Fills `table`, ``(n_rows, 7)``, float64: of each row the sum, the numbers of values that are not
+    0, fractional (above `tolerance`), nearly whole (within `nearly`) and bad (not finite, or
+    negative), and the smallest and largest finite value. Returns whether all are whole.
     """
+    every = True
     for row in range(len(indptr) - 1):
-        total, mark, filled, fractional, whole, bad = 0.0, 0.0, 0, 0, 0, 0
-        low, high, group = np.inf, -np.inf, groups[row]
+        total, filled, fractional, whole, bad, low, high = 0.0, 0, 0, 0, 0, np.inf, -np.inf
         for i in entries(indptr, row):
             value = np.float64(values[i])
             if not np.isfinite(value):
                 bad += 1
                 continue
             part = value - np.floor(value)
+            every &= part == 0
             filled += value != 0
             fractional += part > tolerance
             whole += (value != 0) & ((part < nearly) | (part > 1 - nearly))
             bad += value < 0
             low, high = min(low, value), max(high, value)
             total += value
-            mark += value * weights[columns[i]]
-            group_total[group, columns[i]] += value
-        found = (total, mark, float(filled), float(fractional), float(whole), float(bad), low, high)
+        found = (total, float(filled), float(fractional), float(whole), float(bad), low, high)
         for i, number in enumerate(found):
             table[row, i] = number
+    return every
+
+
+@_compiled
+def mark(values, columns, indptr, groups, weights, marks, group_total):
+    """Sum the finite values of each row, weighted by column, and of each group, by column."""
+    for row in range(len(indptr) - 1):
+        mark, group = 0.0, groups[row]
+        for i in entries(indptr, row):
+            value = np.float64(values[i])
+            if np.isfinite(value):
+                mark += value * weights[columns[i]]
+                group_total[group, columns[i]] += value
+        marks[row] = mark
 
 
 @_compiled

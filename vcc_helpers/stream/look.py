@@ -1,4 +1,4 @@
-"""Passes over the values of any size: can they be scored, what may be wrong, how deep is each cell?
+"""One look at the values of any size: can they be scored, what may be wrong, how deep is each cell?
 
 :func:`inspect_values` says whether values can be scored, and ends at the first that cannot.
 :func:`scan` says all that may be wrong with a prediction, so that nothing found ends the pass.
@@ -27,6 +27,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -36,26 +37,49 @@ from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..counts import EXACT_IN_FLOAT32, FRACTION_TOLERANCE, ValueSummary, refuse_unsound, summarize
-from .blocks import (
-    is_csr_file,
-    row_blocks,
-    stored_blocks,
-    take_cells,
-    value_stretches,
-)
-from .open import _empty_message, labels_of, open_cells
+from .blocks import is_csr_file, row_blocks, stored_blocks, take_cells, value_stretches
+from .open import empty_problem, labels_of, open_cells
 
 #: A value this near to a whole number may be one, with noise.
 NEARLY = 0.01
 #: Cells of each block by which the scale of logarithms is judged.
 _SAMPLED_ROWS = 64
-#: Columns of :attr:`Scan.of_cells`.
-_OF_CELLS = [
-    *("total", "signature", "filled", "fractional", "nearly_whole", "bad"),
-    *("smallest", "largest"),
-]
 #: What the values may be logarithms to, as log(1 + x).
 _BASES = {"e": np.expm1, "2": lambda v: np.exp2(v) - 1, "10": lambda v: 10.0**v - 1}
+
+
+class _Looked(NamedTuple):
+    """What the values of some cells are like, ``(n_rows,)`` each, float64.
+
+    Of the finite values the sum, the smallest and the largest (infinite if there is none); how many
+    are not zero, have a fraction, lie within :data:`NEARLY` of a whole number; and how many are
+    negative or not finite.
+    """
+
+    total: np.ndarray
+    filled: np.ndarray
+    fractional: np.ndarray
+    nearly_whole: np.ndarray
+    bad: np.ndarray
+    smallest: np.ndarray
+    largest: np.ndarray
+
+
+def _look(values, indptr, tolerance: float | None) -> tuple[_Looked, bool]:
+    """Look at every value of some rows, in any thread; tell, too, whether all are whole."""
+    from . import kernels  # compiled code; half a second that imports need not pay
+
+    tolerance = values.dtype.type(FRACTION_TOLERANCE if tolerance is None else tolerance)
+    table = np.zeros((len(indptr) - 1, len(_Looked._fields)))
+    whole = kernels.look_over(values, indptr, np.float64(tolerance), NEARLY, table)
+    return _Looked(*table.T), whole
+
+
+def _rows(block) -> tuple[np.ndarray, np.ndarray]:
+    """Return values and row pointer of a block, CSR or dense."""
+    if sparse.issparse(block):
+        return block.data, block.indptr
+    return np.ascontiguousarray(block).ravel(), np.arange(block.shape[0] + 1) * block.shape[1]
 
 
 def inspect_values(
@@ -97,9 +121,15 @@ def inspect_values(
     Of a CSR file whose values are whole, only these are read, not the gene numbers.
     """
     if 0 in cells.shape:
-        raise ValueError(_empty_message(cells, name))
+        raise ValueError(empty_problem(cells, name))
     with tqdm(total=cells.n_obs, unit=" cells", desc="inspect", disable=not progress) as bar:
-        return _inspect_whole(cells, bar) or _inspect_any(cells, name, bar, tolerance)
+        if is_csr_file(cells) and (found := _inspect_whole(cells, bar)):
+            return found
+        inspection = Inspection(cells, name=name, tolerance=tolerance)
+        for start, block in row_blocks(cells):
+            inspection.add(*inspection.look(start, block))
+            bar.update(block.shape[0])
+    return inspection.summary()
 
 
 def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
@@ -107,37 +137,15 @@ def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
 
     Repeated entries need no care: sums of whole numbers that are not negative are so too.
     """
-    if not is_csr_file(cells):
-        return None
     library_size = np.zeros(cells.n_obs)
     for start, values, indptr in value_stretches(cells):
-        if not _all_whole(values):
+        seen, whole = _look(values.astype(float_type(values.dtype), copy=False), indptr, None)
+        if not whole or seen.bad.any() or seen.largest.max() > EXACT_IN_FLOAT32:
             bar.reset()
             return None
-        if len(filled := np.flatnonzero(np.diff(indptr))):
-            sums = np.add.reduceat(values, indptr[filled], dtype=np.float64)
-            library_size[start + filled] = sums
-        bar.update(len(indptr) - 1)
+        library_size[start : start + len(seen.total)] = seen.total
+        bar.update(len(seen.total))
     return ValueSummary("counts", library_size)
-
-
-def _all_whole(values: np.ndarray) -> bool:
-    """Whether all are whole, finite, not negative and exact in float32."""
-    if values.size and not (values.min() >= 0 and values.max() <= EXACT_IN_FLOAT32):
-        return False
-    parts = (values[i : i + 2**16] for i in range(0, len(values), 2**16))  # fit the cache
-    exact = not np.issubdtype(values.dtype, np.floating)
-    return exact or all((np.floor(part) == part).all() for part in parts)
-
-
-def _inspect_any(
-    cells: anndata.AnnData, name: str, bar: tqdm, tolerance: float | None
-) -> ValueSummary:
-    inspection = Inspection(cells, name=name, tolerance=tolerance)
-    for start, block in row_blocks(cells):
-        inspection.add(*inspection.look(start, block))
-        bar.update(block.shape[0])
-    return inspection.summary()
 
 
 class Inspection:
@@ -146,8 +154,7 @@ class Inspection:
     def __init__(
         self, cells: anndata.AnnData, *, name: str = "cells", tolerance: float | None = None
     ):
-        self.cells, self.name = cells, name
-        self.tolerance = FRACTION_TOLERANCE if tolerance is None else tolerance
+        self.cells, self.name, self.tolerance = cells, name, tolerance
         self.fractional, self.largest = False, 0.0
         self.library_size = np.zeros(cells.n_obs)
 
@@ -156,18 +163,12 @@ class Inspection:
 
         Returns the largest value, whether one is fractional, and whether all are whole.
         """
-        from . import kernels  # compiled code; half a second that imports need not pay
-
-        is_sparse = sparse.issparse(block)
-        values = block.data if is_sparse else np.ascontiguousarray(block).ravel()
-        indptr = block.indptr if is_sparse else np.arange(block.shape[0] + 1) * block.shape[1]
-        sums = self.library_size[start : start + block.shape[0]]
-        tolerance = values.dtype.type(self.tolerance)
-        low, high, fractional, whole, nan = kernels.look_over(values, indptr, tolerance, sums)
-        if nan or low < 0 or high == np.inf:
+        seen, whole = _look(*_rows(block), self.tolerance)
+        if seen.bad.any():
             names = self.cells.obs_names[start:], self.cells.var_names
             refuse_unsound(block, *names, name=self.name)
-        return high, fractional, whole
+        self.library_size[start : start + block.shape[0]] = seen.total
+        return seen.largest.max(), seen.fractional.any(), whole
 
     def add(self, largest: float, fractional: bool, whole: bool) -> None:
         """Take in what :meth:`look` found."""
@@ -175,7 +176,7 @@ class Inspection:
 
     def summary(self) -> ValueSummary:
         """Return what was found, if it has one scale."""
-        return summarize(self.fractional, self.largest, self.library_size, name=self.name)
+        return summarize(bool(self.fractional), self.largest, self.library_size, name=self.name)
 
 
 @dataclass
@@ -185,10 +186,10 @@ class Scan:
     Attributes
     ----------
     of_cells
-        Index row number; columns: ``total``, ``signature`` (equal cells have equal ones),
-        ``filled``, ``fractional``, ``nearly_whole`` and ``bad`` (how many values are not zero,
-        have a fraction, lie within 0.01 of a whole number, are negative or not finite),
-        ``smallest``, ``largest`` (of the stored values that are finite).
+        Index row number; columns: ``total``, ``filled``, ``fractional``, ``nearly_whole`` and
+        ``bad`` (how many values are not zero, have a fraction, lie within 0.01 of a whole number,
+        are negative or not finite), ``smallest``, ``largest`` (of the stored values that are
+        finite), ``signature`` (equal cells have equal ones).
     group_total
         Sum over the cells of each group, ``(n_groups, n_genes)``; the last row is of the cells
         without a group.
@@ -220,24 +221,25 @@ def scan(
 
     `groups` is the number of each cell's group, from 0; -1 for none, ``(n_cells,)``.
     """
-    from . import kernels  # compiled code; half a second that imports need not pay
+    from . import kernels
 
     weights = np.random.default_rng(0).random(cells.n_vars)
-    limits = FRACTION_TOLERANCE if tolerance is None else tolerance, NEARLY
+    table, signature = np.zeros((cells.n_obs, len(_Looked._fields))), np.zeros(cells.n_obs)
     group_total = np.zeros((int(groups.max(initial=-1)) + 2, cells.n_vars))
-    table = np.zeros((cells.n_obs, len(_OF_CELLS)))
     n_stored, bad, unlogged = 0, {}, defaultdict(list)
     with tqdm(total=cells.n_obs, unit=" cells", desc="check", disable=not progress) as bar:
         for start, block in stored_blocks(cells):
             n_stored += block.nnz if sparse.issparse(block) else block.size
             block, rows = as_csr(block), slice(start, start + block.shape[0])
-            parts = block.data, block.indices, block.indptr
-            kernels.survey(*parts, groups[rows], weights, *limits, table[rows], group_total)
-            if table[rows, _OF_CELLS.index("bad")].any():
+            seen, _ = _look(block.data, block.indptr, tolerance)
+            table[rows] = np.transpose(seen)
+            entries = block.data, block.indices, block.indptr
+            kernels.mark(*entries, groups[rows], weights, signature[rows], group_total)
+            if seen.bad.any():
                 _note_bad(bad, block, start)
             _undo_logarithms(unlogged, block[:_SAMPLED_ROWS])
             bar.update(block.shape[0])
-    of_cells = pd.DataFrame(table, columns=_OF_CELLS)
+    of_cells = pd.DataFrame(table, columns=_Looked._fields).assign(signature=signature)
     return Scan(of_cells, group_total, n_stored, bad, {b: np.array(v) for b, v in unlogged.items()})
 
 
@@ -295,6 +297,8 @@ def qc_table(
     ------
     KeyError
         ``obs`` lacks one of `columns`.
+    ValueError
+        A value is NaN, infinite or negative.
 
     Notes
     -----
@@ -306,8 +310,10 @@ def qc_table(
     depth, n_genes = np.empty(cells.n_obs), np.empty(cells.n_obs, dtype=np.int64)
     for start, block in row_blocks(cells):
         rows = slice(start, start + block.shape[0])
-        depth[rows] = np.asarray(block.sum(axis=1, dtype=np.float64)).ravel()
-        n_genes[rows] = np.asarray((block > 0).sum(axis=1)).ravel()
+        seen, _ = _look(*_rows(block), None)
+        if seen.bad.any():
+            refuse_unsound(block, cells.obs_names[rows], cells.var_names)
+        depth[rows], n_genes[rows] = seen.total, seen.filled
     beside = {name: cells.obs[name].array for name in columns}
     return pd.DataFrame({"depth": depth, "n_genes": n_genes, **beside}, index=cells.obs_names)
 

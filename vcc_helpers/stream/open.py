@@ -114,26 +114,13 @@ def problems(
 ) -> list[str]:
     """List what makes the labels and gene names of `cells` unusable, one message an item.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``. Values are not read;
-        :func:`~.stream.inspect_values` does that.
-    perturbation_key
-        The column of ``cells.obs`` that names each cell's perturbation.
-    control
-        The label of control cells in that column; None where there need be none.
-    name
-        What the messages call this file.
-
-    Returns
-    -------
-    list of str
-        Empty when nothing is wrong.
+    Values are not read; :func:`~.stream.inspect_values` does that. `perturbation_key` is the column
+    of ``cells.obs`` that names each cell's perturbation, `control` the label of control cells in
+    it, None where there need be none, and `name` what the messages call this file.
     """
     found = []
     if 0 in cells.shape:
-        found.append(_empty_message(cells, name))
+        found.append(empty_problem(cells, name))
     if not cells.var_names.is_unique:
         twice = cells.var_names[cells.var_names.duplicated()].unique()
         found.append(
@@ -143,39 +130,44 @@ def problems(
     return found + _label_problems(cells, perturbation_key, control, name)
 
 
-def _empty_message(cells: anndata.AnnData, name: str) -> str:
+def empty_problem(cells: anndata.AnnData, name: str) -> str:
+    """Say that there is no cell, or no gene."""
     return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
 
 
 def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name: str) -> list[str]:
     if key not in cells.obs:
-        return [
-            f"{name}: obs has no column {key!r}; it has {some_of(cells.obs.columns)}; "
-            "rename the right one, or name it with perturbation_key="
-        ]
-    found = []
-    labels, missing = cells.obs[key], _unlabelled(cells, key)
-    if missing.any():
-        found.append(
-            f"{name}: {missing.sum()} of {len(labels)} cells have no label in obs[{key!r}], the "
-            f"first is {labels.index[missing][0]!r}; label or remove them"
-        )
-    present = pd.Index(labels[~missing].astype(str).unique())
-    if control is None:
-        return found
-    if control not in present:
+        return [f"{name}: {_no_column(cells, key)}"]
+    unlabelled, labels = _unlabelled(cells, key), cells.obs[key]
+    found = [f"{name}: {_without_label(cells, key, unlabelled)}"] if unlabelled.any() else []
+    present = pd.Index(labels[~unlabelled].astype(str).unique())
+    if control is not None and control not in present:
         found.append(
             f"{name}: no control cells: obs[{key!r}] never equals {control!r}; it has "
             f"{some_of(present.sort_values())}; name the control label with control="
         )
-    elif len(present) == 1:
+    elif control is not None and len(present) == 1:
         found.append(f"{name}: only control cells ({control!r}); expected perturbed cells too")
     return found
+
+
+def _no_column(cells: anndata.AnnData, key: str) -> str:
+    return (
+        f"obs has no column {key!r}; it has {some_of(cells.obs.columns)}; rename the right one, or "
+        "name it with perturbation_key="
+    )
 
 
 def _unlabelled(cells: anndata.AnnData, key: str) -> np.ndarray:
     labels = cells.obs[key]
     return labels.isna().to_numpy() | (labels.astype(str).str.strip() == "").to_numpy()
+
+
+def _without_label(cells: anndata.AnnData, key: str, unlabelled: np.ndarray) -> str:
+    return (
+        f"{unlabelled.sum()} of {cells.n_obs} cells have no label in obs[{key!r}], the first is "
+        f"{cells.obs_names[unlabelled][0]!r}; label or remove them"
+    )
 
 
 def check_cells(
@@ -198,21 +190,9 @@ def check_same(
     perturbation_key: str = PERTURBATION_KEY,
     besides: str | None = None,
 ) -> None:
-    """Raise unless two files have the same genes, in the same order, and perturbations.
+    """Raise a ValueError unless two files have the same genes, in one order, and perturbations.
 
-    Parameters
-    ----------
-    pred, real
-        Predicted and real cells, over the same ``n_genes``.
-    perturbation_key
-        As for :func:`problems`.
-    besides
-        A label that either may lack.
-
-    Raises
-    ------
-    ValueError
-        One line for each kind of difference.
+    One line says each kind of difference; `besides` is a label that either may lack.
     """
     found = _set_problems("genes", pred.var_names, real.var_names)
     if not found and not np.array_equal(pred.var_names, real.var_names):
@@ -247,30 +227,13 @@ def _set_problems(what: str, pred: pd.Index, real: pd.Index) -> list[str]:
 def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) -> pd.Index:
     """Return each cell's perturbation as a string, shape ``(n_cells,)``.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    perturbation_key
-        The column of ``cells.obs`` to read.
-
-    Raises
-    ------
-    KeyError
-        There is no such column.
-    ValueError
-        Some cell has no label.
+    A KeyError says that ``cells.obs`` has no column `perturbation_key`, a ValueError that some cell
+    has no label.
     """
     if perturbation_key not in cells.obs:
-        raise KeyError(
-            f"obs has no column {perturbation_key!r}; it has {some_of(cells.obs.columns)}; "
-            "rename the right one, or name it with perturbation_key="
-        )
-    if (missing := _unlabelled(cells, perturbation_key)).any():
-        raise ValueError(
-            f"{missing.sum()} of {cells.n_obs} cells have no label in obs[{perturbation_key!r}], "
-            f"the first is {cells.obs_names[missing][0]!r}; label or remove them"
-        )
+        raise KeyError(_no_column(cells, perturbation_key))
+    if (unlabelled := _unlabelled(cells, perturbation_key)).any():
+        raise ValueError(_without_label(cells, perturbation_key, unlabelled))
     return pd.Index(cells.obs[perturbation_key].astype(str))
 
 

@@ -50,6 +50,22 @@ def check_writable(path: str | Path) -> None:
 
 
 @contextmanager
+def full_disk_explained(folder: str | Path, kept: str = "") -> Iterator[None]:
+    """Say what to do where `folder` can hold no more, and what is `kept` for the next run."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename:
+            raise
+        raise _full(folder, error, kept) from error
+
+
+def _full(folder: str | Path, error: OSError, kept: str = "") -> OSError:
+    words = f"cannot write in {folder}: {os.strerror(error.errno)}; free some space there, or name "
+    return OSError(error.errno, f"{words}another folder, and call again{kept and f'; {kept}'}")
+
+
+@contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a name next to `path` to write to; the file takes the name `path` when all went well.
 
@@ -77,11 +93,8 @@ def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
     suffix = path.suffix if suffix is None else suffix
     part = path.with_name(f".{path.stem[:100]}.{mark}.part{suffix}")
     try:
-        yield part
-    except OSError as error:
-        if error.errno in FULL and error.filename is None:
-            raise _could_not_write(path, error) from error
-        raise
+        with full_disk_explained(path.parent):
+            yield part
     finally:
         part.unlink(missing_ok=True)
 
@@ -127,7 +140,7 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
 
         def check() -> None:
             if patient.error is not None:
-                raise _could_not_write(path, patient.error)
+                raise _full(Path(path).parent, patient.error)
 
         try:
             with h5py.File(patient, "w") as file:
@@ -136,15 +149,6 @@ def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
             check()  # what HDF5 says of what it did not find again explains nothing
             raise
         check()
-
-
-def _could_not_write(path: str | Path, error: OSError) -> OSError:
-    folder = Path(path).parent
-    return OSError(
-        error.errno,
-        f"cannot write in {folder}: {os.strerror(error.errno)}; free some space there, or name "
-        "another folder, and call again",
-    )
 
 
 class _Patient(io.RawIOBase):
@@ -213,20 +217,9 @@ def write_cells(
 ) -> None:
     """Write an ``.h5ad``, whole or not at all, also where the disk runs full.
 
-    Parameters
-    ----------
-    path
-        The file; one that exists is replaced at the end, in one step.
-    cells
-        What to write.
-    blocks
-        First row and rows of each block of X, in rising order, every cell once, where X of `cells`
-        is empty.
-
-    Raises
-    ------
-    OSError
-        The folder is missing or cannot be written to, or the disk is full.
+    One that exists is replaced at the end, in one step. Where X of `cells` is empty, `blocks` are
+    first row and rows of each block of it, in rising order, every cell once. An OSError says that
+    the folder is missing or cannot be written to, or that the disk is full.
     """
     with replacing(path) as part:
         fill_cells(part, cells, blocks)
@@ -242,13 +235,7 @@ def fill_cells(
         write_anndata(file, cells)
         check()
         if blocks is not None:
-            _append_rows(file["X"], _checked(blocks, check))
-
-
-def _checked(blocks: Iterable, check: Callable[[], None]) -> Iterator:
-    for block in blocks:
-        check()
-        yield block
+            _append_rows(file["X"], blocks, check)
 
 
 def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
@@ -267,11 +254,10 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
         del file["raw"]  # a mark that there is none, which older readers take for some
 
 
-def _append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matrix]]) -> None:
-    """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, a block of rows at a time.
+def _append_rows(matrix: h5py.Group, blocks: Iterable, check: Callable[[], None]) -> None:
+    """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, as :func:`write_cells` has blocks.
 
-    Blocks, with their first row, come in rising order, every cell once. The types are those of the
-    empty matrix; row pointers are int64.
+    The types are those of the empty matrix; row pointers are int64.
     """
     n_cells = matrix["indptr"].shape[0] - 1
     for name in ("data", "indices"):
@@ -281,6 +267,7 @@ def _append_rows(matrix: h5py.Group, blocks: Iterable[tuple[int, sparse.csr_matr
     del matrix["indptr"]
     indptr = np.zeros(n_cells + 1, dtype=np.int64)
     for start, block in blocks:
+        check()
         stop, filled = start + block.shape[0], indptr[start]
         for name in ("data", "indices"):
             matrix[name].resize((filled + block.nnz,))
