@@ -165,9 +165,8 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
     Returns
     -------
     csr_matrix or ndarray
-        Shape ``(n_cells, n_genes)``, float32 (float64 where the counts are), sparse where the
-        input is. An empty cell stays empty. Values that are log-normalised already come back
-        unchanged.
+        float32 (float64 where the counts are), sparse where the input is. An empty cell stays
+        empty. Values that are log-normalised already come back unchanged.
 
     Notes
     -----
@@ -249,22 +248,12 @@ def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray,
 def fold_change(
     target_mean: np.ndarray, control_mean: np.ndarray, *, clip: float = 20.0
 ) -> np.ndarray:
-    """Return the ratio of back-transformed means.
+    """Return the ratio of back-transformed means, ``(n_perts, n_genes)``.
 
-    Parameters
-    ----------
-    target_mean
-        Mean lognorm value in perturbed cells, ``(n_perts, n_genes)``.
-    control_mean
-        Mean lognorm value in control cells, ``(n_genes,)``.
-    clip
-        The ratio where the control's mean is 0; its inverse where the perturbation's is.
-
-    Returns
-    -------
-    ndarray
-        ``(n_perts, n_genes)``; 1 where both means are 0. float32, as the official table, unless
-        the means are float64 or some mean is 0: then float64.
+    Means are lognorm, in perturbed cells, ``(n_perts, n_genes)``, and in control cells,
+    ``(n_genes,)``. The ratio is `clip` where the control's mean is 0, its inverse where the
+    perturbation's is, 1 where both are. float32, as the official table, unless the means are
+    float64 or some mean is 0: then float64.
 
     Notes
     -----
