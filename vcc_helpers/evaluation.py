@@ -323,12 +323,13 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
     lonely = bulk.obs_names[bulk.obs["n_cells"] < 2]
     if len(lonely):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
-    n_cells = bulk.obs["n_cells"].to_numpy()[:, None]
-    noise = np.random.default_rng(seed).normal(size=bulk.shape)
-    apart = noise * np.sqrt(bulk.layers["variance"] / n_cells)
-    kw = {"obs": bulk.obs[["n_cells"]] // 2, "var": pd.DataFrame(index=bulk.var_names)}
-    kw["layers"] = {"variance": bulk.layers["variance"]}
-    return [anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), **kw) for sign in (1, -1)]
+    n_cells, spread = bulk.obs["n_cells"].to_numpy()[:, None], bulk.layers["variance"]
+    apart = np.random.default_rng(seed).normal(size=bulk.shape) * np.sqrt(spread / n_cells)
+    obs, var = bulk.obs[["n_cells"]] // 2, pd.DataFrame(index=bulk.var_names)
+    return [
+        anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), obs, var, layers={"variance": spread})
+        for sign in (1, -1)
+    ]
 
 
 class Calibration(NamedTuple):
