@@ -7,7 +7,7 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
 
-from vcc_helpers import datasets, effect_strength, effects, knockdown, lognorm, pseudobulk
+from vcc_helpers import effect_strength, effects, knockdown, lognorm, pseudobulk
 from vcc_helpers.stream import lognorm_blocks, sort_cells
 from vcc_helpers.stream.pseudobulk import SMALL_COUNTS
 
@@ -21,8 +21,10 @@ def with_scanpy(cells):
 
 
 @pytest.mark.filterwarnings("ignore")  # scanpy's own
-@pytest.mark.parametrize("storage", ["dense", "csr", "csc"])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int64"])
+@pytest.mark.parametrize(
+    ("storage", "dtype"),
+    [("dense", "float32"), ("csr", "float64"), ("csc", "int16"), ("csr", "float32")],
+)
 def test_lognorm_is_scanpys_to_the_last_bit(dtype, storage, tmp_path):
     cells = make_cells(dtype=dtype)
     if storage == "dense":
@@ -42,12 +44,6 @@ def test_empty_cells_stay_empty_and_do_not_count(storage, tmp_path):
     assert not found[3].any()
     others = np.arange(cells.n_obs) != 3
     np.testing.assert_array_equal(found[others], lognorm(cells[others].copy()))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_lognorm_is_scanpys_on_real_cells():
-    sample = datasets.load_h1_sample()
-    np.testing.assert_array_equal(lognorm(sample).toarray(), with_scanpy(sample))
 
 
 def test_lognorm_by_hand():
@@ -81,7 +77,9 @@ def naive_pseudobulk(values, labels):
 
 
 def test_pseudobulk_equals_a_plain_loop(any_storage):
-    bulk = pseudobulk(any_storage)
+    bulk, same = pseudobulk(any_storage), pseudobulk(make_cells())
+    np.testing.assert_array_equal(bulk.X, same.X)
+    np.testing.assert_array_equal(bulk.layers["variance"], same.layers["variance"])
     expected = naive_pseudobulk(lognorm(make_cells()), make_cells().obs[KEY])
     assert bulk.obs_names.tolist() == list(expected)
     for i, (mean, variance, size) in enumerate(expected.values()):
@@ -90,27 +88,6 @@ def test_pseudobulk_equals_a_plain_loop(any_storage):
         assert bulk.obs["n_cells"].iloc[i] == size
     assert bulk.X.dtype == bulk.layers["variance"].dtype == np.float32
     pd.testing.assert_frame_equal(bulk.var, make_cells().var)
-
-
-def test_pseudobulk_is_the_same_bit_for_bit_in_every_storage(any_storage):
-    one, other = pseudobulk(make_cells()), pseudobulk(any_storage)
-    np.testing.assert_array_equal(one.X, other.X)
-    np.testing.assert_array_equal(one.layers["variance"], other.layers["variance"])
-
-
-def test_the_order_of_rows_does_not_matter():
-    cells = make_cells(shuffle=False)
-    shuffled = cells[np.random.default_rng(1).permutation(cells.n_obs)]
-    np.testing.assert_allclose(pseudobulk(cells).X, pseudobulk(shuffled).X, rtol=1e-6)
-
-
-def test_pseudobulk_across_blocks():
-    """More cells than one block holds."""
-    cells = make_cells(n_cells=(3000, 10, 10, 10, 3000))
-    expected = naive_pseudobulk(lognorm(cells), cells.obs[KEY])
-    np.testing.assert_allclose(
-        pseudobulk(cells).X, [mean for mean, *_ in expected.values()], rtol=1e-6
-    )
 
 
 def sums_by_product(blocks, labels):
@@ -154,8 +131,10 @@ def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     np.testing.assert_array_equal(lognorm(cells).toarray(), expected)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int64"])
-@pytest.mark.parametrize("kind", ["dense", "csr", "backed csr", "backed csc", "backed dense"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("dense", "uint8"), ("csr", "int64"), ("backed csr", "uint16"), ("backed csc", "uint32")],
+)
 def test_pseudobulk_of_integers_is_that_of_float32(kind, dtype, tmp_path):
     one = pseudobulk(make_cells())
     other = pseudobulk(stored(make_cells(dtype=dtype), kind, tmp_path))
@@ -276,8 +255,8 @@ def test_knockdown_of_a_gene_silent_in_the_control():
 
 @pytest.mark.parametrize("function", [effects, effect_strength, knockdown])
 def test_a_missing_control_is_named(function, bulk):
-    with pytest.raises(KeyError, match="no control row 'ctrl'; its rows are 'G0'"):
-        function(bulk, control="ctrl")
+    with pytest.raises(KeyError, match="no control row 'non-targeting'; its rows are 'G0'"):
+        function(bulk[:4])
 
 
 def test_a_missing_column_or_label_is_named(cells):

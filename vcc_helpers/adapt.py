@@ -107,10 +107,8 @@ class ContextGain(_SourceAdapter):
 
     Attributes
     ----------
-    gain_
-        One weight a source context, a Series.
-    shrinkage_
-        The shrinkage in use.
+    gain_, shrinkage_
+        One weight a source context, a Series, and the shrinkage in use.
     support_
         Support targets that some source measured.
 
@@ -247,10 +245,8 @@ class ResidualRidge(_SourceAdapter):
 
     Attributes
     ----------
-    alpha_
-        The penalty in use.
-    gain_, support_
-        As of :class:`ContextGain`, in the starting point.
+    alpha_, gain_, support_
+        The penalty in use; the others as of :class:`ContextGain`, in the starting point.
 
     Notes
     -----
@@ -414,10 +410,8 @@ class Blend(BulkModel):
 
     Attributes
     ----------
-    zero_shot_, adapted_
-        The fitted models; `adapted_` is None without support.
-    weight_
-        The weight of the adapted model.
+    zero_shot_, adapted_, weight_
+        The fitted models, and the weight of the latter, which is None without support.
 
     Notes
     -----

@@ -31,12 +31,8 @@ ROWS_AT_ONCE = 1024
 class ValueSummary(NamedTuple):
     """What one pass over the values of a file tells.
 
-    Attributes
-    ----------
-    scale
-        ``"counts"`` when no value has a fractional part above 1e-3, else ``"lognorm"``.
-    library_size
-        Sum of each cell's values, shape ``(n_cells,)``, float64, in the file's own unit.
+    Its scale is ``"counts"`` when no value has a fractional part above 1e-3, else ``"lognorm"``;
+    its library sizes are the sums of each cell's values, ``(n_cells,)``, float64, in its own unit.
     """
 
     scale: str
@@ -195,12 +191,8 @@ def stack_blocks(
 class Scaling(NamedTuple):
     """How the cells of a file are log-normalised.
 
-    Attributes
-    ----------
-    library_size
-        Sum of each cell's counts, ``(n_cells,)``, float64; None when the values are lognorm.
-    target_sum
-        The total that every cell is scaled to, in counts.
+    Library sizes are sums of each cell's counts, ``(n_cells,)``, float64; None when the values are
+    lognorm. `target_sum` is the total that every cell is scaled to, in counts.
     """
 
     library_size: np.ndarray | None

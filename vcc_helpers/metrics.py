@@ -244,14 +244,9 @@ def pds_cosine(
 
 
 class Sampled(NamedTuple):
-    """Profiles, and how far each may be off by chance.
+    """Profiles, log1p of scaled summed counts, ``(n_perts, n_genes)`` or ``(1, n_genes)``.
 
-    Attributes
-    ----------
-    profile
-        log1p of scaled summed counts, ``(n_perts, n_genes)``, or ``(1, n_genes)``.
-    variance
-        Its sampling variance, summed over genes, ``(n_perts,)`` or ``(1,)``.
+    The variance is that of sampling, summed over genes, ``(n_perts,)`` or ``(1,)``.
     """
 
     profile: np.ndarray
@@ -308,12 +303,8 @@ def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
 class Calls(NamedTuple):
     """What a rank test says of each perturbation and gene, ``(n_perts, n_genes)`` each.
 
-    Attributes
-    ----------
-    significant
-        Genes called, bool; False for the silenced gene of each perturbation.
-    log2_fold_change, p_value, fdr
-        Size and direction, NaN for a gene that was not tested; and how sure.
+    Significant are genes called, bool, False for the silenced gene of each perturbation. The fold
+    change is NaN for a gene that was not tested.
     """
 
     significant: np.ndarray
@@ -427,21 +418,11 @@ def scaled(
 ) -> float | np.ndarray:
     """Place a score between a baseline (0) and what counts as good (1).
 
-    Parameters
-    ----------
-    value, baseline
-        The metric's mean over perturbations, of the prediction and of the baseline; or arrays of
-        such means that fit each other.
-    best
-        The metric's perfect value, 0 or 1; or, by the rules of 2026, that of a replicate.
-    limits
-        The result is held between these.
-
-    Returns
-    -------
-    float or ndarray
-        Where the result is not a number, as when the baseline is perfect, the lower limit; without
-        one, what a value of 0 gets.
+    `value` and `baseline` are the metric's means over perturbations, of the prediction and of the
+    baseline, or arrays of such means that fit each other; `best` is its perfect value, 0 or 1, or,
+    by the rules of 2026, that of a replicate. The result is held between `limits`. Where it is not
+    a number, as when the baseline is perfect, it is the lower limit; without one, what a value of
+    0 gets.
 
     Notes
     -----

@@ -151,10 +151,8 @@ class EffectModel(BulkModel):
 
     Attributes
     ----------
-    regressor_
-        The fitted regressor.
-    features_
-        The feature table in use; None where there is none.
+    regressor_, features_
+        The fitted regressor, and the feature table in use; None where there is none.
 
     Notes
     -----
@@ -183,10 +181,7 @@ class EffectModel(BulkModel):
     def __init__(
         self,
         regressor: BaseEstimator,
-        features: pd.DataFrame
-        | Callable[[anndata.AnnData], pd.DataFrame]
-        | Mapping[str, pd.DataFrame | Callable]
-        | None = None,
+        features: pd.DataFrame | Callable | Mapping | None = None,
         *,
         fallback: str | None = None,
         scale: float = 1.0,
@@ -394,12 +389,8 @@ class _EffectRegressor(RegressorMixin, BaseEstimator):
 class BilinearRegressor(_EffectRegressor):
     r"""The linear model of Ahlmann-Eltze, Huber and Anders.
 
-    Parameters
-    ----------
-    n_components
-        Number of gene components, K.
-    ridge
-        Penalty, :math:`\lambda`, on both sides, in units of squared effects.
+    `n_components` is the number of gene components, K, `ridge` the penalty, :math:`\lambda`, on
+    both sides, in units of squared effects.
 
     Notes
     -----
@@ -440,9 +431,8 @@ class CentredKernelRidge(_EffectRegressor):
         values predict the mean.
     kernel
         Similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
-        ``"cosine"``, or another of scikit-learn's
-        :func:`~sklearn.metrics.pairwise.pairwise_kernels`; or a function of two feature matrices,
-        ``(n, n_features)`` and ``(m, n_features)``, that returns similarities ``(n, m)``.
+        ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two
+        feature matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``.
     gamma
         Width of the kernel where it has one. By default 1 / median squared distance of two
         training targets.
@@ -546,16 +536,9 @@ class ShrunkenNeighbors(_EffectRegressor):
 class GainRegressor(_EffectRegressor):
     r"""Features are effects already; learn how much to trust each block of them.
 
-    Parameters
-    ----------
-    shrinkage
-        How many training targets the starting point is worth, equal gains that sum to 1,
-        :math:`\alpha \ge 0`. 0 trusts the training targets alone, ``inf`` keeps it.
-
-    Attributes
-    ----------
-    gain_
-        One number a block, ``(n_blocks,)``.
+    `shrinkage` is how many training targets the starting point is worth, equal gains that sum to
+    1: :math:`\alpha \ge 0`, where 0 trusts the training targets alone and ``inf`` keeps it.
+    Learnt is ``gain_``, one number a block, ``(n_blocks,)``.
 
     Notes
     -----
@@ -607,18 +590,10 @@ def shrunken_gains(
 ) -> np.ndarray:
     r"""Fit one gain a source by least squares, and shrink them towards a starting point.
 
-    Parameters
-    ----------
-    gram, product
-        As :func:`gain_products` makes them of effects :math:`x_{ct}` and :math:`y_t`.
-    prior
-        The starting point :math:`g^0`, ``(n_sources,)``; returned where there is no target.
-    shrinkage
-        How many targets the starting point is worth, :math:`\alpha \ge 0`, or ``inf``.
-
-    Notes
-    -----
-    With :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`,
+    `gram` and `product` are as :func:`gain_products` makes them of effects :math:`x_{ct}` and
+    :math:`y_t`; the starting point `prior`, :math:`g^0`, ``(n_sources,)``, is worth `shrinkage`
+    targets, :math:`\alpha \ge 0` or ``inf``, and returned where there is no target. With
+    :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`,
 
     .. math:: g = \arg\min_g \sum_t \| y_t - \sum_c g_c x_{ct} \|^2
               + \alpha \bar e\, \| g - g^0 \|^2

@@ -27,14 +27,10 @@ if TYPE_CHECKING:
 
 
 class FewShotSplit(NamedTuple):
-    """Targets of a new context: measured ones to learn from, and the others.
+    """Targets of a new context: measured ones to learn from, and the others to predict.
 
-    Attributes
-    ----------
-    support
-        Targets whose effects in the new context a model may see, sorted.
-    query
-        Targets that it must predict, sorted; none of them in `support`.
+    The effects of the support set in the new context a model may see, those of the query set not.
+    Both are sorted, and share no target.
     """
 
     support: list[str]
