@@ -7,7 +7,7 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse, stats
 
-from vcc_helpers import datasets, de_table, effects, emit, lognorm, pseudobulk, score
+from vcc_helpers import datasets, de_table, emit, lognorm, pseudobulk
 
 EMITTERS = [emit.replicate, emit.resample_and_shift, emit.negative_binomial]
 SEEDED = EMITTERS[1:]
@@ -42,13 +42,8 @@ def test_sizes_and_labels(make, n_cells, bulk, controls):
     counts = make is emit.negative_binomial
     expected = controls.X if counts else lognorm(controls)
     np.testing.assert_array_equal(made.X[-controls.n_obs :], expected)
-
-
-def test_replicate_keeps_the_means_exactly(bulk, controls):
-    made = emit.replicate(bulk, controls=controls, n_cells=4)
-    np.testing.assert_array_equal(pseudobulk(made)[:4].X, pseudobulk(made)[bulk.obs_names[:4]].X)
-    for name in ("G0", "no gene"):
-        np.testing.assert_array_equal(made[made.obs[KEY] == name].X, [bulk[name].X[0]] * 4)
+    if make is emit.replicate:
+        np.testing.assert_array_equal(made[made.obs[KEY] == "G2"].X, [bulk["G2"].X[0]] * 3)
 
 
 @pytest.mark.parametrize("make", EMITTERS)
@@ -121,12 +116,11 @@ def test_what_cannot_be_used(make, bulk, controls):
         make(bulk, controls=make_cells(), n_cells=1)
     with pytest.raises(ValueError, match="empty"):
         make(bulk, controls=controls[:0], n_cells=1)
-
-
-def test_resampling_needs_the_control_of_the_prediction(bulk, controls):
-    with pytest.raises(KeyError, match="no control row"):
-        emit.resample_and_shift(bulk[:4], controls=controls, n_cells=1)
-    assert emit.replicate(bulk[:4], controls=controls, n_cells=1).n_obs == 64
+    if make is emit.resample_and_shift:
+        with pytest.raises(KeyError, match="no control row"):
+            make(bulk[:4], controls=controls, n_cells=1)
+    else:
+        assert make(bulk[:4], controls=controls, n_cells=1).n_obs == 64
 
 
 # --- negative binomial ---------------------------------------------------------------------------
@@ -239,17 +233,8 @@ def test_the_cells_vary_as_controls_do(day5):
     assert 0.95 < np.median(ratio) < 1.05
     assert ((ratio > 0.8) & (ratio < 1.25)).mean() > 0.9
     depth = pd.Series(np.asarray(made.X.sum(axis=1)).ravel()).groupby(made.obs[KEY].to_numpy())
-    assert depth.median()["A"] == pytest.approx(depth.median()[CONTROL], rel=0.03)
-
-
-def test_library_sizes_are_those_of_the_controls():
-    controls = draw_controls(np.full(300, 5.0), np.full(300, 0.1), depth_sd=0.5)
-    controls.X[:3] = 0  # empty cells are not imitated
-    made = emit.negative_binomial(flat_bulk(controls, "A"), controls=controls, n_cells=1500)
-    depth = [x.X.sum(axis=1) for x in (made[made.obs[KEY] == "A"], controls[3:])]
-    quantiles = [np.quantile(d, [0.05, 0.25, 0.5, 0.75, 0.95]) for d in depth]
-    np.testing.assert_allclose(*quantiles, rtol=0.12)
-    assert depth[0].min() > 0
+    for share in (0.05, 0.5, 0.95):  # library sizes are those of the controls
+        assert depth.quantile(share)["A"] == pytest.approx(depth.quantile(share)[CONTROL], rel=0.1)
 
 
 def test_no_effect_makes_no_more_genes_significant_than_chance(day5):
@@ -315,17 +300,6 @@ def test_the_means_tell_how_dispersed_the_cells_were(factor):
     gap = [np.abs(pseudobulk(x, target_sum=scale)["A"].X - bulk.X).mean() for x in (made, fixed)]
     assert gap[0] < 0.02
     assert gap[0] < 0.8 * gap[1]
-
-
-def test_counts_are_scored_as_counts(day5):
-    real = day5[day5.obs[KEY].isin([CONTROL, "SOX2", "POU5F1", "NANOG"])].copy()
-    bulk = pseudobulk(real)
-    controls = real[real.obs[KEY] == CONTROL].copy()
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=bulk.obs["n_cells"])
-    assert (made.X.data == np.round(made.X.data)).all()
-    card = score(made, real)
-    assert card.summary["pds"] == 1
-    assert card.summary["mae"] < np.abs(effects(bulk).X).mean() / 2
 
 
 def test_what_counts_cannot_be_drawn_from(bulk, controls):

@@ -70,16 +70,6 @@ def test_the_order_of_the_perturbations_does_not_matter():
     )
 
 
-def test_a_gene_that_is_the_same_everywhere_changes_no_rank():
-    pred, real = random_pair()
-    own = np.arange(7)
-    more = [np.column_stack([x, np.full(7, v)]) for x, v in ((pred, 2.0), (real, 5.0))]
-    np.testing.assert_array_equal(metrics.pds(*more, own), metrics.pds(pred, real, own))
-    scaled_by = 30 / 31
-    flat = [np.column_stack([x, np.ones(7)]) for x in (pred, real)]
-    np.testing.assert_allclose(metrics.mae(*flat), metrics.mae(pred, real) * scaled_by)
-
-
 @pytest.mark.parametrize("n", [2, 20])
 def test_chance_of_pds_by_simulation(n):
     """1,000 blind predictions; the mean of their PDS has a standard error of 0.29 / sqrt(1000)."""
@@ -144,12 +134,8 @@ def test_overall_by_hand():
     mine = {"des": 0.19, "pds": 0.75, "mae": 9.0}  # 0.1, 0.5 and 0
     assert metrics.overall(mine, baseline) == pytest.approx(20)
     assert metrics.overall(mine | {"des": np.nan}, baseline) == pytest.approx(50 / 3)
-
-
-def test_overall_names_what_is_missing():
-    whole = {"des": 0.1, "pds": 0.5, "mae": 0.04}
     with pytest.raises(KeyError, match="pds missing"):
-        metrics.overall(whole, {"des": 0.1, "mae": 0.04})
+        metrics.overall(mine, {"des": 0.1, "mae": 0.04})
 
 
 # --- the four that the Generalist ranking adds ---------------------------------------------------

@@ -38,7 +38,7 @@ from .counts import lognorm, rows_of, scale_of, stack_blocks
 #: Dispersions outside this range are moved to its ends.
 _DISPERSION_RANGE = (1e-4, 10.0)
 #: Drawn values held at a time, before they are packed.
-BLOCK_VALUES = 2**22
+_BLOCK_VALUES = 2**22
 
 
 def replicate(
@@ -151,7 +151,7 @@ def negative_binomial(
     def draw(mean: np.ndarray, size: int) -> sparse.csr_matrix | np.ndarray:
         phi = solver.stretched(mean) if dispersion is None else solver.phi
         rate, depth = solver.rates(mean, phi), rng.choice(filled, size) / scale
-        step = max(1, BLOCK_VALUES // pred.n_vars)
+        step = max(1, _BLOCK_VALUES // pred.n_vars)
         blocks = []
         for start in range(0, size, step):
             mu = depth[start : start + step, None] * rate
@@ -192,7 +192,7 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     if n < 2:
         raise ValueError("a dispersion needs two cells at least, got 1")
     total, square, by_depth = np.zeros((3, cells.n_vars))
-    values, step = rows_of(cells), max(1, BLOCK_VALUES // cells.n_vars)
+    values, step = rows_of(cells), max(1, _BLOCK_VALUES // cells.n_vars)
     for start in range(0, n, step):
         block = sparse.csr_matrix(values[start : start + step], dtype=np.float64)
         total += np.asarray(block.sum(axis=0)).ravel()
