@@ -268,7 +268,6 @@ def ceiling(
     table: pd.DataFrame,
     source: anndata.AnnData | Sequence[tuple[anndata.AnnData, anndata.AnnData]],
     *,
-    n_halvings: int = 5,
     measure: Measure = evaluate,
 ) -> pd.DataFrame:
     r"""Return reference rows: one half of the real cells as a prediction of the other half.
@@ -281,8 +280,6 @@ def ceiling(
         Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
         the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
         ``obs["n_cells"]``; a ValueError if a group has one cell only.
-    n_halvings
-        How many times a pseudobulk is split at random; the values are averaged.
     measure
         As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
         DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
@@ -293,12 +290,12 @@ def ceiling(
     beat; for MAE no ceiling at all, since half of the cells are noisier than a good model.
 
     From a pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`,
-    which is how far the halves of n cells fall apart, each gene by itself. Noise that genes share
-    (a cell's state, its depth) is left out.
+    which is how far the halves of n cells fall apart, each gene by itself; five draws are averaged.
+    Noise that genes share (a cell's state, its depth) is left out.
     """
     pairs = source
     if isinstance(source, anndata.AnnData):
-        pairs = [_halves_of_bulk(source, seed=number) for number in range(n_halvings)]
+        pairs = [_halves_of_bulk(source, seed=number) for number in range(5)]
 
     @cache
     def mean_scores(names: tuple[str, ...]) -> pd.DataFrame:
