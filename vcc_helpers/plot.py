@@ -146,11 +146,12 @@ def predicted_against_real(
     real_effect: np.ndarray,
     *,
     names: pd.Index | None = None,
+    n_named: int = 6,
     ax: Axes | None = None,
 ) -> Axes:
     """Plot one perturbation's predicted effect against its real one, a point a gene.
 
-    Both are ``(n_genes,)``, differences of mean lognorm values. Of the gene `names` the six
+    Both are ``(n_genes,)``, differences of mean lognorm values. Of the gene `names` the `n_named`
     furthest from no effect are written next to their points.
     """
     ax = _axes(ax, 5.0, 4.6)
@@ -161,7 +162,7 @@ def predicted_against_real(
     ax.axhline(0, color=GREY, linewidth=0.6)
     ax.axvline(0, color=GREY, linewidth=0.6)
     if names is not None:
-        for i in np.argsort(-np.abs(real_effect))[:6]:
+        for i in np.argsort(-np.abs(real_effect))[:n_named]:
             spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
             ax.annotate(names[i], (real_effect[i], pred_effect[i]), **spot)
     ax.set(xlabel="real effect (mean lognorm)", ylabel="predicted effect (mean lognorm)")
