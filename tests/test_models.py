@@ -90,26 +90,15 @@ def every_model(table):
 NAMES = [*every_model(None)]
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "no change"])
-def test_parameters_round_trip_and_clone(name, bulk, table):
-    model = every_model(table)[name]
-    parameters = model.get_params()
-    assert {"regressor", "features", "fallback", "scale"} <= set(parameters)
-    model.fit(bulk)
-    fresh = clone(model)
-    assert not hasattr(fresh, "regressor_")
-    assert list(fresh.get_params()) == list(parameters)
-    assert not hasattr(model.regressor, "n_features_in_")  # the given regressor is not fitted
-    again = clone(fresh).set_params(**model.get_params()).fit(bulk)
-    np.testing.assert_array_equal(again.predict(["G1"]).X, model.predict(["G1"]).X)
-    assert repr(model)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_predictions_have_the_agreed_form(name, bulk, table, snapshot):
     take, same = snapshot
     before = take(bulk)
-    pred = every_model(table)[name].fit(bulk).predict(["G4", "G1"])
+    model = every_model(table)[name]
+    pred = model.fit(bulk).predict(["G4", "G1"])
+    # neither a clone nor the given regressor is fitted; settings and pickles: see test_adapt.py
+    assert not hasattr(clone(model), "var_")
+    assert not hasattr(getattr(model, "regressor", None), "n_features_in_")
     assert pred.obs_names.tolist() == [CONTROL, "G4", "G1"]
     assert pred.X.dtype == np.float32
     np.testing.assert_array_equal(pred.X[0], bulk[CONTROL].X[0].astype(np.float32))

@@ -37,13 +37,6 @@ def some_of(names: Iterable, limit: int = 5) -> str:
     return (shown or "nothing") + (f" and {more} more" if more > 0 else "")
 
 
-def target_index(targets: Iterable[str]) -> pd.Index:
-    """Return targets as an index; a lone string, which would fall into letters: a TypeError."""
-    if isinstance(targets, str):
-        raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
-    return pd.Index(list(targets))
-
-
 def bulk_of_effects(
     effect: np.ndarray, targets: pd.Index, control_mean: np.ndarray, var: pd.DataFrame
 ) -> anndata.AnnData:

@@ -39,7 +39,6 @@ from .bulk import (
     knockdown,
     silenced,
     some_of,
-    target_index,
 )
 from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_mean
 
@@ -90,7 +89,9 @@ class BulkModel(BaseEstimator):
             `targets` is one string instead of a list.
         """
         check_is_fitted(self)
-        targets = target_index(targets)
+        if isinstance(targets, str):  # it would fall into letters
+            raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
+        targets = pd.Index(list(targets))
         return bulk_of_effects(self._effect(targets), targets, self.control_mean_, self.var_)
 
     def score(self, bulk: anndata.AnnData, y: None = None) -> float:
