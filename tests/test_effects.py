@@ -7,7 +7,7 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
 
-from vcc_helpers import datasets, effect_strength, effects, knockdown, lognorm, pseudobulk
+from vcc_helpers import effect_strength, effects, knockdown, lognorm, pseudobulk
 from vcc_helpers.stream import lognorm_blocks, sort_cells
 from vcc_helpers.stream.pseudobulk import SMALL_COUNTS
 
@@ -21,8 +21,7 @@ def with_scanpy(cells):
 
 
 @pytest.mark.filterwarnings("ignore")  # scanpy's own
-@pytest.mark.parametrize("storage", ["dense", "csr", "csc"])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int64"])
+@pytest.mark.parametrize(("storage", "dtype"), [("dense", "float64"), ("csr", "int16")])
 def test_lognorm_is_scanpys_to_the_last_bit(dtype, storage, tmp_path):
     cells = make_cells(dtype=dtype)
     if storage == "dense":
@@ -44,12 +43,6 @@ def test_empty_cells_stay_empty_and_do_not_count(storage, tmp_path):
     np.testing.assert_array_equal(found[others], lognorm(cells[others].copy()))
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_lognorm_is_scanpys_on_real_cells():
-    sample = datasets.load_h1_sample()
-    np.testing.assert_array_equal(lognorm(sample).toarray(), with_scanpy(sample))
-
-
 def test_lognorm_by_hand():
     cells = anndata.AnnData(np.array([[1.0, 1.0], [3.0, 1.0], [0.0, 0.0], [0.0, 8.0]]))
     # library sizes 2, 4 and 8, the empty cell left out: median 4
@@ -66,11 +59,6 @@ def test_log_values_come_back_unchanged(any_storage):
     assert dense_of(logged.X).min() == 0  # a result of its own, not the caller's matrix
 
 
-def test_cells_without_any_count():
-    empty = anndata.AnnData(np.zeros((3, 2), dtype=np.float32))
-    np.testing.assert_array_equal(lognorm(empty), empty.X)
-
-
 def naive_pseudobulk(values, labels):
     rows = {}
     for name in sorted(set(labels)):
@@ -81,7 +69,9 @@ def naive_pseudobulk(values, labels):
 
 
 def test_pseudobulk_equals_a_plain_loop(any_storage):
-    bulk = pseudobulk(any_storage)
+    bulk, same = pseudobulk(any_storage), pseudobulk(make_cells())
+    np.testing.assert_array_equal(bulk.X, same.X)
+    np.testing.assert_array_equal(bulk.layers["variance"], same.layers["variance"])
     expected = naive_pseudobulk(lognorm(make_cells()), make_cells().obs[KEY])
     assert bulk.obs_names.tolist() == list(expected)
     for i, (mean, variance, size) in enumerate(expected.values()):
@@ -90,27 +80,6 @@ def test_pseudobulk_equals_a_plain_loop(any_storage):
         assert bulk.obs["n_cells"].iloc[i] == size
     assert bulk.X.dtype == bulk.layers["variance"].dtype == np.float32
     pd.testing.assert_frame_equal(bulk.var, make_cells().var)
-
-
-def test_pseudobulk_is_the_same_bit_for_bit_in_every_storage(any_storage):
-    one, other = pseudobulk(make_cells()), pseudobulk(any_storage)
-    np.testing.assert_array_equal(one.X, other.X)
-    np.testing.assert_array_equal(one.layers["variance"], other.layers["variance"])
-
-
-def test_the_order_of_rows_does_not_matter():
-    cells = make_cells(shuffle=False)
-    shuffled = cells[np.random.default_rng(1).permutation(cells.n_obs)]
-    np.testing.assert_allclose(pseudobulk(cells).X, pseudobulk(shuffled).X, rtol=1e-6)
-
-
-def test_pseudobulk_across_blocks():
-    """More cells than one block holds."""
-    cells = make_cells(n_cells=(3000, 10, 10, 10, 3000))
-    expected = naive_pseudobulk(lognorm(cells), cells.obs[KEY])
-    np.testing.assert_allclose(
-        pseudobulk(cells).X, [mean for mean, *_ in expected.values()], rtol=1e-6
-    )
 
 
 def sums_by_product(blocks, labels):
@@ -154,8 +123,10 @@ def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     np.testing.assert_array_equal(lognorm(cells).toarray(), expected)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int64"])
-@pytest.mark.parametrize("kind", ["dense", "csr", "backed csr", "backed csc", "backed dense"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [("dense", "uint8"), ("csr", "int64"), ("backed csr", "uint16"), ("backed csc", "uint32")],
+)
 def test_pseudobulk_of_integers_is_that_of_float32(kind, dtype, tmp_path):
     one = pseudobulk(make_cells())
     other = pseudobulk(stored(make_cells(dtype=dtype), kind, tmp_path))
@@ -179,17 +150,6 @@ def test_the_progress_bar_shows_both_passes(cells, capsys):
         assert words in shown
 
 
-def test_float64_stays_float64():
-    bulk = pseudobulk(make_cells(dtype="float64"))
-    assert bulk.X.dtype == np.float64
-    assert effects(bulk).X.dtype == np.float64
-
-
-def test_pseudobulk_from_a_path(cells, tmp_path):
-    cells.write_h5ad(tmp_path / "x.h5ad")
-    np.testing.assert_array_equal(pseudobulk(tmp_path / "x.h5ad").X, pseudobulk(cells).X)
-
-
 def test_a_group_of_one_cell_has_no_variance():
     bulk = pseudobulk(make_cells(n_cells=(1, 5, 5, 5, 9)))
     assert np.isnan(bulk["G0"].layers["variance"]).all()
@@ -197,11 +157,6 @@ def test_a_group_of_one_cell_has_no_variance():
     table = effect_strength(bulk)
     assert table.loc["G0", ["noise", "norm_denoised"]].isna().all()
     assert table.loc["G1"].notna().all() and np.isfinite(table.loc["G0", "norm"])
-
-
-def test_labels_that_no_cell_bears_make_no_row(cells):
-    cells.obs[KEY] = pd.Categorical(cells.obs[KEY], categories=[*set(cells.obs[KEY]), "nobody"])
-    assert "nobody" not in pseudobulk(cells).obs_names
 
 
 @pytest.mark.parametrize("function", [lognorm, pseudobulk])
@@ -223,6 +178,8 @@ def test_the_callers_pseudobulk_is_never_changed(function, bulk, snapshot):
         result.X[:] = 99
         result.var["new"], result.obs["new"] = 1, 1
     same(bulk, before)
+    with pytest.raises(KeyError, match="no control row 'non-targeting'; its rows are 'G0'"):
+        function(bulk[:4])
 
 
 def test_effects_and_norms_by_hand(bulk):
@@ -272,12 +229,6 @@ def test_knockdown_of_a_gene_silent_in_the_control():
     bulk = anndata.AnnData(np.array([[0.0, 1.0], [1.0, 2.0]]), var=var)
     bulk.obs_names = [CONTROL, "A"]
     assert np.isnan(knockdown(bulk)["A"])
-
-
-@pytest.mark.parametrize("function", [effects, effect_strength, knockdown])
-def test_a_missing_control_is_named(function, bulk):
-    with pytest.raises(KeyError, match="no control row 'ctrl'; its rows are 'G0'"):
-        function(bulk, control="ctrl")
 
 
 def test_a_missing_column_or_label_is_named(cells):

@@ -7,7 +7,7 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse, stats
 
-from vcc_helpers import datasets, de_table, effects, emit, lognorm, pseudobulk, score
+from vcc_helpers import datasets, de_table, emit, lognorm, pseudobulk
 
 EMITTERS = [emit.replicate, emit.resample_and_shift, emit.negative_binomial]
 SEEDED = EMITTERS[1:]
@@ -42,21 +42,14 @@ def test_sizes_and_labels(make, n_cells, bulk, controls):
     counts = make is emit.negative_binomial
     expected = controls.X if counts else lognorm(controls)
     np.testing.assert_array_equal(made.X[-controls.n_obs :], expected)
-
-
-def test_replicate_keeps_the_means_exactly(bulk, controls):
-    made = emit.replicate(bulk, controls=controls, n_cells=4)
-    np.testing.assert_array_equal(pseudobulk(made)[:4].X, pseudobulk(made)[bulk.obs_names[:4]].X)
-    for name in ("G0", "no gene"):
-        np.testing.assert_array_equal(made[made.obs[KEY] == name].X, [bulk[name].X[0]] * 4)
+    if make is emit.replicate:
+        np.testing.assert_array_equal(made[made.obs[KEY] == "G2"].X, [bulk["G2"].X[0]] * 3)
 
 
 @pytest.mark.parametrize("make", EMITTERS)
-@pytest.mark.parametrize("storage", ["dense", "csr", "csc"])
-def test_sparse_stays_sparse(make, storage, bulk, controls, tmp_path):
-    made = make(bulk, controls=stored(controls, storage, tmp_path), n_cells=3)
-    assert sparse.issparse(made.X) == (storage != "dense")
-    assert made.X.dtype == np.float32
+def test_sparse_stays_sparse(make, bulk, controls, tmp_path):
+    made = make(bulk, controls=stored(controls, "csc", tmp_path), n_cells=3)
+    assert sparse.issparse(made.X) and made.X.dtype == np.float32
     same = make(bulk, controls=controls, n_cells=3)
     np.testing.assert_array_equal(dense_of(made.X), same.X)
 
@@ -88,14 +81,6 @@ def test_the_seed_fixes_the_draw(make, bulk, controls):
     one, same, other = (make(bulk, controls=controls, n_cells=5, seed=s).X for s in (3, 3, 4))
     np.testing.assert_array_equal(one, same)
     assert (one != other).any()
-
-
-def test_a_shift_of_nothing_gives_controls(bulk, controls):
-    flat = anndata.AnnData(np.tile(bulk[CONTROL].X, (2, 1)), var=bulk.var)
-    flat.obs_names = [CONTROL, "T"]
-    made = emit.resample_and_shift(flat, controls=controls, n_cells=6)
-    pool = {row.tobytes() for row in lognorm(controls)}
-    assert all(row.tobytes() in pool for row in made[made.obs[KEY] == "T"].X)
 
 
 @pytest.mark.parametrize("make", EMITTERS[:2])  # the third appends counts, which keep no scale
@@ -131,12 +116,11 @@ def test_what_cannot_be_used(make, bulk, controls):
         make(bulk, controls=make_cells(), n_cells=1)
     with pytest.raises(ValueError, match="empty"):
         make(bulk, controls=controls[:0], n_cells=1)
-
-
-def test_resampling_needs_the_control_of_the_prediction(bulk, controls):
-    with pytest.raises(KeyError, match="no control row"):
-        emit.resample_and_shift(bulk[:4], controls=controls, n_cells=1)
-    assert emit.replicate(bulk[:4], controls=controls, n_cells=1).n_obs == 64
+    if make is emit.resample_and_shift:
+        with pytest.raises(KeyError, match="no control row"):
+            make(bulk[:4], controls=controls, n_cells=1)
+    else:
+        assert make(bulk[:4], controls=controls, n_cells=1).n_obs == 64
 
 
 # --- negative binomial ---------------------------------------------------------------------------
@@ -169,7 +153,7 @@ def day5():
 
 @pytest.mark.parametrize(
     ("rate", "phi", "depth"),
-    [(0.01, 0.5, 1.0), (3, 0.1, 0.7), (200, 0.03, 2.0), (50, 8.0, 0.5), (1e4, 1e-4, 1.0)],
+    [(0.01, 0.5, 1.0), (50, 8.0, 0.5), (1e4, 1e-4, 2.0)],
 )
 def test_the_mean_is_the_sum_over_all_counts(rate, phi, depth):
     law = stats.nbinom(1 / phi, 1 / (1 + phi * rate * depth))
@@ -177,13 +161,6 @@ def test_the_mean_is_the_sum_over_all_counts(rate, phi, depth):
     expected = (law.pmf(counts) * np.log1p(counts / depth)).sum()
     found = emit.mean_lognorm(rate, phi, np.array([depth]))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-
-
-def test_the_mean_is_averaged_over_depths():
-    rates, depth = np.array([0.0, 1.0, 5.0]), np.array([0.5, 2.0])
-    each = [emit.mean_lognorm(rates, 0.2, depth[[i]]) for i in (0, 1)]
-    np.testing.assert_allclose(emit.mean_lognorm(rates, 0.2, depth), np.mean(each, axis=0))
-    assert each[0][0] == 0
 
 
 def test_rates_give_the_wanted_mean():
@@ -214,7 +191,7 @@ def test_a_gene_with_few_counts_takes_the_usual_dispersion():
     np.testing.assert_allclose(found.iloc[50:], usual, rtol=0.1)
 
 
-@pytest.mark.parametrize("storage", ["dense", "csr", "csc", "backed csr"])
+@pytest.mark.parametrize("storage", ["dense", "backed csr"])
 def test_dispersion_is_the_formula_in_every_storage(storage, controls, tmp_path):
     given = stored(controls, storage, tmp_path)
     found = emit.nb_dispersion(given)
@@ -256,17 +233,8 @@ def test_the_cells_vary_as_controls_do(day5):
     assert 0.95 < np.median(ratio) < 1.05
     assert ((ratio > 0.8) & (ratio < 1.25)).mean() > 0.9
     depth = pd.Series(np.asarray(made.X.sum(axis=1)).ravel()).groupby(made.obs[KEY].to_numpy())
-    assert depth.median()["A"] == pytest.approx(depth.median()[CONTROL], rel=0.03)
-
-
-def test_library_sizes_are_those_of_the_controls():
-    controls = draw_controls(np.full(300, 5.0), np.full(300, 0.1), depth_sd=0.5)
-    controls.X[:3] = 0  # empty cells are not imitated
-    made = emit.negative_binomial(flat_bulk(controls, "A"), controls=controls, n_cells=1500)
-    depth = [x.X.sum(axis=1) for x in (made[made.obs[KEY] == "A"], controls[3:])]
-    quantiles = [np.quantile(d, [0.05, 0.25, 0.5, 0.75, 0.95]) for d in depth]
-    np.testing.assert_allclose(*quantiles, rtol=0.12)
-    assert depth[0].min() > 0
+    for share in (0.05, 0.5, 0.95):  # library sizes are those of the controls
+        assert depth.quantile(share)["A"] == pytest.approx(depth.quantile(share)[CONTROL], rel=0.1)
 
 
 def test_no_effect_makes_no_more_genes_significant_than_chance(day5):
@@ -301,7 +269,7 @@ def test_given_dispersions_are_taken_as_they_are(day5):
     np.testing.assert_allclose(found, [0, 0.1, 1.0], rtol=0.15, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["SOX2", "PRDM14", "POU5F1"])
+@pytest.mark.parametrize("name", ["SOX2", "POU5F1"])
 def test_strong_effects_come_with_the_dispersion_of_their_real_cells(name, day5):
     """It is never told: it follows from the mean profile, since rates must add up."""
     controls = day5[day5.obs[KEY] == CONTROL].copy()
@@ -314,42 +282,24 @@ def test_strong_effects_come_with_the_dispersion_of_their_real_cells(name, day5)
     assert np.median(drawn / base) == pytest.approx(np.median(real / base), rel=0.3)
 
 
-@pytest.mark.parametrize("factor", [0.5, 1, 2])
+@pytest.mark.parametrize("factor", [0.5, 2])
 def test_the_means_tell_how_dispersed_the_cells_were(factor):
     """Cells of another dispersion: the rates add up for theirs, not for the controls'."""
-    rate, phi = np.geomspace(0.5, 50, 400), np.full(400, 0.3)
-    controls = draw_controls(rate, phi, n_cells=2000)
-    other = draw_controls(rate[::-1], phi * factor, n_cells=2000, seed=1)
+    rate, phi = np.geomspace(0.5, 50, 200), np.full(200, 0.3)
+    controls = draw_controls(rate, phi, n_cells=1200)
+    other = draw_controls(rate[::-1], phi * factor, n_cells=1200, seed=1)
     other.obs[KEY] = "A"
     scale = float(np.median(controls.X.sum(axis=1)))
     bulk = pseudobulk(other, target_sum=scale)
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=2000, target_sum=scale)
+    made = emit.negative_binomial(bulk, controls=controls, n_cells=1200, target_sum=scale)
     found = emit.nb_dispersion(made[made.obs[KEY] == "A"])
     assert found.median() == pytest.approx(0.3 * factor, rel=0.1)
     fixed = emit.negative_binomial(
-        bulk, controls=controls, n_cells=2000, target_sum=scale, dispersion=0.3
+        bulk, controls=controls, n_cells=1200, target_sum=scale, dispersion=0.3
     )
     gap = [np.abs(pseudobulk(x, target_sum=scale)["A"].X - bulk.X).mean() for x in (made, fixed)]
     assert gap[0] < 0.02
-    assert factor == 1 or gap[0] < 0.8 * gap[1]
-
-
-def test_counts_are_scored_as_counts(day5):
-    real = day5[day5.obs[KEY].isin([CONTROL, "SOX2", "POU5F1", "NANOG"])].copy()
-    bulk = pseudobulk(real)
-    controls = real[real.obs[KEY] == CONTROL].copy()
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=bulk.obs["n_cells"])
-    assert (made.X.data == np.round(made.X.data)).all()
-    card = score(made, real)
-    assert card.summary["pds"] == 1
-    assert card.summary["mae"] < np.abs(effects(bulk).X).mean() / 2
-
-
-def test_the_draw_does_not_depend_on_the_blocks_size_in_law(controls, bulk, monkeypatch):
-    monkeypatch.setattr(emit, "BLOCK_VALUES", 24 * 7)
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=20)
-    assert made[made.obs[KEY] == "G1"].n_obs == 20
-    assert len(np.unique(made[made.obs[KEY] == "G1"].X, axis=0)) > 15
+    assert gap[0] < 0.8 * gap[1]
 
 
 def test_what_counts_cannot_be_drawn_from(bulk, controls):

@@ -24,12 +24,12 @@ from vcc_helpers import (
 )
 from vcc_helpers import evaluation as ev
 from vcc_helpers.bulk import bulk_of_effects
-from vcc_helpers.evaluation import compare_pseudobulk
 from vcc_helpers.scoring import split_half
 from vcc_helpers.splits import FewShotSplit, few_shot_split, k_fold
 
 GENES = [f"G{i}" for i in range(30)]
 TARGETS = [f"T{i}" for i in range(12)]
+ORDER = np.argsort(TARGETS)
 
 
 def make_bulk(seed=0, size=1.0, names=TARGETS):
@@ -69,24 +69,18 @@ def long_table(values, model="m", metric="mae", split=0):
 def test_scores_are_those_of_scoring_and_scipy(bulk):
     other = make_bulk(seed=1)
     found = ev.evaluate(other, bulk)
-    pd.testing.assert_frame_equal(found[["pds", "mae"]], compare_pseudobulk(other, bulk))
+    rows = [*TARGETS[::-1], CONTROL]
+    pd.testing.assert_frame_equal(ev.evaluate(other[rows], bulk), found)
+    assert found.index.tolist() == sorted(TARGETS)
+    np.testing.assert_allclose(found["mae"], np.abs(other.X - bulk.X)[1:].mean(axis=1)[ORDER])
+    nothing = models.no_change().fit(bulk).predict(TARGETS)
+    assert (ev.evaluate(nothing, bulk)["pearson"] == 0).all()
     for name in TARGETS:
         pair = [effects(b)[name].X[0].astype(float) for b in (other, bulk)]
         assert found.loc[name, "pearson"] == pytest.approx(stats.pearsonr(*pair)[0], abs=1e-9)
 
 
-def test_scores_do_not_depend_on_the_order_of_rows(bulk):
-    other = make_bulk(seed=1)
-    rows = [*TARGETS[::-1], CONTROL]
-    pd.testing.assert_frame_equal(ev.evaluate(other[rows], bulk), ev.evaluate(other, bulk))
-
-
-def test_no_change_has_a_correlation_of_zero(bulk):
-    pred = models.no_change().fit(bulk).predict(TARGETS)
-    assert (ev.evaluate(pred, bulk)["pearson"] == 0).all()
-
-
-@pytest.mark.parametrize("factor", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("factor", [0.5, 4.0])
 def test_calibration_finds_the_factor(factor, bulk):
     delta, control = effects(bulk), bulk[CONTROL].X[0]
     pred = bulk_of_effects(factor * delta.X, delta.obs_names, control, bulk.var)
@@ -178,53 +172,6 @@ def test_only_support_targets_reach_a_model(bulk):
         assert not seen.var.columns.size
 
 
-class Peeping(Spy):
-    """A planted leak: it looks its answers up in the whole pseudobulk."""
-
-    def __init__(self, whole):
-        self.whole = whole
-
-    def __deepcopy__(self, memo):
-        return Peeping(self.whole)
-
-    def predict(self, targets):
-        return self.whole[[CONTROL, *targets]].copy()
-
-
-def predictions_when_queries_change(model, bulk):
-    """Each model's predictions before and after the query rows of its split were changed."""
-    split = k_fold(TARGETS, n_splits=3)[0]
-    kept = []
-
-    def keep(pred, real):
-        kept.append(pred[split.query].X.copy())
-        return ev.evaluate(pred, real)
-
-    for _ in range(2):
-        ev.repeated({"model": model}, bulk, [split], measure=keep)
-        rows = bulk.obs_names.get_indexer(split.query)
-        bulk.X[rows] += 1e3 * (1 + np.arange(30))
-    return kept
-
-
-def test_no_query_value_changes_a_prediction(bulk):
-    sources = {"a": effects(make_bulk(1)), "b": effects(make_bulk(2))}
-    table = effects(make_bulk(3)).to_df()
-    for model in (
-        models.no_change(),
-        models.mean_baseline(),
-        models.knn_baseline(table, 2),
-        adapt.ContextGain(sources),
-    ):
-        before, after = predictions_when_queries_change(model, make_bulk())
-        np.testing.assert_array_equal(before, after)
-
-
-def test_a_planted_leak_is_seen(bulk):
-    before, after = predictions_when_queries_change(Peeping(bulk), bulk)
-    assert np.abs(before - after).min() > 100
-
-
 def test_a_truth_of_its_own_is_scored_against_its_own_control(bulk):
     truth = make_bulk(seed=5, names=["N0", "N1", "N2"])
     truth.X += 7
@@ -284,21 +231,25 @@ def test_what_cannot_be_measured(bulk):
             ev.repeated(nothing[0], bulk, nothing[1])
 
 
-def test_folds_ranked_together_would_hurt_a_copying_model():
-    """Why each split is ranked by itself: a copied effect lies at 0 from its source."""
-    bulk = make_bulk(names=[f"T{i}" for i in range(40)])
-    features = pd.DataFrame(np.random.default_rng(0).normal(size=(40, 5)), effects(bulk).obs_names)
-    copying = models.knn_baseline(features, 1)
-    together = ev.evaluate(models.cross_predict(copying, bulk, n_splits=5), bulk)["pds"].mean()
-    splits = [f for seed in range(4) for f in k_fold(features.index, seed=seed)]
-    table = ev.repeated({"copy": copying}, bulk, splits)
-    alone = intervals.interval(table).loc[("copy", "pds")]
-    expected = intervals.interval(ev.chance(table)).loc[(intervals.CHANCE, "pds"), "mean"]
-    assert alone["low"] < expected < alone["high"]
-    assert together < 41 / 80
-
-
-# --- cells ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("n_splits", [3, 12])
+def test_a_cross_prediction_is_that_of_each_split(n_splits, bulk):
+    folds, model = k_fold(TARGETS, n_splits=n_splits), models.mean_baseline()
+    found = ev.cross_predict(model, bulk, folds)
+    assert found.obs_names.tolist() == bulk.obs_names.tolist() and found.X.dtype == np.float32
+    np.testing.assert_array_equal(found[CONTROL].X, bulk[CONTROL].X)
+    for fold in folds:
+        expected = effects(bulk)[fold.support].X.mean(axis=0)
+        np.testing.assert_allclose(
+            effects(found)[fold.query].X, [expected] * len(fold.query), atol=1e-4
+        )
+    assert not hasattr(model, "regressor_")
+    part = ev.cross_predict(model, bulk, folds[:1])
+    assert part.obs_names.tolist() == [n for n in bulk.obs_names if n in (CONTROL, *folds[0].query)]
+    with pytest.raises(ValueError, match="in the support and in the query set"):
+        ev.cross_predict(model, bulk, [FewShotSplit(["T0", "T1"], ["T1"])])
+    with pytest.raises(ValueError, match="the control only") as caught:
+        ev.cross_predict(model, bulk, [FewShotSplit([], ["T1"])])
+    assert caught.value.__notes__ == ["model 'EffectModel', with 0 support targets"]
 
 
 def test_des_is_that_of_the_scorer(days):
@@ -362,19 +313,6 @@ def test_the_ceiling_is_half_against_half(days):
         np.testing.assert_allclose(wide[expected.columns].loc[expected.index], expected)
 
 
-def test_a_pseudobulk_tells_nearly_the_same_ceiling_as_its_cells(days):
-    cells, bulk, _ = days
-    splits = k_fold(effects(bulk).obs_names, n_splits=2)
-    table = ev.repeated({"none": models.no_change()}, bulk, splits)
-    sources = scoring.halves(cells), bulk
-    one, other = (intervals.interval(ev.ceiling(table, source))["mean"] for source in sources)
-    none = intervals.interval(table)["mean"].droplevel("model")
-    one, other = one.droplevel("model"), other.droplevel("model")
-    assert other["mae"] == pytest.approx(one["mae"], rel=0.05)
-    assert abs(other["pds"] - one["pds"]) < 0.2 * abs(one["pds"] - none["pds"])
-    assert abs(other["pearson"] - one["pearson"]) < 0.1
-
-
 def test_halves_from_a_pseudobulk_differ_as_halves_of_cells_do():
     rng = np.random.default_rng(0)
     values = rng.normal(5, 1, (60, 400)).astype(np.float32)
@@ -402,23 +340,15 @@ def test_a_ceiling_needs_two_cells(bulk):
 
 def test_the_interval_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=25)
-    found = intervals.interval(long_table(values), n_boot=20_000).loc[("m", "mae")]
+    found = intervals.interval(long_table(values)).loc[("m", "mae")]
     expected = stats.bootstrap(
         (values,), np.mean, method="percentile", n_resamples=20_000, rng=1
     ).confidence_interval
     assert found["mean"] == pytest.approx(values.mean())
     assert found["n_targets"] == 25
     spread = values.std() / np.sqrt(25)
-    assert found["low"] == pytest.approx(expected.low, abs=0.06 * spread)
-    assert found["high"] == pytest.approx(expected.high, abs=0.06 * spread)
-
-
-@pytest.mark.parametrize("level", [0.5, 0.95])
-def test_of_many_targets_the_interval_is_the_normal_one(level):
-    values = np.random.default_rng(0).normal(size=1000)
-    found = intervals.interval(long_table(values), level=level).loc[("m", "mae")]
-    half = stats.norm.ppf((1 + level) / 2) * values.std() / np.sqrt(1000)
-    assert (found["high"] - found["low"]) / 2 == pytest.approx(half, rel=0.1)
+    assert found["low"] == pytest.approx(expected.low, abs=0.1 * spread)
+    assert found["high"] == pytest.approx(expected.high, abs=0.1 * spread)
 
 
 def simulated_table(rng, n_targets=40, n_splits=6):
@@ -430,19 +360,14 @@ def simulated_table(rng, n_targets=40, n_splits=6):
 
 def test_intervals_hold_the_true_mean_as_often_as_they_say():
     rng, hits, naive = np.random.default_rng(0), [], []
-    for _ in range(120):
+    for _ in range(60):
         table = simulated_table(rng)
         rows = table.assign(target_gene=table["target_gene"] + table["split"].astype(str))
         for kept, source in ((hits, table), (naive, rows)):
-            found = intervals.interval(source, n_boot=300).iloc[0]
+            found = intervals.interval(source).iloc[0]
             kept.append(found["low"] < 0 < found["high"])
-    assert 0.88 < np.mean(hits) < 0.99
+    assert np.mean(hits) > 0.85
     assert np.mean(naive) < 0.7  # splits taken for so many more perturbations
-
-
-def test_targets_count_alike_however_often_they_were_asked():
-    table = pd.concat([long_table([1.0, 3.0]), long_table([1.0], split=1)])
-    assert intervals.interval(table).loc[("m", "mae"), "mean"] == 2
 
 
 def test_a_comparison_finds_a_known_difference():
@@ -457,21 +382,6 @@ def test_a_comparison_finds_a_known_difference():
     assert intervals.compare(same, "m").loc[("other", "mae"), "won"] == 0.5
 
 
-def test_pairing_takes_off_what_models_share():
-    rng = np.random.default_rng(0)
-    hard = rng.normal(5, 2, 40)
-    table = pd.concat(
-        [long_table(hard + 0.2 * rng.normal(size=40)),
-         long_table(hard - 0.3 + 0.2 * rng.normal(size=40), "other")]
-    )  # fmt: skip
-    means, gap = intervals.interval(table), intervals.compare(table, "m").loc[("other", "mae")]
-    assert means.loc[("m", "mae"), "low"] < means.loc[("other", "mae"), "high"]
-    assert -0.5 < gap["low"] < gap["high"] < -0.1
-    expected = stats.ttest_rel(*(table[table["model"] == n]["value"] for n in ("other", "m")))
-    ends = expected.confidence_interval(0.95)
-    np.testing.assert_allclose(gap[["low", "high"]], [ends.low, ends.high], atol=0.03)
-
-
 def test_only_pairs_of_the_same_split_and_target_are_compared():
     first, second = long_table([1.0, 2.0, 3.0]), long_table([2.0, 4.0], "other")
     table = pd.concat([first, second, long_table([9.0], "other", split=7)])
@@ -481,41 +391,19 @@ def test_only_pairs_of_the_same_split_and_target_are_compared():
         intervals.compare(pd.concat([first, long_table([9.0], "other", split=7)]), "m")
     with pytest.raises(KeyError, match="no model 'x' to compare with; there are 'm', 'other'"):
         intervals.compare(table, "x")
-
-
-def test_references_can_stand_in_the_same_table(days):
-    cells, bulk, sources = days
-    chosen = {"none": models.no_change(), "gain": adapt.ContextGain(sources)}
-    table = ev.repeated(chosen, bulk, k_fold(effects(bulk).obs_names, n_splits=2))
-    full = pd.concat([table, ev.chance(table), ev.ceiling(table, bulk, n_halvings=2)])
-    means = intervals.interval(full)["mean"]
-    assert means[("none", "pds")] < means[("gain", "pds")]
-    assert means[("chance", "pds")] < means[("gain", "pds")]
-    gap = intervals.compare(full, "gain")
-    assert (intervals.CHANCE, "mae") not in gap.index and (intervals.CEILING, "mae") in gap.index
-
-
-def test_curves_are_summarised_by_size(bulk):
-    table = ev.learning_curve({"mean": models.mean_baseline()}, bulk, [2, 6], n_repeats=3)
-    with pytest.raises(ValueError, match=r"lacks a column, perhaps one of \['n_support'\]"):
-        intervals.interval(table)
-    with pytest.raises(ValueError, match="perhaps one of"):
-        intervals.compare(table, "mean")
-    found = intervals.interval(table, by=("model", "n_support", "metric"))
-    assert found.index.names == ["model", "n_support", "metric"]
-    part = table[(table["n_support"] == 2) & (table["metric"] == "mae")]
-    expected = part.groupby("target_gene")["value"].mean().mean()
-    assert found.loc[("mean", 2, "mae"), "mean"] == pytest.approx(expected)
-    named = table.assign(model=table["model"] + ", " + table["n_support"].astype(str))
-    assert intervals.compare(named, "mean, 2").index.unique("model").tolist() == ["mean, 6"]
+    curve = pd.concat([first, first.assign(n_support=9, value=7.0)])
+    for function, words in ((intervals.interval, ()), (intervals.compare, ("m",))):
+        with pytest.raises(ValueError, match=r"lacks a column, perhaps one of \['n_support'\]"):
+            function(curve, *words)
+    by_size = intervals.interval(curve, by=("model", "n_support", "metric"))
+    assert by_size["mean"].to_dict() == {("m", 5, "mae"): 2, ("m", 9, "mae"): 7}
 
 
 def test_what_has_no_interval():
     with pytest.raises(ValueError, match="values are NaN, of 'm mae'"):
         intervals.interval(long_table([1.0, np.nan]))
-    for level in (0, 1, 95):
-        with pytest.raises(ValueError, match="expected a share between 0 and 1"):
-            intervals.interval(long_table([1.0, 2.0]), level=level)
+    table = pd.concat([long_table([1.0, 3.0]), long_table([1.0], split=1)])
+    assert intervals.interval(table).loc[("m", "mae"), "mean"] == 2  # targets count alike
 
 
 # --- strata --------------------------------------------------------------------------------------
@@ -537,11 +425,7 @@ def test_strata_are_quantiles_of_the_asked_targets(bulk):
     whole = intervals.interval(table).droplevel("model")
     np.testing.assert_allclose(means["mean"].groupby("metric").mean(), whole["mean"].sort_index())
     pd.testing.assert_frame_equal(found.drop(columns="stratum"), table)
-
-
-def test_equal_numbers_stay_together(bulk):
-    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS))
-    n_cells = pd.Series([5] * 9 + [50] * 3, TARGETS)
+    n_cells = pd.Series([5] * 9 + [50] * 3, TARGETS)  # equal numbers stay together
     found = intervals.by_stratum(table, n_cells, n_strata=4)
     sizes = found.groupby("stratum", observed=True)["target_gene"].nunique()
     assert sizes.to_dict() == {"5 to 5": 9, "50 to 50": 3}
@@ -593,14 +477,3 @@ def test_summaries_are_laid_out_in_their_own_order():
     assert gap.loc["a", "pds"] == "-.50 [-.50, -.50]"
     ten = intervals.with_intervals(intervals.interval(long_table([10.04, 10.04])))
     assert ten.loc["m", "mae"] == "10.040 [10.040, 10.040]"
-
-
-def test_halves_of_a_pseudobulk_keep_their_variance(bulk):
-    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS, n_splits=3))
-
-    def measure(pred, real):
-        np.testing.assert_array_equal(pred.layers["variance"], np.float32(0.4))
-        assert (real.obs["n_cells"] == 20).all()
-        return ev.evaluate(pred, real)
-
-    assert (ev.ceiling(table, bulk, measure=measure)["model"] == intervals.CEILING).all()

@@ -47,16 +47,6 @@ def test_equal_distances_keep_the_order_of_the_rows():
     np.testing.assert_allclose(metrics.pds(pred, real, NOWHERE), [1, 2 / 3, 1 / 3])
 
 
-@pytest.mark.parametrize("n", [1, 2, 10])
-def test_pds_ends(n):
-    rng = np.random.default_rng(0)
-    real = rng.normal(size=(n, 5))
-    nowhere = np.full(n, -1)
-    np.testing.assert_array_equal(metrics.pds(real, real, nowhere), np.ones(n))
-    worst = metrics.pds(-1000 * np.eye(n, 5)[:, :5], np.eye(n, 5) * 1000, nowhere)
-    assert worst.min() >= 1 / n - 1e-12
-
-
 def test_pds_does_not_write_into_its_arguments():
     pred, real = random_pair()
     before = pred.copy(), real.copy()
@@ -80,17 +70,7 @@ def test_the_order_of_the_perturbations_does_not_matter():
     )
 
 
-def test_a_gene_that_is_the_same_everywhere_changes_no_rank():
-    pred, real = random_pair()
-    own = np.arange(7)
-    more = [np.column_stack([x, np.full(7, v)]) for x, v in ((pred, 2.0), (real, 5.0))]
-    np.testing.assert_array_equal(metrics.pds(*more, own), metrics.pds(pred, real, own))
-    scaled_by = 30 / 31
-    flat = [np.column_stack([x, np.ones(7)]) for x in (pred, real)]
-    np.testing.assert_allclose(metrics.mae(*flat), metrics.mae(pred, real) * scaled_by)
-
-
-@pytest.mark.parametrize("n", [2, 5, 20])
+@pytest.mark.parametrize("n", [2, 20])
 def test_chance_of_pds_by_simulation(n):
     """1,000 blind predictions; the mean of their PDS has a standard error of 0.29 / sqrt(1000)."""
     rng = np.random.default_rng(n)
@@ -126,11 +106,6 @@ def test_equal_fold_changes_keep_the_order_of_the_genes():
     assert metrics.des(called, np.ones((1, 4)), real[:, ::-1]) == 1
 
 
-def test_few_calls_cannot_score_more_than_they_find():
-    real, pred = np.ones((1, 10), dtype=bool), np.eye(1, 10, dtype=bool)
-    assert metrics.des(pred, np.ones((1, 10)), real) == pytest.approx(0.1)
-
-
 @pytest.mark.parametrize(
     ("value", "baseline", "best", "share"),
     [
@@ -159,12 +134,8 @@ def test_overall_by_hand():
     mine = {"des": 0.19, "pds": 0.75, "mae": 9.0}  # 0.1, 0.5 and 0
     assert metrics.overall(mine, baseline) == pytest.approx(20)
     assert metrics.overall(mine | {"des": np.nan}, baseline) == pytest.approx(50 / 3)
-
-
-def test_overall_names_what_is_missing():
-    whole = {"des": 0.1, "pds": 0.5, "mae": 0.04}
     with pytest.raises(KeyError, match="pds missing"):
-        metrics.overall(whole, {"des": 0.1, "mae": 0.04})
+        metrics.overall(mine, {"des": 0.1, "mae": 0.04})
 
 
 # --- the four that the Generalist ranking adds ---------------------------------------------------
@@ -209,13 +180,12 @@ def test_a_rate_of_zero_is_one_of_1e_10():
     assert metrics.pr_auc(np.float32([[0, 1e-9]]), real)[0] == pytest.approx(1)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_average_precision_is_that_of_scikit_learn(seed):
+def test_average_precision_is_that_of_scikit_learn():
     from sklearn.metrics import average_precision_score
 
-    rng = np.random.default_rng(seed)
-    fdr = rng.choice(np.float32([0.001, 0.01, 0.1, 0.5, 1]), (4, 40))
-    real = rng.random((4, 40)) < 0.3
+    rng = np.random.default_rng(0)
+    fdr = rng.choice(np.float32([0.001, 0.01, 0.1, 0.5, 1]), (20, 40))
+    real = rng.random((20, 40)) < 0.3
     theirs = [average_precision_score(t, -np.log10(f)) for t, f in zip(real, fdr, strict=True)]
     np.testing.assert_allclose(metrics.pr_auc(fdr, real), theirs, rtol=1e-12)
 
@@ -247,7 +217,3 @@ def test_the_overall_scores_of_the_winners_come_out(row, published):
     assert metrics.scaled(row["mae"], BASELINE["mae"], best=0) == 0  # forty times the baseline's
     better = row | {"mae": BASELINE["mae"]}
     assert metrics.overall(better, BASELINE) == metrics.overall(row, BASELINE)
-
-
-def test_chance_for_the_numbers_of_targets_of_the_contest():
-    assert (metrics.pds_chance(50), metrics.pds_chance(100)) == (0.51, 0.505)

@@ -67,7 +67,7 @@ def test_eighteen_thousand_names_take_no_time_worth_telling():
     assert len(same.renamed) == 18_080
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 def test_every_name_is_accounted_for_once(seed):
     rng = np.random.default_rng(seed)
     letters = ["a", "A", "b", "B1", "b1", "B1.2", "1-sep", "SEPT1", "C", "c "]

@@ -44,7 +44,7 @@ def every_figure(bulk):
             delta.X[0], delta.X[1], names=delta.var_names, **kw
         ),
         "volcano": lambda **kw: plot.volcano(de_table(make_cells()), "G0", **kw),
-        "ranking": lambda **kw: plot.ranking(square, n_shown=3, **kw),
+        "ranking": lambda **kw: plot.ranking(square, **kw),
         "similarity": lambda **kw: plot.similarity(square, **kw),
         "model_intervals": lambda **kw: plot.model_intervals(
             interval(measured()), metric="pds", **kw
@@ -84,22 +84,15 @@ FIGURES = [
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_it_draws_on_the_given_axes_and_returns_them(name, bulk):
+def test_it_draws_on_the_given_axes_or_makes_its_own(name, bulk):
     assert name in every_figure(bulk), "a figure without a test"
     _, ax = plt.subplots()
     assert every_figure(bulk)[name](ax=ax) is ax
     assert ax.has_data()
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_it_makes_axes_of_its_own_that_can_be_drawn(name, bulk):
     before = len(plt.get_fignums())  # other tests of this process may have left some
-    ax = every_figure(bulk)[name]()
-    ax.figure.canvas.draw()
+    ax = every_figure(bulk)[name]()  # drawn below, in both styles
     assert len(plt.get_fignums()) == before + 1
-    plt.close(ax.figure)
-    if name != "similarity":  # targets on both sides, named by the ticks
-        assert ax.get_xlabel()
+    assert ax.get_xlabel() or name == "similarity"  # targets on both sides, named by the ticks
 
 
 def test_scores_shows_means_and_their_spread():
@@ -153,11 +146,6 @@ def test_models_stand_beside_their_references():
     assert legend[:3] == ["chance 0.030", "mean baseline 0.130", "split-half ceiling 0.330"]
 
 
-def test_a_table_without_references_draws_none():
-    ax = plot.model_intervals(interval(measured(["a", "b"])), metric="pds")
-    assert ax.get_legend() is None and len(ax.containers) == 2
-
-
 def test_support_curves_are_named_at_their_ends():
     table = measured(["chance", *(f"model {i}" for i in range(7))], supports=(0, 2, 20))
     table = table[(table["model"] != "model 6") | (table["n_support"] > 0)]
@@ -191,11 +179,11 @@ def test_names_at_the_ends_do_not_overlap():
 
 
 def test_calibration_tells_small_from_large():
-    ax = plot.calibration(sizes(), n_named=1)
+    ax = plot.calibration(sizes())
     small, large = (points.get_offsets() for points in ax.collections)
     assert small.tolist() == [[2, 1], [3, 2]] and large.tolist() == [[1, 2]]
     assert ax.get_xlim() == ax.get_ylim()
-    assert [text.get_text().strip() for text in ax.texts] == ["right size", "C"]
+    assert [text.get_text().strip() for text in ax.texts] == ["right size", "C", "B", "A"]
     assert ax.get_legend().get_title().get_text().endswith("0.70")
     nothing = plot.calibration(sizes()._replace(slope=np.nan))
     assert nothing.get_legend().get_title().get_text() == ""
@@ -237,10 +225,6 @@ def test_a_style_can_be_read(name):
     for key in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.color"):
         assert contrast(style[key], ground) >= 4.5, key
     assert style["axes.prop_cycle"].by_key()["color"] == PALETTE
-
-
-def test_the_palette_is_seen_on_a_dark_ground():
-    assert min(contrast(colour, GROUND["dark"]) for colour in [*PALETTE, plot.GREY]) >= 3
 
 
 def in_the_dark_book(colour):

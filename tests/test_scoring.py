@@ -175,22 +175,23 @@ def test_a_place_that_cannot_be_written_is_named(name, error, words, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_compare_pseudobulk_equals_the_card(pair, card):
+def test_evaluate_equals_the_card(pair, card):
     bulk = [pseudobulk(cells) for cells in pair]
-    found = evaluation.compare_pseudobulk(*bulk)
-    pd.testing.assert_frame_equal(found, card.per_perturbation[["pds", "mae"]], rtol=1e-6)
+    found = evaluation.evaluate(*bulk)
+    expected = card.per_perturbation[["pds", "mae"]]
+    pd.testing.assert_frame_equal(found[["pds", "mae"]], expected, rtol=1e-6)
     order = [4, 2, 0, 3, 1]
-    shuffled = evaluation.compare_pseudobulk(bulk[0][order], bulk[1])
+    shuffled = evaluation.evaluate(bulk[0][order], bulk[1])
     pd.testing.assert_frame_equal(shuffled, found)
 
 
-def test_compare_pseudobulk_refuses_what_does_not_match(bulk):
+def test_evaluate_refuses_what_does_not_match(bulk):
     with pytest.raises(KeyError, match="no row for 'G1'"):
-        evaluation.compare_pseudobulk(bulk[bulk.obs_names != "G1"], bulk)
+        evaluation.evaluate(bulk[bulk.obs_names != "G1"], bulk)
     with pytest.raises(KeyError, match="no control row"):
-        evaluation.compare_pseudobulk(bulk[bulk.obs_names != CONTROL], bulk)
+        evaluation.evaluate(bulk[bulk.obs_names != CONTROL], bulk)
     with pytest.raises(ValueError, match="same genes in the same order"):
-        evaluation.compare_pseudobulk(bulk[:, ::-1], bulk)
+        evaluation.evaluate(bulk[:, ::-1], bulk)
 
 
 def test_split_half_deals_every_cell_once(cells):

@@ -10,16 +10,10 @@ from importlib import import_module
 def attach(
     package: str, modules: tuple[str, ...], names: Mapping[str, tuple[str, ...]]
 ) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` for a package.
+    """Return ``__getattr__`` and ``__dir__`` for a package, of which `package` is the ``__name__``.
 
-    Parameters
-    ----------
-    package
-        Its ``__name__``.
-    modules
-        Modules and folders in it that are attributes.
-    names
-        By module, the names of its functions and classes that are attributes of the package.
+    Its attributes are `modules`, and by module the `names` of functions and classes; what is in
+    both is taken for the latter.
     """
     home = {name: module for module, found in names.items() for name in found}
 
@@ -30,4 +24,4 @@ def attach(
             return import_module(f"{package}.{name}")
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
-    return find, lambda: sorted([*modules, *home])
+    return find, lambda: sorted({*modules, *home})

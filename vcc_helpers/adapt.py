@@ -27,7 +27,7 @@ from sklearn.base import BaseEstimator, clone
 
 from .bulk import CONTROL, some_of
 from .features import resolve, source_components, stack_effects
-from .models import BulkModel, cross_predict, gain_products, shrunken_gains
+from .models import BulkModel, gain_products, shrunken_gains
 
 #: The penalties to choose from.
 _PENALTIES = (1.0, 3.0, 10.0, 30.0, np.inf)
@@ -107,10 +107,8 @@ class ContextGain(_SourceAdapter):
 
     Attributes
     ----------
-    gain_
-        One weight a source context, a Series.
-    shrinkage_
-        The shrinkage in use.
+    gain_, shrinkage_
+        One weight a source context, a Series, and the shrinkage in use.
     support_
         Support targets that some source measured.
 
@@ -155,12 +153,7 @@ class ContextGain(_SourceAdapter):
 class _Weighting:
     """Sources with the weights to start from: finds gains, and carries effects over by them."""
 
-    def __init__(
-        self,
-        sources: Mapping[str, anndata.AnnData],
-        prior: Mapping[str, float] | None,
-        keep_size: bool,
-    ):
+    def __init__(self, sources: Mapping, prior: Mapping[str, float] | None, keep_size: bool):
         self.sources, self.keep_size = sources, keep_size
         prior = dict.fromkeys(sources, 1.0) if prior is None else prior
         if set(prior) != set(sources) or not all(w > 0 for w in prior.values()):
@@ -170,9 +163,7 @@ class _Weighting:
         weights = np.array([prior[name] for name in sources], dtype=np.float64)
         self.start = weights / weights.sum()
 
-    def gains(
-        self, targets: pd.Index, effect: np.ndarray, shrinkage: float | Sequence[float]
-    ) -> tuple[pd.Series, float]:
+    def gains(self, targets: pd.Index, effect: np.ndarray, shrinkage) -> tuple[pd.Series, float]:
         """Return one gain a source, and the shrinkage that was chosen."""
         x, present = self._stack(targets)
         full = present.all(axis=0)
@@ -190,7 +181,7 @@ class _Weighting:
             gains = [fitted(others, strength) for others in ~np.eye(len(effect), dtype=bool)]
             return effect - np.einsum("tc,ctg->tg", gains, x)
 
-        chosen = choose(shrinkage, held_out, len(effect))
+        chosen = _choose(shrinkage, held_out, len(effect))
         return pd.Series(fitted(slice(None), chosen), list(self.sources), name="gain"), chosen
 
     def carry(self, targets: pd.Index, gain: pd.Series) -> np.ndarray:
@@ -212,21 +203,9 @@ class _Weighting:
 def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:
     r"""Weigh contexts by how precisely they were measured.
 
-    Parameters
-    ----------
-    bulk_by_context
-        Name of each source context, and its pseudobulk with ``layers["variance"]`` and
-        ``obs["n_cells"]``, ``(n_groups, n_genes)``.
-
-    Returns
-    -------
-    dict
-        Name of each context, and its weight; they sum to 1.
-
-    Raises
-    ------
-    KeyError
-        A pseudobulk has no control row, no variance or no numbers of cells.
+    `bulk_by_context` is the name of each source context, and its pseudobulk, ``(n_groups,
+    n_genes)``, with ``layers["variance"]`` and ``obs["n_cells"]``; a KeyError says that one is
+    missing, or the control's row. Returned is the weight of each context; they sum to 1.
 
     Notes
     -----
@@ -266,10 +245,8 @@ class ResidualRidge(_SourceAdapter):
 
     Attributes
     ----------
-    alpha_
-        The penalty in use.
-    gain_, support_
-        As of :class:`ContextGain`, in the starting point.
+    alpha_, gain_, support_
+        The penalty in use; the others as of :class:`ContextGain`, in the starting point.
 
     Notes
     -----
@@ -320,7 +297,7 @@ class ResidualRidge(_SourceAdapter):
         def held_out(alpha: float) -> np.ndarray:
             return sum(_left_out_residuals(similar, r, alpha) for similar, r in parts)
 
-        self.alpha_ = choose(self.alpha, held_out, len(targets))
+        self.alpha_ = _choose(self.alpha, held_out, len(targets))
         self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
@@ -360,17 +337,8 @@ class ResidualRidge(_SourceAdapter):
 class SourceBilinear(ResidualRidge):
     r"""The bilinear model with components of the sources, adapted by a few targets.
 
-    Parameters
-    ----------
-    sources, shrinkage, prior, alpha, features, fallback
-        As for :class:`ResidualRidge`.
-    n_components
-        Number of components, K, of genes and of targets.
-
-    Attributes
-    ----------
-    alpha_, gain_, support_
-        As for :class:`ResidualRidge`.
+    Parameters and attributes are those of :class:`ResidualRidge`; `n_components` is the number of
+    components, K, of genes as of targets.
 
     Notes
     -----
@@ -438,15 +406,12 @@ class Blend(BulkModel):
     adapted
         Any model; it is fitted on the support set. Both are cloned, never changed.
     n0
-        Number of support targets at which both count the same, 0 or more. Of a list, the best by
-        cross-validation on the support set.
+        Number of support targets at which both count the same, 0 or more.
 
     Attributes
     ----------
-    zero_shot_, adapted_
-        The fitted models; `adapted_` is None without support.
-    n0_, weight_
-        The n0 in use, and the weight of the adapted model.
+    zero_shot_, adapted_, weight_
+        The fitted models, and the weight of the latter, which is None without support.
 
     Notes
     -----
@@ -456,34 +421,18 @@ class Blend(BulkModel):
               \qquad w = \frac{n}{n + n_0}
     """
 
-    def __init__(
-        self,
-        zero_shot: BaseEstimator,
-        adapted: BaseEstimator,
-        *,
-        n0: float | Sequence[float] = 5.0,
-    ):
+    def __init__(self, zero_shot: BaseEstimator, adapted: BaseEstimator, *, n0: float = 5.0):
         self.zero_shot = zero_shot
         self.adapted = adapted
         self.n0 = n0
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
-        if not np.all(np.asarray(self.n0) >= 0):
+        if not self.n0 >= 0:
             raise ValueError(f"n0={self.n0}; expected 0 or more")
         n = len(targets)
         self.zero_shot_ = clone(self.zero_shot).fit(bulk[[CONTROL]])
         self.adapted_ = clone(self.adapted).fit(bulk) if n else None
-        self.n0_ = self.n0 if np.ndim(self.n0) == 0 else self._choose(targets, bulk)
-        self.weight_ = n / (n + self.n0_) if n else 0.0
-
-    def _choose(self, targets: pd.Index, bulk: anndata.AnnData) -> float:
-        n = len(targets)
-        if n < 2:
-            return choose(self.n0, None, n)
-        learnt = cross_predict(self.adapted, bulk, n_splits=min(n, 5))[targets].X
-        given = self.zero_shot_.predict(targets)[targets].X
-        real = np.asarray(bulk[targets].X, dtype=np.float64)
-        return choose(self.n0, lambda n0: real - given - n / (n + n0) * (learnt - given), n)
+        self.weight_ = n / (n + self.n0) if n else 0.0
 
     def _effect(self, targets: pd.Index) -> np.ndarray:
         pred = self.zero_shot_.predict(targets)
@@ -493,32 +442,14 @@ class Blend(BulkModel):
         return self._above_control(pred)
 
 
-def choose(
-    strength: float | Sequence[float],
-    held_out: Callable[[float], np.ndarray] | None,
-    n_support: int,
+def _choose(
+    strength: float | Sequence[float], held_out: Callable[[float], np.ndarray], n_support: int
 ) -> float:
-    """Choose how strongly to hold back, on the support set alone.
+    """Return a lone strength as it is; of several that with the smallest mean absolute error.
 
-    Parameters
-    ----------
-    strength
-        A number, which is taken as it is; or several to choose from.
-    held_out
-        Gives for a strength the errors on support targets that were left out of the fit.
-    n_support
-        Number of support targets. Below 2 nothing can be left out, and the greatest strength,
-        which is the most careful, is taken.
-
-    Returns
-    -------
-    float
-        The strength with the smallest mean absolute error; of equals the greatest.
-
-    Raises
-    ------
-    ValueError
-        There is nothing to choose from.
+    `held_out` gives for a strength the errors on support targets that were left out of the fit.
+    Of equals the greatest is taken, which is the most careful; and where there are fewer than two
+    support targets, so that none can be left out.
     """
     if np.ndim(strength) == 0:
         return strength
@@ -533,24 +464,9 @@ def choose(
 def _left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
     r"""Return the errors of kernel ridge regression on targets left out one at a time.
 
-    Parameters
-    ----------
-    similar
-        Similarities K of the targets, ``(n, n)``.
-    y
-        What to predict, ``(n, n_genes)``.
-    alpha
-        Penalty, above 0; ``inf`` predicts 0.
-
-    Returns
-    -------
-    ndarray
-        Truth minus prediction, ``(n, n_genes)``.
-
-    Notes
-    -----
-    No refitting: with :math:`A = (K + \alpha I)^{-1}` the error of target i is
-    :math:`(A Y)_i / A_{ii}`.
+    `similar` holds the similarities K, ``(n, n)``, `y` what to predict, ``(n, n_genes)``. No
+    refitting: with :math:`A = (K + \alpha I)^{-1}` the error of target i is
+    :math:`(A Y)_i / A_{ii}`, and without a finite penalty the prediction is 0.
     """
     if np.isinf(alpha):
         return y

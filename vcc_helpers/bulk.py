@@ -2,8 +2,7 @@
 
 A pseudobulk is a small AnnData, (perturbations x genes): one mean and one variance a perturbation,
 the control among the rows. Models learn from one and predict one, metrics compare two. In all that
-follows `bulk` is one, ``(n_groups, n_genes)``, mean lognorm, and `control` the name of its control
-row; a KeyError says that there is none.
+follows `bulk` is one, ``(n_groups, n_genes)``, mean lognorm; one without the control is a KeyError.
 
 Taught in: notebooks/02_from_counts_to_effects, notebooks/03_quality_and_knockdown,
 notebooks/04_mean_baseline and notebooks/09_first_submission.
@@ -38,44 +37,20 @@ def some_of(names: Iterable, limit: int = 5) -> str:
     return (shown or "nothing") + (f" and {more} more" if more > 0 else "")
 
 
-def target_index(targets: Iterable[str]) -> pd.Index:
-    """Return targets as an index; a lone string, which would fall into letters: a TypeError."""
-    if isinstance(targets, str):
-        raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
-    return pd.Index(list(targets))
-
-
 def bulk_of_effects(
-    effect: np.ndarray,
-    targets: pd.Index,
-    control_mean: np.ndarray,
-    var: pd.DataFrame,
+    effect: np.ndarray, targets: pd.Index, control_mean: np.ndarray, var: pd.DataFrame
 ) -> anndata.AnnData:
-    """Add effects to a control and return them as a pseudobulk.
+    """Add effects of `targets`, ``(n_perts, n_genes)``, to a control's mean, ``(n_genes,)``.
 
-    Parameters
-    ----------
-    effect
-        Shape ``(n_perts, n_genes)``, differences of mean lognorm values.
-    targets
-        Names of the rows of `effect`.
-    control_mean
-        Mean lognorm value in control cells, ``(n_genes,)``.
-    var
-        Genes, index of length ``n_genes``.
-
-    Returns
-    -------
-    AnnData
-        Shape ``(1 + n_perts, n_genes)``, float32, the control first. A mean lognorm value cannot
-        be negative: what an effect would push below 0 is set to 0.
+    `var` has a row a gene. Returned is a pseudobulk, ``(1 + n_perts, n_genes)``, float32, the
+    control first. A mean lognorm value cannot be negative: what would fall below 0 is set to 0.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
     obs = pd.DataFrame(index=pd.Index([CONTROL, *targets]).astype(str))
     return anndata.AnnData(mean, obs=obs, var=var.copy())
 
 
-def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData:
+def effects(bulk: anndata.AnnData) -> anndata.AnnData:
     r"""Subtract the control's pseudobulk from every perturbation's.
 
     Returns
@@ -85,8 +60,8 @@ def effects(bulk: anndata.AnnData, *, control: str = CONTROL) -> anndata.AnnData
         :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
         (about the natural logarithm of the fold change for well expressed genes).
     """
-    control_mean = control_row(bulk, control)
-    kept = bulk.obs_names != control
+    control_mean = control_row(bulk)
+    kept = bulk.obs_names != CONTROL
     return anndata.AnnData(
         bulk.X[kept] - control_mean, obs=bulk.obs.loc[kept].copy(), var=bulk.var.copy()
     )
@@ -102,15 +77,10 @@ def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
     return np.asarray(bulk[control].X).ravel()
 
 
-def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.DataFrame:
+def effect_strength(bulk: anndata.AnnData) -> pd.DataFrame:
     r"""Measure how large each effect is, and how much of that the sampling of cells explains.
 
-    Parameters
-    ----------
-    bulk
-        With ``layers["variance"]`` and ``obs["n_cells"]``.
-    control
-        Name of the control's row.
+    `bulk` has ``layers["variance"]`` and ``obs["n_cells"]``, too.
 
     Returns
     -------
@@ -125,10 +95,10 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
     -----
     :math:`\mathrm{noise}_p^2 = \sum_g (s^2_{pg} / n_p + s^2_{0g} / n_0)`.
     """
-    delta = effects(bulk, control=control)
+    delta = effects(bulk)
     spread = pd.Series(bulk.layers["variance"].sum(axis=1, dtype=np.float64), bulk.obs_names)
     noise2 = spread / bulk.obs["n_cells"]
-    noise2 = noise2[delta.obs_names] + noise2[control]
+    noise2 = noise2[delta.obs_names] + noise2[CONTROL]
     norm2 = (delta.X.astype(np.float64) ** 2).sum(axis=1)
     return pd.DataFrame(
         {
@@ -141,7 +111,7 @@ def effect_strength(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Data
     )
 
 
-def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
+def knockdown(bulk: anndata.AnnData) -> pd.Series:
     """Return how much of each target's own expression is left.
 
     Returns
@@ -151,8 +121,8 @@ def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
         control. 0.05 means that one twentieth is left; 1, that nothing was silenced. NaN where
         the target is not among the genes or is silent in the control.
     """
-    base = control_row(bulk, control)
-    targets = bulk.obs_names[bulk.obs_names != control]
+    base = control_row(bulk)
+    targets = bulk.obs_names[bulk.obs_names != CONTROL]
     left = pd.Series(np.nan, index=targets.rename("target_gene"), name="expression_left")
     column = bulk.var_names.get_indexer(targets)
     rows = bulk.obs_names.get_indexer(targets)
@@ -163,14 +133,9 @@ def knockdown(bulk: anndata.AnnData, *, control: str = CONTROL) -> pd.Series:
 
 
 def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
-    """Return the mean lognorm values that genes have when only a share of them is left.
+    """Return the mean lognorm values of genes of which only a share is left.
 
-    Parameters
-    ----------
-    mean
-        Mean lognorm in the control, any shape.
-    residual
-        Share of the expression that is left, 0 to 1; a ValueError outside.
+    `mean` is that of the control, any shape, `residual` the share, 0 to 1; a ValueError outside.
     """
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")

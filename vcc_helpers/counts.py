@@ -31,12 +31,8 @@ ROWS_AT_ONCE = 1024
 class ValueSummary(NamedTuple):
     """What one pass over the values of a file tells.
 
-    Attributes
-    ----------
-    scale
-        ``"counts"`` when no value has a fractional part above 1e-3, else ``"lognorm"``.
-    library_size
-        Sum of each cell's values, shape ``(n_cells,)``, float64, in the file's own unit.
+    Its scale is ``"counts"`` when no value has a fractional part above 1e-3, else ``"lognorm"``;
+    its library sizes are the sums of each cell's values, ``(n_cells,)``, float64, in its own unit.
     """
 
     scale: str
@@ -165,9 +161,8 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
     Returns
     -------
     csr_matrix or ndarray
-        Shape ``(n_cells, n_genes)``, float32 (float64 where the counts are), sparse where the
-        input is. An empty cell stays empty. Values that are log-normalised already come back
-        unchanged.
+        float32 (float64 where the counts are), sparse where the input is. An empty cell stays
+        empty. Values that are log-normalised already come back unchanged.
 
     Notes
     -----
@@ -196,12 +191,8 @@ def stack_blocks(
 class Scaling(NamedTuple):
     """How the cells of a file are log-normalised.
 
-    Attributes
-    ----------
-    library_size
-        Sum of each cell's counts, ``(n_cells,)``, float64; None when the values are lognorm.
-    target_sum
-        The total that every cell is scaled to, in counts.
+    Library sizes are sums of each cell's counts, ``(n_cells,)``, float64; None when the values are
+    lognorm. `target_sum` is the total that every cell is scaled to, in counts.
     """
 
     library_size: np.ndarray | None
@@ -249,22 +240,12 @@ def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray,
 def fold_change(
     target_mean: np.ndarray, control_mean: np.ndarray, *, clip: float = 20.0
 ) -> np.ndarray:
-    """Return the ratio of back-transformed means.
+    """Return the ratio of back-transformed means, ``(n_perts, n_genes)``.
 
-    Parameters
-    ----------
-    target_mean
-        Mean lognorm value in perturbed cells, ``(n_perts, n_genes)``.
-    control_mean
-        Mean lognorm value in control cells, ``(n_genes,)``.
-    clip
-        The ratio where the control's mean is 0; its inverse where the perturbation's is.
-
-    Returns
-    -------
-    ndarray
-        ``(n_perts, n_genes)``; 1 where both means are 0. float32, as the official table, unless
-        the means are float64 or some mean is 0: then float64.
+    Means are lognorm, in perturbed cells, ``(n_perts, n_genes)``, and in control cells,
+    ``(n_genes,)``. The ratio is `clip` where the control's mean is 0, its inverse where the
+    perturbation's is, 1 where both are. float32, as the official table, unless the means are
+    float64 or some mean is 0: then float64.
 
     Notes
     -----

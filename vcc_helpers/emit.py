@@ -38,7 +38,7 @@ from .counts import lognorm, rows_of, scale_of, stack_blocks
 #: Dispersions outside this range are moved to its ends.
 _DISPERSION_RANGE = (1e-4, 10.0)
 #: Drawn values held at a time, before they are packed.
-BLOCK_VALUES = 2**22
+_BLOCK_VALUES = 2**22
 
 
 def replicate(
@@ -52,24 +52,18 @@ def replicate(
 ) -> anndata.AnnData:
     """Repeat each predicted mean as so many identical cells.
 
-    Returns
-    -------
-    AnnData
-        lognorm, in the precision of :func:`lognorm` of the controls, which may be counts or
-        lognorm; a control row of `pred` is ignored.
-
-    Notes
-    -----
-    The means are exact, and no cell differs from another: the rank-sum test then calls far more
-    genes significant than real cells give, since a mean rarely is the controls' median.
+    Returned is lognorm, in the precision of :func:`lognorm` of the controls, which may be counts
+    or lognorm; a control row of `pred` is ignored. The means are exact, and no cell differs from
+    another: the rank-sum test then calls far more genes significant than real cells give, since a
+    mean rarely is the controls' median.
     """
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)
 
-    def repeat(mean: np.ndarray, size: int) -> np.ndarray:
+    def draw(mean: np.ndarray, size: int) -> np.ndarray:
         return np.tile(mean, (size, 1))
 
-    return _assemble(pred, controls, sizes, tail, repeat, perturbation_key, control)
+    return _assemble(pred, controls, sizes, tail, draw, perturbation_key, control)
 
 
 def resample_and_shift(
@@ -84,17 +78,10 @@ def resample_and_shift(
 ) -> anndata.AnnData:
     """Draw real control cells, with replacement, and add the predicted effect to each.
 
-    Returns
-    -------
-    AnnData
-        As of :func:`replicate`; here `pred` needs a control row, else it is a KeyError.
-
-    Notes
-    -----
-    The cells vary as control cells do, so the rank-sum test behaves more as it does on real
-    ones. Values cannot be negative: what the shift pushes below 0 is set to 0, so the mean of
-    a gene that goes down, and is 0 in many cells, falls less than predicted. Up-shifted zeros
-    are all equal.
+    As :func:`replicate`, but `pred` needs a control row, else it is a KeyError. The cells vary as
+    control cells do, so the rank-sum test behaves more as it does on real ones. Values cannot be
+    negative: what the shift pushes below 0 is set to 0, so the mean of a gene that goes down, and
+    is 0 in many cells, falls less than predicted. Up-shifted zeros are all equal.
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)
@@ -124,19 +111,12 @@ def negative_binomial(
 
     Parameters
     ----------
-    pred, n_cells, target_sum, seed, perturbation_key, control
-        As said above.
     controls
         Raw counts, else it is a ValueError; appended as they are. The library sizes of the new
         cells are drawn from theirs.
     dispersion
         Of each gene, ``(n_genes,)``, or one number for all, not negative; 0 draws Poisson counts.
         By default :func:`nb_dispersion` of the controls, times one factor a target (see Notes).
-
-    Returns
-    -------
-    AnnData
-        Counts throughout.
 
     Notes
     -----
@@ -171,7 +151,7 @@ def negative_binomial(
     def draw(mean: np.ndarray, size: int) -> sparse.csr_matrix | np.ndarray:
         phi = solver.stretched(mean) if dispersion is None else solver.phi
         rate, depth = solver.rates(mean, phi), rng.choice(filled, size) / scale
-        step = max(1, BLOCK_VALUES // pred.n_vars)
+        step = max(1, _BLOCK_VALUES // pred.n_vars)
         blocks = []
         for start in range(0, size, step):
             mu = depth[start : start + step, None] * rate
@@ -186,11 +166,8 @@ def negative_binomial(
 def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     r"""Estimate how much more than chance each gene's counts vary between cells of equal depth.
 
-    Parameters
-    ----------
-    cells
-        Raw counts of one group of two cells or more, such as the controls, ``(n_cells,
-        n_genes)``; a ValueError if they are not, or all empty.
+    `cells` are raw counts of one group of two cells or more, such as the controls, ``(n_cells,
+    n_genes)``; others, or all empty ones, are a ValueError.
 
     Returns
     -------
@@ -215,7 +192,7 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     if n < 2:
         raise ValueError("a dispersion needs two cells at least, got 1")
     total, square, by_depth = np.zeros((3, cells.n_vars))
-    values, step = rows_of(cells), max(1, BLOCK_VALUES // cells.n_vars)
+    values, step = rows_of(cells), max(1, _BLOCK_VALUES // cells.n_vars)
     for start in range(0, n, step):
         block = sparse.csr_matrix(values[start : start + step], dtype=np.float64)
         total += np.asarray(block.sum(axis=0)).ravel()
@@ -232,21 +209,16 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
 
 
 def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    r"""Return the mean lognorm value of negative binomial counts.
+    r"""Return the mean lognorm value of negative binomial counts, float64.
 
-    Parameters
-    ----------
-    rate
-        Mean count of a cell of depth 1, any shape, 0 or more.
-    dispersion
-        :math:`\phi > 0`, of a shape that fits `rate`'s.
-    depth
-        Library sizes over the total that cells are scaled to, ``(n_cells,)``; averaged over.
+    `rate` is the mean count of a cell of depth 1, any shape, `dispersion` :math:`\phi > 0`, of a
+    shape that fits. `depth` holds library sizes over the total that cells are scaled to,
+    ``(n_cells,)``; the mean is over these.
 
     Notes
     -----
-    The mean of ``log1p(x / depth)``, float64, exact to about 1e-10 of its size. Writing the
-    logarithm as an integral leaves the known Laplace transform of the counts inside:
+    The mean of ``log1p(x / depth)``, exact to about 1e-10 of its size. Writing the logarithm as
+    an integral leaves the known Laplace transform of the counts inside:
 
     .. math:: \log(1 + y) = \int_0^\infty \frac{1 - e^{-ty}}{t} e^{-t} dt, \qquad
               \mathrm{E}\, e^{-tx/d} = \bigl(1 + \phi\, r d\, (1 - e^{-t/d})\bigr)^{-1/\phi}

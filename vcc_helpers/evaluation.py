@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from . import metrics
-from .bulk import CONTROL, Pair, paired, some_of
+from .bulk import CONTROL, Pair, control_row, paired, some_of
 from .intervals import CEILING, CHANCE
 from .splits import FewShotSplit, nested_splits
 
@@ -41,9 +41,7 @@ OF_MEANS: Mapping[str, Callable[[Pair], np.ndarray]] = {
 }
 
 
-def evaluate(
-    pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL
-) -> pd.DataFrame:
+def evaluate(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
     Returns
@@ -60,7 +58,9 @@ def evaluate(
     what all perturbations share is enough to be above it. The target's own gene counts, and its
     knock-down alone lifts the correlation of a weak effect.
     """
-    table = compare_pseudobulk(pred, real, ("pds", "mae", "pearson_delta"), control=control)
+    pair = paired(pred, real)
+    columns = {name: measure(pair) for name, measure in OF_MEANS.items()}
+    table = pd.DataFrame(columns, index=pair.names, dtype=np.float64)
     return table.rename(columns={"pearson_delta": "pearson"}).fillna({"pearson": 0.0})
 
 
@@ -80,8 +80,6 @@ def repeated(
     models
         Name of each model, and the model: anything with ``fit(bulk)`` and ``predict(targets)``.
         Cloned for each split, never changed.
-    bulk
-        Pseudobulk to learn from.
     splits
         Support and query sets, as of :func:`~vcc_helpers.splits.k_fold`; those of several seeds
         one after the other for repeated cross-validation. A target on both sides is a ValueError.
@@ -115,7 +113,7 @@ def repeated(
         for name, model in models.items():
             if len(split.support) < (least or {}).get(name, 0):
                 continue
-            pred = _fit_predict(name, model, _rows_of(bulk, [CONTROL, *split.support]), split)
+            pred = _fit_predict(name, model, bulk, split)
             where = {"model": name, "split": number, "n_support": len(split.support)}
             tables.append((where, measure(pred, real)))
     if not tables:
@@ -123,12 +121,30 @@ def repeated(
     return _long(tables)
 
 
-def _fit_predict(name: str, model, support: anndata.AnnData, split: FewShotSplit):
+def cross_predict(model, bulk: anndata.AnnData, splits: Iterable[FewShotSplit]) -> anndata.AnnData:
+    """Predict each split's query targets from its support set, and put the predictions together.
+
+    `model` and `splits` are as for :func:`repeated`; of ``k_fold(targets, n_splits=len(targets))``
+    each target is predicted from all others, which is leave-one-out. Returned is a pseudobulk with
+    the control and the query targets, in the order of `bulk`. It suits sizes and errors; what a PDS
+    of it is worth, a note of :func:`repeated` says.
+    """
+    mean = {CONTROL: control_row(bulk)}
+    for split in splits:
+        _check_split(split, bulk, bulk)
+        pred = _fit_predict(type(model).__name__, model, bulk, split)
+        mean |= {name: pred[name].X.ravel() for name in split.query}
+    obs = pd.DataFrame(index=bulk.obs_names[bulk.obs_names.isin(list(mean))])
+    values = np.stack([mean[name] for name in obs.index]).astype(np.float32)
+    return anndata.AnnData(values, obs=obs, var=pd.DataFrame(index=bulk.var_names))
+
+
+def _fit_predict(name: str, model, bulk: anndata.AnnData, split: FewShotSplit):
     from sklearn.base import clone  # a second, which who only measures need not wait
 
     fresh = clone(model, safe=False)
     try:
-        fresh.fit(support)
+        fresh.fit(_rows_of(bulk, [CONTROL, *split.support]))
         return fresh.predict(list(split.query))
     except Exception as error:
         error.add_note(f"model {name!r}, with {len(split.support)} support targets")
@@ -184,27 +200,11 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Measure each model with support sets that grow, several times over.
 
-    Parameters
-    ----------
-    models, least
-        As for :func:`repeated`.
-    bulk
-        Pseudobulk to draw support targets from.
-    sizes
-        Sizes of the support set; 0 is zero-shot.
-    n_repeats
-        How many times support sets are drawn, with seeds `seed`, `seed` + 1, ...
-    seed
-        Seed of the first draw.
-    truth
-        Pseudobulk whose targets are all predicted, always the same; by default the targets of
-        `bulk` that the largest support set of each draw leaves.
-
-    Returns
-    -------
-    DataFrame
-        As of :func:`repeated`; split is the number of the draw. Within a draw the query set is
-        one, and smaller support sets lie in larger ones: only the size changes.
+    Support targets are drawn from `bulk`, `n_repeats` times, with seeds `seed`, `seed` + 1, ...;
+    `sizes` are those of the support set, 0 being zero-shot. All targets of `truth` are predicted,
+    always the same; by default those of `bulk` that the largest support set of each draw leaves.
+    The rest is as for :func:`repeated`; split is the number of the draw. Within a draw the query
+    set is one, and smaller support sets lie in larger ones: only the size changes.
     """
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
     query = None if truth is None else truth.obs_names[truth.obs_names != CONTROL]
@@ -219,9 +219,8 @@ def learning_curve(
 def chance(table: pd.DataFrame) -> pd.DataFrame:
     """Return reference rows: the PDS that a prediction which knows nothing expects.
 
-    It has rows for the splits and targets of `table`, from :func:`repeated` or
-    :func:`learning_curve`; model "chance", metric pds: :func:`~vcc_helpers.metrics.pds_chance` of
-    the number of targets that were ranked.
+    Rows for the splits and targets of `table`, model "chance", metric pds:
+    :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -230,7 +229,7 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Dealt(NamedTuple):
-    """Mean PDS over targets of predictions dealt to them at random: mean, sd over all ways."""
+    """Mean PDS over targets of predictions given to them at random: mean, sd over all ways."""
 
     mean: float
     sd: float
@@ -269,29 +268,21 @@ def ceiling(
     table: pd.DataFrame,
     source: anndata.AnnData | Sequence[tuple[anndata.AnnData, anndata.AnnData]],
     *,
-    n_halvings: int = 5,
     measure: Measure = evaluate,
 ) -> pd.DataFrame:
     r"""Return reference rows: one half of the real cells as a prediction of the other half.
 
+    Rows for the splits and targets of `table`, model "split-half ceiling", each metric.
+
     Parameters
     ----------
-    table
-        Which targets were asked together.
     source
         Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
         the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
         ``obs["n_cells"]``; a ValueError if a group has one cell only.
-    n_halvings
-        How many times a pseudobulk is split at random; the values are averaged.
     measure
         As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
         DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
-
-    Returns
-    -------
-    DataFrame
-        Rows for `table`'s splits and targets, model "split-half ceiling", each metric.
 
     Notes
     -----
@@ -299,12 +290,12 @@ def ceiling(
     beat; for MAE no ceiling at all, since half of the cells are noisier than a good model.
 
     From a pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`,
-    which is how far the halves of n cells fall apart, each gene by itself. Noise that genes share
-    (a cell's state, its depth) is left out.
+    which is how far the halves of n cells fall apart, each gene by itself; five draws are averaged.
+    Noise that genes share (a cell's state, its depth) is left out.
     """
     pairs = source
     if isinstance(source, anndata.AnnData):
-        pairs = [_halves_of_bulk(source, seed=number) for number in range(n_halvings)]
+        pairs = [_halves_of_bulk(source, seed=number) for number in range(5)]
 
     @cache
     def mean_scores(names: tuple[str, ...]) -> pd.DataFrame:
@@ -329,17 +320,11 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
     lonely = bulk.obs_names[bulk.obs["n_cells"] < 2]
     if len(lonely):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
-    n_cells = bulk.obs["n_cells"].to_numpy()[:, None]
-    noise = np.random.default_rng(seed).normal(size=bulk.shape)
-    apart = noise * np.sqrt(bulk.layers["variance"] / n_cells)
+    n_cells, spread = bulk.obs["n_cells"].to_numpy()[:, None], bulk.layers["variance"]
+    apart = np.random.default_rng(seed).normal(size=bulk.shape) * np.sqrt(spread / n_cells)
     obs, var = bulk.obs[["n_cells"]] // 2, pd.DataFrame(index=bulk.var_names)
     return [
-        anndata.AnnData(
-            np.maximum(bulk.X + sign * apart, 0),
-            obs=obs,
-            var=var,
-            layers={"variance": bulk.layers["variance"]},
-        )
+        anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), obs, var, layers={"variance": spread})
         for sign in (1, -1)
     ]
 
@@ -388,19 +373,3 @@ def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
         table["slope"] = together / square
         slope = float(together.sum() / square.sum())
     return Calibration(slope, table)
-
-
-def compare_pseudobulk(
-    pred: anndata.AnnData,
-    real: anndata.AnnData,
-    names: Iterable[str] = ("pds", "mae"),
-    *,
-    control: str = CONTROL,
-) -> pd.DataFrame:
-    """Compute metrics that need no cells.
-
-    As :func:`evaluate`, with the columns `names`, of pds, mae and pearson_delta.
-    """
-    pair = paired(pred, real, control=control)
-    columns = {name: OF_MEANS[name](pair) for name in names}
-    return pd.DataFrame(columns, index=pair.names, dtype=np.float64)

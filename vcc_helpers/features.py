@@ -36,11 +36,8 @@ RESIDUAL = 0.05
 def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     """Describe a target by what silencing it did in other contexts; the genes may differ.
 
-    Returns
-    -------
-    DataFrame
-        Index target_gene, the targets measured in every context, sorted (none is a ValueError);
-        columns ``(context, gene)``; values are effects.
+    Index target_gene, the targets measured in every context, sorted (none is a ValueError);
+    columns ``(context, gene)``; values are effects.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -57,11 +54,8 @@ def stack_effects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put the effects of targets in several contexts, of the same genes, on top of each other.
 
-    Returns
-    -------
-    tuple of ndarray
-        Effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not measure
-        the target; and which it did measure, ``(n_contexts, n_targets)``.
+    Returned are effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not
+    measure the target; and which it did measure, ``(n_contexts, n_targets)``.
     """
     rows = [delta.obs_names.get_indexer(targets) for delta in effects_by_context.values()]
     stack = np.zeros((len(rows), len(targets), next(iter(effects_by_context.values())).n_vars))
@@ -73,11 +67,8 @@ def stack_effects(
 def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     """Average a target's effects over the contexts that measured it; all have the same genes.
 
-    Returns
-    -------
-    DataFrame
-        Index target_gene, every target that some context measured, sorted; columns genes; values
-        are effects.
+    Index target_gene, every target that some context measured, sorted; columns genes; values are
+    effects.
     """
     genes, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -90,24 +81,15 @@ def source_components(
 ) -> pd.DataFrame:
     r"""Describe a target by a few numbers that sum up its effects in other contexts.
 
-    Parameters
-    ----------
-    effects_by_context
-        Over the same genes.
-    n_components
-        Number of principal components, K. No more are used than there are.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene, every target that some context measured, sorted; K columns, in the
-        unit of the effects. The mean over targets is 0; the sign of a component is arbitrary.
+    Index target_gene, every target that some context measured, sorted; `n_components` columns, or
+    as many as there are, in the unit of the effects. The mean over targets is 0; the sign of a
+    component is arbitrary.
 
     Notes
     -----
     Targets are the observations of this principal component analysis; each is described by its
-    effects in all contexts side by side. Where a context did not measure a target, the mean of
-    those that did stands in.
+    effects on the same genes in all contexts, side by side. Where a context did not measure a
+    target, the mean of those that did takes its place.
     """
     _, targets = _genes_and_targets(effects_by_context)
     stack, present = stack_effects(effects_by_context, targets)
@@ -192,49 +174,32 @@ def _read_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(matrices[0], index=names[0].astype(str))
 
 
-def own_expression(bulk: anndata.AnnData, *, residual: float = RESIDUAL) -> pd.DataFrame:
+def own_expression(bulk: anndata.AnnData) -> pd.DataFrame:
     r"""Describe a gene by its own expression in control cells, and by what silencing takes.
 
-    Parameters
-    ----------
-    bulk
-        Pseudobulk, ``(n_groups, n_genes)``, mean lognorm. Only the control's row is read, so no
-        perturbation can leak.
-    residual
-        Share of its expression, r, that a silenced gene is expected to keep, 0 to 1. What was
-        left in a screen that you have is ``knockdown(bulk)``.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene, the genes that the control expresses; ``expression``, mean lognorm, m;
-        ``knockdown``, the effect of silencing on the gene itself,
-        :math:`\log(1 + r\,(e^{m} - 1)) - m`.
+    Of `bulk`, ``(n_groups, n_genes)``, mean lognorm, only the control's row is read, so no
+    perturbation can leak. Index target_gene, the genes that the control expresses; ``expression``,
+    mean lognorm, m; ``knockdown``, the effect of silencing on the gene itself,
+    :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
     """
     mean = np.asarray(control_row(bulk), dtype=np.float64)
     table = pd.DataFrame(
-        {"expression": mean, "knockdown": silenced(mean, residual) - mean}, index=bulk.var_names
+        {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}, index=bulk.var_names
     )
     return table[mean > 0].rename_axis(index="target_gene")
 
 
-def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.DataFrame:
-    """Put feature tables side by side.
+def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Put feature tables, each with its name, side by side; the index of each holds targets.
 
-    Parameters
-    ----------
-    tables
-        Name of each table, and the table; the index holds targets.
-    balance
-        Divide each table by the root mean square length of its rows, so that none outweighs
-        another. False keeps the values.
+    Each is divided by the root mean square length of its rows, so that none outweighs another.
 
     Returns
     -------
     DataFrame
-        Index target_gene, the targets that every table has, in the first one's order; columns
-        ``(table, feature)``. ``attrs["left_out"]`` gives for each table the targets that it
-        lacks and another has. A ValueError if no target is in every table.
+        Index target_gene, the targets that every table has, in the first one's order (none is a
+        ValueError); columns ``(table, feature)``. ``attrs["left_out"]`` gives for each table the
+        targets that it lacks and another has.
     """
     if not tables:
         raise ValueError("no table was given; expected at least one")
@@ -248,7 +213,7 @@ def join(tables: Mapping[str, pd.DataFrame], *, balance: bool = True) -> pd.Data
     parts = []
     for table in tables.values():
         values = table.to_numpy(dtype=np.float64)
-        length = np.sqrt((values**2).sum(axis=1).mean()) if balance else 1.0
+        length = np.sqrt((values**2).sum(axis=1).mean())
         parts.append(table.loc[kept] / (length or 1.0))
     names = [(name, _label(c)) for name, table in tables.items() for c in table.columns]
     columns = pd.MultiIndex.from_tuples(names, names=["table", "feature"])
@@ -266,20 +231,10 @@ def _label(column: object) -> str:
 def coverage(
     tables: pd.DataFrame | Mapping[str, pd.DataFrame], targets: Iterable[str]
 ) -> pd.DataFrame:
-    """Count which of the asked targets each feature table covers.
+    """Count which of the `targets` that a model will be asked about each feature table covers.
 
-    Parameters
-    ----------
-    tables
-        A feature table, whose index holds targets; or several, with their names.
-    targets
-        Targets that a model will be asked about.
-
-    Returns
-    -------
-    DataFrame
-        Index: name of the table; ``covered`` and ``asked``, numbers of targets; ``missing``, the
-        names without features, a list.
+    `tables` is one, or several with their names. Index: name of the table; ``covered`` and
+    ``asked``, numbers of targets; ``missing``, the names without features, a list.
     """
     tables = {"features": tables} if isinstance(tables, pd.DataFrame) else tables
     asked = pd.Index(pd.unique(pd.Index(targets)))
@@ -299,12 +254,8 @@ class GeneLoadings:
     """Describe a target by how its own gene behaves in the training effects.
 
     Called with training effects, it returns a feature table for all genes; so a model that uses
-    it never sees more than what it is fitted on.
-
-    Parameters
-    ----------
-    n_components
-        Number of principal components, K. No more are used than the training effects have.
+    it never sees more than what it is fitted on. It has `n_components` columns, or as many as the
+    training effects have.
 
     Notes
     -----
@@ -335,14 +286,9 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
 class EffectTable:
     """Put a table whose values are effects into the gene order of the training data.
 
+    Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes them.
     Called with training effects, it returns the table with one block of ``n_genes`` columns a
     context; a gene that the table lacks is an error, not a zero.
-
-    Parameters
-    ----------
-    table
-        Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes
-        them. Values are effects.
     """
 
     table: pd.DataFrame

@@ -29,26 +29,13 @@ from .bulk import some_of
 CHANCE, CEILING = "chance", "split-half ceiling"
 
 
-def interval(
-    table: pd.DataFrame,
-    *,
-    by: Sequence[str] = ("model", "metric"),
-    level: float = 0.95,
-    n_boot: int = 2000,
-) -> pd.DataFrame:
-    """Return means over perturbations, with bootstrap confidence intervals.
+def interval(table: pd.DataFrame, *, by: Sequence[str] = ("model", "metric")) -> pd.DataFrame:
+    """Return means over perturbations, with 95 % bootstrap confidence intervals.
 
     Parameters
     ----------
-    table
-        As said above.
     by
         Columns to group by; for a learning curve with ``"n_support"`` among them.
-    level
-        Share of repetitions of the experiment, with other targets, in which such an interval
-        should hold the mean.
-    n_boot
-        Number of bootstrap samples.
 
     Returns
     -------
@@ -57,6 +44,9 @@ def interval(
 
     Notes
     -----
+    Of many repetitions of the experiment, with other targets, 95 in 100 such intervals should
+    hold the mean.
+
     The percentile bootstrap over targets. A target's values from several splits are averaged
     first: they are repeated measurements of one perturbation, and no amount of splits makes more
     perturbations of it. (Taking them for independent gives intervals that are too short.)
@@ -71,16 +61,14 @@ def interval(
     rows = {}
     for key, part in table.groupby(by, sort=False, observed=True):
         values = part.groupby("target_gene")["value"].mean().to_numpy()
-        rows[key] = [values.mean(), *_bootstrap(values, level, n_boot), len(values)]
+        rows[key] = [values.mean(), *_bootstrap(values), len(values)]
     return _summary(rows, by, ["mean", "low", "high", "n_targets"])
 
 
-def _bootstrap(values: np.ndarray, level: float = 0.95, n_boot: int = 2000) -> np.ndarray:
+def _bootstrap(values: np.ndarray) -> np.ndarray:
     """Return the ends of the mean's interval; equal numbers of values get equal draws."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level}; expected a share between 0 and 1, such as 0.95")
-    drawn = np.random.default_rng(0).integers(len(values), size=(n_boot, len(values)))
-    return np.quantile(values[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
+    return np.quantile(values[drawn].mean(axis=1), [(1 - 0.95) / 2, (1 + 0.95) / 2])
 
 
 def _summary(rows: Mapping[tuple, list], by: list[str], columns: list[str]) -> pd.DataFrame:
@@ -109,15 +97,8 @@ def compare(
 ) -> pd.DataFrame:
     """Compare every model with one of them, on the same targets of the same splits.
 
-    Parameters
-    ----------
-    table
-        As for :func:`interval`.
-    reference
-        Name of the model to compare with; a KeyError if there is none. A model that shares no
-        target and split with it is a ValueError.
-    by
-        As for :func:`interval`, with ``"model"`` among them.
+    A `reference` that is none of the models is a KeyError, a model that shares no target and split
+    with it a ValueError. `by` is as for :func:`interval`, with ``"model"`` among the columns.
 
     Returns
     -------

@@ -30,26 +30,17 @@ from scipy.spatial.distance import cdist
 #: The three of the leaderboard of 2025, whose scaled values make the overall score.
 LEADERBOARD = ("mae", "des", "pds")
 #: The limits of the scaled values of these.
-LIMITS = dict.fromkeys(LEADERBOARD, (0.0, np.inf))
+_LIMITS = dict.fromkeys(LEADERBOARD, (0.0, np.inf))
 #: The share of directions that must be right in :func:`direction_reach`.
-PURITY = 0.9
+_PURITY = 0.9
 #: Fewest genes for a value of :func:`lfc_nmae`.
 FEWEST_GENES = 10
 #: The value of a perfect prediction, for each metric.
 BEST = {
-    "mae": 0.0,
-    "des": 1.0,
-    "pds": 1.0,
-    "deg_count_spearman": 1.0,
-    "lfc_spearman": 1.0,
-    "pr_auc": 1.0,
-    "pearson_delta": 1.0,
-    "pds_cosine": 1.0,
-    "mse_normalized": 0.0,
-    "direction_fidelity": 1.0,
-    "direction_reach": 1.0,
-    "significant_jaccard": 1.0,
-    "lfc_nmae": 0.0,
+    **dict.fromkeys(("mae", "mse_normalized", "lfc_nmae"), 0.0),
+    **dict.fromkeys(("des", "pds", "deg_count_spearman", "lfc_spearman", "pr_auc"), 1.0),
+    **dict.fromkeys(("pearson_delta", "pds_cosine", "direction_fidelity"), 1.0),
+    **dict.fromkeys(("direction_reach", "significant_jaccard"), 1.0),
 }
 
 
@@ -117,19 +108,9 @@ def des(
 ) -> np.ndarray:
     r"""Differential expression score: how many of the truly changed genes are found?
 
-    Parameters
-    ----------
-    pred_significant, real_significant
-        Genes called in the predicted and in the real cells, ``(n_perts, n_genes)``, bool.
-    pred_log2_fold_change
-        In the predicted cells, same shape. Where more genes are called than are real, those of
-        the largest absolute value are kept.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, 0 to 1. Best 1, worst 0; higher is better. A perturbation without
-        any real significant gene scores 0 whatever is predicted.
+    0 to 1. Best 1, worst 0; higher is better. A perturbation without any real significant gene
+    scores 0 whatever is predicted. Where more genes are called than are real, those of the largest
+    absolute predicted fold change are kept.
 
     Notes
     -----
@@ -168,18 +149,10 @@ def lfc_spearman(
 ) -> np.ndarray:
     r"""Rank correlation of fold changes over the genes that really changed.
 
-    Parameters
-    ----------
-    pred_fold_change, real_fold_change
-        Ratio of back-transformed means, ``(n_perts, n_genes)``. A logarithm keeps the order, so
-        the rank correlation of log fold changes is the same.
-
-    Returns
-    -------
-    ndarray
-        -1 to 1. Best 1, worst -1, chance 0; higher is better. Ties share their mean rank. NaN where
-        fewer than two genes are significant, or all fold changes of one side are equal, as for a
-        prediction of no change. Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
+    Fold changes are ratios of back-transformed means, ``(n_perts, n_genes)``; a logarithm keeps the
+    order, and so the result. -1 to 1. Best 1, worst -1, chance 0; higher is better. Ties share
+    their mean rank. NaN where fewer than two genes are significant, or all fold changes of one side
+    are equal, as for a prediction of no change. Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
     """
     rows = zip(pred_fold_change, real_fold_change, real_significant, strict=True)
     return np.array([_spearman(pred[called], real[called]) for pred, real, called in rows])
@@ -196,20 +169,10 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 def pr_auc(pred_fdr: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
     r"""Area under the precision-recall curve: are the really changed genes the surest ones?
 
-    Parameters
-    ----------
-    pred_fdr
-        False discovery rate of each gene in the predicted cells, ``(n_perts, n_genes)``, float32:
-        the smaller, the surer. An exact 0 counts as 1e-10.
-    real_significant
-        Genes called in the real cells, same shape, bool.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, 0 to 1. Best 1; higher is better; chance is the share of genes that
-        are significant. Equal rates are one step of the curve. NaN where no gene is significant,
-        or all are.
+    `pred_fdr` is the false discovery rate of each gene in the predicted cells, ``(n_perts,
+    n_genes)``, float32: the smaller, the surer. An exact 0 counts as 1e-10. 0 to 1. Best 1; higher
+    is better; chance is the share of genes that are significant. Equal rates are one step of the
+    curve. NaN where no gene is significant, or all are.
 
     Notes
     -----
@@ -281,14 +244,9 @@ def pds_cosine(
 
 
 class Sampled(NamedTuple):
-    """Profiles, and how far each may be off by chance.
+    """Profiles, log1p of scaled summed counts, ``(n_perts, n_genes)`` or ``(1, n_genes)``.
 
-    Attributes
-    ----------
-    profile
-        log1p of scaled summed counts, ``(n_perts, n_genes)``, or ``(1, n_genes)``.
-    variance
-        Its sampling variance, summed over genes, ``(n_perts,)`` or ``(1,)``.
+    The variance is that of sampling, summed over genes, ``(n_perts,)`` or ``(1,)``.
     """
 
     profile: np.ndarray
@@ -300,19 +258,9 @@ def mse_normalized(
 ) -> float:
     r"""Squared error, as a share of what predicting the control would cost.
 
-    Parameters
-    ----------
-    pred, real, control
-        Predicted and real perturbations, and the real control.
-    own_gene
-        Column of each perturbation's target gene, ``(n_perts,)``, int; -1 where there is none. It
-        is left out of its own perturbation.
-
-    Returns
-    -------
-    float
-        One number for the whole panel. Best 0, no change about 1, no upper end; lower is better.
-        NaN where the real effects are no larger than their sampling noise.
+    One number for the whole panel, of predicted and real perturbations, and the real control. Best
+    0, no change about 1, no upper end; lower is better. NaN where the real effects are no larger
+    than their sampling noise. The column `own_gene` is left out of its own perturbation.
 
     Notes
     -----
@@ -355,12 +303,8 @@ def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
 class Calls(NamedTuple):
     """What a rank test says of each perturbation and gene, ``(n_perts, n_genes)`` each.
 
-    Attributes
-    ----------
-    significant
-        Genes called, bool; False for the silenced gene of each perturbation.
-    log2_fold_change, p_value, fdr
-        Size and direction, NaN for a gene that was not tested; and how sure.
+    Significant are genes called, bool, False for the silenced gene of each perturbation. The fold
+    change is NaN for a gene that was not tested.
     """
 
     significant: np.ndarray
@@ -400,18 +344,8 @@ def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
 def direction_reach(pred: Calls, real: Calls, genes: np.ndarray) -> np.ndarray:
     r"""How far down its own list of genes are a prediction's directions right?
 
-    Parameters
-    ----------
-    pred, real
-        Predicted and real calls.
-    genes
-        Names of the genes, which decide among ties, ``(n_genes,)``.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``, 0 to 1. Best 1; higher is better; chance is small and falls with the
-        number of genes that changed. NaN where none did.
+    `genes` are names, ``(n_genes,)``, which decide among ties. 0 to 1. Best 1; higher is better;
+    chance is small and falls with the number of genes that changed. NaN where none did.
 
     Notes
     -----
@@ -435,7 +369,7 @@ def direction_reach(pred: Calls, real: Calls, genes: np.ndarray) -> np.ndarray:
         ranked = some[np.lexsort((place[some], -np.abs(size), p, rate, ~called))]
         ranked = ranked[has_direction[row, ranked]]
         depth = np.arange(1, len(ranked) + 1)
-        pure = depth[np.cumsum(same[row, ranked]) / depth >= PURITY]
+        pure = depth[np.cumsum(same[row, ranked]) / depth >= _PURITY]
         reach[row] = pure.max(initial=0) / truth.sum()
     return reach
 
@@ -458,19 +392,9 @@ def lfc_nmae(
 ) -> np.ndarray:
     r"""Error of fold changes, as a share of what predicting none would cost.
 
-    Parameters
-    ----------
-    pred_log2_fold_change, real_log2_fold_change
-        log2 fold changes, ``(n_perts, n_genes)``, both against the real control. A predicted NaN
-        counts as no change.
-    real_significant
-        Genes that really changed, same shape, bool; False for the silenced gene.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n_perts,)``. Best 0, no change 1, no upper end; lower is better. NaN for fewer than
-        10 genes, whatever is predicted.
+    Both fold changes, ``(n_perts, n_genes)``, are against the real control; a predicted NaN counts
+    as no change. Best 0, no change 1, no upper end; lower is better. NaN where fewer than 10 genes
+    really changed, whatever is predicted.
 
     Notes
     -----
@@ -494,21 +418,11 @@ def scaled(
 ) -> float | np.ndarray:
     """Place a score between a baseline (0) and what counts as good (1).
 
-    Parameters
-    ----------
-    value, baseline
-        The metric's mean over perturbations, of the prediction and of the baseline; or arrays of
-        such means that fit each other.
-    best
-        The metric's perfect value, 0 or 1; or, by the rules of 2026, that of a replicate.
-    limits
-        The result is held between these.
-
-    Returns
-    -------
-    float or ndarray
-        Where the result is not a number, as when the baseline is perfect, the lower limit; without
-        one, what a value of 0 gets.
+    `value` and `baseline` are the metric's means over perturbations, of the prediction and of the
+    baseline, or arrays of such means that fit each other; `best` is its perfect value, 0 or 1, or,
+    by the rules of 2026, that of a replicate. The result is held between `limits`. Where it is not
+    a number, as when the baseline is perfect, it is the lower limit; without one, what a value of
+    0 gets.
 
     Notes
     -----
@@ -527,7 +441,7 @@ def overall(
     summary: Mapping[str, float],
     baseline: Mapping[str, float],
     best: Mapping[str, float] = BEST,
-    limits: Mapping[str, tuple[float, float]] = LIMITS,
+    limits: Mapping[str, tuple[float, float]] = _LIMITS,
 ) -> float:
     """Combine metrics into the leaderboard's number.
 

@@ -39,7 +39,6 @@ from .bulk import (
     knockdown,
     silenced,
     some_of,
-    target_index,
 )
 from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_mean
 
@@ -49,19 +48,14 @@ class BulkModel(BaseEstimator):
 
     A model says ``_learn(targets, effect, bulk)``, which sees the names of the measured targets,
     their effects, ``(n_targets, n_genes)``, and the pseudobulk with both; and ``_effect(targets)``,
-    which returns ``(n_targets, n_genes)``.
+    which returns ``(n_targets, n_genes)``. The `y` of its methods is ignored; it is there because
+    scikit-learn's tools pass it.
     """
 
     def fit(self, bulk: anndata.AnnData, y: None = None) -> BulkModel:
         """Learn from the measured perturbations of one context.
 
-        Parameters
-        ----------
-        bulk
-            Pseudobulk, control included. The control alone is enough for a model that can do
-            without measured targets: zero-shot.
-        y
-            Ignored; it is there because scikit-learn's tools pass it.
+        The control alone is enough for a model that can do without measured targets: zero-shot.
 
         Raises
         ------
@@ -81,11 +75,6 @@ class BulkModel(BaseEstimator):
     def predict(self, targets: Iterable[str]) -> anndata.AnnData:
         """Predict the pseudobulk of targets, in the context that the model was fitted on.
 
-        Parameters
-        ----------
-        targets
-            Names of perturbations.
-
         Returns
         -------
         AnnData
@@ -100,17 +89,13 @@ class BulkModel(BaseEstimator):
             `targets` is one string instead of a list.
         """
         check_is_fitted(self)
-        targets = target_index(targets)
+        if isinstance(targets, str):  # it would fall into letters
+            raise TypeError(f"expected a list of targets, got one string; write [{targets!r}]")
+        targets = pd.Index(list(targets))
         return bulk_of_effects(self._effect(targets), targets, self.control_mean_, self.var_)
 
     def score(self, bulk: anndata.AnnData, y: None = None) -> float:
-        """Return minus the MAE over the targets of a pseudobulk and genes; greater is better.
-
-        Parameters
-        ----------
-        bulk, y
-            As of :meth:`fit`.
-        """
+        """Return minus the MAE over the targets of a pseudobulk and genes; greater is better."""
         _check_bulk(bulk)
         targets = bulk.obs_names[bulk.obs_names != CONTROL]
         error = self.predict(targets)[targets].X - np.asarray(bulk[targets].X, dtype=np.float64)
@@ -167,17 +152,16 @@ class EffectModel(BulkModel):
 
     Attributes
     ----------
-    regressor_
-        The fitted regressor.
-    features_
-        The feature table in use; None where there is none.
+    regressor_, features_
+        The fitted regressor, and the feature table in use; None where there is none.
 
     Notes
     -----
     Settings are chosen as anywhere in scikit-learn. The search can be the regressor,
     ``EffectModel(GridSearchCV(Ridge(), {"alpha": [1, 10]}), table)``; its folds are then the
     training targets. Or it can be around the model, where features and scale can be searched,
-    too, with folds that keep the control's row in both parts:
+    too, with folds that keep the control's row in both parts, as ``rows`` of
+    :class:`~vcc_helpers.splits.FewShotSplit` makes them:
 
     >>> from sklearn.linear_model import Ridge
     >>> from sklearn.model_selection import GridSearchCV
@@ -185,7 +169,8 @@ class EffectModel(BulkModel):
     >>> bulk = anndata.AnnData(rng.random((7, 3)), pd.DataFrame(index=[*targets, CONTROL]))
     >>> table = pd.DataFrame(rng.random((6, 2)), index=targets)
     >>> grid = {"regressor__alpha": [1, 100], "scale": [0.5, 1]}
-    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=target_folds(bulk))
+    >>> folds = [([6, 0, 1, 2], [6, 3, 4, 5]), ([6, 3, 4, 5], [6, 0, 1, 2])]
+    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=folds)
     >>> search.fit(bulk).best_estimator_.predict(["A"]).shape
     (2, 3)
 
@@ -197,10 +182,7 @@ class EffectModel(BulkModel):
     def __init__(
         self,
         regressor: BaseEstimator,
-        features: pd.DataFrame
-        | Callable[[anndata.AnnData], pd.DataFrame]
-        | Mapping[str, pd.DataFrame | Callable]
-        | None = None,
+        features: pd.DataFrame | Callable | Mapping | None = None,
         *,
         fallback: str | None = None,
         scale: float = 1.0,
@@ -313,16 +295,6 @@ class Stretched(BulkModel):
     ----------
     model
         As for :class:`KnockedDown`; it learns from two perturbations or more.
-    temper
-        Before the model learns, each training effect is divided by its size to this power, so
-        that a few strong perturbations do not drown the directions of all others. 0 leaves them.
-    power
-        How much more than the weak ones the strong predictions are stretched, :math:`\beta`.
-    budget
-        The MAE that may be spent, in multiples of the mean baseline's.
-    n_splits
-        Number of folds of the training targets in which the MAE is measured; as many as targets
-        where there are fewer.
 
     Attributes
     ----------
@@ -336,30 +308,19 @@ class Stretched(BulkModel):
     mean absolute predicted effect :math:`m_q` of target q over genes, and that of the training
     predictions :math:`\bar m`,
 
-    .. math:: \hat\Delta_q \leftarrow c \, (m_q / \bar m)^{\beta} \, \hat\Delta_q
+    .. math:: \hat\Delta_q \leftarrow c \, (m_q / \bar m) \, \hat\Delta_q
 
     where c is the largest factor on a grid from 1/8 to 8 with which the predictions of held-out
-    training targets have no larger MAE than `budget` times that of the mean baseline in the same
-    folds; 1/8 where none has.
+    training targets, in ten folds, have no larger MAE than the mean baseline; 1/8 where none has.
+    Before the model learns, each training effect is divided by the square root of its size, so
+    that a few strong perturbations do not drown the directions of all others.
     """
 
     #: The factors that are tried.
     FACTORS = tuple(2.0 ** (i / 4) for i in range(-12, 13))
 
-    def __init__(
-        self,
-        model: BaseEstimator,
-        *,
-        temper: float = 0.5,
-        power: float = 1.0,
-        budget: float = 1.0,
-        n_splits: int = 10,
-    ):
+    def __init__(self, model: BaseEstimator):
         self.model = model
-        self.temper = temper
-        self.power = power
-        self.budget = budget
-        self.n_splits = n_splits
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if len(targets) < 2:
@@ -367,15 +328,14 @@ class Stretched(BulkModel):
                 f"{len(targets)} perturbation to learn from; a factor needs two, one held out"
             )
         size = np.linalg.norm(effect, axis=1)
-        weight = (np.where(size > 0, size, 1) / (np.median(size) or 1.0)) ** -self.temper
+        weight = (np.where(size > 0, size, 1) / (np.median(size) or 1.0)) ** -0.5
         # below 0 too: nothing is lost
         mean = np.vstack([self.control_mean_, self.control_mean_ + weight[:, None] * effect])
         obs = pd.DataFrame(index=[CONTROL, *targets])
         tempered = anndata.AnnData(mean, obs=obs, var=bulk.var.copy())
-        held_out = self._held_out(self.model, tempered, targets)
-        baseline = self._held_out(mean_baseline(), bulk, targets)
+        held_out, baseline = _held_out(self.model, tempered), _held_out(mean_baseline(), bulk)
         self.size_ = np.abs(held_out).mean() or 1.0
-        budget = self.budget * np.abs(baseline - effect).mean()
+        budget = np.abs(baseline - effect).mean()
         shaped = held_out * self._shape(held_out)
         within = [
             c
@@ -385,16 +345,22 @@ class Stretched(BulkModel):
         self.factor_ = max(within, default=self.FACTORS[0])
         self.model_ = clone(self.model).fit(tempered)
 
-    def _held_out(self, model, bulk: anndata.AnnData, names: pd.Index) -> np.ndarray:
-        pred = effects(cross_predict(model, bulk, n_splits=min(self.n_splits, len(names))))
-        return np.asarray(pred[names].X, dtype=np.float64)
-
     def _shape(self, effect: np.ndarray) -> np.ndarray:
-        return (np.abs(effect).mean(axis=1, keepdims=True) / self.size_) ** self.power
+        return np.abs(effect).mean(axis=1, keepdims=True) / self.size_
 
     def _effect(self, targets: pd.Index) -> np.ndarray:
         effect = self._above_control(self.model_.predict(targets))
         return effect * (self.factor_ * self._shape(effect))
+
+
+def _held_out(model: BaseEstimator, bulk: anndata.AnnData) -> np.ndarray:
+    """Return each target's effect, predicted in one of ten folds from the others."""
+    base, targets = control_row(bulk).astype(np.float32), bulk.obs_names[bulk.obs_names != CONTROL]
+    effect = np.empty((len(targets), bulk.n_vars), dtype=np.float32)
+    for known, asked in KFold(min(10, len(targets)), shuffle=True, random_state=0).split(targets):
+        pred = clone(model).fit(bulk[[CONTROL, *targets[known]]]).predict(targets[asked])
+        effect[asked] = pred.X[1:] - base
+    return effect.astype(np.float64)
 
 
 class _EffectRegressor(RegressorMixin, BaseEstimator):
@@ -424,12 +390,8 @@ class _EffectRegressor(RegressorMixin, BaseEstimator):
 class BilinearRegressor(_EffectRegressor):
     r"""The linear model of Ahlmann-Eltze, Huber and Anders.
 
-    Parameters
-    ----------
-    n_components
-        Number of gene components, K.
-    ridge
-        Penalty, :math:`\lambda`, on both sides, in units of squared effects.
+    `n_components` is the number of gene components, K, `ridge` the penalty, :math:`\lambda`, on
+    both sides, in units of squared effects.
 
     Notes
     -----
@@ -470,9 +432,8 @@ class CentredKernelRidge(_EffectRegressor):
         values predict the mean.
     kernel
         Similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
-        ``"cosine"``, or another of scikit-learn's
-        :func:`~sklearn.metrics.pairwise.pairwise_kernels`; or a function of two feature matrices,
-        ``(n, n_features)`` and ``(m, n_features)``, that returns similarities ``(n, m)``.
+        ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two
+        feature matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``.
     gamma
         Width of the kernel where it has one. By default 1 / median squared distance of two
         training targets.
@@ -576,18 +537,9 @@ class ShrunkenNeighbors(_EffectRegressor):
 class GainRegressor(_EffectRegressor):
     r"""Features are effects already; learn how much to trust each block of them.
 
-    Parameters
-    ----------
-    prior
-        Sum of the gains to start from, shared equally between the blocks.
-    shrinkage
-        How many training targets the starting point is worth, :math:`\alpha \ge 0`. 0 trusts
-        the training targets alone, ``inf`` keeps the starting point.
-
-    Attributes
-    ----------
-    gain_
-        One number a block, ``(n_blocks,)``.
+    `shrinkage` is how many training targets the starting point is worth, equal gains that sum to
+    1: :math:`\alpha \ge 0`, where 0 trusts the training targets alone and ``inf`` keeps it.
+    Learnt is ``gain_``, one number a block, ``(n_blocks,)``.
 
     Notes
     -----
@@ -600,8 +552,7 @@ class GainRegressor(_EffectRegressor):
     context adds to every effect.
     """
 
-    def __init__(self, prior: float = 1.0, *, shrinkage: float = 1.0):
-        self.prior = prior
+    def __init__(self, *, shrinkage: float = 1.0):
         self.shrinkage = shrinkage
 
     def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
@@ -612,7 +563,7 @@ class GainRegressor(_EffectRegressor):
             )
         self.centre_ = X.mean(axis=0)
         blocks = self._blocks(X)
-        prior = np.full(len(blocks), self.prior / len(blocks))
+        prior = np.full(len(blocks), 1.0 / len(blocks))
         products = gain_products(blocks, y - self.mean_)
         self.gain_ = shrunken_gains(*products, prior=prior, shrinkage=self.shrinkage)
 
@@ -640,18 +591,10 @@ def shrunken_gains(
 ) -> np.ndarray:
     r"""Fit one gain a source by least squares, and shrink them towards a starting point.
 
-    Parameters
-    ----------
-    gram, product
-        As :func:`gain_products` makes them of effects :math:`x_{ct}` and :math:`y_t`.
-    prior
-        The starting point :math:`g^0`, ``(n_sources,)``; returned where there is no target.
-    shrinkage
-        How many targets the starting point is worth, :math:`\alpha \ge 0`, or ``inf``.
-
-    Notes
-    -----
-    With :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`,
+    `gram` and `product` are as :func:`gain_products` makes them of effects :math:`x_{ct}` and
+    :math:`y_t`; the starting point `prior`, :math:`g^0`, ``(n_sources,)``, is worth `shrinkage`
+    targets, :math:`\alpha \ge 0` or ``inf``, and returned where there is no target. With
+    :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`,
 
     .. math:: g = \arg\min_g \sum_t \| y_t - \sum_c g_c x_{ct} \|^2
               + \alpha \bar e\, \| g - g^0 \|^2
@@ -669,10 +612,7 @@ def shrunken_gains(
 
 
 def no_change() -> BulkModel:
-    """Return the model that predicts the control for every target.
-
-    The one baseline that is there without a single measured perturbation.
-    """
+    """Return the model that predicts the control for every target; it needs nothing measured."""
     return _NoChange()
 
 
@@ -745,46 +685,3 @@ def additive(sources: Mapping[str, anndata.AnnData]) -> EffectModel:
     context, and its effects, the same genes in each.
     """
     return EffectModel(GainRegressor(shrinkage=np.inf), EffectTable(source_mean(sources)))
-
-
-def cross_predict(
-    model: BaseEstimator, bulk: anndata.AnnData, *, n_splits: int = 5, seed: int = 0
-) -> anndata.AnnData:
-    """Predict every perturbation from a model that was fitted without it.
-
-    `model` is anything with ``fit(bulk)`` and ``predict(targets)``, cloned for each fold; the rest
-    is as for :func:`target_folds`. Returned are predictions for the rows of `bulk`, in its order.
-    """
-    predicted = {CONTROL: control_row(bulk)}
-    for train, held_out in target_folds(bulk, n_splits=n_splits, seed=seed):
-        pred = clone(model).fit(bulk[train]).predict(bulk.obs_names[held_out[1:]])
-        predicted.update(zip(pred.obs_names[1:], pred.X[1:], strict=True))
-    mean = np.vstack([predicted[name] for name in bulk.obs_names]).astype(np.float32)
-    return anndata.AnnData(mean, obs=bulk.obs.copy(), var=bulk.var.copy())
-
-
-def target_folds(
-    bulk: anndata.AnnData, *, n_splits: int = 5, seed: int = 0
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Split perturbations into folds, with the control's row in both parts of each.
-
-    Parameters
-    ----------
-    bulk
-        Pseudobulk, control included.
-    n_splits
-        Number of folds, at most that of perturbations, which means leave-one-out.
-    seed
-        Seed of the shuffle.
-
-    Returns
-    -------
-    list of tuple
-        For each fold the rows to learn from and the rows held out, each with the control's row
-        first. scikit-learn's tools take it as ``cv``.
-    """
-    control_row(bulk)
-    is_control = bulk.obs_names == CONTROL
-    base, rows = np.flatnonzero(is_control), np.flatnonzero(~is_control)
-    folds = KFold(n_splits, shuffle=True, random_state=seed)
-    return [(np.r_[base, rows[a]], np.r_[base, rows[b]]) for a, b in folds.split(rows)]

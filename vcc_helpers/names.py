@@ -22,19 +22,19 @@ from typing import NamedTuple
 import pandas as pd
 
 #: Gene families that were renamed in 2020, since spreadsheets took their names for dates.
-FAMILIES = (("SEPT", "SEPTIN"), ("MARCH", "MARCHF"), ("DEC", "DELEC"))
+_FAMILIES = (("SEPT", "SEPTIN"), ("MARCH", "MARCHF"), ("DEC", "DELEC"))
 #: What a spreadsheet makes of their names, such as 2-Sep, 01-Mar or Mar-02.
-DATE = re.compile(r"(?:(\d{1,2})-(sep|mar|dec)|(sep|mar|dec)-(\d{1,2}))", re.IGNORECASE)
-VERSION = re.compile(r"\.\d+$")
+_DATE = re.compile(r"(?:(\d{1,2})-(sep|mar|dec)|(sep|mar|dec)-(\d{1,2}))", re.IGNORECASE)
+_VERSION = re.compile(r"\.\d+$")
 #: Endings by which some tools mark that one gene was perturbed, and no second.
-ALONE = re.compile(r"^(?:ctrl\+)?(.+?)(?:\+ctrl)?$")
+_ALONE = re.compile(r"^(?:ctrl\+)?(.+?)(?:\+ctrl)?$")
 #: What tools and screens call control cells, in small letters.
 CONTROL_NAMES = (
     *("non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc"),
     *("control", "ctrl", "neg_ctrl", "negctrl", "negative_control"),
 )
 #: Pairs of strange and missing names beyond which likeness is not looked for; it would take long.
-MOST_PAIRS = 10**5
+_MOST_PAIRS = 10**5
 
 
 class Match(NamedTuple):
@@ -57,20 +57,9 @@ class Match(NamedTuple):
 
 
 def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
-    """Hold names that were found against those that are wanted.
+    """Hold names that were found against those that are wanted; the order does not matter.
 
-    Parameters
-    ----------
-    found, wanted
-        Names; the order does not matter.
-
-    Returns
-    -------
-    Match
-        A name is renamed only if one wanted name is meant, and no other found name means the same.
-
-    Notes
-    -----
+    A name is renamed only if one wanted name is meant, and no other found name means the same.
     Looked through: spaces around the name, upper and lower case, a version (``ENSG00000181449.5``),
     a date (``2-Sep`` is SEPTIN2 or SEPT2), the families that were renamed in 2020, and ``+ctrl``.
     """
@@ -97,37 +86,33 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
 def alone(label: str) -> str:
     """Return the gene of a label such as ``SOX2+ctrl``; any other label stays as it is.
 
-    Parameters
-    ----------
-    label
-        As GEARS and scGPT write it: two genes, ``ctrl`` in place of one where only one was
-        perturbed.
+    GEARS and scGPT write two genes, ``ctrl`` in place of one where only one was perturbed.
 
     >>> alone("SOX2+ctrl"), alone("ctrl+SOX2"), alone("ctrl"), alone("SOX2+OCT4")
     ('SOX2', 'SOX2', 'ctrl', 'SOX2+OCT4')
     """
-    return ALONE.fullmatch(label)[1] if ALONE.fullmatch(label) else label
+    return found[1] if (found := _ALONE.fullmatch(label)) else label
 
 
 def _other_ways(name: str) -> Iterator[str]:
     """Yield what a name may have been before something happened to it."""
     name = name.strip()
     yield name
-    yield VERSION.sub("", name)
+    yield _VERSION.sub("", name)
     yield alone(name)
-    if date := DATE.fullmatch(name):
+    if date := _DATE.fullmatch(name):
         number, month = date[1] or date[4], date[2] or date[3]
-        for family in FAMILIES:
+        for family in _FAMILIES:
             if family[0].startswith(month.upper()):
                 yield from (f"{stem}{int(number)}" for stem in family)
-    for old, new in FAMILIES:
+    for old, new in _FAMILIES:
         for stem, other in ((old, new), (new, old)):
             if (number := name.upper().removeprefix(stem)).isdecimal():
                 yield f"{other}{number}"
 
 
 def _alike(unknown: list[str], missing: list[str]) -> dict[str, str]:
-    if len(unknown) * len(missing) > MOST_PAIRS:
+    if len(unknown) * len(missing) > _MOST_PAIRS:
         return {}
     near = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
     return {name: likes[0] for name, likes in near.items() if likes}

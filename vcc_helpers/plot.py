@@ -2,7 +2,8 @@
 
 Colours are those of Okabe and Ito, told apart by most colour-blind readers; a marker or a line
 style always says the same a second time. ``plt.style.use("vcc_helpers.light")`` gives all figures
-the look of the book, ``"vcc_helpers.dark"`` the same on a dark ground.
+the look of the book, ``"vcc_helpers.dark"`` the same on a dark ground. `ax` are the axes to draw
+on, new ones by default; `metric` is a name such as ``"pds"``, which labels an axis.
 
 Taught in: every notebook.
 Needs no sibling module.
@@ -41,7 +42,7 @@ BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
 )
 #: Names of the rows that become lines, for what knows nothing and for a repeat's score.
 CHANCE, CEILING = "chance", "split-half ceiling"
-LABELS = {
+_LABELS = {
     "des": "DES (higher is better)",
     "pds": "PDS (higher is better)",
     "mae": "MAE, log-normalised expression (lower is better)",
@@ -69,17 +70,9 @@ def scores(
 ) -> Axes:
     """Compare models on one metric, beside chance, baseline and ceiling.
 
-    Parameters
-    ----------
-    values
-        One score a model (Series), or several repeats a model (DataFrame, a column a model),
-        drawn as mean and standard deviation.
-    metric
-        ``"des"``, ``"pds"`` or ``"mae"``; any other name labels the axis as it is.
-    chance, ceiling, baseline
-        Drawn as vertical lines where given.
-    ax
-        Axes to draw on; new ones by default.
+    `values` holds one score a model (Series), or several repeats a model (DataFrame, a column a
+    model), drawn as mean and standard deviation. `chance`, `ceiling` and `baseline` are drawn as
+    vertical lines where given.
     """
     ax = _axes(ax, height=1.4 + 0.38 * np.shape(values)[-1])
     table = values if isinstance(values, pd.DataFrame) else values.to_frame().T
@@ -103,29 +96,23 @@ def scores(
     ):
         if level is not None:
             ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
-    ax.set(yticks=place, yticklabels=table.columns, xlabel=LABELS.get(metric, metric))
+    ax.set(yticks=place, yticklabels=table.columns, xlabel=_LABELS.get(metric, metric))
     ax.set_ylim(-0.6, len(place) - 0.3)
     ax.grid(axis="y", alpha=0.25)
-    if ax.get_legend_handles_labels()[0]:
-        # a fixed distance below the axis label, however low the axes are
-        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
-        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        ax.legend(**spot, ncols=3, frameon=False)
+    _legend_below(ax, ncols=3)
     return ax
 
 
-def effect_heatmap(delta: anndata.AnnData, *, n_genes: int = 30, ax: Axes | None = None) -> Axes:
-    """Show the effects of each perturbation on the genes that change most.
+def _legend_below(ax: Axes, *, ncols: int) -> None:
+    """Draw a legend a fixed distance below the axis label, however low the axes are."""
+    if ax.get_legend_handles_labels()[0]:
+        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(**spot, ncols=ncols, frameon=False)
 
-    Parameters
-    ----------
-    delta
-        Effects, ``(n_perts, n_genes)``.
-    n_genes
-        How many genes to show: those of the largest root mean square effect.
-    ax
-        Axes to draw on; new ones by default.
-    """
+
+def effect_heatmap(delta: anndata.AnnData, *, n_genes: int = 30, ax: Axes | None = None) -> Axes:
+    """Show effects, ``(n_perts, n_genes)``, on the genes of the largest root mean square effect."""
     strongest = np.sqrt((np.asarray(delta.X) ** 2).mean(axis=0)).argsort()[::-1][:n_genes]
     shown = np.sort(strongest) if n_genes >= delta.n_vars else strongest
     values = np.asarray(delta.X)[:, shown]
@@ -140,15 +127,7 @@ def effect_heatmap(delta: anndata.AnnData, *, n_genes: int = 30, ax: Axes | None
 
 
 def strength(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Show each effect's size beside what the sampling of cells alone would give.
-
-    Parameters
-    ----------
-    table
-        From :func:`vcc_helpers.effect_strength`.
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Show how large each effect is and what sampling alone gives, from ``effect_strength``."""
     ax = _axes(ax, height=1.4 + 0.26 * len(table))
     ordered = table.sort_values("norm")
     place = np.arange(len(ordered))
@@ -172,53 +151,29 @@ def predicted_against_real(
 ) -> Axes:
     """Plot one perturbation's predicted effect against its real one, a point a gene.
 
-    Parameters
-    ----------
-    pred_effect, real_effect
-        Shape ``(n_genes,)``, differences of mean lognorm values.
-    names
-        Gene names; those furthest from no effect are written beside their points.
-    n_named
-        How many to write.
-    ax
-        Axes to draw on; new ones by default.
+    Both are ``(n_genes,)``, differences of mean lognorm values. Of the gene `names` the `n_named`
+    furthest from no effect are written next to their points.
     """
     ax = _axes(ax, 5.0, 4.6)
     ax.scatter(real_effect, pred_effect, s=14, color=BLUE, alpha=0.6, linewidths=0)
-    ends = [
-        min(np.min(real_effect), np.min(pred_effect)),
-        max(np.max(real_effect), np.max(pred_effect)),
-    ]
+    both = np.concatenate([real_effect, pred_effect])
+    ends = [both.min(), both.max()]
     ax.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="perfect prediction")
     ax.axhline(0, color=GREY, linewidth=0.6)
     ax.axvline(0, color=GREY, linewidth=0.6)
     if names is not None:
         for i in np.argsort(-np.abs(real_effect))[:n_named]:
-            ax.annotate(
-                names[i],
-                (real_effect[i], pred_effect[i]),
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=8,
-            )
+            spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
+            ax.annotate(names[i], (real_effect[i], pred_effect[i]), **spot)
     ax.set(xlabel="real effect (mean lognorm)", ylabel="predicted effect (mean lognorm)")
     ax.legend(frameon=False, loc="upper left")
     return ax
 
 
 def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
-    """Show one perturbation's fold changes and how sure the test is of them.
+    """Show the fold changes of one perturbation, `target`, and how sure the test is of them.
 
-    Parameters
-    ----------
-    table
-        From :func:`vcc_helpers.de_table`.
-    target
-        Name of the perturbation.
-    n_named
-        How many of the most significant genes to name.
-    ax
-        Axes to draw on; new ones by default.
+    `table` comes from :func:`vcc_helpers.de_table`; the `n_named` most significant genes are named.
     """
     ax = _axes(ax, 5.6, 4.4)
     row = table.perturbations.get_loc(target)
@@ -236,31 +191,19 @@ def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = 
     return ax
 
 
-def ranking(distance: pd.DataFrame, *, n_shown: int = 12, ax: Axes | None = None) -> Axes:
-    """Show PDS as a race: for each prediction, how far is each real effect?
+def ranking(distance: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Show PDS as a race: for each of the first twelve predictions, how far is each real effect?
 
-    Parameters
-    ----------
-    distance
-        Shape ``(n_perts, n_perts)``: row, predicted; column, real; same names.
-    n_shown
-        Rows to show, the first ones.
-    ax
-        Axes to draw on; new ones by default.
+    `distance` is ``(n_perts, n_perts)``: row, predicted; column, real; same names.
     """
-    rows = distance.iloc[:n_shown]
+    rows = distance.iloc[:12]
     ax = _axes(ax, height=1.4 + 0.32 * len(rows))
     for y, (name, values) in enumerate(rows.iterrows()):
         ax.plot(values, np.full(len(values), y), "|", color=GREY, markersize=10, alpha=0.8)
         ax.plot(values[name], y, "D", color=BLUE, markersize=6)
         rank = int((values < values[name]).sum())
-        ax.annotate(
-            f"{rank} closer",
-            (1.01, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=8,
-        )
+        edge = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+        ax.annotate(f"{rank} closer", (1.01, y), **edge)
     ax.plot([], [], "D", color=BLUE, label="its own real effect")
     ax.plot([], [], "|", color=GREY, markersize=10, label="the real effect of another target")
     ax.set_yticks(np.arange(len(rows)), rows.index)
@@ -272,15 +215,7 @@ def ranking(distance: pd.DataFrame, *, n_shown: int = 12, ax: Axes | None = None
 
 
 def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Show how alike targets are, as a heat map from -1 to 1.
-
-    Parameters
-    ----------
-    table
-        Square, ``(n_perts, n_perts)``; cosine similarities or correlations, from -1 to 1.
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Show how alike targets are: cosines or correlations, ``(n_perts, n_perts)``, -1 to 1."""
     ax = _axes(ax, width=2.8 + 0.2 * len(table), height=1.8 + 0.2 * len(table))
     image = ax.imshow(table, cmap="PuOr_r", vmin=-1, vmax=1)
     place = np.arange(len(table))
@@ -295,17 +230,9 @@ def model_intervals(
 ) -> Axes:
     """Compare models on one metric, each a dot with its confidence interval.
 
-    Parameters
-    ----------
-    summary
-        From :func:`vcc_helpers.intervals.interval`, index (model, metric). Rows "chance" and
-        "split-half ceiling" become vertical lines.
-    metric
-        Which metric to show.
-    baseline
-        The model to draw a line for too; open dots are those whose interval holds its mean.
-    ax
-        Axes to draw on; new ones by default.
+    `summary` comes from :func:`vcc_helpers.intervals.interval`, index (model, metric). Rows
+    "chance" and "split-half ceiling" become vertical lines, and so does the model `baseline`; open
+    dots are those whose interval holds its mean.
     """
     rows = summary.xs(metric, level="metric")
     shown = rows.drop([CHANCE, CEILING], errors="ignore")
@@ -316,24 +243,16 @@ def model_intervals(
         ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
         face = {"markerfacecolor": ax.get_facecolor() if unsure else BLUE, "markersize": 8}
         ax.errorbar(row["mean"], place, xerr=ends, fmt="o", color=BLUE, capsize=3, zorder=3, **face)
-        ax.annotate(
-            f"{row['mean']:.3f}",
-            (1.01, place),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-        )
+        edge = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+        ax.annotate(f"{row['mean']:.3f}", (1.01, place), **edge)
     for value, name, colour, style in _reference_lines(rows, metric, baseline):
         ax.axvline(value, color=colour, linestyle=style, label=f"{name} {value:.3f}")
     if np.isfinite(level):
         ax.plot([], [], "o", color=BLUE, markerfacecolor="none", label="interval holds baseline")
     ax.set_yticks(range(len(shown))[::-1], shown.index)
-    ax.set(xlabel=LABELS.get(metric, metric), ylim=(-0.6, len(shown) - 0.4))
+    ax.set(xlabel=_LABELS.get(metric, metric), ylim=(-0.6, len(shown) - 0.4))
     ax.grid(axis="y", alpha=0.25)
-    if ax.get_legend_handles_labels()[0]:
-        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
-        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        ax.legend(**spot, ncols=2, frameon=False)
+    _legend_below(ax, ncols=2)
     return ax
 
 
@@ -349,16 +268,9 @@ def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> l
 def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None) -> Axes:
     """Show how each model's score grows with the support set, with confidence intervals.
 
-    Parameters
-    ----------
-    summary
-        From :func:`vcc_helpers.intervals.interval` with ``by=("model", "n_support",
-        "metric")``. Rows "chance" and "split-half ceiling" become horizontal lines.
-    metric
-        Which metric to show.
-    ax
-        Axes to draw on; new ones by default. Support sizes are ranks on the axis: 0, 1, 2, 5
-        stand at equal distances.
+    `summary` comes from :func:`vcc_helpers.intervals.interval` with ``by=("model", "n_support",
+    "metric")``. Rows "chance" and "split-half ceiling" become horizontal lines. Sizes of the
+    support set are ranks on the axis: 0, 1, 2, 5 lie at equal distances.
     """
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
     models = rows.index.get_level_values("model").unique().drop([CHANCE, CEILING], errors="ignore")
@@ -377,7 +289,7 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
         ax.axhline(level, color=colour, linestyle=style, zorder=0)
         ends.append((level, name, colour))
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-    ax.set(xlabel="support targets", ylabel=LABELS.get(metric, metric).replace(" (", "\n("))
+    ax.set(xlabel="support targets", ylabel=_LABELS.get(metric, metric).replace(" (", "\n("))
     _label_ends(ax, ends)
     return ax
 
@@ -406,17 +318,11 @@ def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
         )
 
 
-def calibration(found: Calibration, *, n_named: int = 4, ax: Axes | None = None) -> Axes:
+def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
     """Plot the size of each predicted effect against the real one's, a point a perturbation.
 
-    Parameters
-    ----------
-    found
-        From :func:`vcc_helpers.evaluation.calibration`.
-    n_named
-        How many targets to name: those of the largest real effects.
-    ax
-        Axes to draw on; new ones by default.
+    `found` comes from :func:`vcc_helpers.evaluation.calibration`; the four targets of the largest
+    real effects are named.
     """
     ax, table = _axes(ax, 5.2, 4.8), found.per_perturbation
     large = table["ratio"] > 1
@@ -432,7 +338,7 @@ def calibration(found: Calibration, *, n_named: int = 4, ax: Axes | None = None)
     end = 1.2 * table[["real_norm", "pred_norm"]].to_numpy().max()
     ax.plot([0, end], [0, end], color=GREY, linestyle="--", linewidth=1)
     ax.annotate("right size ", (0.7 * end, 0.7 * end), ha="right", va="bottom", fontsize=9)
-    for name, row in table.nlargest(n_named, "real_norm").iterrows():
+    for name, row in table.nlargest(4, "real_norm").iterrows():
         spot = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8}
         ax.annotate(name, (row["real_norm"], row["pred_norm"]), **spot)
     ax.set(

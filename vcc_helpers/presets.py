@@ -154,18 +154,7 @@ PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST, VCC2026)}
 
 
 def get_preset(preset: str | Preset) -> Preset:
-    """Return a preset by name; a preset passes through.
-
-    Parameters
-    ----------
-    preset
-        A name such as ``"vcc2025"``, or a :class:`Preset`.
-
-    Raises
-    ------
-    KeyError
-        No preset has that name.
-    """
+    """Return a preset by a name such as ``"vcc2025"``, else a KeyError; a preset passes through."""
     if isinstance(preset, Preset):
         return preset
     if preset not in PRESETS:

@@ -13,24 +13,15 @@ from __future__ import annotations
 import numpy as np
 
 #: With this many cells or fewer in a group, and no ties, the p-value is exact (scipy's rule).
-EXACT_LIMIT = 8
+_EXACT_LIMIT = 8
 
 
 def mann_whitney(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Test every gene: are its values in some cells higher, or lower, than in the controls?
 
-    Parameters
-    ----------
-    values, controls
-        Values of the two groups, ``(n_1, n_genes)`` and ``(n_2, n_genes)``.
-
-    Returns
-    -------
-    u : ndarray
-        Mann-Whitney U of the first group, ``(n_genes,)``: in how many of all pairs its value is
-        the larger one, a tie counting half; 0 to n_1 n_2.
-    p_value : ndarray
-        Two-sided, ``(n_genes,)``, from :func:`p_values`.
+    Of two groups, ``(n_1, n_genes)`` and ``(n_2, n_genes)``, returned are the Mann-Whitney U of the
+    first, ``(n_genes,)``: in how many of all pairs its value is the larger one, a tie counting
+    half, 0 to n_1 n_2; and the two-sided p-value, ``(n_genes,)``, from :func:`p_values`.
     """
     from scipy.stats import rankdata
 
@@ -43,13 +34,7 @@ def mann_whitney(values: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, 
 
 
 def p_values(
-    u: np.ndarray,
-    ties: np.ndarray,
-    n_1,
-    n_2,
-    *,
-    exact: bool = True,
-    use_continuity: bool = True,
+    u: np.ndarray, ties: np.ndarray, n_1, n_2, *, exact: bool = True, use_continuity: bool = True
 ) -> np.ndarray:
     r"""Turn U into two-sided p-values.
 
@@ -87,7 +72,7 @@ def p_values(
         sd = np.sqrt(n_1 * n_2 / 12 * ((n + 1) - ties / (n * (n - 1))))
         p = 2 * ndtr(-(larger - n_1 * n_2 / 2 - 0.5 * use_continuity) / sd)
     p = np.nan_to_num(np.clip(p, 0, 1), nan=1.0)
-    few = exact & (ties == 0) & (np.minimum(n_1, n_2) <= EXACT_LIMIT)
+    few = exact & (ties == 0) & (np.minimum(n_1, n_2) <= _EXACT_LIMIT)
     for a, b in sorted(set(zip(n_1[few], n_2[few], strict=True))):
         here = few & (n_1 == a) & (n_2 == b)
         p[here] = _exact_p(u[here], int(a), int(b))

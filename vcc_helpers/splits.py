@@ -18,35 +18,42 @@ import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from anndata import AnnData
+
 
 class FewShotSplit(NamedTuple):
-    """Targets of a new context: measured ones to learn from, and the others.
+    """Targets of a new context: measured ones to learn from, and the others to predict.
 
-    Attributes
-    ----------
-    support
-        Targets whose effects in the new context a model may see, sorted.
-    query
-        Targets that it must predict, sorted; none of them in `support`.
+    The effects of the support set in the new context a model may see, those of the query set not.
+    Both are sorted, and share no target.
     """
 
     support: list[str]
     query: list[str]
 
+    def rows(self, bulk: AnnData) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of both sets in a pseudobulk, the control's first in each.
+
+        A list of such pairs is what scikit-learn's searches take as ``cv``. A name that has no
+        row is a KeyError.
+        """
+        return tuple(
+            np.array([bulk.obs_names.get_loc(name) for name in ("non-targeting", *part)])
+            for part in self
+        )
+
 
 def few_shot_split(targets: Iterable[str], *, n_support: int, seed: int = 0) -> FewShotSplit:
     """Draw the support set at random.
 
-    Parameters
-    ----------
-    n_support
-        Size of the support set, 0 (zero-shot) to one less than the number of targets, else a
-        ValueError. With the same seed a larger support set contains the smaller one, so a learning
-        curve changes one thing at a time.
+    `n_support` is its size, 0 (zero-shot) to one less than the number of targets, else a
+    ValueError. With the same seed a larger support set contains the smaller one, so a learning
+    curve changes one thing at a time.
     """
     order = _shuffled(targets, seed)
     if not 0 <= n_support < len(order):
@@ -66,24 +73,11 @@ def nested_splits(
 ) -> list[FewShotSplit]:
     """Draw support sets that grow, with one query set for all: the points of a learning curve.
 
-    Parameters
-    ----------
-    targets
-        To draw support sets from.
-    sizes
-        Sizes of the support sets.
-    query
-        Targets to predict; those among `targets` are never drawn. By default what the largest
-        support set leaves.
-
-    Returns
-    -------
-    list of FewShotSplit
-        One a size, in the order given. Smaller support sets lie in larger ones, and equal those
-        of :func:`few_shot_split` with this seed where `query` is left out.
-
-    A ValueError says that a size is negative or larger than what there is to draw from, or that
-    nothing is left to predict.
+    Those of `targets` that are in `query` are never drawn; by default the query set is what the
+    largest support set leaves. There is one split a size, in the order given: smaller support sets
+    lie in larger ones, and equal those of :func:`few_shot_split` with this seed where `query` is
+    left out. A ValueError says that a size is negative or larger than what there is to draw from,
+    or that nothing is left to predict.
     """
     asked, sizes = None if query is None else set(query), list(sizes)
     order = _shuffled(set(targets) - (asked or set()), seed)
@@ -100,21 +94,12 @@ def nested_splits(
 def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str) -> str:
     """Write a few-shot split as cell-load reads it, and with it Arc's State.
 
-    Parameters
-    ----------
-    data
-        The ``.h5ad``, or a folder of such files, with the cells of all contexts.
-    dataset
-        A name for them.
-    context
-        The new context, as the cells' column of contexts has it; all others are trained on.
-
-    Returns
-    -------
-    str
-        The text of a ``.toml`` file, as of cell-load 0.10: ``datasets``, ``training``, ``fewshot``.
-        Query targets are its test part, and its validation part too, since cell-load wants one:
-        choosing by it is looking at the answers. A ValueError where there is no query target.
+    `data` is the ``.h5ad``, or a folder of such files, with the cells of all contexts, `dataset` a
+    name for them, `context` the new context, as the cells' column of contexts has it; all others
+    are trained on. Returned is the text of a ``.toml`` file, as of cell-load 0.10: ``datasets``,
+    ``training``, ``fewshot``. Query targets are its test part, and its validation part too, since
+    cell-load wants one: choosing by it is looking at the answers. A ValueError where there is no
+    query target.
     """
     if not split.query:
         raise ValueError("no query target; expected one at least, which the model must predict")
@@ -129,24 +114,11 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
 
 
 def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> FewShotSplit:
-    """Read a few-shot split of cell-load.
+    """Read the few-shot split of a context from a ``.toml`` file of cell-load.
 
-    Parameters
-    ----------
-    source
-        The path of a ``.toml`` file.
-    targets
-        All targets of the context, since those to train on are not named.
-    context
-        The context whose split is wanted.
-
-    Returns
-    -------
-    FewShotSplit
-        The query set is the test part; the support set all that is in neither part. A context that
-        is held out as a whole has no support.
-
-    A ValueError says that the file is no TOML, or holds no split of that context.
+    `targets` are all of the context, since those to train on are not named. The query set is the
+    test part, the support set all that is in neither part; a context that is held out as a whole
+    has no support. A ValueError says that the file is no TOML, or holds no split of that context.
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
@@ -167,15 +139,11 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
 
 
 def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[FewShotSplit]:
-    """Deal the targets into folds; each is the query set once, the others being the support.
+    """Split the targets into folds; each is the query set once, the others being the support.
 
-    There are `n_splits` folds, 2 to the number of targets, else a ValueError.
-
-    Returns
-    -------
-    list of FewShotSplit
-        As many as folds; their query sets share no target, hold all of them together, and their
-        sizes differ by one at most.
+    There are `n_splits` folds, 2 to the number of targets, which is leave-one-out, else a
+    ValueError. Their query sets share no target, hold all of them together, and their sizes differ
+    by one at most.
     """
     order = _shuffled(targets, seed)
     if not 2 <= n_splits <= len(order):

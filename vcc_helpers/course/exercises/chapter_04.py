@@ -65,7 +65,8 @@ def _won() -> float:
 
 
 def _wants_more() -> float:
-    held_out = models.cross_predict(models.mean_baseline(), _bulk(), n_splits=_effect().n_obs)
+    folds = k_fold(_effect().obs_names, n_splits=_effect().n_obs)
+    held_out = evaluation.cross_predict(models.mean_baseline(), _bulk(), folds)
     return (evaluation.calibration(held_out, _bulk()).per_perturbation["slope"] > 1).mean()
 
 

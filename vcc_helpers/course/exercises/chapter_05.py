@@ -82,7 +82,8 @@ def _alone(day: int) -> float:
     """Return the PDS of leave-one-out, all targets ranked together."""
     table = source_effects({"source": effects(_bulk(day))})
     targets = effects(_bulk(5)).obs_names
-    pred = models.cross_predict(models.ridge(table), _bulk(5), n_splits=len(targets))
+    folds = k_fold(targets, n_splits=len(targets))
+    pred = evaluation.cross_predict(models.ridge(table), _bulk(5), folds)
     return evaluation.evaluate(pred, _bulk(5))["pds"].mean()
 
 

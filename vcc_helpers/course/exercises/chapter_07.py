@@ -16,7 +16,7 @@ import pandas as pd
 from vcc_helpers.adapt import ContextGain, precision
 from vcc_helpers.bulk import effects
 from vcc_helpers.datasets import load_hipsc_screen
-from vcc_helpers.evaluation import compare_pseudobulk
+from vcc_helpers.evaluation import evaluate
 from vcc_helpers.stream import pseudobulk
 
 from . import Exercise, Hint
@@ -45,7 +45,7 @@ def _fit(
 
 @cache
 def _zero_shot(*days: int) -> pd.Series:
-    return compare_pseudobulk(_fit([], days).predict(_targets()), _bulk(5)).mean()
+    return evaluate(_fit([], days).predict(_targets()), _bulk(5)).mean()
 
 
 def _gain4(support: Iterable[str], **kw) -> float:
@@ -86,7 +86,7 @@ EXERCISES = {
                 "That is the mean PDS. The question is about MAE.",
             ),
             Hint(
-                lambda: compare_pseudobulk(_fit(_targets(), (3, 4)).predict(_targets()), _bulk(5))[
+                lambda: evaluate(_fit(_targets(), (3, 4)).predict(_targets()), _bulk(5))[
                     "mae"
                 ].mean(),
                 "That model has seen all of day 5, its answers included. Zero-shot fits on the "

@@ -13,7 +13,7 @@ import anndata
 
 from vcc_helpers.bulk import effects
 from vcc_helpers.datasets import load_hipsc_screen
-from vcc_helpers.evaluation import compare_pseudobulk
+from vcc_helpers.evaluation import evaluate
 from vcc_helpers.stream import pseudobulk
 
 from . import Exercise, Hint
@@ -34,7 +34,7 @@ def _carried_over(day: int, metric: str = "mae", *, means: bool = False) -> floa
         if target != "non-targeting":
             base = 0 if means else real["non-targeting"].X
             pred.X[row] = base + moved[target].X
-    return float(compare_pseudobulk(pred, real)[metric].mean())
+    return float(evaluate(pred, real)[metric].mean())
 
 
 EXERCISES = {
