@@ -195,15 +195,12 @@ def official_baseline(
     if n_cells is None:
         n_cells = bulk.obs["n_cells"].drop(control)
     mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
-    targets = pd.DataFrame(index=pd.Index(pd.Series(n_cells).index).drop(control, errors="ignore"))
+    targets = pd.DataFrame(index=pd.Series(n_cells).index.drop(control, errors="ignore"))
     pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
-    is_control = np.flatnonzero(labels == control)
-    controls = anndata.AnnData(
-        stack_blocks(blocks)[is_control], obs=cells.obs.iloc[is_control], var=cells.var
-    )
-    return replicate(
-        pred, controls=controls, n_cells=n_cells, perturbation_key=perturbation_key, control=control
-    )
+    rows = np.flatnonzero(labels == control)
+    controls = anndata.AnnData(stack_blocks(blocks)[rows], cells.obs.iloc[rows], cells.var)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    return replicate(pred, controls=controls, n_cells=n_cells, **question)
 
 
 def _scaled_controls(cells, labels, n_cells, seed: int, key: str, control: str):
@@ -274,12 +271,8 @@ def replicates(
 ) -> pd.DataFrame:
     """Score halves of the real cells against the other halves, again and again.
 
-    Parameters
-    ----------
-    real, preset, perturbation_key, control, **settings
-        As for :func:`~.scoring.score`.
-    n_splits, seed
-        How many splits, and the seed from which theirs come.
+    Parameters are those of :func:`~.scoring.score`, the number of splits, and the seed from which
+    theirs come.
 
     Returns
     -------
@@ -311,7 +304,7 @@ def replicates(
 
 
 def _halves(cells: anndata.AnnData, groups: Iterable[np.ndarray], cut: Callable, seed: int):
-    """Shuffle the rows of one group after the other, and cut each into two halves."""
+    """Shuffle the rows of one group after the other, and cut each into two."""
     rng, halves = np.random.default_rng(seed), ([], [])
     for rows in groups:
         for half, part in zip(halves, cut(rng.permutation(rows)), strict=True):
@@ -338,34 +331,17 @@ def _change_between(first: Digest, other: Digest, whole: Digest, control: str) -
 
 
 def split_half(
-    cells: anndata.AnnData,
-    *,
-    seed: int = 0,
-    perturbation_key: str = PERTURBATION_KEY,
+    cells: anndata.AnnData, *, seed: int = 0, perturbation_key: str = PERTURBATION_KEY
 ) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Split the cells of every group at random into two halves.
+    """Split the cells of every group at random into two halves, views of `cells`.
 
     Scoring one half against the other shows what a repeat of the experiment, with half of the
-    cells, would score: a ceiling for honest predictions, though not a hard limit.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``; at least two cells in every group.
-    seed
-        Seed of the draw.
-    perturbation_key
-        The column of ``obs`` to group by.
-
-    Returns
-    -------
-    tuple of AnnData
-        Two views, sizes equal to within one cell a group.
+    cells, would score: a ceiling for honest predictions, though not a hard limit. Sizes are equal
+    to within one cell a group; a group of one cell is a ValueError.
     """
     groups = pd.Series(range(cells.n_obs)).groupby(labels_of(cells, perturbation_key)).indices
-    for name, rows in groups.items():
-        if len(rows) < 2:
-            raise ValueError(f"{name!r} has one cell only; a split needs two in every group")
+    if alone := [name for name, rows in groups.items() if len(rows) < 2]:
+        raise ValueError(f"{alone[0]!r} has one cell only; a split needs two in every group")
     return _halves(cells, groups.values(), _alternating, seed)
 
 
