@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import make_cells
-from scipy import sparse
 
 from vcc_helpers import ScoreCard, pseudobulk, score, scoring, stream
 from vcc_helpers.cli import main
@@ -59,13 +58,10 @@ def test_baseline_and_ceiling(files, card, capsys):
         assert f"{row['pds']:.4f}" in line
 
 
-def test_a_ceiling_leaves_out_what_does_not_fit_the_memory(tmp_path, capsys):
-    n, labels = 3000, ["A", "non-targeting"]
-    counts = sparse.random(n, 9000, 0.001, "csr", dtype=np.float32, random_state=0).ceil()
-    obs = pd.DataFrame({"target_gene": np.repeat(labels, n // 2)}, index=map(str, range(n)))
-    anndata.AnnData(counts, obs=obs).write_h5ad(tmp_path / "real.h5ad")
-    words = ["score", *[str(tmp_path / "real.h5ad")] * 2, "--ceiling", "--memory", "200MB"]
-    assert main(words) == 0  # as dense cells they take 216 MB
+def test_a_ceiling_leaves_out_what_does_not_fit_the_memory(files, capsys, monkeypatch):
+    anchors = sys.modules["vcc_helpers.scoring.anchors"]
+    monkeypatch.setattr(anchors, "parse_memory", lambda memory: 20_000)  # dense they take 25 kB
+    assert main(["score", *files[:2], "--ceiling"]) == 0
     out = capsys.readouterr().out
     assert "half against half" in out and "replicated" not in out and "mean of these" not in out
     assert "left out: more --memory would hold them" in out

@@ -16,7 +16,7 @@ from bad_cases import CASES, GENES, TARGETS, good_cells, good_counts, write
 from conftest import CONTROL, KEY, ROOT, STORAGES, stored
 from scipy import sparse
 
-from vcc_helpers import score, submission
+from vcc_helpers import lognorm, score, submission
 from vcc_helpers.cli import main
 from vcc_helpers.submission import archive
 
@@ -248,11 +248,14 @@ def test_prep_writes_nothing_of_a_bad_prediction(name, tmp_path):
 def test_prep_by_command_says_that_it_ordered_the_genes(tmp_path, capsys):
     path, options = write(CASES["gene order"], tmp_path)
     command = ["prep", str(path), "--genes", str(options["genes"]), "-o", str(tmp_path / "o.vcc")]
-    assert main(command) == 0
-    out, err = capsys.readouterr()
-    assert "vcc-helpers: mended, genes put in order" in err
-    assert out.startswith(f"{tmp_path / 'o.vcc'}  ")
-    assert list(inner(tmp_path / "o.vcc").var_names) == GENES
+    for more, expected in ([], lognorm(good_cells())), (["--keep-counts"], good_cells().X):
+        assert main([*command, *more]) == 0
+        out, err = capsys.readouterr()
+        assert "vcc-helpers: mended, genes put in order" in err
+        assert out.startswith(f"{tmp_path / 'o.vcc'}  ")
+        written = inner(tmp_path / "o.vcc")
+        assert list(written.var_names) == GENES and list(written.obs) == [KEY]
+        np.testing.assert_allclose(written.X.toarray(), expected, rtol=1e-6)
 
 
 def test_counts_that_were_never_whole_in_float64_are_seen_alike():
