@@ -121,6 +121,17 @@ def test_the_family_of_a_rate_is_the_records_choice(sample):
         assert (file.fdr != each.fdr).any()
 
 
+def test_genes_that_the_controls_hardly_show_are_not_tested(sample):
+    is_control = (sample.obs["target_gene"] == "non-targeting").to_numpy()
+    keep = np.ones(sample.shape)
+    keep[is_control, 3] = 0
+    cells = sample.copy()
+    cells.X = cells.X.multiply(keep).tocsr()
+    table = scoring.digest(cells, RULES).de
+    assert np.flatnonzero(np.isnan(table.log2_fold_change).all(axis=0)).tolist() == [3]
+    assert (table.fdr[:, 3] == 1).all() and (table.p_value[:, 3] == 1).all()
+
+
 def test_controls_of_another_file_need_its_genes_and_a_scale(halves):
     pred, real = halves
     with pytest.raises(ValueError, match="need counts on both sides and one scale"):
