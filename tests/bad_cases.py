@@ -24,39 +24,23 @@ TARGETS = ["G0", "G1", "G2", "no gene"]
 
 @dataclass(frozen=True)
 class Bad:
-    """A bad input.
+    """A bad input: one row of the table below."""
 
-    Attributes
-    ----------
-    what
-        In a few words, for a table.
-    words
-        All must be said; alternatives are separated by a bar.
-    spoil
-        Changes good cells: counts, dense, 131 x 24.
-    file
-        Or: writes something to a path, given that of the good cells.
-    refused
-        Whether it cannot be handed in; else a remark is expected.
-    mended
-        Whether the file can be mended without changing a prediction.
-    genes
-        The official genes, as names or as the text of a list.
-    counts
-        The text of a table of targets, or none.
-    preset
-        The rules.
-    kinds
-        Kinds of problem that have to be found, and no others but remarks.
-    """
-
+    #: In a few words, for the table in the book.
     what: str
+    #: All must be said; alternatives are separated by a bar.
     words: tuple[str, ...]
+    #: Changes good cells: counts, dense, 131 x 24.
     spoil: Callable | None = None
+    #: Or: writes something to a path, given that of the good cells.
     file: Callable | None = None
+    #: Whether it cannot be handed in; else a remark is expected.
     refused: bool = True
+    #: Whether the file can be mended without changing a prediction.
     mended: bool = False
+    #: The official genes, as names or as the text of a list.
     genes: list | str = field(default_factory=lambda: GENES)
+    #: The text of a table of targets, "good" for the right one, or none.
     counts: str | None = None
     preset: str = "vcc2025"
 
@@ -325,25 +309,30 @@ def no_indices(file):
     del file["X/indices"]
 
 
-def text_values(path, good):
-    cells = anndata.read_h5ad(good)
-    cells.write_h5ad(path)
-    with h5py.File(path, "a") as file:
-        text = np.full(cells.shape, "1", dtype=object)
-        del file["X"]
-        file.create_dataset("X", data=text, dtype=h5py.string_dtype())
-        file["X"].attrs["encoding-type"] = "string-array"
-        file["X"].attrs["encoding-version"] = "0.2.0"
+def without_parts(*names):
+    """Write the cells, then remove parts of the HDF5 file."""
+
+    def write(path, good):
+        path.write_bytes(good.read_bytes())
+        with h5py.File(path, "a") as file:
+            for name in names:
+                del file[name]
+
+    return write
 
 
-def complex_values(path, good):
-    cells = anndata.read_h5ad(good)
-    cells.write_h5ad(path)
-    with h5py.File(path, "a") as file:
-        attributes, data = dict(file["X"].attrs), file["X"][:].astype("complex64")
-        del file["X"]
-        file["X"] = data
-        file["X"].attrs.update(attributes)
+def of_type(change, kind="array"):
+    """Write the cells with values of a type that is none of expression."""
+
+    def write(path, good):
+        without_parts()(path, good)
+        with h5py.File(path, "a") as file:
+            attributes, data = dict(file["X"].attrs), change(file["X"][:])
+            del file["X"]
+            file["X"] = data
+            file["X"].attrs.update(attributes | {"encoding-type": kind})
+
+    return write
 
 
 CASES = {
@@ -508,8 +497,10 @@ CASES = {
         file=sparse_file(falling_pointer)),
     "no gene numbers": Bad("a sparse matrix without gene numbers", ("cannot be read", "'indices'"),
         file=sparse_file(no_indices)),
-    "text values": Bad("values stored as text", ("values of type", "convert"), file=text_values),
-    "complex values": Bad("complex values", ("values of type complex64",), file=complex_values),
+    "text values": Bad("values stored as text", ("values of type", "convert"),
+        file=of_type(lambda x: x.astype(str).astype(object), "string-array")),
+    "complex values": Bad("complex values", ("values of type complex64",),
+        file=of_type(lambda x: x.astype("complex64"))),
     # 2026
     "2026: controls": Bad("2026: control cells in the file", ("131|60 cells are labelled "
         "'non-targeting'", "allow none"), then(lambda cells: cells), preset="vcc2026"),

@@ -9,17 +9,16 @@ import contextlib
 import io
 import logging
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anndata
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from vcc_helpers import lognorm, scoring
+from vcc_helpers import datasets, lognorm, scoring
 from vcc_helpers.metrics import LEADERBOARD
 from vcc_helpers.presets import GENERALIST
-from vcc_helpers.stream import labels_of
 
 CONTROL, KEY = "non-targeting", "target_gene"
 OFFICIAL = {
@@ -56,16 +55,15 @@ def _counts(rng, labels, names, genes, *, effect, basal) -> np.ndarray:
     return rng.negative_binomial(5, 5 / (5 + np.maximum(mean, 1e-12)))
 
 
-def _store(rng, counts: np.ndarray, labels, genes) -> anndata.AnnData:
+def _store(rng, counts: np.ndarray, labels, genes, *, only_counts=False) -> anndata.AnnData:
     """Counts or lognorm, in one of several precisions and layouts."""
     obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
-    if rng.random() < 0.5:
+    if not only_counts and rng.random() < 0.5:
         obs[KEY] = pd.Categorical(labels, categories=sorted({*labels, "label no cell bears"}))
     dtype = rng.choice(["float32", "float64", "int32"])
-    cells = anndata.AnnData(
-        counts.astype(dtype), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object))
-    )
-    if rng.random() < 0.5:  # log values: as the package makes them, or from another scale
+    var = pd.DataFrame(index=pd.Index(genes, dtype=object))
+    cells = anndata.AnnData(counts.astype(dtype), obs=obs, var=var)
+    if not only_counts and rng.random() < 0.5:  # log values: as we make them, or of another scale
         cells.X = lognorm(cells, target_sum=rng.choice([None, 1e4]))
     layout = rng.choice(["dense", "csr", "csc"])
     if layout != "dense":
@@ -106,6 +104,14 @@ def random_case(seed: int) -> Case:
     if rng.random() < 0.25:
         pred = scoring.official_baseline(real)
     return Case(f"random {seed}", pred, real)
+
+
+def real_cells() -> anndata.AnnData:
+    """The bundled H1 cells, over their targets and every fourth gene: the scorers are slow."""
+    cells = datasets.load_h1_sample()
+    kept = cells.var_names.isin(cells.obs[KEY])
+    kept[::4] = True
+    return cells[:, kept].copy()
 
 
 def official(case: Case) -> pd.DataFrame:
@@ -239,7 +245,7 @@ def random_counts_case(seed: int) -> Case:
         seen = effect * np.exp(rng.normal(0, 0.2, effect.shape))
         counts = _counts(rng, labels, names, genes, effect=seen, basal=basal)
         counts[counts.sum(axis=1) == 0, 0] = 1
-        pair.append(_store_counts(rng, _within_limit(counts), labels, genes))
+        pair.append(_store(rng, _within_limit(counts), labels, genes, only_counts=True))
     pred, real = pair
     return Case(f"random counts {seed}", _distort(rng, pred, real), real)
 
@@ -247,18 +253,6 @@ def random_counts_case(seed: int) -> Case:
 def _within_limit(counts: np.ndarray) -> np.ndarray:
     """Thin cells of more than a million counts."""
     return counts // np.ceil(counts.sum(axis=1, keepdims=True) / 9e5).astype(counts.dtype)
-
-
-def _store_counts(rng, counts: np.ndarray, labels, genes) -> anndata.AnnData:
-    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
-    dtype = rng.choice(["float32", "float64", "int32"])
-    cells = anndata.AnnData(
-        counts.astype(dtype), obs=obs, var=pd.DataFrame(index=pd.Index(genes, dtype=object))
-    )
-    layout = rng.choice(["dense", "csr", "csc"])
-    if layout != "dense":
-        cells.X = sparse.csr_matrix(cells.X).asformat(layout)
-    return cells[rng.permutation(cells.n_obs)].copy() if rng.random() < 0.5 else cells
 
 
 def _distort(rng, pred: anndata.AnnData, real: anndata.AnnData) -> anndata.AnnData:
@@ -286,15 +280,13 @@ def official_2026(case: Case) -> tuple[pd.DataFrame, pd.Series]:
 
     The panel's ratio has no value of its own for a perturbation: each row holds the whole.
     """
-    from dataclasses import replace
-
     from cell_eval2.run import aggregate_metrics, compute_metrics
 
     pred, controls = case.pred, case.real[case.real.obs[KEY] == CONTROL]
     if not (pred.obs[KEY] == CONTROL).any():  # the contest adds the real ones to what is handed in
         pred = anndata.concat([pred, controls])
     with _silent_logs():
-        rows = compute_metrics(pred.copy(), case.real.copy(), config=_config_2026(replace))
+        rows = compute_metrics(pred.copy(), case.real.copy(), config=_config_2026())
         means = dict(aggregate_metrics(rows).select("metric", "mean").iter_rows())
     table = rows.to_pandas().pivot(index="perturbation", columns="metric", values="value")
     for name in OFFICIAL_2026.values():
@@ -305,7 +297,7 @@ def official_2026(case: Case) -> tuple[pd.DataFrame, pd.Series]:
     return table.astype(float).rename_axis(KEY).sort_index(), summary.astype(float)
 
 
-def _config_2026(replace):
+def _config_2026():
     from cell_eval2.config import EvalConfig
 
     config = EvalConfig.from_preset("vcc2026")
@@ -315,28 +307,20 @@ def _config_2026(replace):
 
 def official_baseline_2026(real: anndata.AnnData) -> pd.Series:
     """Means of the baseline that cell-eval2 makes of `real`, and scores."""
-    from dataclasses import replace
-
     from cell_eval2.baseline import build_generic_baseline
 
     with _silent_logs():
-        made = build_generic_baseline(
-            real.copy(), config=_config_2026(replace), allow_degenerate=True
-        )
+        made = build_generic_baseline(real.copy(), config=_config_2026(), allow_degenerate=True)
     row = made.agg.to_pandas().set_index("statistic").loc["mean"]
     return pd.Series({mine: row[theirs] for mine, theirs in OFFICIAL_2026.items()}, dtype=float)
 
 
 def official_replicates(real: anndata.AnnData, seed: int) -> pd.DataFrame:
     """Means of the halves that cell-eval2 makes of `real`, a row a split."""
-    from dataclasses import replace
-
     from cell_eval2.anchor import compute_replicate_anchor
 
     with _silent_logs():
-        splits, _ = compute_replicate_anchor(
-            real.copy(), config=_config_2026(replace), base_seed=seed
-        )
+        splits, _ = compute_replicate_anchor(real.copy(), config=_config_2026(), base_seed=seed)
     table = splits.to_pandas().pivot(index="split_index", columns="metric", values="value")
     table.index = splits.to_pandas().drop_duplicates("split_index")["seed"]
     return table[list(OFFICIAL_2026.values())].set_axis(list(OFFICIAL_2026), axis=1)
@@ -344,8 +328,6 @@ def official_replicates(real: anndata.AnnData, seed: int) -> pd.DataFrame:
 
 def scaled_2026(name: str, value: float, baseline: float, replicate: float) -> float:
     """Scale a mean with cell-eval2: 0 is the baseline, 1 the replicate."""
-    from dataclasses import replace
-
     from cell_eval2.catalog import CATALOG
     from cell_eval2.scoring import score_one
 
@@ -366,8 +348,3 @@ def difference_2026(case: Case) -> pd.DataFrame:
     if list(mine.index) != list(theirs.index):
         raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
     return (mine - theirs).abs().mask(mine.isna() ^ theirs.isna(), np.inf).fillna(0.0)
-
-
-def n_controls(cells: anndata.AnnData) -> int:
-    """Number of control cells."""
-    return int((labels_of(cells, KEY) == CONTROL).sum())

@@ -67,9 +67,13 @@ def test_the_layout_is_the_official_one(h5ad, tmp_path):
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
 
 
-@pytest.mark.parametrize("layout", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
 @pytest.mark.parametrize(
-    "name", ["pred.h5ad.zst", "./pred.h5ad.zst", "über/" + "x" * 60 + ".h5ad.zst"]
+    ("name", "layout"),
+    [
+        ("pred.h5ad.zst", tarfile.USTAR_FORMAT),
+        ("./pred.h5ad.zst", tarfile.GNU_FORMAT),
+        ("über/" + "x" * 60 + ".h5ad.zst", tarfile.PAX_FORMAT),
+    ],
 )
 def test_archives_of_other_programs_are_read(name, layout, packed, h5ad, tmp_path):
     members = [("._pred.h5ad.zst", b"what macOS adds"), (name, packed), ("watermark.txt", b"other")]
@@ -82,44 +86,34 @@ def test_several_frames_are_one_file(h5ad, tmp_path):
     frames = b"".join(zstd.compress(data[i : i + 10_000]) for i in range(0, len(data), 10_000))
     path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
     assert archive.unpack(path, tmp_path / "o").read_bytes() == data
-
-
-def test_an_h5ad_is_opened_where_it_lies(h5ad):
     with archive.opened(h5ad) as inner:
-        assert inner == h5ad
+        assert inner == h5ad  # where it lies
 
 
 # What is refused
 
 
-@pytest.mark.parametrize(
-    "name", ["../../pred.h5ad.zst", "/etc/pred.h5ad.zst", "C:\\pred.h5ad.zst", "a/../../b.h5ad.zst"]
-)
+@pytest.mark.parametrize("name", ["../../pred.h5ad.zst", "/etc/pred.h5ad.zst"])
 def test_names_that_lead_outside_are_never_used(name, packed, tmp_path):
-    before = set(tmp_path.parent.rglob("*"))
-    with archive.opened(tar(tmp_path / "p.vcc", [(name, packed)])) as inner:
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    with archive.opened(tar(inside / "p.vcc", [(name, packed)])) as inner:
         assert inner.name == "cells.h5ad"
         assert anndata.read_h5ad(inner).n_obs == 131
-    assert set(tmp_path.parent.rglob("*")) - before == {tmp_path / "p.vcc"}
+        assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "p.vcc"]
 
 
-@pytest.mark.parametrize(
-    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE]
-)
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
 def test_links_and_devices_are_no_cells(kind, h5ad, tmp_path):
     info = tarfile.TarInfo("pred.h5ad.zst")
     info.type, info.linkname = kind, str(h5ad)
-    with tarfile.open(tmp_path / "p.vcc", "w") as file:
-        file.addfile(info)
-    refused(tmp_path / "p.vcc", "0 files .h5ad.zst in the archive; expected one")
+    refused(tar(tmp_path / "p.vcc", [(info, b"")]), "0 files .h5ad.zst in the archive")
 
 
 def test_a_bomb_is_stopped_while_it_unpacks(tmp_path):
     bomb = zstd.compress(bytes(2 * 10**8))
     assert len(bomb) < 10**5
     refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", bomb)]), "unpacked so far: .* the 5 allowed")
-    with pytest.raises(ValueError, match="unpacked so far"):
-        archive.unpack(tmp_path / "p.vcc", tmp_path / "o", size_limit=LIMIT)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.vcc"]
 
 
@@ -128,19 +122,14 @@ def test_a_window_that_wants_all_memory_is_refused(tmp_path):
     options = {parameter.window_log: 31, parameter.enable_long_distance_matching: 1}
     big = zstd.ZstdCompressor(options=options)
     frame = big.compress(bytes(10)) + big.flush()
-    refused(
-        tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frame)]),
-        "damaged .*memory|is not an HDF5|not an HDF5",
-    )
-
-
-def test_more_frames_than_data_end(tmp_path):
-    frames = zstd.compress(b"") * 1000
-    refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)]), "not an HDF5 file")
+    path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frame)])
+    refused(path, "damaged .*memory|not an HDF5")
 
 
 def test_frames_without_end_are_refused_soon(tmp_path):
     """A million empty ones are 9 MB, and to unpack each takes minutes."""
+    few = tar(tmp_path / "few.vcc", [("pred.h5ad.zst", zstd.compress(b"") * 1000)])
+    refused(few, "not an HDF5 file")
     frames = zstd.compress(b"") * 1_000_000
     path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
     refused(path, "more than 10,000 frames; make it anew", limit="10MB")
@@ -163,23 +152,23 @@ def test_other_contents(packed, tmp_path):
 def test_an_archive_cut_anywhere_is_refused_or_whole(h5ad, tmp_path):
     whole = archive.pack(h5ad, tmp_path / "p.vcc").read_bytes()
     end = len(whole) - whole[::-1].index(b"p") - 1  # of the watermark
-    for length in [*range(0, end, 997), end - 1]:
+    for length in [*range(0, end, 4999), end - 1]:
         (tmp_path / "cut.vcc").write_bytes(whole[:length])
         refused(tmp_path / "cut.vcc", "no readable .vcc|cut short|0 files|damaged")
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_a_damaged_archive_gives_the_right_cells_or_an_error(seed, h5ad, tmp_path):
-    rng = np.random.default_rng(seed)
-    data = bytearray(archive.pack(h5ad, tmp_path / "p.vcc").read_bytes())
-    for place in rng.integers(0, len(data), rng.integers(1, 4)):
-        data[place] = rng.integers(256)
-    (tmp_path / "p.vcc").write_bytes(data)
-    try:
-        with archive.opened(tmp_path / "p.vcc", size_limit=LIMIT) as inner:
-            assert inner.read_bytes() == h5ad.read_bytes()
-    except ValueError as error:
-        assert "make it anew" in str(error) or "copy it again" in str(error), error
+def test_a_damaged_archive_gives_the_right_cells_or_an_error(h5ad, tmp_path):
+    whole = archive.pack(h5ad, tmp_path / "p.vcc").read_bytes()
+    for seed in range(30):
+        rng, data = np.random.default_rng(seed), bytearray(whole)
+        for place in rng.integers(0, len(data), rng.integers(1, 4)):
+            data[place] = rng.integers(256)
+        (tmp_path / "p.vcc").write_bytes(data)
+        try:
+            with archive.opened(tmp_path / "p.vcc", size_limit=LIMIT) as inner:
+                assert inner.read_bytes() == h5ad.read_bytes(), seed
+        except ValueError as error:
+            assert "make it anew" in str(error) or "copy it again" in str(error), (seed, error)
 
 
 def test_a_header_of_any_length_takes_no_memory(packed, tmp_path):
@@ -190,15 +179,10 @@ def test_a_header_of_any_length_takes_no_memory(packed, tmp_path):
     refused(tmp_path / "p.vcc", "cut short: 'long' should hold 8589934591 bytes")
 
 
-def test_a_file_that_is_too_large_is_not_looked_into(h5ad, tmp_path):
+def test_a_file_that_is_too_large_or_not_there_is_not_looked_into(h5ad, tmp_path):
     refused(h5ad, "the file: .* more than the 0 allowed", limit="1kB")
-
-
-def test_no_file(tmp_path):
-    with (
-        pytest.raises(FileNotFoundError, match="no such file"),
-        archive.opened(tmp_path / "no.vcc"),
-    ):
+    no_file = archive.opened(tmp_path / "no.vcc")
+    with pytest.raises(FileNotFoundError, match="no such file"), no_file:
         pass
 
 

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -58,13 +56,11 @@ def baseline_of(kit):
 
 
 def score(kit, folder, cache, **kw):
-    truth = kit / "private" / "truth.h5ad"
-    return classroom.score_folder(
-        folder, truth, baseline=baseline_of(kit), cache=cache, today=TODAY, **kw
-    )
+    kw |= {"baseline": baseline_of(kit), "cache": cache, "today": TODAY}
+    return classroom.score_folder(folder, kit / "private" / "truth.h5ad", **kw)
 
 
-# --- the deal ------------------------------------------------------------------------------------
+# --- the split -----------------------------------------------------------------------------------
 
 
 def test_the_class_gets_no_cell_of_a_held_out_target(kit):
@@ -127,12 +123,11 @@ def test_the_truth_is_kept_apart(tmp_path):
     assert not (tmp_path / "a").exists() and not private.exists()
 
 
-@pytest.mark.parametrize("n_known", [-1, 0, 4, 9])
-def test_a_deal_leaves_something_to_learn_and_to_predict(n_known, tmp_path):
-    folders = {"public": tmp_path / "a", "private": tmp_path / "b"}
-    with pytest.raises(ValueError, match=f"{n_known} of 4 targets known; expected 1 to 3"):
-        classroom.prepare(make_cells(), **folders, n_known=n_known)
-    cells = make_cells()
+def test_a_split_leaves_something_to_learn_and_to_predict(tmp_path):
+    cells, folders = make_cells(), {"public": tmp_path / "a", "private": tmp_path / "b"}
+    for n_known in (0, 4):
+        with pytest.raises(ValueError, match=f"{n_known} of 4 targets known; expected 1 to 3"):
+            classroom.prepare(cells, **folders, n_known=n_known)
     with pytest.raises(ValueError, match="no control cells"):
         classroom.prepare(cells, **folders, n_known=1, control="ctrl")
     assert list(tmp_path.iterdir()) == []
@@ -159,6 +154,8 @@ def test_what_a_folder_holds_is_sorted_and_the_rest_refused(tmp_path):
     assert [entry.name for entry in entries] == [
         "ada, 2026-03-09", "bob, 2026-03-01", "bob, 2026-03-02",
     ]  # fmt: skip
+    with pytest.raises(NotADirectoryError, match="no folder .*nowhere"):
+        classroom.read_folder(tmp_path / "nowhere")
     assert entries[0].path.name == "2026-03-09.h5ad"
     assert refused["ada/2026-03-09.vcc"].startswith("a second file of 2026-03-09; one a day counts")
     assert "is not yet" in refused["ada/2026-03-10.h5ad"]
@@ -182,11 +179,6 @@ def test_links_are_refused_whatever_they_lead_to(kit, tmp_path):
         "ada/2026-03-01.h5ad": "a link or a folder",
         "eve": "a link",
     }
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(NotADirectoryError, match="no folder .*nowhere"):
-        classroom.read_folder(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize(
@@ -222,36 +214,9 @@ def with_external_link(path, truth):
         file["X"] = h5py.ExternalLink(str(truth), "/X")
 
 
-def with_soft_link(path, _):
-    with h5py.File(path, "r+") as file:
-        file["obs"]["again"] = h5py.SoftLink("/X")
-
-
-def with_virtual_data(path, truth):
-    with h5py.File(truth) as other, h5py.File(path, "r+") as file:
-        layout = h5py.VirtualLayout(other["X"].shape, other["X"].dtype)
-        layout[...] = h5py.VirtualSource(str(truth), "/X", other["X"].shape)
-        del file["X"]
-        file.create_virtual_dataset("X", layout)
-
-
-def with_external_storage(path, truth):
-    with h5py.File(path, "r+") as file:
-        shape = file["X"].shape
-        size = 4 * shape[0] * shape[1]
-        del file["X"]
-        file.create_dataset("X", shape, "f4", external=[(str(truth), 0, size)])
-
-
-def with_huge_shape(path, _):
-    with h5py.File(path, "r+") as file:
-        file.create_dataset("uns/bomb", (10**7, 10**6), "f8", chunks=(10, 1000))
-
-
 def with_a_loop(path, _):
     with h5py.File(path, "r+") as file:
         file["uns"]["loop"] = file["/"]
-        file["uns"]["bomb"] = h5py.SoftLink("/X")
 
 
 def of_text(path, _):
@@ -272,12 +237,9 @@ def negative(path, _):
     cells.write_h5ad(path)
 
 
+# what else is refused is tested with the archive and the hostile files
 BAD = {
     with_external_link: "'X' is a link",
-    with_soft_link: "'again' is a link",
-    with_virtual_data: "/X shows another file",
-    with_external_storage: "/X shows another file",
-    with_huge_shape: "its arrays: 80,000,0.. MB, more than the 50 allowed",
     with_a_loop: "the group .* is there twice, or holds itself",
     of_text: "not an HDF5 file",
     cut_short: "truncated",
@@ -342,7 +304,9 @@ def counted(monkeypatch):
     return calls
 
 
-def test_nothing_is_scored_twice(kit, handed_in, tmp_path, counted):
+def test_nothing_is_scored_twice_but_by_another_version(
+    kit, handed_in, tmp_path, counted, monkeypatch
+):
     cache = tmp_path / "cache"
     first = score(kit, handed_in, cache)
     assert sorted(counted) == ["ada", "bob"]
@@ -352,38 +316,9 @@ def test_nothing_is_scored_twice(kit, handed_in, tmp_path, counted):
     for entry, card in first.cards.items():
         pd.testing.assert_frame_equal(card.per_perturbation, second.cards[entry].per_perturbation)
     assert second.refused == {}
-
-
-WITH_ANOTHER_COPY = """
-import sys
-from vcc_helpers import classroom
-from vcc_helpers.scoring import ScoreCard
-copy, folder, truth, baseline, cache = sys.argv[1:]
-assert classroom.__file__.startswith(copy)
-classroom.score_folder(folder, truth, baseline=ScoreCard.from_json(baseline), cache=cache)
-"""
-
-
-def test_a_typo_in_the_package_scores_nothing_anew_but_a_raised_version_does(
-    kit, handed_in, tmp_path, counted, monkeypatch
-):
-    cache, package = tmp_path / "cache", Path(classroom.__file__).parents[1]
-    score(kit, handed_in, cache)
-    copy = tmp_path / "copy"
-    shutil.copytree(package, copy / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for changed in ("plot.py", "metrics.py", "scoring/card.py", "classroom/page.py"):
-        with (copy / package.name / changed).open("a") as file:
-            file.write("\n# a typo is gone\n")
-    kept = sorted(cache.rglob("*.*"))  # cards, and halves of what they were computed from
-    next(path for path in kept if path.parent == cache and len(path.stem) == 64).unlink()
-    private = kit / "private"
-    paths = copy, handed_in, private / "truth.h5ad", private / "baseline.json", cache
-    command = [sys.executable, "-c", WITH_ANOTHER_COPY, *map(str, paths)]
-    subprocess.run(command, check=True, cwd=copy)  # where Python looks first
-    assert len(kept) == 6 and sorted(cache.rglob("*.*")) == kept
     monkeypatch.setattr(contest, "SCORING_VERSION", contest.SCORING_VERSION + 1)
-    score(kit, handed_in, cache)
-    assert sorted(counted) == ["ada", "ada", "bob", "bob"]
+    assert len(score(kit, handed_in, cache).cards) == 3
+    assert len(counted) == 4  # two files are one
 
 
 def test_a_file_that_changes_after_its_score_gets_no_second_one(kit, handed_in, tmp_path, counted):
@@ -430,7 +365,7 @@ def test_the_newest_entry_of_a_team_counts_and_not_the_best():
 
 
 def publish(kit, scored, out, **kw):
-    classroom.publish(scored, out, baseline=baseline_of(kit), n_boot=30, **kw)
+    classroom.publish(scored, out, baseline=baseline_of(kit), **kw)
 
 
 def test_what_is_published_holds_means_only(kit, handed_in, tmp_path):
@@ -445,12 +380,8 @@ def test_what_is_published_holds_means_only(kit, handed_in, tmp_path):
         assert not any(re.search(rf"\b{re.escape(target)}\b", text) for target in targets)
     html = (tmp_path / "site" / "board.html").read_text()
     assert "<title>&lt;Class&gt;</title>" in html and "default-src 'none'" in html
-
-
-def test_a_second_page_replaces_the_first_and_nothing_else(kit, handed_in, tmp_path):
-    scored = score(kit, handed_in, tmp_path / "cache")
+    # a second page replaces the first and nothing else
     site = tmp_path / "site"
-    publish(kit, scored, site)
     entry = next(iter(scored.cards))
     publish(kit, classroom.Scored({entry: scored.cards[entry]}, {"bob": "late"}), site)
     assert [p.name for p in (site / "cards").iterdir()] == ["ada_2026-03-01.json"]
@@ -464,10 +395,14 @@ def test_the_page_is_written_whole_or_not_at_all(kit, handed_in, tmp_path, monke
     publish(kit, scored, site)
     before = {p: p.read_bytes() for p in site.rglob("*.*")}
 
-    def full(*_):
-        raise OSError("no space left on device")
+    real = Path.rename
 
-    monkeypatch.setattr(contest, "_public", full)
+    def rename(self, target):
+        if self.name == "new":
+            raise OSError("no space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(OSError, match="no space"):
         publish(kit, classroom.Scored(scored.cards, {"x": "y"}), site)
     assert {p: p.read_bytes() for p in site.rglob("*.*")} == before

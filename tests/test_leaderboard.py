@@ -25,13 +25,15 @@ def card(des, pds, mae, *, spread=0.0, seed=0, names=NAMES, preset="vcc2025", **
 BASE = card(0.1, 0.5, 0.04)
 
 
+THREE = {
+    "bold": card(0.3, 0.9, 1.0),
+    "quiet": card(0.1, 0.5, 0.02),
+    "even": card(0.2, 0.7, 0.036),
+}
+
+
 def test_places_and_ranks_by_hand():
-    cards = {
-        "bold": card(0.3, 0.9, 1.0),
-        "quiet": card(0.1, 0.5, 0.02),
-        "even": card(0.2, 0.7, 0.036),
-    }
-    board = classroom.rank(cards, BASE)
+    board = classroom.rank(THREE, BASE)
     assert board.index.tolist() == ["bold", "even", "quiet"]
     assert board["place"].tolist() == [1, 2, 3]
     want = [100 * (0.2 / 0.9 + 0.8) / 3, 100 * (0.1 / 0.9 + 0.4 + 0.1) / 3, 100 * 0.5 / 3]
@@ -45,11 +47,7 @@ def test_equal_entries_share_a_place():
     cards = {"a": card(0.2, 0.7, 0.04), "b": card(0.2, 0.7, 0.04), "c": BASE}
     board = classroom.rank(cards, BASE)
     assert board["place"].to_dict() == {"a": 1, "b": 1, "c": 3}
-    assert board["mean rank"].to_dict() == {
-        "a": (1.5 + 1.5 + 2) / 3,
-        "b": (1.5 + 1.5 + 2) / 3,
-        "c": 8 / 3,
-    }
+    assert board["mean rank"].tolist() == [5 / 3, 5 / 3, 8 / 3]
     found = classroom.doubt(cards, BASE)
     assert found["beats next"].iloc[0] == 0.5
 
@@ -67,12 +65,12 @@ def test_seven_metrics_count_in_the_mean_rank_and_a_missing_value_is_worst():
 def test_entries_that_differ_by_luck_only_are_seldom_told_apart():
     """Two draws of one distribution: the order is called sure about once in twenty."""
     sure = 0
-    for seed in range(0, 120, 2):
+    for seed in range(0, 80, 2):
         cards = {f"e{s}": card(0.2, 0.7, 0.03, spread=0.1, seed=s) for s in (seed, seed + 1)}
         found = classroom.doubt(cards, BASE, n_boot=400)
         assert (found["low"] < found["overall"]).all() and (found["overall"] < found["high"]).all()
         sure += found["beats next"].iloc[0] > 0.975
-    assert sure <= 9  # of 60; three expected
+    assert sure <= 7  # of 40; two expected
 
 
 def test_a_steady_lead_is_sure_however_hard_the_perturbations_are():
@@ -145,16 +143,8 @@ class Table(HTMLParser):
             self.rows[-1][-1] += f" {data}" if "small" in self.open else data
 
 
-def three():
-    return {
-        "bold": card(0.3, 0.9, 1.0),
-        "quiet": card(0.1, 0.5, 0.02),
-        "even": card(0.2, 0.7, 0.036),
-    }
-
-
-def test_the_board_shows_what_rank_and_doubt_found():
-    html = classroom.board(three(), BASE, title="Class of spring", n_boot=50)
+def test_the_board_shows_what_rank_and_doubt_found_and_can_be_read_aloud():
+    html = classroom.board(THREE, BASE, title="Class of spring")
     table = Table(html)
     assert table.open == []
     assert table.rows[0][:5] == [
@@ -171,29 +161,19 @@ def test_the_board_shows_what_rank_and_doubt_found():
     assert table.rows[3][3] == "last"
     assert table.rows[-1][5:] == ["0.100", "0.500", "0.040"]
     assert all(len(row) == 8 for row in table.rows)
-
-
-def test_the_board_can_be_read_aloud_and_loads_nothing():
-    html = classroom.board(three(), BASE, title="Class of spring", n_boot=50)
-    tags = Table(html).tags
+    tags = table.tags
     assert "<caption>Class of spring</caption>" in html
     heads = [attributes.get("scope") for tag, attributes in tags if tag == "th"]
     assert heads.count("col") == 8 and heads.count("row") == 4 and len(heads) == 12
-    assert {
-        "class": "scroll",
-        "role": "region",
-        "aria-label": "Class of spring",
-        "tabindex": "0",
-    } in [attributes for _, attributes in tags]
+    region = {"role": "region", "aria-label": "Class of spring", "tabindex": "0"}
+    assert {"class": "scroll"} | region in [attributes for _, attributes in tags]
     assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in tags}
     assert not re.search(r"url\(|@import|https?:|\bon\w+=", html)
 
 
 def test_names_and_reasons_are_text_and_never_markup():
     bad = "<script>alert(1)</script>\" onmouseover='x' & \u202eabc\nnew"
-    html = classroom.board(
-        {bad: three()["bold"]}, BASE, title=bad, not_scored={bad: bad}, n_boot=20
-    )
+    html = classroom.board({bad: THREE["bold"]}, BASE, title=bad, not_scored={bad: bad})
     table = Table(html)
     assert not {"script", "b"} & {tag for tag, _ in table.tags}
     assert all(set(attributes) <= {"class", "scope", "role", "aria-label", "tabindex"}
@@ -208,7 +188,7 @@ def test_places_that_are_not_really_different_are_marked():
         "second": card(0.3, 0.8, 0.03, spread=0.1, seed=2),
         "third": card(0.3, 0.8, 0.03, spread=0.1, seed=3),
     }
-    html = classroom.board(cards, BASE, n_boot=300)
+    html = classroom.board(cards, BASE)
     assert re.findall(r'<tr class="(\w+)"', html) == ["sure", "open", "sure"]
     rows = Table(html).rows
     assert rows[2][0] == "2 2 to 3" and rows[2][3].startswith("open")
@@ -217,9 +197,9 @@ def test_places_that_are_not_really_different_are_marked():
 def test_equal_entries_and_a_value_that_does_not_exist():
     cards = {"a": card(0.2, 0.7, 0.04), "b": card(0.2, 0.7, 0.04)}
     cards["b"].per_perturbation["des"] = np.nan
-    rows = Table(classroom.board(cards, BASE, n_boot=20)).rows
+    rows = Table(classroom.board(cards, BASE)).rows
     assert rows[2][5] == "none rank 2 ▼"
-    rows = Table(classroom.board({"a": BASE, "b": BASE}, BASE, n_boot=20)).rows
+    rows = Table(classroom.board({"a": BASE, "b": BASE}, BASE)).rows
     assert [row[0] for row in rows[1:3]] == ["1 1 only", "1 1 only"]
     assert rows[1][3] == "open 50 %"
 

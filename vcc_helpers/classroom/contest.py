@@ -3,6 +3,11 @@
 Files come from strangers: they are read as data, looked at before they are opened, and one that is
 broken does not stop the others. What is published holds means only, never values per perturbation.
 
+In all that follows `folder` holds a folder for each team with files ``<YYYY-MM-DD>.h5ad`` or
+``.vcc``, and a NotADirectoryError says that it is none; `today` is the last day that a name may
+say, by default the latest that it is anywhere on earth; `size_limit` is that of
+:func:`~vcc_helpers.submission.archive.opened`; `baseline` is the card of the official baseline.
+
 Taught in: notebooks/16_run_your_own_leaderboard.
 
 >>> change_problems(["A submissions/ada/2026-03-01.h5ad"], today=date(2026, 3, 1))
@@ -47,17 +52,7 @@ _PUBLISHED = {"board.html", "cards"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of one team.
-
-    Attributes
-    ----------
-    team
-        Name of the team's folder: small letters, digits, hyphens.
-    day
-        The date that the file's name says.
-    path
-        Where the file lies.
-    """
+    """One file of one team: small letters, digits, hyphens; the day is that of the file's name."""
 
     team: str
     day: date
@@ -70,30 +65,14 @@ class Entry:
 
 
 class Folder(NamedTuple):
-    """What :func:`read_folder` found.
-
-    Attributes
-    ----------
-    entries
-        One a team and day, sorted by team, then day.
-    refused
-        Name of each other file or folder, and why.
-    """
+    """Entries, one a team and day, sorted; and of each other file or folder its name, and why."""
 
     entries: list[Entry]
     refused: dict[str, str]
 
 
 class Scored(NamedTuple):
-    """What :func:`score_folder` found.
-
-    Attributes
-    ----------
-    cards
-        Each entry that has a score, and its full card: not for publication.
-    refused
-        Name of each submission without a score, or with a remark, and why.
-    """
+    """Full cards, not for publication; and names without a score, or with a remark, and why."""
 
     cards: dict[Entry, ScoreCard]
     refused: dict[str, str]
@@ -110,7 +89,7 @@ def prepare(
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
 ) -> None:
-    """Deal a screen into what a class gets and what the teacher keeps.
+    """Split a screen into what a class gets and what the teacher keeps.
 
     Parameters
     ----------
@@ -124,13 +103,10 @@ def prepare(
         ``baseline.json`` (the official baseline's card) to.
     n_known
         How many perturbations the class may see.
-    preset
-        The rules, by name.
+    preset, perturbation_key, control
+        As for :func:`~vcc_helpers.scoring.score`; the files written use the contest's words.
     seed
-        Seed of the deal.
-    perturbation_key, control
-        What `cells` call them; the files written use the contest's words, ``target_gene`` and
-        ``non-targeting``.
+        Seed of the split.
 
     Raises
     ------
@@ -148,9 +124,9 @@ def prepare(
             f"{n_known} of {len(targets)} targets known; expected 1 to {len(targets) - 1}, so that "
             "the class can learn and something is left to predict"
         )
-    deal = few_shot_split(targets, n_support=n_known, seed=seed)
-    known, truth = (_part(cells, labels, [control, *names], control) for names in deal)
-    n_cells = labels[labels.isin(deal.query)].value_counts().sort_index()
+    split = few_shot_split(targets, n_support=n_known, seed=seed)
+    known, truth = (_part(cells, labels, [control, *names], control) for names in split)
+    n_cells = labels[labels.isin(split.query)].value_counts().sort_index()
     n_cells = n_cells.rename_axis("target_gene").rename("n_cells")
     if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate beside it
         card = scoring.baseline(truth, preset)
@@ -190,30 +166,13 @@ def _apart(public: str | Path, private: str | Path) -> tuple[Path, Path]:
 
 
 def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
-    """Find the submissions ``<team>/<YYYY-MM-DD>.h5ad`` or ``.vcc`` in a folder.
+    """Find the submissions in a folder; ``README.md`` and hidden files are passed over.
 
-    Parameters
-    ----------
-    folder
-        Folder of teams' folders; ``README.md`` and hidden files in it are passed over.
-    today
-        The last day that a name may say; by default the latest that it is anywhere on earth.
-
-    Returns
-    -------
-    Folder
-        Entries, and what was refused. Of two files of one team and day the first by name counts.
-
-    Raises
-    ------
-    NotADirectoryError
-        There is no such folder.
-
-    Notes
-    -----
-    A link is refused, whatever it leads to: in a repository it could name the truth.
+    Of two files of one team and day the first by name counts. A link is refused, whatever it leads
+    to: in a repository it could name the truth.
     """
-    folder, today = Path(folder), today or _latest_today()
+    today = today or (datetime.now(UTC) + timedelta(hours=14)).date()
+    folder = Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}: expected one with a folder for each team")
     entries, refused = {}, {}
@@ -234,10 +193,6 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
             else:
                 entries[path.name, day] = Entry(path.name, day, file)
     return Folder([entries[key] for key in sorted(entries)], refused)
-
-
-def _latest_today() -> date:
-    return (datetime.now(UTC) + timedelta(hours=14)).date()
 
 
 def _team_problem(path: Path) -> str | None:
@@ -282,11 +237,8 @@ def change_problems(lines: Iterable[str], *, today: date | None = None) -> list[
     Returns
     -------
     list of str
-        Empty when the change adds or mends exactly one submission.
-
-    Notes
-    -----
-    A change of anything else may be good, but it is not a submission: a person must read it.
+        Empty when the change adds or mends exactly one submission. A change of anything else may
+        be good, but a person must read it.
     """
     today, found = today or datetime.now(UTC).date(), []
     changes = [line.split(maxsplit=1) for line in lines if line.strip()]
@@ -315,25 +267,10 @@ def check_folder(
     today: date | None = None,
     size_limit: int | float | str = "2GB",
 ) -> dict[str, str]:
-    """Check every submission against the public task, without the truth.
+    """Check every submission, or those of some teams, against the public task, without the truth.
 
-    Parameters
-    ----------
-    folder
-        As for :func:`read_folder`.
-    task
-        The public folder that :func:`prepare` wrote.
-    only
-        The teams to look at; all by default.
-    today
-        As for :func:`read_folder`.
-    size_limit
-        As for :func:`~vcc_helpers.submission.archive.opened`.
-
-    Returns
-    -------
-    dict
-        Name of each submission that cannot be scored, and why; empty when all can.
+    `task` is the public folder that :func:`prepare` wrote; a FileNotFoundError says that it is not.
+    Returned are the name of each submission that cannot be scored, and why: empty when all can.
     """
     wanted = _stand_in(Path(task))
     entries, refused = read_folder(folder, today=today)
@@ -383,36 +320,24 @@ def score_folder(
     cache: str | Path,
     today: date | None = None,
     size_limit: int | float | str = "2GB",
-    memory: int | float | str = "4GB",
 ) -> Scored:
     """Score every submission of a folder, none twice.
 
     Parameters
     ----------
-    folder
-        As for :func:`read_folder`.
+    folder, baseline, today, size_limit
+        As in all of this module; the baseline's preset is the rules.
     truth
-        Real cells, the path of a file that the teams cannot read.
-    baseline
-        The baseline's card against that truth; its preset is the rules.
+        Real cells, the path of a file that the teams cannot read. What is wrong with it is an
+        error, and no team's fault.
     cache
         Private folder for what is finished: cards by the content of both files, and which file a
         team's day was scored with. Remove it, and all is computed anew.
-    today, size_limit, memory
-        As for :func:`read_folder`, :func:`~vcc_helpers.submission.archive.opened` and
-        :func:`~vcc_helpers.scoring.score`.
 
     Returns
     -------
     Scored
         Cards, and remarks.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such truth.
-    NotADirectoryError
-        There is no such folder of submissions.
 
     Notes
     -----
@@ -434,8 +359,8 @@ def score_folder(
             refused[entry.name] = "the file changed after it was scored; its first score stands"
         elif not kept.exists():
             with _told(entry, refused), opened(entry.path, size_limit=size_limit) as path:
-                kw = {"memory": memory, "cache": cache / "halves"}
-                scoring.score(path, truth, baseline.preset, **kw).to_json(kept)
+                card = scoring.score(path, truth, baseline.preset, cache=cache / "halves")
+                card.to_json(kept)
         if kept.exists():
             cards[entry] = ScoreCard.from_json(kept)
             first[entry.name] = counts
@@ -464,43 +389,17 @@ def newest(cards: Mapping[Entry, ScoreCard]) -> dict[str, ScoreCard]:
 
 
 def publish(
-    scored: Scored,
-    out: str | Path,
-    *,
-    baseline: ScoreCard,
-    title: str = "Leaderboard",
-    n_boot: int = 2000,
+    scored: Scored, out: str | Path, *, baseline: ScoreCard, title: str = "Leaderboard"
 ) -> None:
     """Write ``board.html`` and one file a scored entry, all of them or none.
 
-    Parameters
-    ----------
-    scored
-        What :func:`score_folder` found.
-    out
-        Folder to write; one that an earlier call wrote is replaced.
-    baseline
-        The baseline's card.
-    title
-        Title of the page.
-    n_boot
-        As for :func:`~vcc_helpers.classroom.doubt`.
-
-    Raises
-    ------
-    ValueError
-        `out` holds other things than a leaderboard.
-
-    Notes
-    -----
     Published are means over perturbations, rounded: values per perturbation, or many digits, would
-    let a team find the answer by changing its file a little at a time.
+    let a team find the answer by changing its file a little at a time. The folder `out` is
+    replaced if an earlier call wrote it; a ValueError says that it holds other things.
     """
     out = Path(out)
     _check_replaceable(out)
-    html = board(
-        newest(scored.cards), baseline, title=title, not_scored=scored.refused, n_boot=n_boot
-    )
+    html = board(newest(scored.cards), baseline, title=title, not_scored=scored.refused)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"

@@ -37,7 +37,7 @@ _STYLE = """
 .vcc-board :is(p,li){font-size:.9rem;max-width:46rem;overflow-wrap:anywhere}
 """.strip()
 #: An entry is ahead of the next for certain in so many of the repeats.
-SURE = (1 + LEVEL) / 2
+_SURE = (1 + LEVEL) / 2
 
 
 def board(
@@ -46,7 +46,6 @@ def board(
     *,
     title: str = "Leaderboard",
     not_scored: Mapping[str, str] | None = None,
-    n_boot: int = 2000,
 ) -> str:
     """Write :func:`~.classroom.rank` and :func:`~.classroom.doubt` as HTML, in one table.
 
@@ -58,8 +57,6 @@ def board(
         Caption of the table.
     not_scored
         Name of each submission that has no score, and why; listed below the table.
-    n_boot
-        As for :func:`~.classroom.doubt`.
 
     Returns
     -------
@@ -67,21 +64,16 @@ def board(
         A fragment of HTML with its own style, for a notebook or a page. It has no scripts and
         loads nothing. Names and reasons are untrusted and appear as text, never as markup.
 
-    Raises
-    ------
-    ValueError
-        As for :func:`~.classroom.rank` and :func:`~.classroom.doubt`.
-
     Notes
     -----
-    Below an entry whose lead over the next is not sure (beats next below 0.975) the
-    line is dotted, and the column *ahead of the next* says *open*. Colours are the
-    surrounding page's, so the table follows its light or dark scheme.
+    Below an entry whose lead over the next is not sure (beats next below 0.975) the line is dotted,
+    and the column *ahead of the next* says *open*. Colours are the surrounding page's, so the table
+    follows its light or dark scheme.
     """
     parts = [f"<style>{_STYLE}</style>", '<div class="vcc-board">']
     if cards:
         ranked = rank(cards, baseline)
-        doubts = doubt(cards, baseline, n_boot=n_boot)
+        doubts = doubt(cards, baseline)
         names = list(baseline.per_perturbation)
         rows = _rows(ranked, doubts.loc[ranked.index], names)
         parts += _table(rows, _baseline_row(baseline), names, title)
@@ -110,7 +102,7 @@ def _rows(ranked, doubts, names: list[str]) -> list[str]:
         for name in names:
             place = f"rank {ranks.loc[entry, name]}{' ▼' if name in below else ''}"
             cells.append(_cell(_number(row[name]), place))
-        kind = "open" if lead < SURE else "sure"
+        kind = "open" if lead < _SURE else "sure"
         rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
     return rows
 
@@ -153,7 +145,7 @@ def _entry(name: object, n_below: int) -> str:
 def _lead(lead: float) -> str:
     if np.isnan(lead):
         return _cell("last")
-    return _cell("sure" if lead >= SURE else "open", f"{int(100 * lead)} %")
+    return _cell("sure" if lead >= _SURE else "open", f"{int(100 * lead)} %")
 
 
 def _how_to_read(n: int) -> str:
@@ -186,15 +178,7 @@ def _text(value: object) -> str:
 
 
 def page(fragment: str, *, title: str) -> str:
-    """Return a whole HTML page around a board; it follows the reader's light or dark scheme.
-
-    Parameters
-    ----------
-    fragment
-        What :func:`~vcc_helpers.classroom.board` returned.
-    title
-        Title of the page.
-    """
+    """Return a whole HTML page around a board; it follows the reader's light or dark scheme."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -86,10 +86,8 @@ def doubt(
     ----------
     cards, baseline
         As for :func:`rank`.
-    n_boot
-        Number of bootstrap samples.
-    seed
-        Seed of the bootstrap.
+    n_boot, seed
+        Number of bootstrap samples, and their seed.
 
     Returns
     -------
@@ -99,11 +97,6 @@ def doubt(
         of samples in which it has a higher overall score than the entry below it, ties counting
         half; NaN for the last. Near 0.5 nobody knows who is better; above 0.975 the order is sure
         by the usual rule.
-
-    Raises
-    ------
-    ValueError
-        As for :func:`rank`.
 
     Notes
     -----

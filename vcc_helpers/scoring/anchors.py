@@ -24,24 +24,26 @@ from .. import metrics
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling, stack_blocks
 from ..emit import negative_binomial, replicate, resample_and_shift
-from ..presets import VCC2026, Preset, get_preset
+from ..presets import Preset, get_preset
 from ..stream.blocks import row_blocks, take_cells
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, labels_of, open_cells, parse_memory
 from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
 from .card import REPLICATE, ScoreCard
-from .digest import Digest, _calls, _Pair, _score, _side_by_side, compare, digest
+from .digest import Digest, _score, _Sides, compare, digest
 
 #: The value that a prediction expects which knows nothing, where there is a closed form.
-CHANCE: Mapping[str, Callable[[_Pair], float]] = {
-    "des": lambda p: float(p.real.significant.mean()),
-    "pds": lambda p: metrics.pds_chance(len(p.names)),
-    "deg_count_spearman": lambda p: 0.0,
-    "lfc_spearman": lambda p: 0.0,
-    "pr_auc": lambda p: float(np.nanmean(_share_where_some(p.real.significant))),
-    "pds_cosine": lambda p: 0.5,
-    "direction_fidelity": lambda p: 0.5,
+_CHANCE: Mapping[str, Callable[[_Sides], float]] = {
+    "des": lambda s: float(s.real.de.significant.mean()),
+    "pds": lambda s: metrics.pds_chance(len(s.means.names)),
+    "deg_count_spearman": lambda s: 0.0,
+    "lfc_spearman": lambda s: 0.0,
+    "pr_auc": lambda s: float(np.nanmean(_share_where_some(s.real.de.significant))),
+    "pds_cosine": lambda s: 0.5,
+    "direction_fidelity": lambda s: 0.5,
 }
+#: Counts of a cell that is a mean: so many that rounding makes no difference.
+AS_MANY_COUNTS = 9e5
 
 
 def _share_where_some(significant: np.ndarray) -> np.ndarray:
@@ -82,9 +84,9 @@ def anchors(
           for rank correlations. NaN elsewhere;
         - *mean of these*: :func:`official_baseline` of these very cells;
         - *half against half* and its *sd*: the split-half ceiling over `n_halvings` splits;
-        - *real cells*: a perfect prediction, the cells themselves;
-        - *their means, replicated* and *their means, resampled*: perfect means, written as cells;
-          by the rules of 2026 as counts, so *drawn* in place of resampled.
+        - *their means, resampled* and *their means, replicated*: perfect means, written as cells;
+          by the rules of 2026 as counts, so *drawn* in place of resampled;
+        - *real cells*: a perfect prediction, the cells themselves.
 
         Rows that need cells made, which are dense, are left out where these do not fit `memory`.
 
@@ -98,82 +100,55 @@ def anchors(
     rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
     means = question | {"memory": memory} | settings
     truth = digest(real, rules, name="real", **means)
-    perfect = compare(truth, truth, rules, control=control)
-    pair = _side_by_side(truth.bulk, truth.bulk, control)._replace(pred=truth.de, real=truth.de)
-    deals = _deals(real, rules, n_halvings, seed, means)
-    rows = {"chance": {name: CHANCE[name](pair) for name in rules.metrics if name in CHANCE}}
-    if _dense_bytes(open_cells(real)) < parse_memory(memory):
-        written = _written_as_counts if rules.counts_only else _written
+
+    def scored(pred: anndata.AnnData) -> pd.Series:
         controls = real if rules.real_controls else None
-        for name, pred in written(open_cells(real), truth.bulk, seed, **question):
-            made = digest(pred, _lenient(rules), name=name, controls=controls, **means)
-            rows[name] = compare(made, truth, rules, control=control).mean()
-    rows[REPLICATE] = deals.mean()
-    rows["half against half, sd"] = deals.std(ddof=1)
-    rows["real cells"] = perfect.mean()
-    order = [name for name in ANCHORS if name in rows]
-    found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64).T
-    return found.loc[order].rename_axis("anchor")
+        made = digest(pred, _lenient(rules), controls=controls, **means)
+        return compare(made, truth, rules, control=control).mean()
+
+    both = _Sides(truth, truth, control)
+    rows = {"chance": {name: _CHANCE[name](both) for name in rules.metrics if name in _CHANCE}}
+    cells = open_cells(real)
+    fits = 8.0 * cells.n_obs * cells.n_vars < parse_memory(memory)  # made, and looked at
+    if fits:
+        rows["mean of these"] = scored(official_baseline(cells, rules, seed=seed, **question))
+    if rules.top == "replicate":  # the season has a rule for it
+        halves = replicates(real, rules, n_splits=n_halvings, seed=seed, **means)
+    else:
+        seeds = range(seed, seed + n_halvings)
+        cards = [split_half_ceiling(real, rules, seed=s, **means) for s in seeds]
+        halves = pd.DataFrame([card.summary for card in cards])
+    rows[REPLICATE], rows[f"{REPLICATE}, sd"] = halves.mean(), halves.std(ddof=1)
+    if fits:
+        made = _perfect_means(cells, rules, truth.bulk, seed, **question)
+        rows |= {f"their means, {how}": scored(pred) for how, pred in made}
+    rows["real cells"] = compare(truth, truth, rules, control=control).mean()
+    found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64)
+    return found.T.rename_axis("anchor")
 
 
-#: Counts of a cell that stands for a mean.
-AS_MANY_COUNTS = 9e5
-#: Rows of :func:`anchors`, in their order.
-ANCHORS = (
-    "chance",
-    "mean of these",
-    REPLICATE,
-    "half against half, sd",
-    "their means, resampled",
-    "their means, drawn",
-    "their means, replicated",
-    "real cells",
-)
-
-
-def _deals(real, rules: Preset, n_halvings: int, seed: int, means: Mapping) -> pd.DataFrame:
-    """Score halves against halves: by the rule of the season, where it has one."""
-    if rules.top == "replicate":
-        return replicates(real, rules, n_splits=n_halvings, seed=seed, **means)
-    seeds = range(seed, seed + n_halvings)
-    return pd.DataFrame([split_half_ceiling(real, rules, seed=s, **means).summary for s in seeds])
-
-
-def _dense_bytes(cells) -> float:
-    """Return what as many dense cells take, made and looked at."""
-    return 8.0 * cells.n_obs * cells.n_vars
-
-
-def _written(cells, bulk, seed: int, **question) -> Iterator[tuple[str, anndata.AnnData]]:
-    """Yield the mean baseline and perfect means, written as cells."""
-    yield "mean of these", official_baseline(cells, **question)
-    is_control = labels_of(cells, question["perturbation_key"]) == question["control"]
-    kw = question | {
-        "controls": take_cells(cells, np.flatnonzero(is_control)),
-        "n_cells": bulk.obs["n_cells"].drop(question["control"]),
-        "target_sum": Scaling.of(inspect_values(cells)).target_sum,
-    }
-    yield "their means, resampled", resample_and_shift(bulk, seed=seed, **kw)
-    yield "their means, replicated", replicate(bulk, **kw)
-
-
-def _written_as_counts(cells, bulk, seed: int, **question):
-    """Yield the mean baseline and perfect means, written as counts."""
-    yield "mean of these", official_baseline(cells, VCC2026, seed=seed, **question)
-    key, control = question["perturbation_key"], question["control"]
-    labels = labels_of(cells, key)
+def _perfect_means(
+    cells, rules: Preset, bulk, seed: int, perturbation_key: str, control: str
+) -> Iterator[tuple[str, anndata.AnnData]]:
+    """Yield the means in `bulk`, written as cells with spread, and as cells without any."""
+    is_control = labels_of(cells, perturbation_key) == control
     n_cells = bulk.obs["n_cells"].drop(control)
-    kw = question | {"controls": take_cells(cells, np.flatnonzero(labels == control))}
-    drawn = negative_binomial(
-        pseudobulk(cells, perturbation_key=key), n_cells=n_cells, seed=seed, **kw
-    )
-    yield "their means, drawn", drawn
+    kw = {"controls": take_cells(cells, np.flatnonzero(is_control)), "n_cells": n_cells}
+    kw |= {"perturbation_key": perturbation_key, "control": control}
+    if not rules.counts_only:
+        kw["target_sum"] = Scaling.of(inspect_values(cells)).target_sum
+        yield "resampled", resample_and_shift(bulk, seed=seed, **kw)
+        yield "replicated", replicate(bulk, **kw)
+        return
+    lognorm = pseudobulk(cells, perturbation_key=perturbation_key)
+    yield "drawn", negative_binomial(lognorm, seed=seed, **kw)
     share = np.expm1(bulk[n_cells.index].X)
     share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-12)
-    whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)  # so many that rounding is nothing
+    whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)
     rows = np.repeat(np.arange(len(whole)), n_cells)
-    obs = pd.DataFrame({key: n_cells.index[rows]}, index=[f"pred_{i}" for i in range(len(rows))])
-    yield "their means, replicated", anndata.AnnData(whole[rows], obs, cells.var.copy())
+    names = [f"pred_{i}" for i in range(len(rows))]
+    obs = pd.DataFrame({perturbation_key: n_cells.index[rows]}, index=names)
+    yield "replicated", anndata.AnnData(whole[rows], obs, cells.var.copy())
 
 
 def official_baseline(
@@ -220,15 +195,12 @@ def official_baseline(
     if n_cells is None:
         n_cells = bulk.obs["n_cells"].drop(control)
     mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
-    targets = pd.DataFrame(index=pd.Index(pd.Series(n_cells).index).drop(control, errors="ignore"))
+    targets = pd.DataFrame(index=pd.Series(n_cells).index.drop(control, errors="ignore"))
     pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
-    is_control = np.flatnonzero(labels == control)
-    controls = anndata.AnnData(
-        stack_blocks(blocks)[is_control], obs=cells.obs.iloc[is_control], var=cells.var
-    )
-    return replicate(
-        pred, controls=controls, n_cells=n_cells, perturbation_key=perturbation_key, control=control
-    )
+    rows = np.flatnonzero(labels == control)
+    controls = anndata.AnnData(stack_blocks(blocks)[rows], cells.obs.iloc[rows], cells.var)
+    question = {"perturbation_key": perturbation_key, "control": control}
+    return replicate(pred, controls=controls, n_cells=n_cells, **question)
 
 
 def _scaled_controls(cells, labels, n_cells, seed: int, key: str, control: str):
@@ -299,12 +271,8 @@ def replicates(
 ) -> pd.DataFrame:
     """Score halves of the real cells against the other halves, again and again.
 
-    Parameters
-    ----------
-    real, preset, perturbation_key, control, **settings
-        As for :func:`~.scoring.score`.
-    n_splits, seed
-        How many splits, and the seed from which theirs come.
+    Parameters are those of :func:`~.scoring.score`, the number of splits, and the seed from which
+    theirs come.
 
     Returns
     -------
@@ -336,7 +304,7 @@ def replicates(
 
 
 def _halves(cells: anndata.AnnData, groups: Iterable[np.ndarray], cut: Callable, seed: int):
-    """Shuffle the rows of one group after the other, and cut each into two halves."""
+    """Shuffle the rows of one group after the other, and cut each into two."""
     rng, halves = np.random.default_rng(seed), ([], [])
     for rows in groups:
         for half, part in zip(halves, cut(rng.permutation(rows)), strict=True):
@@ -356,41 +324,24 @@ def _alternating(rows: np.ndarray) -> list[np.ndarray]:
 
 def _change_between(first: Digest, other: Digest, whole: Digest, control: str) -> np.ndarray:
     """Return the error of fold changes between halves, over the genes that all cells call."""
-    own = _side_by_side(whole.bulk, whole.bulk, control).own_gene
-    called, size = _calls(whole.de, own).significant, whole.de.log2_fold_change
+    called = _Sides(whole, whole, control).calls[1].significant
+    size = whole.de.log2_fold_change
     halves = (np.nan_to_num(half.de.log2_fold_change) for half in (first, other))
     return metrics.lfc_nmae(size + np.subtract(*halves), size, called)
 
 
 def split_half(
-    cells: anndata.AnnData,
-    *,
-    seed: int = 0,
-    perturbation_key: str = PERTURBATION_KEY,
+    cells: anndata.AnnData, *, seed: int = 0, perturbation_key: str = PERTURBATION_KEY
 ) -> tuple[anndata.AnnData, anndata.AnnData]:
-    """Split the cells of every group at random into two halves.
+    """Split the cells of every group at random into two halves, views of `cells`.
 
     Scoring one half against the other shows what a repeat of the experiment, with half of the
-    cells, would score: a ceiling for honest predictions, though not a hard limit.
-
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``; at least two cells in every group.
-    seed
-        Seed of the draw.
-    perturbation_key
-        The column of ``obs`` to group by.
-
-    Returns
-    -------
-    tuple of AnnData
-        Two views, sizes equal to within one cell a group.
+    cells, would score: a ceiling for honest predictions, though not a hard limit. Sizes are equal
+    to within one cell a group; a group of one cell is a ValueError.
     """
     groups = pd.Series(range(cells.n_obs)).groupby(labels_of(cells, perturbation_key)).indices
-    for name, rows in groups.items():
-        if len(rows) < 2:
-            raise ValueError(f"{name!r} has one cell only; a split needs two in every group")
+    if alone := [name for name, rows in groups.items() if len(rows) < 2]:
+        raise ValueError(f"{alone[0]!r} has one cell only; a split needs two in every group")
     return _halves(cells, groups.values(), _alternating, seed)
 
 

@@ -59,18 +59,10 @@ class ScoreCard:
     def overall(self, baseline: ScoreCard) -> float:
         """Return the leaderboard's number: 0 is the baseline, 100 the best.
 
-        Parameters
-        ----------
-        baseline
-            The score card of the official mean baseline against the same truth. By the rules of
-            2026, which take a repeat of the experiment for 100, from
-            :func:`~.scoring.baseline`, which keeps the replicate's scores with it.
-
-        Raises
-        ------
-        ValueError
-            The baseline was scored by other rules or on other perturbations; or it lacks the
-            replicate that the rules want.
+        `baseline` is the score card of the official mean baseline against the same truth; by the
+        rules of 2026, which take a repeat of the experiment for 100, that of
+        :func:`~.scoring.baseline`, which keeps the replicate's scores with it. A ValueError says
+        that it was scored by other rules or on other perturbations, or lacks the replicate.
         """
         mine, theirs = self.per_perturbation.index, baseline.per_perturbation.index
         if baseline.preset != self.preset or set(mine) != set(theirs):
@@ -149,10 +141,10 @@ class ScoreCard:
 
     def _beside(self) -> pd.DataFrame:
         mean = self.summary.to_frame().T.set_axis(["this prediction"])
-        return mean if self.anchors is None else pd.concat([mean, self.anchors])
+        return pd.concat([mean, self.anchors])  # which leaves out None
 
     def _repr_html_(self) -> str:
-        first = next((n for n in self.per_perturbation if n.startswith("pds")), None)
+        first = [name for name in self.per_perturbation if name.startswith("pds")][:1]
         rows = self.per_perturbation.sort_values(first) if first else self.per_perturbation
         shown = "each perturbation"
         if len(rows) > 2 * SHOWN:

@@ -20,6 +20,7 @@ from scipy.stats import false_discovery_control
 
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import fold_change, log2
+from ..presets import VCC2025, Preset
 from ..stream.contrast import contrast
 from ..stream.job import Contrast
 
@@ -96,56 +97,36 @@ def de_table(
         Labels, gene names or values are unusable; every problem is listed.
     """
     question = {"perturbation_key": perturbation_key, "control": control}
-    return de_of_contrast(contrast(cells, memory=memory, threads=threads, **question))
+    return de_of_contrast(contrast(cells, memory=memory, threads=threads, **question), VCC2025)
 
 
-def de_of_contrast(
-    found: Contrast, *, fdr: float = 0.05, clip: float = 20.0, fdr_family: str = "file"
-) -> DETable:
+def de_of_contrast(found: Contrast, rules: Preset) -> DETable:
     """Make the table from what :func:`~vcc_helpers.stream.contrast` found.
 
-    A rate is taken over the tests of the whole ``"file"``, or of each ``"perturbation"``.
+    By the rules of 2026 the controls alone choose the genes, those with more than `least_cpm`, so
+    that which genes are tested tells nothing about the answer; the others have a p-value and a rate
+    of 1, and NaN for a fold change. Source: cell-eval2 0.20.0, ``compute_de`` with the back end
+    ``scanpy``.
     """
     is_control = found.groups == found.control
-    mean = found.mean_as_summed
-    ratio = fold_change(mean[~is_control], mean[is_control][0], clip=clip)
-    return DETable(
-        perturbations=found.groups[~is_control],
-        genes=found.genes,
-        p_value=found.p_value,
-        fdr=_rates(found.p_value, fdr_family).astype(np.float32),
-        fold_change=ratio.astype(np.float32),
-        log2_fold_change=log2(ratio),
-        threshold=fdr,
-    )
+    names = found.groups[~is_control], found.genes
+    if rules.pseudocount is None:
+        mean = found.mean_as_summed
+        ratio = fold_change(mean[~is_control], mean[is_control][0], clip=rules.fold_change_clip)
+        rate = _rates(found.p_value, rules.fdr_family).astype(np.float32)
+        changes = ratio.astype(np.float32), log2(ratio)
+        return DETable(*names, found.p_value, rate, *changes, threshold=rules.fdr)
+    cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]
+    tested = base > rules.least_cpm
+    p_value = np.where(tested, found.p_value, 1.0)
+    rate = np.ones_like(p_value)
+    rate[:, tested] = _rates(p_value[:, tested], rules.fdr_family)
+    ratio = (cpm + rules.pseudocount) / (base + rules.pseudocount)
+    ratio = np.where(tested, ratio, np.nan)
+    return DETable(*names, p_value, rate, ratio, np.log2(ratio), threshold=rules.fdr)
 
 
 def _rates(p_value: np.ndarray, family: str) -> np.ndarray:
     if family == "file":
         return false_discovery_control(p_value, axis=None).reshape(p_value.shape)
     return false_discovery_control(p_value, axis=1)
-
-
-def de_of_counts(
-    found: Contrast,
-    *,
-    fdr: float = 0.05,
-    pseudocount: float = 1e-9,
-    least_cpm: float = 5.0,
-    fdr_family: str = "perturbation",
-) -> DETable:
-    """Make the table by the rules of 2026, from a contrast that counted.
-
-    The controls alone choose the genes, those with more than `least_cpm`, so that which genes are
-    tested tells nothing about the answer; the others have a p-value and a rate of 1, and NaN for a
-    fold change. Source: cell-eval2 0.20.0, ``compute_de`` with the back end ``scanpy``.
-    """
-    is_control = found.groups == found.control
-    cpm, base = found.scaled_mean[~is_control], found.scaled_mean[is_control][0]
-    tested = base > least_cpm
-    p_value = np.where(tested, found.p_value, 1.0)
-    rate = np.ones_like(p_value)
-    rate[:, tested] = _rates(p_value[:, tested], fdr_family)
-    ratio = np.where(tested, (cpm + pseudocount) / (base + pseudocount), np.nan)
-    names = found.groups[~is_control], found.genes
-    return DETable(*names, p_value, rate, ratio, np.log2(ratio), threshold=fdr)

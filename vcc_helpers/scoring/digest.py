@@ -10,7 +10,9 @@ Taught in: notebooks/08_metrics_by_hand.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +21,13 @@ import numpy as np
 import pandas as pd
 
 from .. import metrics
-from ..bulk import CONTROL, PERTURBATION_KEY, paired
+from ..bulk import CONTROL, PERTURBATION_KEY, Pair, paired
 from ..evaluation import OF_MEANS
 from ..presets import Preset, get_preset
 from ..stream.contrast import contrast
 from ..stream.open import check_same, labels_of, open_cells, problems
 from .card import ScoreCard
-from .de import DETable, de_of_contrast, de_of_counts
+from .de import DETable, de_of_contrast
 
 
 class Digest(NamedTuple):
@@ -69,82 +71,89 @@ def _check_pair(pred, real, perturbation_key: str, control: str, rules: Preset) 
 def digest(
     cells: anndata.AnnData | str | Path,
     preset: str | Preset = "vcc2025",
-    *,
-    name: str = "cells",
     **settings,
 ) -> Digest:
-    """Reduce a file to what scoring needs of it.
+    """Reduce counts or lognorm, ``(n_cells, n_genes)``, or a file, to what scoring needs.
 
-    Parameters
-    ----------
-    cells
-        Counts or lognorm, ``(n_cells, n_genes)``, or a path.
-    preset
-        The rules, by name or as a record.
-    name, **settings
-        As for :func:`~vcc_helpers.stream.contrast`.
+    `settings` are those of :func:`~vcc_helpers.stream.contrast`.
     """
     rules = get_preset(preset)
-    found = contrast(cells, name=name, rules=rules, **settings)
+    found = contrast(cells, rules=rules, **settings)
+    de = de_of_contrast(found, rules)
     names = pd.Index(found.groups.astype(str))
     obs, var = pd.DataFrame({"n_cells": found.n_cells}, names), pd.DataFrame(index=found.genes)
-    call = {"fdr": rules.fdr, "fdr_family": rules.fdr_family}
     if not rules.bulk_target_sum:
-        bulk = anndata.AnnData(found.mean, obs, var, layers={"variance": found.variance})
-        return Digest(bulk, de_of_contrast(found, clip=rules.fold_change_clip, **call))
+        layers = {"variance": found.variance}
+        return Digest(anndata.AnnData(found.mean, obs, var, layers=layers), de)
     size = found.counts.sum(axis=1, keepdims=True)
     profile = np.log1p(rules.bulk_target_sum / np.where(size > 0, size, 1) * found.counts)
     obs["sampling"] = np.maximum(found.sampling.sum(axis=1), 0)
-    call |= {"pseudocount": rules.pseudocount, "least_cpm": rules.least_cpm}
-    return Digest(anndata.AnnData(profile, obs, var), de_of_counts(found, **call))
+    return Digest(anndata.AnnData(profile, obs, var), de)
 
 
-class _Pair(NamedTuple):
-    """Two files, side by side: row i of every array is the same perturbation."""
+@dataclass(frozen=True)
+class _Sides:
+    """Two digests, over the same genes and perturbations."""
 
-    pred: DETable | None
-    real: DETable | None
-    names: pd.Index
-    pred_mean: np.ndarray
-    real_mean: np.ndarray
-    pred_effect: np.ndarray
-    real_effect: np.ndarray
-    own_gene: np.ndarray
-    sampled: Mapping[str, metrics.Sampled]
-    genes: np.ndarray
+    pred: Digest
+    real: Digest
+    control: str
+
+    @cached_property
+    def means(self) -> Pair:
+        """The pseudobulks, row i of every array the same perturbation."""
+        return paired(self.pred.bulk, self.real.bulk, control=self.control)
 
     @property
     def calls(self) -> tuple[metrics.Calls, metrics.Calls]:
         """Predicted and real calls, without each perturbation's own gene."""
-        return tuple(_calls(table, self.own_gene) for table in (self.pred, self.real))
+        return self._calls(self.pred.de), self._calls(self.real.de)
+
+    def _calls(self, table: DETable) -> metrics.Calls:
+        called, own = table.significant.copy(), self.means.own_gene
+        has = np.flatnonzero(own >= 0)
+        called[has, own[has]] = False
+        return metrics.Calls(called, table.log2_fold_change, table.p_value, table.fdr)
+
+    def sampled(self, side: Digest, names: Sequence[str] | None = None) -> metrics.Sampled:
+        """Return profiles of the perturbations, or of some groups, with their variance."""
+        place = side.bulk.obs_names.get_indexer(self.means.names if names is None else names)
+        return metrics.Sampled(side.bulk.X[place], side.bulk.obs["sampling"].to_numpy()[place])
 
 
-def _calls(table: DETable, own_gene: np.ndarray) -> metrics.Calls:
-    called, has = table.significant.copy(), np.flatnonzero(own_gene >= 0)
-    called[has, own_gene[has]] = False
-    return metrics.Calls(called, table.log2_fold_change, table.p_value, table.fdr)
+def _of_means(measure: Callable[[Pair], np.ndarray]) -> Callable[[_Sides], np.ndarray]:
+    return lambda s: measure(s.means)
 
 
 #: How each metric is computed from two files; one number a perturbation, or one for all of them.
-MEASURES: Mapping[str, Callable[[_Pair], np.ndarray | float]] = {
-    "des": lambda p: metrics.des(p.pred.significant, p.pred.log2_fold_change, p.real.significant),
-    **OF_MEANS,
-    "deg_count_spearman": lambda p: metrics.deg_count_spearman(
-        p.pred.significant, p.real.significant
+_MEASURES: Mapping[str, Callable[[_Sides], np.ndarray | float]] = {
+    **{name: _of_means(measure) for name, measure in OF_MEANS.items()},
+    "des": lambda s: metrics.des(
+        s.pred.de.significant, s.pred.de.log2_fold_change, s.real.de.significant
     ),
-    "lfc_spearman": lambda p: metrics.lfc_spearman(
-        p.pred.fold_change, p.real.fold_change, p.real.significant
+    "deg_count_spearman": lambda s: metrics.deg_count_spearman(
+        s.pred.de.significant, s.real.de.significant
     ),
-    "pr_auc": lambda p: metrics.pr_auc(p.pred.fdr, p.real.significant),
-    "pds_cosine": lambda p: metrics.pds_cosine(p.pred_effect, p.real_effect, p.own_gene),
-    "mse_normalized": lambda p: metrics.mse_normalized(
-        p.sampled["pred"], p.sampled["real"], control=p.sampled["control"], own_gene=p.own_gene
+    "lfc_spearman": lambda s: metrics.lfc_spearman(
+        s.pred.de.fold_change, s.real.de.fold_change, s.real.de.significant
     ),
-    "direction_fidelity": lambda p: metrics.direction_fidelity(*p.calls),
-    "direction_reach": lambda p: metrics.direction_reach(*p.calls, p.genes),
-    "significant_jaccard": lambda p: metrics.significant_jaccard(*(c.significant for c in p.calls)),
-    "lfc_nmae": lambda p: metrics.lfc_nmae(
-        p.pred.log2_fold_change, p.real.log2_fold_change, p.calls[1].significant
+    "pr_auc": lambda s: metrics.pr_auc(s.pred.de.fdr, s.real.de.significant),
+    "pds_cosine": lambda s: metrics.pds_cosine(
+        s.means.pred_effect, s.means.real_effect, s.means.own_gene
+    ),
+    "mse_normalized": lambda s: metrics.mse_normalized(
+        s.sampled(s.pred),
+        s.sampled(s.real),
+        control=s.sampled(s.real, [s.control]),
+        own_gene=s.means.own_gene,
+    ),
+    "direction_fidelity": lambda s: metrics.direction_fidelity(*s.calls),
+    "direction_reach": lambda s: metrics.direction_reach(
+        *s.calls, s.real.bulk.var_names.to_numpy()
+    ),
+    "significant_jaccard": lambda s: metrics.significant_jaccard(*(c.significant for c in s.calls)),
+    "lfc_nmae": lambda s: metrics.lfc_nmae(
+        s.pred.de.log2_fold_change, s.real.de.log2_fold_change, s.calls[1].significant
     ),
 }
 
@@ -157,23 +166,11 @@ def compare(
     Returns
     -------
     DataFrame
-        Index target_gene, sorted; the preset's metrics as columns. A metric of the whole panel
-        (deg_count_spearman, mse_normalized) has the same number in each row.
+        As a score card's `per_perturbation`.
     """
-    pair = _side_by_side(pred.bulk, real.bulk, control)._replace(pred=pred.de, real=real.de)
-    columns = {name: MEASURES[name](pair) for name in get_preset(preset).metrics}
-    return pd.DataFrame(columns, index=pair.names, dtype=np.float64)
-
-
-def _side_by_side(pred: anndata.AnnData, real: anndata.AnnData, control: str) -> _Pair:
-    pair, sampled = paired(pred, real, control=control), {}
-    if "sampling" in real.obs:
-        names = pair.names
-        rows = {"pred": (pred, names), "real": (real, names), "control": (real, [control])}
-        for side, (bulk, some) in rows.items():
-            place = bulk.obs_names.get_indexer(some)
-            sampled[side] = metrics.Sampled(bulk.X[place], bulk.obs["sampling"].to_numpy()[place])
-    return _Pair(None, None, *pair, sampled, real.var_names.to_numpy())
+    sides = _Sides(pred, real, control)
+    columns = {name: _MEASURES[name](sides) for name in get_preset(preset).metrics}
+    return pd.DataFrame(columns, index=sides.means.names, dtype=np.float64)
 
 
 def _score(
@@ -188,12 +185,8 @@ def _score(
     """Do :func:`~.scoring.score`, without what a score is held against."""
     _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules)
     question = {"perturbation_key": perturbation_key, "control": control}
-    halves = [
-        digest(cells, rules, name=name, controls=controls, **question, **settings)
-        for name, cells, controls in (
-            ("pred", pred, real if rules.real_controls else None),
-            ("real", real, None),
-        )
-    ]
-    table = compare(*halves, rules, control=control)
+    means = question | settings
+    controls = real if rules.real_controls else None
+    found = digest(pred, rules, name="pred", controls=controls, **means)
+    table = compare(found, digest(real, rules, name="real", **means), rules, control=control)
     return ScoreCard(rules.name, table, question | {"source": rules.source})

@@ -23,14 +23,11 @@ from ..stream.look import inspect_values
 from ..stream.open import labels_of
 from ..stream.pseudobulk import pseudobulk
 from .anchors import split_half
-from .digest import compare as compare_digests
-from .digest import digest
+from .digest import compare, digest
 
 
 def measure_cells(
-    cells: anndata.AnnData,
-    *,
-    emitter: Callable[..., anndata.AnnData] = emit.negative_binomial,
+    cells: anndata.AnnData, *, emitter: Callable[..., anndata.AnnData] = emit.negative_binomial
 ) -> Measure:
     """Return a measure that turns predictions into cells too, so that there is a DES.
 
@@ -64,31 +61,18 @@ def measure_cells(
         asked = pred[[CONTROL, *names]]
         sizes = known.bulk.obs["n_cells"].drop(CONTROL)
         made = emitter(asked, controls=controls, n_cells=sizes, target_sum=scale)
-        des = compare_digests(digest(made), known)["des"]
+        des = compare(digest(made), known)["des"]
         return evaluate(pred, real).assign(des=des)
 
     return measure
 
 
 def halves(
-    cells: anndata.AnnData,
-    *,
-    n_halvings: int = 5,
-    seed: int = 0,
+    cells: anndata.AnnData, *, n_halvings: int = 5, seed: int = 0
 ) -> list[tuple[anndata.AnnData, anndata.AnnData]]:
-    """Return pseudobulks of halves of the cells, for :func:`~.evaluation.ceiling`.
+    """Return two pseudobulks for each split of the cells, for :func:`~.evaluation.ceiling`.
 
-    Parameters
-    ----------
-    cells, seed
-        As for :func:`split_half`; each split has the next seed.
-    n_halvings
-        How many times the cells are split.
-
-    Returns
-    -------
-    list of tuple
-        Two pseudobulks for each split.
+    The splits are those of :func:`split_half`, with `seed`, `seed` + 1, and so on.
     """
     splits = (split_half(cells, seed=seed + number) for number in range(n_halvings))
     return [tuple(pseudobulk(half) for half in pair) for pair in splits]

@@ -1,7 +1,7 @@
 """Check a prediction before it is handed in, mend what is safe, and pack it."""
 
 from . import archive as archive
-from .check import Report, check, read_counts, read_genes
+from .check import Report, check
 from .pack import mend, prep, thin
 from .rules import Problem
 
@@ -11,7 +11,5 @@ __all__ = [
     "check",
     "mend",
     "prep",
-    "read_counts",
-    "read_genes",
     "thin",
 ]

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import h5py
 
@@ -53,30 +53,11 @@ def _zstd():
 
 
 def pack(h5ad: str | Path, path: str | Path) -> Path:
-    """Pack an ``.h5ad`` into a ``.vcc``, whole or not at all.
+    """Pack an ``.h5ad`` into a ``.vcc``, whole or not at all, and return the path of that.
 
-    Parameters
-    ----------
-    h5ad
-        The cells, as :func:`~vcc_helpers.submission.prep` lays them out.
-    path
-        The archive to write; one that exists is replaced at the end, in one step.
-
-    Returns
-    -------
-    Path
-        `path`.
-
-    Raises
-    ------
-    OSError
-        `h5ad` is not there, or `path` cannot be written.
-
-    Notes
-    -----
     The same cells give the same bytes, whatever the number of cores: no date, no name of a user.
     The layout is that of ``cell-eval prep`` (cell-eval 0.6.6), which calls the programs ``zstd``
-    and ``tar``.
+    and ``tar``. An OSError says that a file is not there or cannot be written.
     """
     with replacing(path) as part, beside(path, ".zst") as packed:
         _compress(Path(h5ad), packed)
@@ -154,58 +135,35 @@ def opened(path: str | Path, *, size_limit: int | float | str = "2GB") -> Iterat
 
 
 def unpack(path: str | Path, out: str | Path, *, size_limit: int | float | str = "32GB") -> Path:
-    """Unpack the cells of a ``.vcc``.
+    """Unpack the cells of a ``.vcc`` to an ``.h5ad``, whole or not at all, and return its path.
 
-    Parameters
-    ----------
-    path
-        The archive.
-    out
-        The ``.h5ad`` to write; one that exists is replaced at the end, in one step.
-    size_limit
-        Most bytes that may come out.
-
-    Returns
-    -------
-    Path
-        `out`.
-
-    Raises
-    ------
-    ValueError
-        It is no such archive, it is damaged or cut short, or more comes out than `size_limit`.
+    A ValueError says that it is no such archive, that it is damaged or cut short, or that more
+    bytes come out than `size_limit`.
     """
     limit = parse_memory(size_limit)
     with open(path, "rb") as archive, replacing(out) as part:
-        inside = _packed_cells(archive)
-        archive.seek(inside.offset)
+        offset, size = _packed_cells(archive)
+        archive.seek(offset)
         with open(part, "wb") as file:
-            for block in _unzstd(archive, inside.size):
+            for block in _unzstd(archive, size):
                 file.write(block)
                 _check_size(file.tell(), limit, "unpacked so far")  # a few kB can hold terabytes
     return Path(out)
 
 
-class _Inside(NamedTuple):
-    """Where in the archive a file lies: first byte and number of bytes."""
-
-    name: str
-    offset: int
-    size: int
-
-
-def _packed_cells(archive: BinaryIO) -> _Inside:
-    found = [member for member in _members(archive) if member.name.endswith(".h5ad.zst")]
+def _packed_cells(archive: BinaryIO) -> tuple[int, int]:
+    """Return where in the archive the cells lie: first byte and number of bytes."""
+    found = [place for name, *place in _members(archive) if name.endswith(".h5ad.zst")]
     if len(found) != 1:
         raise ValueError(
             f"{len(found)} files .h5ad.zst in the archive; expected one, {_CELLS}; make it "
             "anew with vcc-helpers prep"
         )
-    return found[0]
+    return tuple(found[0])
 
 
-def _members(archive: BinaryIO) -> Iterator[_Inside]:
-    """List the plain files of a tar archive from its headers alone.
+def _members(archive: BinaryIO) -> Iterator[tuple[str, int, int]]:
+    """List name, first byte and size of the plain files of a tar archive from its headers alone.
 
     tarfile would do more than is wanted here: follow links, and read a header of any length.
     """
@@ -229,7 +187,7 @@ def _members(archive: BinaryIO) -> Iterator[_Inside]:
                 f"{max(length - offset, 0)} are there; copy it again, or make it anew"
             )
         if info.isreg() and not Path(info.name).name.startswith("._"):  # those are macOS's own
-            yield _Inside(info.name, offset, info.size)
+            yield info.name, offset, info.size
         offset += -(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
     raise ValueError(f"more than {_MOST_MEMBERS} files in the archive; expected two; make it anew")
 

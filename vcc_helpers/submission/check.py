@@ -79,19 +79,14 @@ def check(
         block of rows at a time, and never changed.
     genes
         The genes in their official order: names, or the path of a ``.csv`` whose first column
-        holds them, as ``gene_names.csv`` does. None: genes are not compared.
+        holds them, as ``gene_names.csv`` does, with or without a header. None: genes are not
+        compared.
     counts
         Targets and how many cells each should have: a table, or the path of a ``.csv`` with the
         columns ``target_gene`` and ``n_cells``, as ``pert_counts.csv`` has them. None: targets are
         not compared.
-    preset
-        The rules of the season, by name.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells in that column.
-    progress
-        Show a progress bar.
+    preset, perturbation_key, control, progress
+        As for :func:`~.scoring.score`.
 
     Returns
     -------
@@ -103,7 +98,7 @@ def check(
     FileNotFoundError
         One of the files is not there.
     ValueError
-        The file is no readable ``.h5ad``, or a list is not readable.
+        The file is no readable ``.h5ad``; or a list is not readable, or names something twice.
     TypeError
         `pred` is neither an AnnData nor a path.
 
@@ -121,7 +116,7 @@ def looked(
     pred, genes, counts, preset, key: str, control: str, progress: bool
 ) -> Iterator[tuple[Report, Seen | None]]:
     """Yield what :func:`check` returns, and what was seen; the file stays open for a while."""
-    rules, genes, n_cells = get_preset(preset), read_genes(genes), read_counts(counts)
+    rules, genes, n_cells = get_preset(preset), _read_genes(genes), _read_counts(counts)
     if lost := _no_matrix(pred):
         yield Report((lost,), "pred: no matrix X"), None
         return
@@ -164,68 +159,24 @@ def _no_matrix(pred) -> Problem | None:
 # Lists
 
 
-def read_genes(genes: Iterable[str] | str | Path | None) -> pd.Index | None:
-    """Return the expected genes in order; None passes through.
-
-    Parameters
-    ----------
-    genes
-        Names, or the path of a ``.csv`` whose first column holds them. A first line such as
-        ``gene_name`` is taken for a header.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It holds no names, or one twice.
-    """
+def _read_genes(genes: Iterable[str] | str | Path | None) -> pd.Index | None:
+    """Return the expected genes in order; None passes through."""
     if genes is None:
         return None
     source = "genes"
     if isinstance(genes, str | Path):
-        source, genes = str(genes), _first_column(genes)
+        source, table = str(genes), _read_csv(genes, header=None)
+        genes = [name for name in table[0] if name] if len(table.columns) else []
+        if genes and genes[0].lower() in _HEADERS:
+            del genes[0]
     names = pd.Index([str(gene) for gene in genes], dtype=object)
     if names.empty:
         raise ValueError(f"{source} holds no gene names; expected one a line")
-    if names.has_duplicates:
-        twice = some_of(names[names.duplicated()].unique())
-        raise ValueError(f"{source} names {twice} more than once; expected each gene once")
-    return names
+    return _each_once(names, source, "gene")
 
 
-def _first_column(path: str | Path) -> list[str]:
-    table = _read_csv(path, header=None)
-    names = [name for name in table[0] if name] if len(table.columns) else []
-    return names[1:] if names and names[0].lower() in _HEADERS else names
-
-
-def _read_csv(path: str | Path, **kw) -> pd.DataFrame:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", **kw)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a table of text ({error})") from error
-
-
-def read_counts(counts: pd.Series | Mapping[str, int] | str | Path | None) -> pd.Series | None:
-    """Return how many cells each target should have, index target_gene; None passes through.
-
-    Parameters
-    ----------
-    counts
-        A table, or the path of a ``.csv`` with the columns ``target_gene`` and ``n_cells``.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        A column is missing, a target stands twice, or a number is not one of 1 or more.
-    """
+def _read_counts(counts: pd.Series | Mapping[str, int] | str | Path | None) -> pd.Series | None:
+    """Return how many cells each target should have, index target_gene; None passes through."""
     if counts is None:
         return None
     source = "counts"
@@ -243,7 +194,22 @@ def read_counts(counts: pd.Series | Mapping[str, int] | str | Path | None) -> pd
         raise ValueError(
             f"{source}: the numbers of cells of {some_of(wrong)} are not whole numbers of 1 or more"
         )
-    if n_cells.index.has_duplicates:
-        twice = some_of(n_cells.index[n_cells.index.duplicated()].unique())
-        raise ValueError(f"{source} names {twice} more than once; expected each target once")
-    return numbers.astype(int).set_axis(n_cells.index.astype(str))
+    return numbers.astype(int).set_axis(_each_once(n_cells.index.astype(str), source, "target"))
+
+
+def _each_once(names: pd.Index, source: str, what: str) -> pd.Index:
+    if names.has_duplicates:
+        twice = some_of(names[names.duplicated()].unique())
+        raise ValueError(f"{source} names {twice} more than once; expected each {what} once")
+    return names
+
+
+def _read_csv(path: str | Path, **kw) -> pd.DataFrame:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", **kw)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as a table of text ({error})") from error

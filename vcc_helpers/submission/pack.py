@@ -25,8 +25,6 @@ from .archive import pack
 from .check import Report, looked
 from .rules import Seen
 
-# Mend and pack
-
 
 def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
     """Say how many cells of each label to keep, so that all fit.
@@ -123,10 +121,9 @@ def mend(
         if not seen.rules.upload_controls:
             rows = seen.labels != control
         dtype = float_type(stored_matrix(cells).dtype)
-        blocks = _changed(seen, rows, lambda block, _: block)
+        frame = _frame(obs[rows], var, dtype, dict(cells.uns))
         with replacing(path) as part:
-            uns = dict(cells.uns)
-            _write_cells(part, blocks, obs[rows], var, dtype, uns=uns, progress=progress)
+            _write(part, frame, seen, rows, lambda block, _: block)
     return report
 
 
@@ -138,7 +135,6 @@ def prep(
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
     keep_counts: bool = False,
-    double: bool = False,
     progress: bool = False,
 ) -> Report:
     """Write the ``.vcc`` that is uploaded; what cannot be accepted is not written.
@@ -151,8 +147,6 @@ def prep(
         The ``.vcc`` to write; one that exists is replaced at the end, in one step.
     keep_counts
         Store counts as they are; else they are log-normalised, to their median library size.
-    double
-        Store float64 in place of float32.
 
     Returns
     -------
@@ -179,7 +173,6 @@ def prep(
     with looked(pred, *rules) as (report, seen), beside(path, ".h5ad") as inner:
         if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:
             raise ValueError("\n".join(map(str, left)))
-        dtype = np.dtype(np.float64 if double else np.float32)
         values = ValueSummary(seen.scale, seen.of["total"].to_numpy())
         scaling = Scaling(None) if keep_counts else Scaling.of(values)
         names = seen.names if seen.columns is None else seen.genes
@@ -188,17 +181,27 @@ def prep(
         uns = {} if scaling.library_size is None else {"log1p": {"base": None}}
 
         def scaled(block, rows: slice):
-            return log_block(scaling, block.astype(dtype), rows)
+            return log_block(scaling, block.astype(np.float32), rows)
 
-        blocks = _changed(seen, np.ones(len(obs), bool), scaled)
         obs.index = obs.index.astype(str)
-        _write_cells(inner, blocks, obs, var, dtype, uns=uns, progress=progress)
+        frame = _frame(obs, var, np.float32, uns)
+        _write(inner, frame, seen, np.ones(len(obs), bool), scaled)
         pack(inner, path)
     return report
 
 
-def _changed(seen: Seen, keep: np.ndarray, change: Callable) -> Iterator[tuple]:
-    """Yield the rows to keep, each block changed, its columns in order."""
+def _frame(obs: pd.DataFrame, var: pd.DataFrame, dtype, uns: dict) -> anndata.AnnData:
+    empty = sparse.csr_matrix((len(obs), len(var)), dtype=dtype)
+    return anndata.AnnData(empty, obs=obs, var=var, uns=uns)
+
+
+def _write(path: Path, frame: anndata.AnnData, seen: Seen, keep, change: Callable) -> None:
+    """Fill a frame with the cells to keep, each block of rows changed, the columns in order."""
+    with tqdm(total=frame.n_obs, unit=" cells", desc="write", disable=not seen.progress) as bar:
+        fill_cells(path, frame, _changed(seen, keep, change, bar))
+
+
+def _changed(seen: Seen, keep: np.ndarray, change: Callable, bar: tqdm) -> Iterator[tuple]:
     done = 0
     for start, block in stored_blocks(seen.cells):
         rows = slice(start, start + block.shape[0])
@@ -206,23 +209,9 @@ def _changed(seen: Seen, keep: np.ndarray, change: Callable) -> Iterator[tuple]:
         block = block if seen.columns is None else block[:, seen.columns]
         block = block if keep[rows].all() else block[keep[rows]]
         if seen.noisy:
-            block = sparse.csr_matrix(
-                (np.rint(block.data), block.indices, block.indptr), block.shape
-            )
+            whole = np.rint(block.data)
+            block = sparse.csr_matrix((whole, block.indices, block.indptr), block.shape)
         block.sort_indices()
         yield done, block
         done += block.shape[0]
-
-
-def _write_cells(path, blocks, obs, var, dtype, *, uns: dict, progress: bool) -> None:
-    empty = sparse.csr_matrix((len(obs), len(var)), dtype=dtype)
-    frame = anndata.AnnData(empty, obs=obs, var=var, uns=uns)
-    bar = tqdm(total=len(obs), unit=" cells", desc="write", disable=not progress)
-    with bar:
-        fill_cells(path, frame, _counted(blocks, bar))
-
-
-def _counted(blocks, bar) -> Iterator[tuple]:
-    for start, block in blocks:
-        yield start, block
         bar.update(block.shape[0])

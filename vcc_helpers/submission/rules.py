@@ -1,7 +1,7 @@
 """What is known of a prediction, and the table of rules that it is held against.
 
 :class:`Seen` holds what is known; each part is found when a rule first needs it, the values in one
-pass. A rule of :data:`RULES` says where to look, what to say of what was found there, and what is
+pass. A rule of the table says where to look, what to say of what was found there, and what is
 done about it. Whatever a season adds is a line of the table.
 """
 
@@ -140,7 +140,7 @@ class Seen:
 
     # Labels
 
-    @cached_property
+    @property
     def targets(self) -> pd.Index | None:
         """The targets that are wanted, if there is a table."""
         return None if self.n_cells is None else self.n_cells.index
@@ -410,40 +410,28 @@ def _renamed(same: Match) -> list[str]:
     return [f"{old} for {new}" for old, new in same.renamed.items()]
 
 
-class Rule(NamedTuple):
-    """A line of the table.
-
-    Attributes
-    ----------
-    kind
-        What a problem of this kind is called.
-    see
-        Returns what there is to say: names, words by name, or whether the rule is broken.
-    tell
-        What is said. ``{s}`` is what was seen, ``{n}`` the number of names, ``{some}`` some.
-    fix
-        What is done about it where that is safe, in the same way.
-    refused
-        Whether the file cannot be handed in.
-    chain
-        Of the rules that share a chain, only the first that is broken is told.
-    """
+class _Rule(NamedTuple):
+    """A line of the table."""
 
     kind: str
+    #: Returns what there is to say: names, words by name, or whether the rule is broken.
     see: Callable[[Seen], dict | list | bool | None]
+    #: What is said. ``{s}`` is what was seen, ``{n}`` the number of names, ``{some}`` some.
     tell: str
+    #: What is done about it where that is safe, in the same way.
     fix: str = ""
     refused: bool = True
+    #: Of the rules that share a chain, only the first that is broken is told.
     chain: str = ""
 
 
-_remark = partial(Rule, refused=False)
+_remark = partial(_Rule, refused=False)
 
 
 def problems(seen: Seen) -> Iterator[Problem]:
     """Hold a prediction against each rule."""
     told = set()
-    for rule in RULES:
+    for rule in _RULES:
         found = rule.see(seen) if rule.chain not in told else None
         if isinstance(found, list):
             found = _of(found, len(found))
@@ -455,71 +443,71 @@ def problems(seen: Seen) -> Iterator[Problem]:
 
 
 #: What a prediction is held against; the order is that of the report.
-RULES = (
+_RULES = (
     # Genes
-    Rule("repeated genes", lambda s: list(s.names[s.names.duplicated()].unique()),
+    _Rule("repeated genes", lambda s: list(s.names[s.names.duplicated()].unique()),
         "{n} gene names occur more than once: {some}; cell-eval prep refuses the file; sum the "
         "repeated columns, or drop those that are copies"),
-    Rule("orientation", lambda s: s.turned,
+    _Rule("orientation", lambda s: s.turned,
         "the cells are named like genes: X has shape {s.cells.shape} and lies genes x cells; "
         "expected cells x genes; hand in pred.T"),
-    Rule("gene names elsewhere", lambda s: s.symbols[0] is not None,
+    _Rule("gene names elsewhere", lambda s: s.symbols[0] is not None,
         "the genes' official names are in var[{s.symbols[0]!r}], not in the index; cell-eval prep "
         "refuses the file; put them there: pred.var_names = pred.var[{s.symbols[0]!r}]",
         fix="gene names taken from var[{s.symbols[0]!r}]"),
-    Rule("gene spelling", lambda s: _renamed(s.same_genes),
+    _Rule("gene spelling", lambda s: _renamed(s.same_genes),
         "{n} genes are spelt otherwise: {some}; cell-eval prep refuses the file; rename them",
         fix="{n} genes renamed"),
-    Rule("missing genes", lambda s: _missing(s.same_genes, s.genes),
+    _Rule("missing genes", lambda s: _missing(s.same_genes, s.genes),
         "{n} of {of} genes are missing: {some}{guesses}; cell-eval prep refuses the file; predict "
         "every gene (the controls' mean is the prediction of no change)"),
-    Rule("unknown genes", lambda s: s.same_genes.unknown,
+    _Rule("unknown genes", lambda s: s.same_genes.unknown,
         "{n} genes are not in the official list: {some}; cell-eval prep refuses the file; drop "
         "them, of counts before anything is scaled"),
-    Rule("gene order", Seen.out_of_order,
+    _Rule("gene order", Seen.out_of_order,
         "genes are in another order: position {place} is {here!r}, expected {expected!r}; "
         "cell-eval prep puts them in order, other scorers compare each gene with a stranger; "
         "reorder with pred[:, genes]", fix="genes put in order"),
     # Labels
-    Rule("label column", Seen.no_column,
+    _Rule("label column", Seen.no_column,
         "obs has no column {s.key!r}; it has {some}{hint}; cell-eval prep refuses the file; "
         "rename the column, or name it with perturbation_key=", fix="{fix}"),
-    Rule("missing labels", lambda s: s.written is not None and s.first(s.written == ""),
+    _Rule("missing labels", lambda s: s.written is not None and s.first(s.written == ""),
         "{n} of {s.cells.n_obs} cells have no label in obs[{s.key!r}], the first is {cell!r}; "
         "cell-eval prep says nothing, the scorer then refuses the file; label or remove them"),
-    Rule("controls", lambda s: not s.rules.upload_controls and s.first(s.written == s.control),
+    _Rule("controls", lambda s: not s.rules.upload_controls and s.first(s.written == s.control),
         "{n} cells are labelled {s.control!r}; the rules of {s.rules.name} allow none, the scorer "
         "brings its own; leave them out", fix="control cells left out"),
-    Rule("control label", lambda s: s.other_control is not None,
+    _Rule("control label", lambda s: s.other_control is not None,
         "control cells are labelled {s.other_control!r}, expected {s.control!r}; cell-eval prep "
         "refuses the file; rename the label",
         fix="{s.other_control!r} renamed to {s.control!r}", chain="controls"),
-    Rule("controls", lambda s: sorted(s.no_controls),
+    _Rule("controls", lambda s: sorted(s.no_controls),
         "no control cells: no label is {s.control!r}; there are {some}; cell-eval prep refuses "
         "the file, since effects are differences to the controls; append the control cells of the "
         "training data, on the same scale", chain="controls"),
-    Rule("target spelling", lambda s: _renamed(s.same_targets),
+    _Rule("target spelling", lambda s: _renamed(s.same_targets),
         "{n} targets are spelt otherwise: {some}; cell-eval prep says nothing, the scorer then "
         "refuses the file; rename the labels", fix="{n} labels renamed"),
-    Rule("missing targets", lambda s: _missing(s.same_targets, s.targets),
+    _Rule("missing targets", lambda s: _missing(s.same_targets, s.targets),
         "{n} of {of} targets are missing: {some}{guesses}; cell-eval prep says nothing, the "
         "scorer then refuses the file; predict every target"),
-    Rule("unknown targets", lambda s: s.same_targets.unknown,
+    _Rule("unknown targets", lambda s: s.same_targets.unknown,
         "{n} targets were not asked for: {some}; cell-eval prep says nothing, the scorer then "
         "refuses the file; leave them out"),
     _remark("cells a target", Seen.free_numbers,
         "{n} of {of} targets have another number of cells than announced ({few}); that is "
         "allowed, but the test calls more genes the more cells there are, in your file as in the "
         "truth"),
-    Rule("context",
+    _Rule("context",
         lambda s: s.labels is not None and s.rules.context_key not in (None, *s.cells.obs),
         "obs has no column {s.rules.context_key!r}; the rules of {s.rules.name} want each cell's "
         "context there, named as in the control files; add it"),
-    Rule("cells a target", Seen.fixed_numbers,
+    _Rule("cells a target", Seen.fixed_numbers,
         "{n} of {of} targets have not exactly {s.rules.cells_a_target} cells in each context "
         "({few}); the upload is refused; make {s.rules.cells_a_target} of each"),
     # Form
-    Rule("too many cells", lambda s: s.cells.n_obs > (s.rules.most_cells or np.inf),
+    _Rule("too many cells", lambda s: s.cells.n_obs > (s.rules.most_cells or np.inf),
         "{s.cells.n_obs:,} cells, more than the {s.rules.most_cells:,} that may be handed in "
         "(100,000 before October 2025); the upload is refused; keep fewer of each target: "
         "submission.thin says which"),
@@ -530,23 +518,23 @@ RULES = (
         "{n} names of cells occur again; nothing follows, vcc-helpers prep and cell-eval prep "
         "number the cells anew"),
     # Values
-    Rule("NaN values", lambda s: s.bad("NaN"),
+    _Rule("NaN values", lambda s: s.bad("NaN"),
         "NaN values, the first in cell {cell!r}, gene {gene!r}; every mean and rank of that gene "
         "is lost; cell-eval refuses the file, one of log values only when it is scored; find out "
         "where they come from"),
-    Rule("infinite values", lambda s: s.bad("infinite"),
+    _Rule("infinite values", lambda s: s.bad("infinite"),
         "infinite values, the first in cell {cell!r}, gene {gene!r}; every mean of that gene is "
         "lost; cell-eval refuses the file; find out where they come from"),
-    Rule("negative values", lambda s: s.bad("negative"),
+    _Rule("negative values", lambda s: s.bad("negative"),
         "negative values, the first in cell {cell!r}, gene {gene!r}; neither counts nor lognorm "
         "go below 0; of whole ones cell-eval prep says nothing, the scorer then refuses the file; "
         "{hint}"),
-    Rule("stored values", lambda s: s.scan.n_stored > (s.rules.most_entries or np.inf),
+    _Rule("stored values", lambda s: s.scan.n_stored > (s.rules.most_entries or np.inf),
         "{s.scan.n_stored:,} values are stored, more than the {s.rules.most_entries:,} allowed; "
         "the upload is refused; store X as CSR, without zeros"),
-    Rule("all zero", lambda s: s.empty.all(),
+    _Rule("all zero", lambda s: s.empty.all(),
         "all values are 0{s.elsewhere}; expected predicted expression", chain="empty"),
-    Rule("empty targets", Seen.empty_targets,
+    _Rule("empty targets", Seen.empty_targets,
         "of {n} labels every cell is 0 in every gene: {some}; cell-eval scores them as if each "
         "gene were silent; predict them"),
     _remark("empty cells", lambda s: s.first(s.empty),
@@ -556,7 +544,7 @@ RULES = (
         lambda s: [] if s.empty.all() else list(s.cells.var_names[~s.scan.group_total.any(axis=0)]),
         "{n} of {s.cells.n_vars} genes are 0 in every cell, controls and all: {some}; each is an "
         "error in the mean where the truth is not 0; check that no gene was lost on the way"),
-    Rule("noisy counts",
+    _Rule("noisy counts",
         lambda s: s.noisy and s.reach >= 1.5 and {"then": s.then("takes them for lognorm values")},
         "{s.nearly_whole:.1%} of the values lie within {nearly} of a whole number, and some have "
         "fractions above {tolerance}: counts with noise; cell-eval {then}; round them: pred.X = "
@@ -567,25 +555,25 @@ RULES = (
         "all values are whole and none reaches {limit:g}: they are taken for counts, scaled, and "
         "their logarithm taken; if they are rounded logarithms, hand in the values before "
         "rounding", chain="scale"),
-    Rule("no counts", lambda s: s.rules.counts_only and s.first(s.fractional),
+    _Rule("no counts", lambda s: s.rules.counts_only and s.first(s.fractional),
         "{n} cells hold values with fractions, the first is {cell!r}; the rules of {s.rules.name} "
         "want raw counts; draw counts, for instance with emit.negative_binomial", chain="scale"),
-    Rule("no logarithm", lambda s: s.beyond and _spread(s.of["total"]) < _SCALED,
+    _Rule("no logarithm", lambda s: s.beyond and _spread(s.of["total"]) < _SCALED,
         "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
         "values stay below {limit:g}; each cell adds up to the same: scaled, and the logarithm "
         "never taken; cell-eval refuses the file; take log1p", chain="scale"),
-    Rule("mixed scales", Seen.mixed,
+    _Rule("mixed scales", Seen.mixed,
         "{n} cells hold whole numbers{where}, {others} hold fractions: counts mixed with log "
         "values; cell-eval {then}; {hint}", chain="scale"),
-    Rule("scale", lambda s: s.beyond,
+    _Rule("scale", lambda s: s.beyond,
         "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
         "values stay below {limit:g}; cell-eval refuses the file; hand in counts, or log1p of "
         "scaled counts", chain="scale"),
-    Rule("base of the logarithm", Seen.base,
+    _Rule("base of the logarithm", Seen.base,
         "the values look like logarithms to base {base}: undone so, each cell adds up to the "
         "same; cell-eval takes them for natural ones, and says nothing: every effect is off by "
         "the same factor; multiply by log({base})", chain="scale"),
-    Rule("deep cells", lambda s: s.first(s.of["total"] > s.rules.most_counts),
+    _Rule("deep cells", lambda s: s.first(s.of["total"] > s.rules.most_counts),
         "{n} cells hold more than {s.rules.most_counts:,.0f} counts, the first {cell!r} with "
         "{total:,.0f}; the upload is refused; predict the depth of real cells"),
     # Likeness: copies of one cell, of the controls, of each other
