@@ -88,25 +88,6 @@ def toy(right, **kw):
     return Exercise(lambda: iter(known), words, **kw)
 
 
-def test_the_docstring_says_the_words(monkeypatch):
-    monkeypatch.setattr(exercises, "EXERCISES", {})
-
-    @exercises.exercise("00-1", tolerance=0.5)
-    def answers():
-        """Ask: is this a word?
-
-        right: Well: done.
-        half a: Two
-            lines, and {one: more}
-            of it.
-        """
-        yield "right", 1.0
-
-    made = exercises.EXERCISES["00-1"]
-    assert made.words["right"] == "Well: done." and made.tolerance == 0.5
-    assert made.words["half a"] == "Two lines, and {one: more} of it."
-
-
 @pytest.mark.parametrize(
     ("right", "answer"),
     [

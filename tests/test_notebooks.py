@@ -249,9 +249,9 @@ def test_a_good_notebook_has_no_violations(tmp_path):
     assert violations(good(), tmp_path) == []
 
 
-def set_source(number, source):
+def edit(number, **parts):
     def change(notebook):
-        notebook.cells[number].source = source
+        notebook.cells[number].update(parts)
 
     return change
 
@@ -268,26 +268,6 @@ def set_metadata(**metadata):
         notebook.metadata.update(metadata)
 
     return change
-
-
-def with_output(notebook):
-    notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="hello")]
-
-
-def with_number(notebook):
-    notebook.cells[2].execution_count = 3
-
-
-def with_tag(notebook):
-    notebook.cells[2].metadata["tags"] = ["raises-exception"]
-
-
-def without_alt(notebook):
-    notebook.cells[3].metadata = {}
-
-
-def without_tag(notebook):
-    notebook.cells[1].metadata = {}
 
 
 def other_order(notebook):
@@ -308,12 +288,12 @@ BAD = [
     ("kernel", set_metadata(kernelspec={"name": "julia", "display_name": "J"}), "kernel"),
     ("allow_errors", set_metadata(execution={"allow_errors": True}), "allow_errors"),
     ("older format", older_format, "4.5"),
-    ("output", with_output, "output"),
-    ("run number", with_number, "output"),
-    ("hidden failure", with_tag, "hide a failure"),
-    ("first cell changed", set_source(1, "import sys"), "canonical"),
+    ("output", edit(2, outputs=[nbformat.v4.new_output("stream", text="hello")]), "output"),
+    ("run number", edit(2, execution_count=3), "output"),
+    ("hidden failure", edit(2, metadata={"tags": ["raises-exception"]}), "hide a failure"),
+    ("first cell changed", edit(1, source="import sys"), "canonical"),
     ("first cell later", other_order, "canonical"),
-    ("first cell shown", without_tag, "tags"),
+    ("first cell shown", edit(1, metadata={}), "tags"),
     ("two Colab cells", append(new_code_cell("'google.colab'")), "second cell"),
     ("long cell", append(new_code_cell("x = 1\n" * 13)), "13 lines"),
     ("empty cell", append(new_markdown_cell(" ")), "empty"),
@@ -327,27 +307,27 @@ BAD = [
         append(new_markdown_cell("[x](https://ada.github.io/book/book/no.html)")),
         "does not have",
     ),
-    ("title without verb", set_source(0, "# A toy\n\ndo learn need time memory data"), "'A'"),
-    ("no costs", set_source(0, "# Build a toy\n\ndo learn need data"), "time, memory"),
+    ("title without verb", edit(0, source="# A toy\n\ndo learn need time memory data"), "'A'"),
+    ("no costs", edit(0, source="# Build a toy\n\ndo learn need data"), "time, memory"),
     ("second title", append(new_markdown_cell("# Build another")), "first-level"),
-    ("no takeaways", set_source(-1, "## Further reading\n\nx"), "Key takeaways"),
+    ("no takeaways", edit(-1, source="## Further reading\n\nx"), "Key takeaways"),
     ("one exercise", one_exercise, "1 exercise stubs"),
-    ("wrong id", set_source(5, 'answer = ...\ncheck("04-1", answer)'), "04-1"),
-    ("stub answered", set_source(5, 'answer = 3\ncheck("03-1", answer)'), "two lines"),
-    ("no solution", set_source(6, "Think."), "no folded solution"),
-    ("solution broken", set_source(6, SOLUTION.format(n=1).replace("sum(", "sum((")), "valid"),
+    ("wrong id", edit(5, source='answer = ...\ncheck("04-1", answer)'), "04-1"),
+    ("stub answered", edit(5, source='answer = 3\ncheck("03-1", answer)'), "two lines"),
+    ("no solution", edit(6, source="Think."), "no folded solution"),
+    ("solution broken", edit(6, source=SOLUTION.format(n=1).replace("sum(", "sum((")), "valid"),
     (
         "solution assigns nothing",
-        set_source(6, SOLUTION.format(n=1).replace("answer =", "result =")),
+        edit(6, source=SOLUTION.format(n=1).replace("answer =", "result =")),
         "does not assign",
     ),
     (
         "solution too long",
-        set_source(6, SOLUTION.format(n=1).replace("numbers", "x = 1\n" * 12 + "numbers", 1)),
+        edit(6, source=SOLUTION.format(n=1).replace("numbers", "x = 1\n" * 12 + "numbers", 1)),
         "longer",
     ),
     ("stray solution", append(new_markdown_cell(SOLUTION.format(n=9))), "belongs to no"),
-    ("figure without alt", without_alt, "alt text"),
+    ("figure without alt", edit(3, metadata={}), "alt text"),
     ("bare pyplot", append(new_code_cell("plt.subplots()")), "alt text"),
     ("hidden warnings", append(new_code_cell("warnings.simplefilter('ignore')")), "warnings"),
 ]
@@ -387,8 +367,9 @@ def test_plain_things_are_let_pass(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        with_output, with_number, without_tag, older_format,
-        set_source(1, "import sys\n'google.colab' in sys.modules"),
+        edit(2, outputs=[nbformat.v4.new_output("stream", text="hello")]),
+        edit(2, execution_count=3), edit(1, metadata={}), older_format,
+        edit(1, source="import sys\n'google.colab' in sys.modules"),
         set_metadata(kernelspec={"name": "julia", "display_name": "J"}),
         set_metadata(execution={"allow_errors": True}),
         append(new_markdown_cell(" ")),

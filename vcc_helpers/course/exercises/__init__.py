@@ -2,11 +2,11 @@
 
 A notebook asks, the reader writes ``answer = ...`` and calls ``check("03-1", answer)``. The right
 answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
-Each chapter's module holds its exercises: a function that yields the answers people give, by name,
-and above them, in its docstring, what is said to each.
+Each exercise is a function in its chapter's module that yields the answers people give, by name;
+``words.md`` holds what is said to each.
 
 Taught in: every notebook.
-Needs: the modules of the chapters, and whatever those compute with.
+Needs: words.md, the modules of the chapters, and whatever those compute with.
 
 >>> check("03-1", ...)
 Not attempted yet: replace the dots with your answer, then run the cell again.
@@ -17,10 +17,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from importlib import import_module
-from inspect import getdoc
 from numbers import Integral, Number
+from pathlib import Path
 
 import numpy as np
 
@@ -103,7 +104,7 @@ class Exercise:
 def exercise(
     number: str, *, tolerance: float = 1e-3, probe: Callable[[object], object] | None = None
 ) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
-    """Make an exercise of the function below: its answers, and its docstring's ``name: words``.
+    """Make an exercise of the function below, which yields its answers.
 
     Parameters
     ----------
@@ -114,12 +115,21 @@ def exercise(
     """
 
     def keep(answers: Callable[[], Answers]) -> Callable[[], Answers]:
-        said = re.findall(r"^(\w[^:\n]*): (.*(?:\n .*)*)", getdoc(answers), re.MULTILINE)
-        words = {name: " ".join(text.split()) for name, text in said}
-        EXERCISES[number] = Exercise(answers, words, tolerance, probe)
+        EXERCISES[number] = Exercise(answers, _words()[number], tolerance, probe)
         return answers
 
     return keep
+
+
+@cache
+def _words() -> dict[str, dict[str, str]]:
+    """Read what is said: by the number of the exercise, then by the name of the answer."""
+    text = Path(__file__).with_name("words.md").read_text(encoding="utf-8")
+    parts = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.MULTILINE))
+    return {
+        number: dict(re.findall(r"^- ([^:]+): (.+)$", said, re.MULTILINE))
+        for number, _, said in parts
+    }
 
 
 def check(exercise_id: str, answer: object) -> Feedback:

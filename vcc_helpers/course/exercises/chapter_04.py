@@ -38,16 +38,7 @@ def _pds_of_nothing(own_gene: np.ndarray) -> float:
 
 @exercise("04-1")
 def _noise_of_more_cells() -> Answers:
-    """Find the floor of MYC with as many cells as ID1 has.
-
-    right: Ten times the cells, a third of the noise. That is why the last bit of precision is so
-        expensive.
-    in proportion: You let the noise fall in proportion to the number of cells. It falls with the
-        square root.
-    larger: That is larger than it is now. More cells make a mean more exact.
-    floor of ID1: That is the floor of ID1. Its genes vary differently between cells; keep the
-        variance of MYC and change the number of cells only.
-    """
+    """Find the floor of MYC with as many cells as ID1 has."""
     ratio = bulk(5).obs["n_cells"]["MYC"] / bulk(5).obs["n_cells"]["ID1"]
     yield "right", _floor("MYC") * np.sqrt(ratio)
     yield "in proportion", _floor("MYC") * ratio
@@ -57,16 +48,7 @@ def _noise_of_more_cells() -> Answers:
 
 @exercise("04-2")
 def _how_often_the_mean_wins() -> Answers:
-    """Share of targets on which the mean is better than no change.
-
-    right: Fewer than half! It does not lose on average, because where it wins it wins by more.
-    lost: That is how often no change is the better one. Lower MAE is better.
-    number: That is the number of targets. The question is for the share.
-    wants more: That is the share of targets that want more of the mean, a factor above 1. Less than
-        the best size can still be better than nothing; compare the two MAEs.
-    seen: That is the mean with the target in it, which has seen the answer. Use the held-out
-        predictions, as in `table`.
-    """
+    """Share of targets on which the mean is better than no change."""
     won = intervals.compare(_table(), "no change").loc[("mean", "mae"), "won"]
     yield "right", won
     yield "lost", 1 - won
@@ -80,14 +62,7 @@ def _how_often_the_mean_wins() -> Answers:
 
 @exercise("04-3")
 def _pds_of_no_change() -> Answers:
-    """PDS of no change with the own genes counted.
-
-    right: Chance, to the last digit. What no change scored above it came from leaving out the
-        target's own gene.
-    left out: That is the score with each target's own gene left out. Fill own_gene with -1.
-    half: Nearly. The best rank counts 1 and the worst 1/N, so the middle lies a little above one
-        half. Compute it.
-    """
+    """PDS of no change with the own genes counted."""
     yield "right", _pds_of_nothing(np.full(len(targets()), -1))
     yield "left out", _pds_of_nothing(bulk(5).var_names.get_indexer(targets()))
     yield "half", 0.5
@@ -95,15 +70,7 @@ def _pds_of_no_change() -> Answers:
 
 @exercise("04-4")
 def _pearson_of_one_gene() -> Answers:
-    """Correlation of a prediction that knows the own gene alone.
-
-    right: One gene, nothing said of the other 102, and it does not even matter how much of it is
-        left. Leave the own gene out before you believe a correlation.
-    mean silenced: That is the mean with its own gene silenced. Put no change into KnockedDown.
-    mean: That is the plain mean. Start from no change instead, and silence the own gene.
-    no change: That is no change itself: no direction, so no correlation. Silence the own gene in it
-        with KnockedDown.
-    """
+    """Correlation of a prediction that knows the own gene alone."""
     pearson = intervals.interval(_table())["mean"].unstack()["pearson"]
     yield "right", pearson["own gene only"]
     yield "mean silenced", pearson["mean, own gene silenced"]

@@ -43,15 +43,7 @@ def _scores(number: int) -> pd.Series:
 
 @exercise("05-1")
 def _most_alike() -> Answers:
-    """Find the gene whose loadings point most like NANOG's.
-
-    right: With more components the picture is finer than on the plane of the figure.
-    itself: Every gene is most like itself. Leave NANOG out.
-    two: That is the nearest direction in the first two components. Use all ten.
-    products: You took products without dividing by the lengths, so genes that move a lot win.
-        Divide each row by its length first.
-    measured: That is the highest correlation of the measured effects. Compare the loadings.
-    """
+    """Find the gene whose loadings point most like NANOG's."""
     train = effect(5)[targets() != "NANOG"]
     tables = {n: GeneLoadings(n)(train) for n in (2, 10)}
     products = {n: (table @ table.loc["NANOG"]).drop("NANOG") for n, table in tables.items()}
@@ -65,17 +57,7 @@ def _most_alike() -> Answers:
 
 @exercise("05-2")
 def _w_by_hand() -> Answers:
-    """Norm of the matrix W.
-
-    right: You have just solved the whole model by hand.
-    not held out: POU5F1 was still among the training targets, so the model has seen the answer.
-        Drop its row before anything is computed.
-    NANOG: You still hold out NANOG. The question is for POU5F1.
-    not centred: You did not take off the mean b. The regression is on Y - b.
-    left only: The last factor is missing: solve with the matrix of G on the right, too.
-    penalty: That is for a penalty of 0.1. The question is for 1.
-    ten: That is for 10 components. The question is for 5.
-    """
+    """Norm of the matrix W."""
     yield "right", _norm_of_w()
     yield "not held out", _norm_of_w(held_out="nothing")
     yield "NANOG", _norm_of_w(held_out="NANOG")
@@ -87,15 +69,7 @@ def _w_by_hand() -> Answers:
 
 @exercise("05-3")
 def _features_of_day_2() -> Answers:
-    """PDS of ridge on the effects of day 2.
-
-    right: Above the mean, and far below day 4. On day 2 there are fewer cells, and the effects have
-        had less time to unfold; both may count.
-    day 4: That is the score with the features of day 4. Build the table from bulks[2].
-    leave one out: That is leave-one-out, with all 23 ranked together. Use the same splits, so that
-        it compares with the table.
-    MAE: That is the MAE. The question is for the PDS.
-    """
+    """PDS of ridge on the effects of day 2."""
     yield "right", _scores(2)["pds"]
     yield "day 4", _scores(4)["pds"]
     ridge = models.ridge(source_effects({"source": effect(2)}))
@@ -106,19 +80,7 @@ def _features_of_day_2() -> Answers:
 
 @exercise("05-4")
 def _response_of_utf1() -> Answers:
-    """Tell what silencing NANOG does to UTF1, from the controls' covariance.
-
-    right: Two genes that fluctuate together, and a push to one of them: that is all the model
-        knows.
-    turned: That is the effect of silencing UTF1 on NANOG. The push is to NANOG.
-    other variance: You divided by the variance of UTF1. Divide by that of the gene that is
-        silenced.
-    sign: The size is right, the sign is not: silencing takes expression away, so the knock-down is
-        negative.
-    covariance: That is the covariance alone. It still has to be multiplied by the input.
-    slope: That is the slope, what a push of 1 would do. Multiply it by the push: `delta`.
-    undivided: You did not divide by the variance of the gene that is pushed.
-    """
+    """Tell what silencing NANOG does to UTF1, from the controls' covariance."""
     controls = day(5)[day(5).obs["target_gene"] == CONTROL].copy()
     logs = pd.DataFrame(lognorm(controls).toarray(), columns=controls.var_names)
     variance, together = logs[["NANOG", "UTF1"]].var(), logs["NANOG"].cov(logs["UTF1"])

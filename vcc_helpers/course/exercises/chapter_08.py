@@ -36,21 +36,7 @@ def _rank(*, own_gene: bool) -> int:
 
 @exercise("08-1")
 def _half_the_effect() -> Answers:
-    """MAE of half the effect.
-
-    right: Less than the full effect's error, and less than no change at all. Where the data are
-        noisy, a shrunken effect is the better guess of the mean.
-    full: That is with the full effect, as the split-half predicts it. Take half of it.
-    none: That is no change: the control mean alone. Add half of the effect.
-    half the mean: You halved the mean expression. The effect is the difference to the controls;
-        halve only that.
-    signed: You averaged signed differences, so genes that are too high cancel genes that are too
-        low. Take absolute values first.
-    squares: That is the root mean square error. It weighs large errors more; MAE takes plain
-        absolute values.
-    other controls: You added the effect to the controls of the truth. A prediction is made without
-        the truth: use the row of pred_mean.
-    """
+    """MAE of half the effect."""
     pred, real = _means()
     effect = pred.loc["MED12"] - pred.loc[CONTROL]
     none = pred.loc[CONTROL] - real.loc["MED12"]
@@ -67,15 +53,7 @@ def _half_the_effect() -> Answers:
 
 @exercise("08-2")
 def _with_the_own_gene() -> Answers:
-    """PDS of TMSB4X with its own gene counted.
-
-    right: The silenced gene alone decides the race. It says that the knock-down worked, and nothing
-        about the cell's answer, so the rule leaves it out.
-    without it: That is the official value, without the own gene. Pass without_own_gene=False.
-    rank: That is the rank, counted from 0. The score is 1 - rank / N.
-    from 1: You counted the rank from 1. It is the number of real effects that are nearer than the
-        right one, so the best rank is 0.
-    """
+    """PDS of TMSB4X with its own gene counted."""
     yield "right", 1 - _rank(own_gene=True) / 5
     yield "without it", 1 - _rank(own_gene=False) / 5
     yield "rank", _rank(own_gene=True)
@@ -84,18 +62,7 @@ def _with_the_own_gene() -> Answers:
 
 @exercise("08-3")
 def _genes_called() -> Answers:
-    """Count the genes called by Benjamini and Hochberg.
-
-    right: The third, 0.016, lies above its own line of 0.015. It is called all the same, because
-        the sixth, 0.028, lies below 0.030.
-    uncorrected: That is the number of p-values below 0.05, without any correction.
-    Bonferroni: That is Bonferroni's correction: every p-value against 0.05 / 10. The line of
-        Benjamini and Hochberg rises with the rank.
-    first above: You stopped at the first p-value above its line. Look for the last one below its
-        line: all before it are called as well.
-    below own: You counted the p-values below their own lines. One that lies above is called too,
-        when a later one is below.
-    """
+    """Count the genes called by Benjamini and Hochberg."""
     n = len(P_VALUES)
     below = P_VALUES <= 0.05 * np.arange(1, n + 1) / n
     yield "right", int((false_discovery_control(P_VALUES) < 0.05).sum())
@@ -107,14 +74,7 @@ def _genes_called() -> Answers:
 
 @exercise("08-4", tolerance=5e-3)
 def _score_of_the_winner() -> Answers:
-    """Overall score of the winner of 2025.
-
-    right: As announced. A third of the score was given away, and could not be lost twice.
-    not cut: You let the share for MAE go below 0. It is cut there, and only there does this entry
-        win anything.
-    without MAE: You left MAE out of the mean. It counts with a share of 0.
-    plain mean: You averaged the scores themselves. Place each between the baseline and 1 first.
-    """
+    """Overall score of the winner of 2025."""
     des, pds = ((WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds"))
     yield "right", overall(WINNER, BASELINE)
     yield "not cut", 100 * np.mean([des, pds, 1 - WINNER["mae"] / BASELINE["mae"]])
@@ -124,13 +84,7 @@ def _score_of_the_winner() -> Answers:
 
 @exercise("08-5", tolerance=5e-3)
 def _score_with_a_smaller_error() -> Answers:
-    """Score the winner with half of the baseline's MAE.
-
-    right: Nearly half as much again. A model that keeps the direction and mends the size has a
-        third of the score to win, and in 2025 nobody at the top took it.
-    as it was: That is the score as it was. Put another MAE into the row.
-    perfect: That is with an MAE of 0, a perfect one. Half of the baseline's is a share of one half.
-    """
+    """Score the winner with half of the baseline's MAE."""
     yield "right", overall(WINNER | {"mae": BASELINE["mae"] / 2}, BASELINE)
     yield "as it was", overall(WINNER, BASELINE)
     yield "perfect", overall(WINNER | {"mae": 0.0}, BASELINE)

@@ -48,17 +48,7 @@ def _repaired(*, by_position: bool = False) -> ScoreCard:
 
 @exercise("09-1")
 def _tripled_effects() -> Answers:
-    """Overall score of effects made three times as large.
-
-    right: MAE is far above the baseline's, and the overall score has lost a few points only: PDS
-        gains, and the share for MAE cannot fall below 0. Many entries of 2025 gave MAE up for that
-        reason.
-    as predicted: That is the score of the effects as they were predicted. Triple them.
-    means: You tripled the mean expression. Triple the difference to the control row, and add the
-        control row again.
-    shifted: That is with emit.resample_and_shift. Use emit.replicate.
-    PDS: That is the mean PDS. The question is for card.overall(baseline_card).
-    """
+    """Overall score of effects made three times as large."""
     known, real, recipe = deal()
     baseline = score(official_baseline(known, n_cells=recipe["n_cells"]), real)
     yield "right", _stretched(3).overall(baseline)
@@ -70,14 +60,7 @@ def _tripled_effects() -> Answers:
 
 @exercise("09-2", tolerance=1e-6)
 def _cells_for_a_target() -> Answers:
-    """Cells that a file has room for, per target.
-
-    right: More than the median of 1,045 cells that a training target has.
-    no controls: The controls are cells of the file, too.
-    not whole: There are no parts of cells: round down.
-    rounded up: Rounded up, the file has more cells than allowed. Round down.
-    101: The controls are taken off already; share the rest among 100 targets, not 101.
-    """
+    """Cells that a file has room for, per target."""
     yield "right", ROOM // N_TARGETS
     yield "no controls", 200_000 // N_TARGETS
     yield "not whole", ROOM / N_TARGETS
@@ -87,13 +70,7 @@ def _cells_for_a_target() -> Answers:
 
 @exercise("09-3")
 def _repaired_file() -> Answers:
-    """PDS of the file put in order.
-
-    right: Well above chance: the file was sound, only its labels were not.
-    renamed: You gave the columns new names instead of a new order, so every value now belongs to a
-        wrong gene. No check can see that. Use broken[:, truth.var_names].
-    DES: That is the mean DES. The question is for PDS.
-    """
+    """PDS of the file put in order."""
     yield "right", _repaired().summary["pds"]
     yield "renamed", _repaired(by_position=True).summary["pds"]
     yield "DES", _repaired().summary["des"]

@@ -18,13 +18,7 @@ def _carried_over(number: int, metric: str = "mae", *, means: bool = False) -> f
 
 @exercise("10-1", tolerance=0)
 def _count_of_a_log() -> Answers:
-    """Find the count of which 2.3979 is the log1p.
-
-    right: And since it came out whole, it was a count, not a scaled value.
-    exp: That is exp(value). log1p adds 1 before the logarithm, so take 1 off again.
-    base 2: That is for the logarithm to base 2. log1p is the natural one.
-    base 10: That is for the decimal logarithm.
-    """
+    """Find the count of which 2.3979 is the log1p."""
     yield "right", 10
     yield "exp", 11
     yield "base 2", round(2**2.3979 - 1)
@@ -33,14 +27,7 @@ def _count_of_a_log() -> Answers:
 
 @exercise("10-2")
 def _carried_from_day_2() -> Answers:
-    """MAE of the effects of day 2 on day 5.
-
-    right: Much worse than day 4: three days earlier, the cells had hardly begun to answer.
-    day 4: That is day 4 again. Change the source to day 2.
-    means: You carried the mean expression over, not the effect. Subtract the controls of day 2,
-        then add those of day 5.
-    PDS: That is PDS. The question is for the MAE.
-    """
+    """MAE of the effects of day 2 on day 5."""
     yield "right", _carried_over(2)
     yield "day 4", _carried_over(4)
     yield "means", _carried_over(2, means=True)
@@ -49,13 +36,7 @@ def _carried_from_day_2() -> Answers:
 
 @exercise("10-3", tolerance=0)
 def _new_names() -> Answers:
-    """Count the names that are not in the screen.
-
-    right: One new name, no column lost: you decide what to do with it.
-    none: Look again: the second of the two equal names must have got another one. Did you read with
-        duplicates='rename'?
-    others: Those are the genes that *are* in screen.var_names.
-    """
+    """Count the names that are not in the screen."""
     yield "right", 1
     yield "none", 0
     yield "others", day(5).n_vars - 1

@@ -26,16 +26,7 @@ def _called(function: Callable) -> np.ndarray:
 
 @exercise("11-1")
 def _u_by_hand() -> Answers:
-    """U of three values against two.
-
-    right: Four of six pairs. With so few values, counting pairs is quicker than ranking.
-    higher only: You counted only the pairs in which the perturbed cell is higher. Two pairs are
-        equal, and each adds one half.
-    in full: You counted equal pairs in full. Each adds one half.
-    of the controls: That is the U of the controls. The two add up to all 6 pairs.
-    ranks: That is the sum of the ranks. Take off the smallest sum that three ranks can have: 1 + 2
-        + 3.
-    """
+    """U of three values against two."""
     u = _count(0.5)[0]
     yield "right", u
     yield "higher only", _count(0.0)[0]
@@ -46,14 +37,7 @@ def _u_by_hand() -> Answers:
 
 @exercise("11-2")
 def _steps_of_a_walk() -> Answers:
-    """How many times as many steps a walk for each target takes.
-
-    right: And with 1,000 targets of 10 cells it would be about 500 times.
-    no controls: You left the controls out of the second count. The one walk passes them too, once.
-    100: The controls are passed 100 times less. But the targets' own values are passed once in
-        either case.
-    one walk: That is the number of steps of the one walk. Divide the other number by it.
-    """
+    """How many times as many steps a walk for each target takes."""
     separate, one_walk = N_TARGETS * (N_CELLS + N_CONTROLS), N_TARGETS * N_CELLS + N_CONTROLS
     yield "right", separate / one_walk
     yield "no controls", separate / (N_TARGETS * N_CELLS)
@@ -63,13 +47,7 @@ def _steps_of_a_walk() -> Answers:
 
 @exercise("11-3")
 def _what_ties_take() -> Answers:
-    """Compare the standard deviation of U with ties and without.
-
-    right: So the same U lies twice as many standard deviations from the middle.
-    share: You took the share of zeros itself. A run of t counts with t cubed minus t, against the
-        same of all 500.
-    taken: That is the root of what the ties take away. Subtract it from 1 first.
-    """
+    """Compare the standard deviation of U with ties and without."""
     taken = (450**3 - 450) / (500**3 - 500)
     yield "right", np.sqrt(1 - taken)
     yield "share", np.sqrt(1 - 450 / 500)
@@ -78,18 +56,7 @@ def _what_ties_take() -> Answers:
 
 @exercise("11-4", probe=_called)
 def _u_by_search() -> Answers:
-    """Write a function that returns U.
-
-    right: That is step 2 of this chapter in three lines. It was called on three pairs of groups,
-        with zeros and ties.
-    nothing: Equal values add nothing in your function. Take the mean of the places on the left and
-        on the right.
-    in full: Equal values count in full in your function. Take the mean of the places on the left
-        and on the right.
-    sum: Twice too much: take the mean of the two places, not their sum.
-    of the controls: Your function counts the pairs in which the control is higher. Look up the
-        values of x among those of y.
-    """
+    """Write a function that returns U."""
     yield "right", _count(0.5)
     yield "nothing", _count(0.0)
     yield "in full", _count(1.0)

@@ -54,14 +54,7 @@ def _ahead() -> pd.DataFrame:
 
 @exercise("13-1")
 def _targets_needed() -> Answers:
-    """Find how many targets an interval of 0.02 to each side takes.
-
-    right: Several times the targets of this screen. Two models that know the same of a target
-        differ by little; the challenge's 50 validation targets would leave this pair open.
-    not squared: A half-width shrinks with the root of the number of targets: square the ratio.
-    from 40: That starts from 40, the number of splits. The interval is over 23 targets.
-    factor: That is by which factor there must be more targets. Multiply by 23.
-    """
+    """Find how many targets an interval of 0.02 to each side takes."""
     factor = (_half_width() / 0.02) ** 2
     yield "right", 23 * factor
     yield "not squared", 23 * np.sqrt(factor)
@@ -71,13 +64,7 @@ def _targets_needed() -> Answers:
 
 @exercise("13-2")
 def _lead_of_a_leak() -> Answers:
-    """PDS that a leak adds.
-
-    right: That much from a table that looks like any other. Ask of every feature: could it have
-        been made before the experiment that it is to predict?
-    over the mean: That is the lead over the mean. Compare with ridge on days 2 to 4.
-    MAE: That is the difference in MAE. The question is about PDS.
-    """
+    """PDS that a leak adds."""
     pds, mae = _leak().loc["pds"], _leak().loc["mae"]
     yield "right", pds["leaky"] - pds["honest"]
     yield "over the mean", pds["leaky"] - pds["mean"]
@@ -86,15 +73,7 @@ def _lead_of_a_leak() -> Answers:
 
 @exercise("13-3")
 def _lead_on_strong_targets() -> Answers:
-    """Lead in PDS on the third with the strongest effects.
-
-    right: More than on the weak ones, where predicting nothing is already near every effect. A
-        single mean over both would tell you neither.
-    weakest: That is the third with the weakest effects. The strata are ordered: take the last
-        column.
-    MAE: That is the difference in MAE. The question is about PDS.
-    middle: That is the third in the middle. Take the last column.
-    """
+    """Lead in PDS on the third with the strongest effects."""
     yield "right", _ahead().loc["pds"].iloc[-1]
     yield "weakest", _ahead().loc["pds"].iloc[0]
     yield "MAE", _ahead().loc["mae"].iloc[-1]

@@ -21,13 +21,7 @@ def _curve(preset: str, factor: float) -> float:
 
 @exercise("14-1")
 def _without_the_floor() -> Answers:
-    """Score the winner without the floor.
-
-    right: More than a thousand points below zero. With that rule nobody would have handed in such a
-        file: the floor made the error free, and so it was spent.
-    with it: That is the published score, with the floor. Let the scaled values be negative.
-    MAE alone: That is the scaled MAE alone. The overall score is the mean of three.
-    """
+    """Score the winner without the floor."""
     free = dict.fromkeys(BASELINE, (-np.inf, np.inf))
     yield "right", metrics.overall(WINNER, BASELINE, limits=free)
     yield "with it", metrics.overall(WINNER, BASELINE)
@@ -36,12 +30,7 @@ def _without_the_floor() -> Answers:
 
 @exercise("14-2")
 def _points_for_a_factor() -> Answers:
-    """Points that a factor of 3 gains in 2025.
-
-    right: Points for nothing: the model knows no more than before.
-    itself: That is the score itself. Subtract what the honest prediction has.
-    2026: Those are the rules of 2026. The question is about 2025.
-    """
+    """Points that a factor of 3 gains in 2025."""
     yield "right", _curve("vcc2025", 3.0) - _curve("vcc2025", 1.0)
     yield "itself", _curve("vcc2025", 3.0)
     yield "2026", _curve("vcc2026", 3.0) - _curve("vcc2026", 1.0)
@@ -49,13 +38,7 @@ def _points_for_a_factor() -> Answers:
 
 @exercise("14-3")
 def _two_ranks() -> Answers:
-    """Chance of 2025 less chance of 2026, with 50 targets.
-
-    right: A hundredth. Small, but a baseline of .51 is not one of .50: compare a PDS with chance
-        for its own number of targets.
-    of 2025: That is 2025's. Subtract the 0.5 of 2026.
-    13 targets: That is for 13 targets. The question is for 50.
-    """
+    """Chance of 2025 less chance of 2026, with 50 targets."""
     yield "right", metrics.pds_chance(50) - 0.5
     yield "of 2025", metrics.pds_chance(50)
     yield "13 targets", metrics.pds_chance(13) - 0.5

@@ -48,13 +48,7 @@ def _board() -> pd.DataFrame:
 
 @exercise("16-1")
 def _second_place() -> Answers:
-    """How often the second place is ahead of the third.
-
-    right: More often than not, and not surely. In the other repeats an award for the second place
-        would go to the other team: share it, or measure more targets.
-    first: That is the first place against the second. Take the next row.
-    third: That is the third place against the fourth. Take the row before.
-    """
+    """How often the second place is ahead of the third."""
     yield "right", _beats_next()[1]
     yield "first", _beats_next()[0]
     yield "third", _beats_next()[2]
@@ -62,13 +56,7 @@ def _second_place() -> Answers:
 
 @exercise("16-2")
 def _place_by_mean_rank() -> Answers:
-    """Place of kNN by mean rank.
-
-    right: One place lower: ahead of kernel-ridge by three metrics, behind it over seven. Which list
-        is right is a matter of what you want to reward, so say it beforehand.
-    overall: That is its place by the overall score. Rank the column `mean rank`.
-    mean rank: That is the mean rank itself. The place is its rank among the teams' mean ranks.
-    """
+    """Place of kNN by mean rank."""
     yield "right", int(_board()["mean rank"].rank(method="min")["knn"])
     yield "overall", int(_board()["place"]["knn"])
     yield "mean rank", float(_board()["mean rank"]["knn"])
@@ -76,14 +64,7 @@ def _place_by_mean_rank() -> Answers:
 
 @exercise("16-3")
 def _one_step() -> Answers:
-    """Step of the board's MAE when one value changes.
-
-    right: With all digits published, the sign of that step tells on which side of the truth the
-        team's value lies. At three digits it drowns.
-    of the target: That is the MAE of the one target. The board shows the mean over all of them.
-    of the gene: The MAE is a mean over genes, too: divide by their number as well.
-    itself: That is the step of one gene of one target. The board shows a mean over all.
-    """
+    """Step of the board's MAE when one value changes."""
     n_genes, n_targets = deal().real.n_vars, len(deal().query)
     yield "right", SHIFT / (n_genes * n_targets)
     yield "of the target", SHIFT / n_genes

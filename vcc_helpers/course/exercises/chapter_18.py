@@ -4,6 +4,7 @@ from functools import cache
 
 import anndata
 import numpy as np
+import pandas as pd
 
 from vcc_helpers import adapt, datasets, emit, scoring
 from vcc_helpers.bulk import CONTROL, effects
@@ -28,7 +29,7 @@ def _means() -> anndata.AnnData:
 
 
 @cache
-def _score(part: str, metric: str) -> float:
+def _summary(part: str) -> pd.Series:
     """Score the prediction, or the control cells that State's layout has in X."""
     world, known, real = _world()
     n_cells = real.obs["target_gene"].astype(str).value_counts()[world.split["validation"]]
@@ -38,35 +39,21 @@ def _score(part: str, metric: str) -> float:
         source, controls = np.arange(cells.n_obs), np.flatnonzero(is_control)
         source[~is_control] = np.random.default_rng(0).choice(controls, (~is_control).sum())
         cells.X = cells.X[source]
-    return float(scoring.score(cells, real).summary[metric])
+    return scoring.score(cells, real).summary
 
 
 @exercise("18-1")
 def _the_wrong_table() -> Answers:
-    """DES of the table in X.
-
-    right: Next to nothing is found: these are control cells under other names. And still a number
-        comes out.
-    obsm: That is the DES of `state`. Leave layer= out.
-    PDS: That is PDS. The question is DES.
-    MAE: That is MAE. The question is DES.
-    """
-    yield "right", _score("X", "des")
-    yield "obsm", _score("obsm", "des")
-    yield "PDS", _score("X", "pds")
-    yield "MAE", _score("X", "mae")
+    """DES of the table in X."""
+    yield "right", _summary("X")["des"]
+    yield "obsm", _summary("obsm")["des"]
+    yield "PDS", _summary("X")["pds"]
+    yield "MAE", _summary("X")["mae"]
 
 
 @exercise("18-2")
 def _another_logarithm() -> Answers:
-    """Largest distance between two logarithms of the means.
-
-    right: Every value is 1.44 times too large, and nothing in the table says so. Times log(2),
-        nothing but rounding is left.
-    factor: That is the factor. How far apart are the values?
-    mean: That is the mean distance. The question is the largest.
-    value: That is the largest value. Take the difference from `table`.
-    """
+    """Largest distance between two logarithms of the means."""
     yield "right", float(_means().X.max() * (1 / np.log(2) - 1))
     yield "factor", 1 / np.log(2)
     yield "mean", float(_means().X.mean() * (1 / np.log(2) - 1))
@@ -75,13 +62,7 @@ def _another_logarithm() -> Answers:
 
 @exercise("18-3")
 def _fallbacks() -> Answers:
-    """Count the targets with the controls' mean.
-
-    right: Seven targets have exactly the controls' mean. No error told you so.
-    first: Those are the first four. There are more further down.
-    with controls: Controls themselves do not count: leave their own row out.
-    all: That is the number of all targets.
-    """
+    """Count the targets with the controls' mean."""
     yield "right", 7
     yield "first", 4
     yield "with controls", 8

@@ -79,12 +79,7 @@ def _imitated() -> pd.Series:
 
 @exercise("19-1")
 def _very_nearest() -> Answers:
-    """How often the right gene is the very nearest.
-
-    right: Nearly a half, of 23 candidates, and no knock-out of day 5 was ever seen.
-    second too: That counts those in second place as well. Only 1 is the very nearest.
-    share: That is the share. The question asks for a number of genes.
-    """
+    """How often the right gene is the very nearest."""
     yield "right", int((_inverse() == 1).sum())
     yield "second too", int((_inverse() > 0.95).sum())
     yield "share", float((_inverse() == 1).mean())
@@ -92,14 +87,7 @@ def _very_nearest() -> Answers:
 
 @exercise("19-2")
 def _without_the_mean() -> Answers:
-    """Forward score of ridge with the mean taken off.
-
-    right: It gains much of what the inverse question had: the mean was in the way.
-    as it was: That is ridge as it was. Take the mean over the candidates off the predictions.
-    inverse: That is the inverse score with the mean taken off. The question is forward.
-    inverse as it was: That is the inverse score of ridge as it was.
-    both: You averaged forward and inverse together. Keep the forward rows.
-    """
+    """Forward score of ridge with the mean taken off."""
     centred, before = _ridge(centred=True), _ridge(centred=False)
     yield "right", centred["forward"]
     yield "as it was", before["forward"]
@@ -110,12 +98,7 @@ def _without_the_mean() -> Answers:
 
 @exercise("19-3")
 def _clock_of_other_controls() -> Answers:
-    """Find the knock-out that points back to day 4, by separate controls.
-
-    right: Another gene than before, and a cosine that means little.
-    shared: That one led while the control was shared. Look in the column `apart`.
-    least: That one points the other way the most. Ask for the largest cosine.
-    """
+    """Find the knock-out that points back to day 4, by separate controls."""
     yield "right", _apart().idxmax()
     yield "shared", _towards(effect(5), bulk(5)).idxmax()
     yield "least", _apart().idxmin()
@@ -123,11 +106,6 @@ def _clock_of_other_controls() -> Answers:
 
 @exercise("19-4")
 def _promise_kept() -> Answers:
-    """Share of the promise that is kept.
-
-    right: More than a half of the promise was noise of the cells it was made on, the control
-        included.
-    kept: That is what is kept. Divide it by what was promised.
-    """
+    """Share of the promise that is kept."""
     yield "right", _imitated()["kept"] / _imitated()["promised"]
     yield "kept", _imitated()["kept"]

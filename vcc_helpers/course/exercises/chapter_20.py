@@ -96,16 +96,7 @@ def _accepted(path) -> str:
 
 @exercise("20-1", probe=_better_than_the_mean)
 def _your_model() -> Answers:
-    """Write a model that is better than the mean.
-
-    right: Your model beats the mean in MAE and in PDS, on deals it never saw.
-    PDS: It tells targets apart, but its errors are larger than the mean's: it is too bold, or
-        noisy. Pull it towards the mean effect, for example with a gain.
-    MAE: Its errors are small, but it does not tell targets apart better than the mean does. It
-        needs to know something of each target: effects from other days.
-    neither: It beats the mean in neither. Start from the mean effect, and add each target's own
-        part from the other days.
-    """
+    """Write a model that is better than the mean."""
     yield "right", "MAE and PDS"
     yield "PDS", "PDS"
     yield "MAE", "MAE"
@@ -114,13 +105,7 @@ def _your_model() -> Answers:
 
 @exercise("20-2", probe=_accepted)
 def _your_file() -> Answers:
-    """Pack a file that would be accepted.
-
-    right: The file is whole, in order, and has the cells that were asked for.
-    not packed: That is not a .vcc. Pack it with submission.prep(cells, path, genes=genes).
-    refused: The file can be opened, but not handed in. Ask submission.check(cells, genes=genes,
-        counts=n_cells) what is wrong.
-    """
+    """Pack a file that would be accepted."""
     yield "right", "accepted"
     yield "not packed", "not packed"
     yield "refused", "refused"
@@ -128,13 +113,7 @@ def _your_file() -> Answers:
 
 @exercise("20-3")
 def _below_the_baseline() -> Answers:
-    """Count the entries below the baseline on any metric.
-
-    right: All of them have an overall score of 0 or more: a metric below the baseline counts as 0,
-        however far below it is.
-    DES: That counts those below on DES. Any metric counts.
-    none: That counts those that are below on none. The question asks for the others.
-    """
+    """Count the entries below the baseline on any metric."""
     below = _contest()[2]["below baseline"]
     yield "right", int((below != "").sum())
     yield "DES", int(below.str.contains("des").sum())
