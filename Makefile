@@ -33,6 +33,7 @@ RESOLUTION ?= lowest-direct
 # What needs the book's packages, or the versions of the lock.
 BOUNDS_LEAVE_OUT := --ignore=tests/test_book.py --ignore=tests/test_repository.py
 STAMP  := $(VENV)/.installed
+COMPILE ?= --compile-bytecode
 LOCK   := requirements.lock
 
 # A coverage or path setting of the caller must not leak into the environment.
@@ -56,7 +57,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
-	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
+	@"$(BIN)/uv" pip sync --quiet $(COMPILE) --python "$(PY)" --allow-empty-requirements $(LOCK)
 	@"$(BIN)/uv" pip install --quiet --python "$(PY)" --no-deps --editable .
 	@# Matplotlib tells on standard error when it lists the fonts for the first time: do that now.
 	@"$(PY)" -c "import matplotlib.font_manager" 2>/dev/null
@@ -107,7 +108,7 @@ parity: $(STAMP)  ## the tests against the official scorers, where a Python that
 	@if "$(PY)" -c "import cell_eval" 2>/dev/null; then \
 	  echo "==> The official scorers are in $(VENV): their tests are among the unit tests"; \
 	elif [ -n "$(old)" ]; then \
-	  $(MAKE) --no-print-directory setup VENV=$(ORACLE) PYTHON="$(old)" && \
+	  $(MAKE) --no-print-directory setup VENV=$(ORACLE) PYTHON="$(old)" COMPILE= && \
 	  echo "==> Parity with the official scorers, and the core, on $$("$(ORACLE)/bin/python" --version)" && \
 	  "$(ORACLE)/bin/pytest" -n $(JOBS) $(CORE) -m "not slow"; \
 	else \
