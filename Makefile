@@ -31,7 +31,7 @@ CORE    = tests/test_parity.py tests/test_parity_2026.py tests/test_submission.p
 WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
 RESOLUTION ?= lowest-direct
 # What needs the book's packages, or the versions of the lock.
-BOUNDS_LEAVE_OUT := --ignore=tests/test_book.py --ignore=tests/test_repository.py
+BOUNDS_LEAVE_OUT := -m "not slow" --ignore=tests/test_build.py --ignore=tests/test_repository.py
 STAMP  := $(VENV)/.installed
 COMPILE ?= --compile-bytecode
 LOCK   := requirements.lock
