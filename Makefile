@@ -17,6 +17,8 @@ BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 # A notebook that needs more memory fails; on the official files it may need more.
 MEMORY ?= 2GB
+# Each process begins with its half of the files, so what the tests of a file share is made once.
+UNIT    = -n $(JOBS) --dist worksteal -m "not slow"
 NBMAKE  = "$(BIN)/pytest" --nbmake -p notebook_memory \
           -o addopts="-ra -p no:fast_array_utils -p no:zarr"
 # Notebooks that ran as tests, with their outputs: the book is built of them. Not in _build, where
@@ -96,7 +98,7 @@ book-sphinx: $(STAMP)  ## the same book by plain Sphinx, from what the last make
 
 test: lint  ## lint, unit tests, every notebook, the book itself, the official scorers
 	@echo "==> Unit tests and doctests, on $$("$(PY)" --version)"
-	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
+	@"$(BIN)/pytest" $(UNIT)
 	@echo "==> Notebooks, each within $(MEMORY)"
 	@rm -rf $(RAN) && mkdir -p $(RAN) && cp notebooks/*.ipynb $(RAN)
 	@$(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
@@ -110,7 +112,7 @@ parity: $(STAMP)  ## the tests against the official scorers, where a Python that
 	elif [ -n "$(old)" ]; then \
 	  $(MAKE) --no-print-directory setup VENV=$(ORACLE) PYTHON="$(old)" COMPILE= && \
 	  echo "==> Parity with the official scorers, and the core, on $$("$(ORACLE)/bin/python" --version)" && \
-	  "$(ORACLE)/bin/pytest" -n $(JOBS) $(CORE) -m "not slow"; \
+	  "$(ORACLE)/bin/pytest" $(UNIT) $(CORE); \
 	else \
 	  echo "==> No Python 3.11 or 3.12 here, which the official scorers need: parity is not tested"; \
 	fi
@@ -120,7 +122,7 @@ notebooks: $(STAMP)  ## run the notebooks on the files in the folder VCC_DATA, w
 	@$(NBMAKE) notebooks --nbmake-timeout=3600 --notebook-memory 8GB --notebook-memory-json benchmarks/results/notebooks_official.json
 
 test-fast: $(STAMP)  ## only the unit tests and doctests
-	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
+	@"$(BIN)/pytest" $(UNIT)
 
 lint: $(STAMP)  ## ruff, and the rules of the notebooks
 	@echo "==> Lint"
