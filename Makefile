@@ -17,6 +17,8 @@ BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 # A notebook that needs more memory fails; on the official files it may need more.
 MEMORY ?= 2GB
+# Each process begins with its half of the files, so what the tests of a file share is made once.
+UNIT    = -n $(JOBS) --dist worksteal -m "not slow"
 NBMAKE  = "$(BIN)/pytest" --nbmake -p notebook_memory \
           -o addopts="-ra -p no:fast_array_utils -p no:zarr"
 # Notebooks that ran as tests, with their outputs: the book is built of them. Not in _build, where
@@ -31,8 +33,9 @@ CORE    = tests/test_parity.py tests/test_parity_2026.py tests/test_submission.p
 WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
 RESOLUTION ?= lowest-direct
 # What needs the book's packages, or the versions of the lock.
-BOUNDS_LEAVE_OUT := --ignore=tests/test_book.py --ignore=tests/test_repository.py
+BOUNDS_LEAVE_OUT := -m "not slow" --ignore=tests/test_build.py --ignore=tests/test_repository.py
 STAMP  := $(VENV)/.installed
+COMPILE ?= --compile-bytecode
 LOCK   := requirements.lock
 
 # A coverage or path setting of the caller must not leak into the environment.
@@ -56,7 +59,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
-	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
+	@"$(BIN)/uv" pip sync --quiet $(COMPILE) --python "$(PY)" --allow-empty-requirements $(LOCK)
 	@"$(BIN)/uv" pip install --quiet --python "$(PY)" --no-deps --editable .
 	@# Matplotlib tells on standard error when it lists the fonts for the first time: do that now.
 	@"$(PY)" -c "import matplotlib.font_manager" 2>/dev/null
@@ -95,7 +98,7 @@ book-sphinx: $(STAMP)  ## the same book by plain Sphinx, from what the last make
 
 test: lint  ## lint, unit tests, every notebook, the book itself, the official scorers
 	@echo "==> Unit tests and doctests, on $$("$(PY)" --version)"
-	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
+	@"$(BIN)/pytest" $(UNIT)
 	@echo "==> Notebooks, each within $(MEMORY)"
 	@rm -rf $(RAN) && mkdir -p $(RAN) && cp notebooks/*.ipynb $(RAN)
 	@$(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
@@ -107,9 +110,9 @@ parity: $(STAMP)  ## the tests against the official scorers, where a Python that
 	@if "$(PY)" -c "import cell_eval" 2>/dev/null; then \
 	  echo "==> The official scorers are in $(VENV): their tests are among the unit tests"; \
 	elif [ -n "$(old)" ]; then \
-	  $(MAKE) --no-print-directory setup VENV=$(ORACLE) PYTHON="$(old)" && \
+	  $(MAKE) --no-print-directory setup VENV=$(ORACLE) PYTHON="$(old)" COMPILE= && \
 	  echo "==> Parity with the official scorers, and the core, on $$("$(ORACLE)/bin/python" --version)" && \
-	  "$(ORACLE)/bin/pytest" -n $(JOBS) $(CORE) -m "not slow"; \
+	  "$(ORACLE)/bin/pytest" $(UNIT) $(CORE); \
 	else \
 	  echo "==> No Python 3.11 or 3.12 here, which the official scorers need: parity is not tested"; \
 	fi
@@ -119,7 +122,7 @@ notebooks: $(STAMP)  ## run the notebooks on the files in the folder VCC_DATA, w
 	@$(NBMAKE) notebooks --nbmake-timeout=3600 --notebook-memory 8GB --notebook-memory-json benchmarks/results/notebooks_official.json
 
 test-fast: $(STAMP)  ## only the unit tests and doctests
-	@"$(BIN)/pytest" -n $(JOBS) -m "not slow"
+	@"$(BIN)/pytest" $(UNIT)
 
 lint: $(STAMP)  ## ruff, and the rules of the notebooks
 	@echo "==> Lint"

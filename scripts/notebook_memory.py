@@ -74,7 +74,8 @@ class Watch(threading.Thread):
 def pytest_addoption(parser):
     """Add the two options."""
     group = parser.getgroup("notebook memory")
-    group.addoption("--notebook-memory", type=parse_size, metavar="SIZE", help="such as 2GB")
+    told = {"metavar": "SIZE", "default": float("inf"), "help": "such as 2GB"}
+    group.addoption("--notebook-memory", type=parse_size, **told)
     group.addoption("--notebook-memory-json", metavar="FILE", help="write the peaks there")
 
 
@@ -92,7 +93,7 @@ def pytest_runtest_call(item):
     record = {"peak_bytes": watch.peak, "seconds": round(time.perf_counter() - start, 1)}
     item.user_properties.append(("notebook", {item.name: record}))
     limit = item.config.getoption("notebook_memory")
-    if limit and watch.peak > limit:
+    if watch.peak > limit:
         pytest.fail(
             f"{item.name} needed {watch.peak / 1e9:.2f} GB of memory, the limit is "
             f"{limit / 1e9:.2f} GB",

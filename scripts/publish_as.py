@@ -91,9 +91,9 @@ def publish_as(root: Path, new: str) -> tuple[list[str], list[str]]:
         readme.write_text(NOTE.sub("", text), encoding="utf-8")
         changed.add("README.md")
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
-    changed |= {f"notebooks/{path.name}" for path in notebooks if notebook_tools.fix(path)}
+    changed |= {f"notebooks/{p.name}" for p in notebooks if notebook_tools.fix(p, repository=new)}
     wrong = leftovers(root, old) if old.lower() != new.lower() else []
-    wrong += [problem for path in notebooks for problem in notebook_tools.check(path)]
+    wrong += [said for path in notebooks for said in notebook_tools.check(path, repository=new)]
     return sorted(changed), wrong + disagreements(root)
 
 

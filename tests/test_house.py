@@ -25,14 +25,18 @@ def into_folders(rooms):
             and (others := {b for b in rooms[a] if b.endswith("/")})}  # fmt: skip
 
 
-def test_no_kit_file_imports_a_folder():
-    rooms = house.rooms()
+@pytest.fixture(scope="module")
+def rooms():
+    return house.rooms()
+
+
+def test_no_kit_file_imports_a_folder(rooms):
     assert {"metrics", "bulk", "models", "stream/", "scoring/"} <= set(rooms)
     assert into_folders(rooms) == {}
 
 
-def test_there_is_no_circle_between_rooms_or_files():
-    assert house.floors(house.rooms())["metrics"] == 0
+def test_there_is_no_circle_between_rooms_or_files(rooms):
+    assert house.floors(rooms)["metrics"] == 0
     files = {name: others - {""} for name, others in house.imports().items() if name}
     faces = {name for name in files if (house.PACKAGE / name.replace(".", "/")).is_dir()}
     inner = {name: others - faces for name, others in files.items() if name not in faces}
@@ -74,11 +78,10 @@ def test_detours_are_left_out():
     assert house.without_detours(graph) == {"a": {"b"}, "b": {"c"}, "c": set()}
 
 
-def test_every_room_has_its_place_in_the_drawing():
+def test_every_room_has_its_place_in_the_drawing(rooms):
     ax = house.draw()
-    assert {text.get_text() for text in ax.texts} - {""} == set(house.rooms())
+    assert {text.get_text() for text in ax.texts} - {""} == set(rooms)
     plt.close(ax.figure)
-    rooms = house.rooms()
     level = house.floors(rooms)
     assert all(level[other] < level[room] for room in rooms for other in rooms[room])
     spots = [(house.COLUMN[room], level[room]) for room in rooms]

@@ -5,7 +5,6 @@ gives them under the official names, and the command takes their checksums for t
 """
 
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -90,19 +89,6 @@ def test_the_table_names_the_chapters_and_the_gigabytes():
         n_bytes = OFFICIAL[what].n_bytes
         assert size == f"{n_bytes / 1e9:.1f}"
         assert int(minutes) == round(8 * n_bytes / 100e6 / 60)
-
-
-def test_times_and_memory_are_those_that_were_measured():
-    results = ROOT / "benchmarks/results"
-    peaks = json.loads((results / "notebooks_official.json").read_text())
-    numbers = {number for group in chapters_that_need() for number in group}
-    used = {int(name[:2]): one for name, one in peaks.items() if int(name[:2]) in numbers}
-    together = sum(one["seconds"] for one in used.values()) / 60
-    assert f"{together:.0f} minutes together" in OFFICIAL_FILES
-    most = max(used, key=lambda number: used[number]["peak_bytes"])
-    assert most == max(used, key=lambda number: used[number]["seconds"])
-    said = f"{used[most]['seconds'] / 60:.0f} minutes and {used[most]['peak_bytes'] / 1e9:.1f} GB"
-    assert f"Chapter {most} takes most: {said}" in OFFICIAL_FILES
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -19,7 +19,7 @@ def words(ax):
     return [text.get_text() for text in ax.texts]
 
 
-@pytest.mark.parametrize("style", ["default", "vcc_helpers.light", "vcc_helpers.dark"])
+@pytest.mark.parametrize("style", ["vcc_helpers.light", "vcc_helpers.dark"])
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_all_words_lie_on_the_sheet_and_apart(name, style):
     with plt.style.context(style):

@@ -168,7 +168,7 @@ def draw(package: Path = PACKAGE, *, ax: Axes | None = None) -> Axes:
     KeyError
         A room has no place in :data:`COLUMN` yet.
     """
-    graph = rooms(package)
+    graph, copied = rooms(package), kit(package)
     level = floors(graph)
     place = {room: (11 * COLUMN[room] + 7, 10 * level[room] + 4) for room in graph}
     title = "Blue is the kit: no blue box needs an orange one"
@@ -179,6 +179,6 @@ def draw(package: Path = PACKAGE, *, ax: Axes | None = None) -> Axes:
             look = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (to_x, to_y + 2), (x, y - 2), arrowprops=look)
     for room, (x, y) in place.items():
-        colour = ORANGE if room.endswith("/") else BLUE if room in kit(package) else PALE
+        colour = ORANGE if room.endswith("/") else BLUE if room in copied else PALE
         _box(ax, x - 5, y - 2, 10, 4, colour, room)
     return ax

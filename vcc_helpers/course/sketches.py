@@ -1,5 +1,7 @@
 """Drawings of ideas that words carry badly; the numbers in them are made up.
 
+Each is drawn on the axes `ax`, by default on new ones, and returns them.
+
 Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
 notebooks/07_few_shot_adaptation and notebooks/08_metrics_by_hand.
 
@@ -60,13 +62,7 @@ def _heat(ax: Axes, x: float, y: float, effects: np.ndarray, size: float = 1.7):
 
 
 def challenge(ax: Axes | None = None) -> Axes:
-    """Draw the whole task: effects that are known, those that are asked, and the judgement.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Draw the whole task: effects that are known, those that are asked, and the judgement."""
     ax = _sheet(ax, 84, 25, "Some genes were silenced. What would silencing others do?")
     rng = np.random.default_rng(3)
     real = np.tanh(rng.normal(size=(9, 2)) @ rng.normal(size=(2, 9)) + rng.normal(0, 0.3, (9, 9)))
@@ -99,13 +95,7 @@ def challenge(ax: Axes | None = None) -> Axes:
 
 
 def pseudobulk(ax: Axes | None = None) -> Axes:
-    """Draw how many cells of one perturbation become one row, and a difference an effect.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Draw how many cells of one perturbation become one row, and a difference an effect."""
     ax = _sheet(ax, 72, 30, "Cells become means, means become effects")
     rng = np.random.default_rng(0)
     groups = [("control", GREY, 4), ("silenced A", BLUE, 3), ("silenced B", ORANGE, 3)]
@@ -141,13 +131,7 @@ def pseudobulk(ax: Axes | None = None) -> Axes:
 
 
 def few_shot_split(ax: Axes | None = None) -> Axes:
-    """Draw which effects a few-shot model may see, and which it is asked for.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Draw which effects a few-shot model may see, and which it is asked for."""
     ax = _sheet(ax, 72, 27, "What is known, and what is asked")
     n_targets, n_support = 12, 4
     for row, name in enumerate(("day 2", "day 3", "day 4")):
@@ -171,13 +155,7 @@ def few_shot_split(ax: Axes | None = None) -> Axes:
 
 
 def pds(ax: Axes | None = None) -> Axes:
-    """Draw PDS as a ranking: how many real effects lie nearer to a prediction than its own.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Draw PDS as a ranking: how many real effects lie nearer to a prediction than its own."""
     ax = _sheet(ax, 72, 32, "PDS: how many real effects are nearer than the right one?")
     prediction = np.array([20.0, 15.0])
     real = {"B": (24, 21), "A": (12.5, 21.5), "C": (30, 10), "D": (10, 6), "E": (33, 25)}
@@ -202,13 +180,7 @@ def pds(ax: Axes | None = None) -> Axes:
 
 
 def des(ax: Axes | None = None) -> Axes:
-    """Draw DES: of the genes that really changed, how many does the prediction name?
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Draw DES: of the genes that really changed, how many does the prediction name?"""
     ax = _sheet(ax, 72, 25, "DES: of the genes that changed, how many are named?")
     genes = list("abcdefghij")
     real, named = set("abdgh"), ["b", "d", "c", "g", "j", "a", "e"]
@@ -230,13 +202,7 @@ def des(ax: Axes | None = None) -> Axes:
 
 
 def passes(ax: Axes | None = None) -> Axes:
-    """Draw how a file larger than memory is read: a block at a time, and sums are kept.
-
-    Parameters
-    ----------
-    ax
-        Axes to draw on; new ones by default.
-    """
+    """Draw how a file larger than memory is read: a block at a time, and sums are kept."""
     ax = _sheet(ax, 72, 25, "A file larger than memory, a block at a time")
     colours = (BLUE, ORANGE, GREY, PURPLE)
     pattern = [0, 2, 1, 3, 2, 0, 1, 3, 1, 2, 0, 3, 3, 1, 2, 0]

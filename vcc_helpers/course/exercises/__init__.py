@@ -2,9 +2,11 @@
 
 A notebook asks, the reader writes ``answer = ...`` and calls ``check("03-1", answer)``. The right
 answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
+Each exercise is a function in its chapter's module that yields the answers people give, by name;
+``words.md`` holds what is said to each.
 
 Taught in: every notebook.
-Needs: its own chapter modules, and whatever those compute with.
+Needs: words.md, the modules of the chapters, and whatever those compute with.
 
 >>> check("03-1", ...)
 Not attempted yet: replace the dots with your answer, then run the cell again.
@@ -12,55 +14,19 @@ Not attempted yet: replace the dots with your answer, then run the cell again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from importlib import import_module
-from numbers import Number
+from numbers import Integral, Number
+from pathlib import Path
 
 import numpy as np
 
-
-@dataclass(frozen=True)
-class Hint:
-    """A wrong answer that people give, and what helps them on.
-
-    Attributes
-    ----------
-    wrong
-        Computes that answer.
-    say
-        One or two sentences: what it really answers, and where to look.
-    """
-
-    wrong: Callable[[], object]
-    say: str
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """One exercise.
-
-    Attributes
-    ----------
-    solution
-        Computes the right answer: a number, a string, names, or an array.
-    right
-        What a reader learns from having it right.
-    hints
-        Known wrong answers.
-    tolerance
-        Relative tolerance for numbers.
-    probe
-        Turns what the reader hands in into something to compare; for an exercise that asks for a
-        function, call it here on a fixed input. By default the answer itself.
-    """
-
-    solution: Callable[[], object]
-    right: str
-    hints: tuple[Hint, ...] = ()
-    tolerance: float = 1e-3
-    probe: Callable[[object], object] | None = None
+Answers = Iterator[tuple[str, object]]
+EXERCISES: dict[str, Exercise] = {}
 
 
 @dataclass(frozen=True)
@@ -89,27 +55,81 @@ class Feedback:
         return f'<div style="{style}">{escape(repr(self))}</div>'
 
 
-def get_exercise(exercise_id: str) -> Exercise:
-    """Return an exercise by its number.
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise.
+
+    Attributes
+    ----------
+    answers
+        Yields names and answers: first ``"right"`` with the right one, which is a number, a string,
+        names or an array, then known mistakes.
+    words
+        What is said to each, by the same names.
+    tolerance
+        Relative tolerance for numbers.
+    probe
+        Turns what the reader hands in into something to compare; for an exercise that asks for a
+        function, call it here on a fixed input. By default the answer itself.
+    """
+
+    answers: Callable[[], Answers]
+    words: Mapping[str, str]
+    tolerance: float = 1e-3
+    probe: Callable[[object], object] | None = None
+
+    def judge(self, answer: object) -> Feedback:
+        """Compare an answer with the known ones, the right one first, then look for a slip."""
+        if answer is ...:
+            text = "Not attempted yet: replace the dots with your answer, then run the cell again."
+            return Feedback("not attempted", text)
+        if self.probe is not None:
+            try:
+                answer = self.probe(answer)
+            except Exception as error:
+                return Feedback("wrong", f"Your answer could not be used: {error!r}.")
+        known = self.answers()
+        _, right = next(known)
+        if (unlike := _kind_problem(answer, right)) is not None:
+            return Feedback("wrong", unlike)
+        if _same(answer, right, self.tolerance):
+            return Feedback("right", self.words["right"])
+        for name, wrong in known:
+            if _kind_problem(answer, wrong) is None and _same(answer, wrong, self.tolerance):
+                return Feedback("wrong", self.words[name])
+        not_it = "That is not it. Read the question again, then open the solution."
+        return Feedback("wrong", _slip(answer, right, self.tolerance) or not_it)
+
+
+def exercise(
+    number: str, *, tolerance: float = 1e-3, probe: Callable[[object], object] | None = None
+) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
+    """Make an exercise of the function below, which yields its answers.
 
     Parameters
     ----------
-    exercise_id
+    number
         Chapter and number, such as ``"03-1"``.
-
-    Raises
-    ------
-    KeyError
-        There is no such exercise.
+    tolerance, probe
+        As in :class:`Exercise`.
     """
-    chapter = str(exercise_id).partition("-")[0]
-    try:
-        found = import_module(f"{__name__}.chapter_{chapter}").EXERCISES
-        return found[exercise_id]
-    except (ModuleNotFoundError, KeyError):
-        raise KeyError(
-            f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'"
-        ) from None
+
+    def keep(answers: Callable[[], Answers]) -> Callable[[], Answers]:
+        EXERCISES[number] = Exercise(answers, _words()[number], tolerance, probe)
+        return answers
+
+    return keep
+
+
+@cache
+def _words() -> dict[str, dict[str, str]]:
+    """Read what is said: by the number of the exercise, then by the name of the answer."""
+    text = Path(__file__).with_name("words.md").read_text(encoding="utf-8")
+    parts = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.MULTILINE))
+    return {
+        number: dict(re.findall(r"^- ([^:]+): (.+)$", said, re.MULTILINE))
+        for number, _, said in parts
+    }
 
 
 def check(exercise_id: str, answer: object) -> Feedback:
@@ -132,41 +152,37 @@ def check(exercise_id: str, answer: object) -> Feedback:
     KeyError
         There is no such exercise.
     """
-    exercise = get_exercise(exercise_id)
-    if answer is ...:
-        text = "Not attempted yet: replace the dots with your answer, then run the cell again."
-        return Feedback("not attempted", text)
-    if exercise.probe is not None:
-        try:
-            answer = exercise.probe(answer)
-        except Exception as error:
-            return Feedback("wrong", f"Your answer could not be used: {error!r}.")
-    solution = exercise.solution()
-    if (unlike := _kind_problem(answer, solution)) is not None:
-        return Feedback("wrong", unlike)
-    if _same(answer, solution, exercise.tolerance):
-        return Feedback("right", exercise.right)
-    for hint in exercise.hints:
-        wrong = hint.wrong()
-        if _kind_problem(answer, wrong) is None and _same(answer, wrong, exercise.tolerance):
-            return Feedback("wrong", hint.say)
-    if (slip := _slip(answer, solution, exercise.tolerance)) is not None:
-        return Feedback("wrong", slip)
-    return Feedback("wrong", "That is not it. Read the question again, then open the solution.")
+    try:
+        import_module(f"{__name__}.chapter_{str(exercise_id).partition('-')[0]}")
+        found = EXERCISES[exercise_id]
+    except (ModuleNotFoundError, KeyError):
+        raise KeyError(
+            f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'"
+        ) from None
+    return found.judge(answer)
 
 
-def _slip(answer: object, solution: object, tolerance: float) -> str | None:
-    """Say what keeps the right number from being right: its digits, or its scale."""
-    if _kind(solution) != "a number" or not np.isfinite(float(answer)):
+def _slip(answer: object, right: object, tolerance: float) -> str | None:
+    """Say what keeps a number from being the right one: its digits, its scale, a last step."""
+    if _kind(right) != "a number" or not np.isfinite(float(answer)):
         return None
-    written = f"{float(answer):.10f}".rstrip("0")
+    answer, whole, right = float(answer), isinstance(right, Integral), float(right)
+    written = f"{answer:.10f}".rstrip("0")
     digits, significant = len(written.partition(".")[2]), written.replace(".", "").strip("-0")
-    if len(significant) > 1 and float(answer) == round(float(solution), digits):
+    if len(significant) > 1 and answer == round(right, digits):
         return "That is the right number, rounded. Answer with the expression, not with its digits."
-    if 0 <= solution <= 1 and _same(float(answer) / 100, solution, tolerance):
+    if 0 <= right <= 1 and _same(answer / 100, right, tolerance):
         return "The right number, in per cent. Answer with a share, between 0 and 1."
-    if _same(float(answer) * 100, solution, tolerance):
+    if _same(answer * 100, right, tolerance):
         return "The right number, a hundred times too small: the question asks for another scale."
+    if _same(-answer, right, tolerance):
+        return "The sign is turned round: subtract the other way."
+    if not whole and _same(1 - answer, right, tolerance):
+        return "That is the other part of the whole. The question is for 1 minus that."
+    if not whole and _same(answer * right, 1.0, tolerance):
+        return "That is the ratio the other way round."
+    if not whole and _same(answer, right**2, tolerance):
+        return "That is the square of the answer. Take the root."
     return None
 
 

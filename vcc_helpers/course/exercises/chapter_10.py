@@ -1,86 +1,42 @@
-"""Exercises of notebooks/10_bring_your_own_screen: logarithms, contexts, gene names.
+"""Exercises of notebooks/10_bring_your_own_screen: logarithms, contexts, gene names."""
 
-Needs: datasets, effects.py, scoring.py; exercises/__init__.py.
-
->>> from vcc_helpers import check
->>> check("10-1", 10).status
-'right'
-"""
-
-from functools import cache
-
-import anndata
-
-from vcc_helpers.bulk import effects
-from vcc_helpers.datasets import load_hipsc_screen
+from vcc_helpers.bulk import CONTROL
 from vcc_helpers.evaluation import evaluate
-from vcc_helpers.stream import pseudobulk
 
-from . import Exercise, Hint
-
-
-@cache
-def _day(number: int) -> anndata.AnnData:
-    screen = load_hipsc_screen()
-    return pseudobulk(screen[screen.obs["day"] == number])
+from . import Answers, exercise
+from ._data import bulk, day, effect, targets
 
 
-def _carried_over(day: int, metric: str = "mae", *, means: bool = False) -> float:
+def _carried_over(number: int, metric: str = "mae", *, means: bool = False) -> float:
     """Mean score on day 5 of the effects, or the means, of another day."""
-    real, source = _day(5), _day(day)
-    pred = real.copy()
-    moved = source if means else effects(source)
-    for row, target in enumerate(real.obs_names):
-        if target != "non-targeting":
-            base = 0 if means else real["non-targeting"].X
-            pred.X[row] = base + moved[target].X
+    real, pred = bulk(5), bulk(5).copy()
+    rows = real.obs_names.get_indexer(targets())
+    moved = bulk(number) if means else effect(number)
+    pred.X[rows] = moved[targets()].X + (0 if means else real[CONTROL].X)
     return float(evaluate(pred, real)[metric].mean())
 
 
-EXERCISES = {
-    "10-1": Exercise(
-        solution=lambda: 10,
-        right="And since it came out whole, it was a count, not a scaled value.",
-        tolerance=0,
-        hints=(
-            Hint(
-                lambda: 11,
-                "That is exp(value). log1p adds 1 before the logarithm, so take 1 off again.",
-            ),
-            Hint(
-                lambda: round(2**2.3979 - 1),
-                "That is for the logarithm to base 2. log1p is the natural one.",
-            ),
-            Hint(lambda: round(10**2.3979 - 1), "That is for the decimal logarithm."),
-        ),
-    ),
-    "10-2": Exercise(
-        solution=lambda: _carried_over(2),
-        right="Much worse than day 4: three days earlier, the cells had hardly begun to answer.",
-        hints=(
-            Hint(lambda: _carried_over(4), "That is day 4 again. Change the source to day 2."),
-            Hint(
-                lambda: _carried_over(2, means=True),
-                "You carried the mean expression over, not the effect. Subtract the controls of "
-                "day 2, then add those of day 5.",
-            ),
-            Hint(lambda: _carried_over(2, "pds"), "That is PDS. The question is for the MAE."),
-        ),
-    ),
-    "10-3": Exercise(
-        solution=lambda: 1,
-        right="One new name, no column lost: you decide what to do with it.",
-        tolerance=0,
-        hints=(
-            Hint(
-                lambda: 0,
-                "Look again: the second of the two equal names must have got another one. Did you "
-                "read with duplicates='rename'?",
-            ),
-            Hint(
-                lambda: len(load_hipsc_screen().var_names) - 1,
-                "Those are the genes that *are* in screen.var_names.",
-            ),
-        ),
-    ),
-}
+@exercise("10-1", tolerance=0)
+def _count_of_a_log() -> Answers:
+    """Find the count of which 2.3979 is the log1p."""
+    yield "right", 10
+    yield "exp", 11
+    yield "base 2", round(2**2.3979 - 1)
+    yield "base 10", round(10**2.3979 - 1)
+
+
+@exercise("10-2")
+def _carried_from_day_2() -> Answers:
+    """MAE of the effects of day 2 on day 5."""
+    yield "right", _carried_over(2)
+    yield "day 4", _carried_over(4)
+    yield "means", _carried_over(2, means=True)
+    yield "PDS", _carried_over(2, "pds")
+
+
+@exercise("10-3", tolerance=0)
+def _new_names() -> Answers:
+    """Count the names that are not in the screen."""
+    yield "right", 1
+    yield "none", 0
+    yield "others", day(5).n_vars - 1

@@ -1,12 +1,4 @@
-"""Exercises of notebooks/19_reach_a_wanted_state: who is nearest, the mean, the clock, the sum.
-
-Needs: adapt, datasets, effects, evaluation, features, metrics, models, scoring, splits;
-exercises/__init__.py.
-
->>> from vcc_helpers import check
->>> check("19-3", "LIN28A").status
-'wrong'
-"""
+"""Exercises of notebooks/19_reach_a_wanted_state: who is nearest, the mean, the clock, the sum."""
 
 from functools import cache
 
@@ -15,66 +7,35 @@ import numpy as np
 import pandas as pd
 
 from vcc_helpers import adapt, evaluation, metrics, models
-from vcc_helpers.bulk import effects
-from vcc_helpers.datasets import load_hipsc_screen
+from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.features import source_effects
 from vcc_helpers.scoring import split_half
-from vcc_helpers.splits import k_fold
 from vcc_helpers.stream import pseudobulk
 
-from . import Exercise, Hint
+from . import Answers, exercise
+from ._data import bulk, day, effect, folds, precision, sources, targets
 
 
 @cache
-def _cells(day: int) -> anndata.AnnData:
-    screen = load_hipsc_screen()
-    return screen[screen.obs["day"] == day].copy()
+def _inverse() -> np.ndarray:
+    """Inverse scores of the zero-shot prediction, ``(n_targets,)``."""
+    model = adapt.ContextGain(sources(), prior=precision()).fit(bulk(5)[[CONTROL]])
+    pred, own = effects(model.predict(targets()))[targets()], bulk(5).var_names
+    return metrics.pds_cosine(effect(5).X, pred.X, own.get_indexer(targets()))
 
 
 @cache
-def _bulk(day: int) -> anndata.AnnData:
-    return pseudobulk(_cells(day))
-
-
-@cache
-def _sources() -> dict[str, anndata.AnnData]:
-    return {f"day {d}": effects(_bulk(d)) for d in (2, 3, 4)}
-
-
-def _targets() -> pd.Index:
-    return effects(_bulk(5)).obs_names
-
-
-def _others() -> np.ndarray:
-    return ~_bulk(5).var_names.isin(_targets())
-
-
-@cache
-def _table() -> tuple[np.ndarray, np.ndarray]:
-    """Forward and inverse scores of the zero-shot prediction, ``(n_targets,)`` each."""
-    weights = adapt.precision({f"day {d}": _bulk(d) for d in (2, 3, 4)})
-    model = adapt.ContextGain(_sources(), prior=weights).fit(_bulk(5)[["non-targeting"]])
-    pred, real = effects(model.predict(_targets()))[_targets()].X, effects(_bulk(5)).X
-    own = _bulk(5).var_names.get_indexer(_targets())
-    return metrics.pds_cosine(pred, real, own), metrics.pds_cosine(real, pred, own)
-
-
-@cache
-def _ridge(centred: bool) -> pd.Series:
+def _ridge(*, centred: bool) -> pd.Series:
     def measure(pred, real):
-        names = pred.obs_names.drop("non-targeting")
+        names = pred.obs_names.drop(CONTROL)
         a, b = (effects(x)[names].X for x in (pred, real))
         own = pred.var_names.get_indexer(names)
         a = a - a.mean(axis=0) if centred else a
-        scores = {
-            "forward": metrics.pds_cosine(a, b, own),
-            "inverse": metrics.pds_cosine(b, a, own),
-        }
-        return pd.DataFrame(scores, index=names)
+        forward, inverse = metrics.pds_cosine(a, b, own), metrics.pds_cosine(b, a, own)
+        return pd.DataFrame({"forward": forward, "inverse": inverse}, index=names)
 
-    splits = [s for seed in range(5) for s in k_fold(_targets(), n_splits=2, seed=seed)]
-    model = {"ridge": models.ridge(source_effects(_sources()))}
-    table = evaluation.repeated(model, _bulk(5), splits, measure=measure)
+    model = {"ridge": models.ridge(source_effects(sources()))}
+    table = evaluation.repeated(model, bulk(5), folds(2), measure=measure)
     return table.groupby("metric")["value"].mean()
 
 
@@ -83,34 +44,32 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a @ b.T
 
 
-def _control(bulk: anndata.AnnData) -> np.ndarray:
-    return np.asarray(bulk["non-targeting"].X, dtype=np.float64).ravel()[_others()]
+def _others() -> np.ndarray:
+    return ~bulk(5).var_names.isin(targets())
 
 
-def _towards(effect: anndata.AnnData, control: anndata.AnnData) -> np.ndarray:
-    wish = _control(_bulk(4)) - _control(control)
-    return _cosine(effect[_targets()].X[:, _others()], wish[None]).ravel()
+def _towards(effect: anndata.AnnData, control: anndata.AnnData) -> pd.Series:
+    """How far knock-outs point back to day 4, seen from these controls."""
+    back, here = (np.asarray(b[CONTROL].X, np.float64)[:, _others()] for b in (bulk(4), control))
+    return pd.Series(_cosine(effect[targets()].X[:, _others()], back - here).ravel(), targets())
 
 
 @cache
-def _clock(how: str) -> pd.Series:
-    """How far knock-outs point back to day 4: all cells, or halves, the control shared or not."""
-    if how == "all":
-        return pd.Series(_towards(effects(_bulk(5)), _bulk(5)), _targets())
+def _apart() -> pd.Series:
     found = []
     for seed in range(5):
-        a, b = (pseudobulk(half) for half in split_half(_cells(5), seed=seed))
-        found.append(pd.Series(_towards(effects(a), a if how == "shared" else b), _targets()))
+        a, b = (pseudobulk(half) for half in split_half(day(5), seed=seed))
+        found.append(_towards(effects(a), b))
     return pd.concat(found).groupby(level=0).mean()
 
 
 @cache
-def _imitated() -> pd.DataFrame:
+def _imitated() -> pd.Series:
     """Promised and kept cosine with each effect of the best other gene."""
-    halves = split_half(_cells(5), seed=0)
-    seen, unseen = (effects(pseudobulk(h)).to_df().loc[_targets(), _others()] for h in halves)
+    halves = split_half(day(5), seed=0)
+    seen, unseen = (effects(pseudobulk(h)).to_df().loc[targets(), _others()] for h in halves)
     rows = []
-    for target in _targets():
+    for target in targets():
         rest = seen.drop(target)
         like = _cosine(rest, seen.loc[[target]]).ravel()
         kept = _cosine(rest.iloc[[like.argmax()]], unseen.loc[[target]])[0, 0]
@@ -118,74 +77,35 @@ def _imitated() -> pd.DataFrame:
     return pd.DataFrame(rows).mean()
 
 
-EXERCISES = {
-    "19-1": Exercise(
-        solution=lambda: int((_table()[1] == 1).sum()),
-        right="Nearly a half, of 23 candidates, and no knock-out of day 5 was ever seen.",
-        hints=(
-            Hint(
-                lambda: int((_table()[1] > 0.95).sum()),
-                "That counts those in second place as well. Only 1 is the very nearest.",
-            ),
-            Hint(
-                lambda: float((_table()[1] == 1).mean()),
-                "That is the share. The question asks for a number of genes.",
-            ),
-        ),
-    ),
-    "19-2": Exercise(
-        solution=lambda: _ridge(True)["forward"],
-        right="It gains much of what the inverse question had: the mean was in the way.",
-        hints=(
-            Hint(
-                lambda: _ridge(False)["forward"],
-                "That is ridge as it was. Take the mean over the candidates off the predictions.",
-            ),
-            Hint(
-                lambda: _ridge(True)["inverse"],
-                "That is the inverse score with the mean taken off. The question is forward.",
-            ),
-            Hint(
-                lambda: _ridge(False)["inverse"],
-                "That is the inverse score of ridge as it was.",
-            ),
-            Hint(
-                lambda: _ridge(True).mean(),
-                "You averaged forward and inverse together. Keep the forward rows.",
-            ),
-        ),
-    ),
-    "19-3": Exercise(
-        solution=lambda: _clock("apart").idxmax(),
-        right="Another gene than before, and a cosine that means little.",
-        hints=(
-            Hint(
-                lambda: _clock("all").idxmax(),
-                "That one led while the control was shared. Look in the column `apart`.",
-            ),
-            Hint(
-                lambda: _clock("apart").idxmin(),
-                "That one points the other way the most. Ask for the largest cosine.",
-            ),
-        ),
-    ),
-    "19-4": Exercise(
-        solution=lambda: _imitated()["kept"] / _imitated()["promised"],
-        right="More than a half of the promise was noise of the cells it was made on, the control "
-        "included.",
-        hints=(
-            Hint(
-                lambda: _imitated()["kept"],
-                "That is what is kept. Divide it by what was promised.",
-            ),
-            Hint(
-                lambda: 1 - _imitated()["kept"] / _imitated()["promised"],
-                "That is the part that is lost. The question asks for the part that is kept.",
-            ),
-            Hint(
-                lambda: _imitated()["promised"] / _imitated()["kept"],
-                "The other way round: kept divided by promised.",
-            ),
-        ),
-    ),
-}
+@exercise("19-1")
+def _very_nearest() -> Answers:
+    """How often the right gene is the very nearest."""
+    yield "right", int((_inverse() == 1).sum())
+    yield "second too", int((_inverse() > 0.95).sum())
+    yield "share", float((_inverse() == 1).mean())
+
+
+@exercise("19-2")
+def _without_the_mean() -> Answers:
+    """Forward score of ridge with the mean taken off."""
+    centred, before = _ridge(centred=True), _ridge(centred=False)
+    yield "right", centred["forward"]
+    yield "as it was", before["forward"]
+    yield "inverse", centred["inverse"]
+    yield "inverse as it was", before["inverse"]
+    yield "both", centred.mean()
+
+
+@exercise("19-3")
+def _clock_of_other_controls() -> Answers:
+    """Find the knock-out that points back to day 4, by separate controls."""
+    yield "right", _apart().idxmax()
+    yield "shared", _towards(effect(5), bulk(5)).idxmax()
+    yield "least", _apart().idxmin()
+
+
+@exercise("19-4")
+def _promise_kept() -> Answers:
+    """Share of the promise that is kept."""
+    yield "right", _imitated()["kept"] / _imitated()["promised"]
+    yield "kept", _imitated()["kept"]

@@ -1,12 +1,4 @@
-"""Exercises of notebooks/20_build_your_own_model: a model, a packed file, a board.
-
-Needs: adapt, archive, classroom, datasets, effects, emit, evaluation, features, leaderboard,
-models, scoring, splits, submission; exercises/__init__.py.
-
->>> from vcc_helpers import bulk, check, models
->>> check("20-1", models.mean_baseline()).status
-'wrong'
-"""
+"""Exercises of notebooks/20_build_your_own_model: a model, a packed file, a board."""
 
 import tempfile
 from functools import cache
@@ -16,9 +8,8 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from vcc_helpers import adapt, bulk, classroom, emit, evaluation, intervals, models
-from vcc_helpers.bulk import effects
-from vcc_helpers.datasets import load_hipsc_screen
+from vcc_helpers import adapt, classroom, emit, evaluation, intervals, models
+from vcc_helpers.bulk import CONTROL, bulk_of_effects, effects
 from vcc_helpers.features import source_effects
 from vcc_helpers.scoring import ScoreCard, score
 from vcc_helpers.splits import k_fold
@@ -26,21 +17,16 @@ from vcc_helpers.stream import pseudobulk
 from vcc_helpers.submission import archive
 from vcc_helpers.submission import check as preflight
 
-from . import Exercise, Hint
-
-
-@cache
-def _days() -> dict[str, anndata.AnnData]:
-    screen = load_hipsc_screen()
-    return {f"day {d}": pseudobulk(screen[screen.obs["day"] == d]) for d in (2, 3, 4)}
+from . import Answers, exercise
+from ._data import day, precision, recipe, sources
 
 
 def _better_than_the_mean(model) -> str:
-    """Say on which metrics a model beats the mean baseline, over five deals of what is known."""
+    """Say on which metrics a model beats the mean baseline, over five draws of what is known."""
     if not (hasattr(model, "fit") and hasattr(model, "predict")):
         raise TypeError("a model has fit(bulk) and predict(targets)")
     bulk = pseudobulk(_contest()[0])
-    targets = bulk.obs_names.drop("non-targeting")
+    targets = bulk.obs_names.drop(CONTROL)
     splits = [s for seed in range(5) for s in k_fold(targets, n_splits=3, seed=seed)]
     both = {"yours": model, "mean": models.mean_baseline()}
     gap = intervals.compare(evaluation.repeated(both, bulk, splits), "mean")["difference"]
@@ -50,33 +36,30 @@ def _better_than_the_mean(model) -> str:
 
 @cache
 def _contest() -> tuple[anndata.AnnData, pd.Series, pd.DataFrame]:
-    """Return the known cells, how many are asked of each target, and the board."""
-    screen = load_hipsc_screen()
+    """Return the known cells, how many are to be predicted of each target, and the board."""
     with tempfile.TemporaryDirectory() as room:
         public, private = Path(room) / "public", Path(room) / "private"
-        classroom.prepare(
-            screen[screen.obs["day"] == 5], public=public, private=private, n_known=13
-        )
+        classroom.prepare(day(5), public=public, private=private, n_known=13)
         known = anndata.read_h5ad(public / "train.h5ad")
         n_cells = pd.read_csv(public / "targets.csv", index_col="target_gene")["n_cells"]
         baseline = ScoreCard.from_json(private / "baseline.json")
-        cards = {
-            name: score(_cells(model, known, n_cells), private / "truth.h5ad")
-            for name, model in _entries().items()
-        }
+        cards, bulk = {}, pseudobulk(known)
+        for name, model in _entries().items():
+            means = model.fit(bulk).predict(n_cells.index)
+            cells = emit.resample_and_shift(means, **recipe(known, n_cells))
+            cards[name] = score(cells, private / "truth.h5ad")
     return known, n_cells, classroom.rank(cards, baseline)
 
 
 def _entries() -> dict:
-    weights = adapt.precision(_days())
-    sources = {name: effects(bulk) for name, bulk in _days().items()}
-    average = sum(weights[name] * effect.to_df() for name, effect in sources.items())
+    weights = precision()
+    average = sum(weights[name] * effect.to_df() for name, effect in sources().items())
     return {
         "mean": models.mean_baseline(),
-        "neighbours": models.knn_baseline(source_effects(sources), 3),
-        "zero-shot": adapt.ContextGain(sources, prior=weights, shrinkage=np.inf),
+        "neighbours": models.knn_baseline(source_effects(sources()), 3),
+        "zero-shot": adapt.ContextGain(sources(), prior=weights, shrinkage=np.inf),
         "sketch": _Sketch(average),
-        "residual ridge": adapt.ResidualRidge(sources, prior=weights),
+        "residual ridge": adapt.ResidualRidge(sources(), prior=weights),
     }
 
 
@@ -96,17 +79,8 @@ class _Sketch(models.BulkModel):
     def predict(self, targets):
         own = self.source.loc[list(targets)] - self.there_
         effect = (self.here_ + self.gain_ * own).to_numpy()
-        control = np.asarray(self.bulk_["non-targeting"].X, dtype=np.float64).ravel()
-        return bulk.bulk_of_effects(effect, pd.Index(targets), control, self.bulk_.var)
-
-
-def _cells(model, known: anndata.AnnData, n_cells: pd.Series) -> anndata.AnnData:
-    return emit.resample_and_shift(
-        model.fit(pseudobulk(known)).predict(n_cells.index),
-        controls=known[known.obs["target_gene"] == "non-targeting"].copy(),
-        n_cells=n_cells,
-        target_sum=float(np.median(np.ravel(known.X.sum(axis=1)))),
-    )
+        control = np.asarray(self.bulk_[CONTROL].X, dtype=np.float64).ravel()
+        return bulk_of_effects(effect, pd.Index(targets), control, self.bulk_.var)
 
 
 def _accepted(path) -> str:
@@ -120,62 +94,27 @@ def _accepted(path) -> str:
     return "accepted" if report.ok else "refused"
 
 
-def _below() -> pd.Series:
-    return _contest()[2]["below baseline"]
+@exercise("20-1", probe=_better_than_the_mean)
+def _your_model() -> Answers:
+    """Write a model that is better than the mean."""
+    yield "right", "MAE and PDS"
+    yield "PDS", "PDS"
+    yield "MAE", "MAE"
+    yield "neither", "neither"
 
 
-EXERCISES = {
-    "20-1": Exercise(
-        solution=lambda: "MAE and PDS",
-        probe=_better_than_the_mean,
-        right="Your model beats the mean in MAE and in PDS, on deals it never saw.",
-        hints=(
-            Hint(
-                lambda: "PDS",
-                "It tells targets apart, but its errors are larger than the mean's: it is too "
-                "bold, or noisy. Pull it towards the mean effect, for example with a gain.",
-            ),
-            Hint(
-                lambda: "MAE",
-                "Its errors are small, but it does not tell targets apart better than the mean "
-                "does. It needs to know something of each target: effects from other days.",
-            ),
-            Hint(
-                lambda: "neither",
-                "It beats the mean in neither. Start from the mean effect, and add each target's "
-                "own part from the other days.",
-            ),
-        ),
-    ),
-    "20-2": Exercise(
-        solution=lambda: "accepted",
-        probe=_accepted,
-        right="The file is whole, in order, and has the cells that were asked for.",
-        hints=(
-            Hint(
-                lambda: "not packed",
-                "That is not a .vcc. Pack it with submission.prep(cells, path, genes=genes).",
-            ),
-            Hint(
-                lambda: "refused",
-                "The file can be opened, but not handed in. Ask "
-                "submission.check(cells, genes=genes, counts=n_cells) what is wrong.",
-            ),
-        ),
-    ),
-    "20-3": Exercise(
-        solution=lambda: int((_below() != "").sum()),
-        right="All of them have an overall score of 0 or more: a metric below the baseline counts "
-        "as 0, however far below it is.",
-        hints=(
-            Hint(
-                lambda: int(_below().str.contains("des").sum()),
-                "That counts those below on DES. Any metric counts.",
-            ),
-            Hint(
-                lambda: int((_below() == "").sum()),
-                "That counts those that are below on none. The question asks for the others.",
-            ),
-        ),
-    ),
-}
+@exercise("20-2", probe=_accepted)
+def _your_file() -> Answers:
+    """Pack a file that would be accepted."""
+    yield "right", "accepted"
+    yield "not packed", "not packed"
+    yield "refused", "refused"
+
+
+@exercise("20-3")
+def _below_the_baseline() -> Answers:
+    """Count the entries below the baseline on any metric."""
+    below = _contest()[2]["below baseline"]
+    yield "right", int((below != "").sum())
+    yield "DES", int(below.str.contains("des").sum())
+    yield "none", int((below == "").sum())
