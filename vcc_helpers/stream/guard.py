@@ -87,9 +87,16 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
                 references += _references(item)
                 size += item.size * item.dtype.itemsize if item.shape is not None else 0
     for where, reference in references:
-        if not reference or _place(file[reference]) not in places:
+        if _target(file, reference) not in places:
             raise ValueError(f"{where} refers to something that is not in the file's tree")
     return size
+
+
+def _target(file: h5py.File, reference: h5py.Reference) -> int | None:
+    try:
+        return _place(file[reference]) if reference else None
+    except (KeyError, ValueError, OSError, RuntimeError):  # it leads nowhere
+        return None
 
 
 def _place(item: h5py.HLObject) -> int:

@@ -33,6 +33,8 @@ UNDO = {
 _ONE_TOTAL = 2e-3
 #: Another inverse must fit the sums so many times better than the expected one.
 _BETTER = 20
+#: No logarithms of counts are all this small.
+_SMALL = 0.1
 #: A multiple may be off by this, and this share of a file's must be whole.
 _OFF, _SHARE = 0.02, 0.95
 #: The smallest value of a cell is so many counts, scaled, in deep cells; so many cells tell enough.
@@ -57,7 +59,9 @@ def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
     best = min(spread, key=spread.get)
     if spread[best] < _ONE_TOTAL:
         return best if _BETTER * spread[best] < spread[expected] else expected
-    whole = {name: _whole_share(_undone(rows, name)) for name in UNDO}
+    # values so small that a logarithm would change nothing were not made by one
+    names = ["no logarithms"] if rows.data.max() < _SMALL else UNDO
+    whole = {name: _whole_share(_undone(rows, name)) for name in names}
     best = max(whole, key=whole.get)
     return best if whole[best] >= _SHARE else None
 
