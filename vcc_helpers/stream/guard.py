@@ -1,0 +1,207 @@
+"""What a file may hold before a library reads it: plain data of its own, of a bearable size.
+
+HDF5 and Zarr can do more than hold numbers. An HDF5 file can show another file's content as its
+own, hold itself, or repeat one string a million times; a Zarr folder names the codecs that unpack
+it, and one of them runs code. AnnData writes none of this, so a file that has it is refused before
+anything in it is read.
+
+Taught in: notebooks/16_run_your_own_leaderboard.
+
+>>> import tempfile
+>>> path = Path(tempfile.mkdtemp()) / "linked.h5"
+>>> with h5py.File(path, "w") as file:
+...     file["X"] = h5py.ExternalLink("truth.h5", "/X")
+...     check_hdf5(file)
+Traceback (most recent call last):
+ValueError: /X is a link; expected plain data
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+#: Most bytes of a chunk, which is unpacked whole even for one value; h5py chooses 1 MB at most.
+_MOST_CHUNK = 2**29
+#: Least bytes of a chunk when there are many; each costs about as much time as 10 kB.
+_LEAST_CHUNK, _MANY_CHUNKS = 1024, 100_000
+#: Most bytes of all strings of a dataset together, and of one of them.
+_MOST_STRINGS, _MOST_STRING = 2**30, 2**16
+#: What may unpack a Zarr array; each turns bytes or strings into the same, and runs nothing.
+_CODECS = {
+    *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"),
+    *("bytes", "crc32", "crc32c", "adler32", "fletcher32", "shuffle", "delta", "transpose"),
+    *("sharding_indexed", "vlen-utf8"),
+}
+#: Files of a Zarr folder that say how to read the others, and their most bytes.
+_ZARR_WORDS, _MOST_WORDS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json"), 2**24
+
+
+def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
+    """Raise unless all that an HDF5 file holds is plain data of its own.
+
+    Parameters
+    ----------
+    file
+        An open file.
+    without
+        Names at its root that nobody will read; they are passed over.
+
+    Returns
+    -------
+    int
+        Bytes of its arrays, strings counted as 16 bytes each.
+
+    Raises
+    ------
+    ValueError
+        Something is a link, is in two places, shows another file (external storage, a virtual
+        dataset), is a reference to what is not in the tree, or takes far more memory than a
+        file of its size should.
+    """
+    groups, places, references, size = [file["/"]], set(), [], 0
+    while groups:
+        group = groups.pop()
+        if (place := _place(group)) in places:
+            raise ValueError(f"the group {group.name} is there twice, or holds itself")
+        places.add(place)
+        references += _references(group)
+        for name in group:
+            if group.name == "/" and name in without:
+                continue
+            where = f"{group.name.rstrip('/')}/{name}"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{where} is a link; expected plain data")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                groups.append(item)
+            elif isinstance(item, h5py.Dataset):
+                _check_dataset(item)
+                places.add(_place(item))
+                references += _references(item)
+                size += item.size * item.dtype.itemsize if item.shape is not None else 0
+    for where, reference in references:
+        if _target(file, reference) not in places:
+            raise ValueError(f"{where} refers to something that is not in the file's tree")
+    return size
+
+
+def _target(file: h5py.File, reference: h5py.Reference) -> int | None:
+    try:
+        return _place(file[reference]) if reference else None
+    except (KeyError, ValueError, OSError, RuntimeError):  # it leads nowhere
+        return None
+
+
+def _place(item: h5py.HLObject) -> int:
+    return h5py.h5o.get_info(item.id).addr
+
+
+def _references(item: h5py.HLObject) -> Iterator[tuple[str, h5py.Reference]]:
+    """Yield the references among the attributes: AnnData 0.7 named categories so."""
+    for name in item.attrs:
+        kind = item.attrs.get_id(name).dtype
+        if h5py.check_ref_dtype(kind) is h5py.Reference:
+            for reference in np.atleast_1d(item.attrs[name]):
+                yield f"{item.name}: the attribute {name!r}", reference
+        elif _holds_references(kind):
+            raise ValueError(f"{item.name}: the attribute {name!r} holds references")
+
+
+def _holds_references(kind: np.dtype) -> bool:
+    inner = [kind.fields[name][0] for name in kind.names or ()]
+    inner += [h5py.check_vlen_dtype(kind)] + [kind.subdtype[0] if kind.subdtype else None]
+    parts = (part for part in inner if isinstance(part, np.dtype))  # of strings h5py says str
+    return h5py.check_ref_dtype(kind) is not None or any(map(_holds_references, parts))
+
+
+def _check_dataset(item: h5py.Dataset) -> None:
+    if item.is_virtual or item.external:
+        raise ValueError(f"{item.name} shows another file; expected plain data")
+    if _holds_references(item.dtype):
+        raise ValueError(f"{item.name} holds references; expected plain data")
+    if item.shape is None:
+        return
+    if item.chunks:
+        _check_chunks(item.name, item.shape, item.chunks, item.dtype.itemsize)
+    if h5py.check_string_dtype(item.dtype) and h5py.check_vlen_dtype(item.dtype):
+        _check_strings(item)
+
+
+def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
+    size = prod(chunks) * itemsize
+    number = prod(-(-n // most) for n, most in zip(shape, chunks, strict=True))
+    if size > _MOST_CHUNK or (size < _LEAST_CHUNK and number > _MANY_CHUNKS):
+        raise ValueError(
+            f"{name} is stored in {number:,} chunks of {size:,} bytes; expected at most "
+            f"{_MOST_CHUNK:,} bytes each, and at least {_LEAST_CHUNK:,} if there are many; write "
+            "it again with AnnData.write_h5ad"
+        )
+
+
+def _check_strings(item: h5py.Dataset) -> None:
+    """Read strings a few at a time, for many may share the bytes of a long one."""
+    flat = item if item.ndim == 1 else ()
+    total, start, step = 0, 0, 16
+    while start < len(flat):
+        sizes = [len(text) for text in flat[start : start + step]]
+        total, start = total + sum(sizes), start + step
+        if max(sizes) > _MOST_STRING or total > _MOST_STRINGS:
+            raise ValueError(
+                f"{item.name} holds strings of {max(sizes):,} bytes, {total:,} so far; expected "
+                "names"
+            )
+        step = min(2 * step, 2**16) if max(sizes) < 1024 else 16
+
+
+def check_zarr(folder: str | Path) -> None:
+    """Raise unless a Zarr folder is files of its own, unpacked by codecs that run nothing.
+
+    Raises
+    ------
+    ValueError
+        It holds a link or a device, a codec that is not known to be safe (one of numcodecs runs
+        code, see GHSA-jqc8-qjfv-5m6r), or chunks of an unbearable size.
+    """
+    for where, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(where, name)
+            if path.is_symlink() or not (path.is_dir() or path.is_file()):
+                raise ValueError(f"{path} is a link or a device; expected plain files")
+        for name in set(_ZARR_WORDS) & set(files):
+            path = Path(where, name)
+            if path.stat().st_size > _MOST_WORDS:
+                raise ValueError(f"{path} is too large to describe an array")
+            _check_words(path, json.loads(path.read_bytes()))
+
+
+def _check_words(path: Path, words: object) -> None:
+    """Look through a description of arrays, which may hold those of others."""
+    if isinstance(words, list):
+        for part in words:
+            _check_words(path, part)
+    if not isinstance(words, dict):
+        return
+    for key in ("compressor", "filters", "codecs", "index_codecs", "object_codec"):
+        found = words.get(key) or []
+        for codec in found if isinstance(found, list) else [found]:
+            name = codec.get("id", codec.get("name")) if isinstance(codec, dict) else codec
+            if str(name).removeprefix("numcodecs.") not in _CODECS:
+                raise ValueError(f"{path}: the codec {name!r} is not one that AnnData writes")
+    chunks = words.get("chunks")
+    grid = words.get("chunk_grid")
+    if isinstance(grid, dict):
+        chunks = (grid.get("configuration") or {}).get("chunk_shape")
+    if isinstance(chunks, list) and isinstance(words.get("shape"), list):
+        whole = all(isinstance(n, int) and n > 0 for n in chunks)
+        if not whole or len(chunks) != len(words["shape"]):
+            raise ValueError(f"{path}: chunks of {chunks} for an array of {words['shape']}")
+        _check_chunks(str(path), words["shape"], chunks, 8)
+    for part in words.values():
+        _check_words(path, part)
