@@ -132,7 +132,7 @@ def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
 def warm() -> None:
     """Load what is compiled."""
     values, indptr = np.ones(1, np.float32), np.array([0, 1], np.int32)
-    kernels.look_over(values, indptr, np.float32(1e-3), np.zeros(1))
+    kernels.look_over(values, indptr, np.float64(1e-3), 0.01, np.zeros((1, 7)))
 
 
 if __name__ == "__main__" and sys.argv[1] == "--full-disk":
