@@ -149,7 +149,7 @@ def test_log1p_of_counts_of_every_size_come_back(cells, read, dtype):
     counts = np.arange(cells.X.size).reshape(cells.shape) * 37.0
     cells.X = np.log1p(counts).astype(dtype)
     np.testing.assert_array_equal(read(values="log1p").X.toarray(), counts)
-    cells.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4)
+    cells.X = np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4).astype(dtype)
     with pytest.raises(ValueError, match="not log1p of counts.*cannot be had back"):
         read(values="log1p")
 
