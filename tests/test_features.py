@@ -116,7 +116,7 @@ def written(table, kind, folder):
 def test_an_embedding_comes_back_from_a_file(kind, table, tmp_path):
     found = features.embedding(written(table, kind, tmp_path))
     assert found.index.tolist() == table.index.tolist() and found.index.name == "target_gene"
-    np.testing.assert_allclose(found, table)
+    np.testing.assert_allclose(found, table, rtol=1e-14)
 
 
 def test_a_row_of_zeros_is_missing_not_zero(table):
