@@ -9,7 +9,8 @@ import contextlib
 import io
 import logging
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -32,8 +33,7 @@ OFFICIAL = {
 }
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     name: str
     pred: anndata.AnnData
     real: anndata.AnnData
@@ -84,16 +84,12 @@ def random_case(seed: int) -> Case:
     names = np.unique(_names(rng, n_perts, genes))
     basal = rng.gamma(0.5, rng.choice([2.0, 20.0]), n_genes)
     basal[rng.random(n_genes) < 0.15] = 0  # silent in the controls; some appear when perturbed
-    effect = np.exp(
-        rng.normal(0, rng.choice([0.0, 0.3, 1.5], (len(names), 1)), (len(names), n_genes))
-    )
+    size = rng.choice([0.0, 0.3, 1.5], (len(names), 1))
+    effect = np.exp(rng.normal(0, size, (len(names), n_genes)))
     effect[rng.random(effect.shape) < 0.05] = 0  # silent in one perturbation
     pair = []
     for _ in range(2):
-        size = rng.choice([1, 2, 3, 5, 8, 9, 20, 60], len(names))
-        labels = np.repeat([*names, CONTROL], [*size, rng.choice([3, 8, 9, 50, 150])])
-        seen = effect * np.exp(rng.normal(0, 0.2, effect.shape))
-        counts = _counts(rng, labels, names, genes, effect=seen, basal=basal)
+        labels, counts = _draw(rng, names, genes, basal, effect, sizes=(1, 2, 3, 5, 8, 9, 20, 60))
         appears = rng.random((len(labels), n_genes)) < 0.5
         counts += np.where(
             (basal == 0) & (labels[:, None] != CONTROL) & appears, rng.integers(1, 4), 0
@@ -106,17 +102,20 @@ def random_case(seed: int) -> Case:
     return Case(f"random {seed}", pred, real)
 
 
+def _draw(rng, names, genes, basal, effect, *, sizes) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the labels of a file's cells and their counts."""
+    n_cells = rng.choice(sizes, len(names))
+    labels = np.repeat([*names, CONTROL], [*n_cells, rng.choice([3, 8, 9, 50, 150])])
+    seen = effect * np.exp(rng.normal(0, 0.2, effect.shape))
+    return labels, _counts(rng, labels, names, genes, effect=seen, basal=basal)
+
+
 def real_cells() -> anndata.AnnData:
     """The bundled H1 cells, over their targets and every fourth gene: the scorers are slow."""
     cells = datasets.load_h1_sample()
     kept = cells.var_names.isin(cells.obs[KEY])
     kept[::4] = True
     return cells[:, kept].copy()
-
-
-def official(case: Case) -> pd.DataFrame:
-    """Score with cell-eval 0.6.6, index target_gene, a column a metric of the seven."""
-    return _official(case)[0]
 
 
 def official_overall(case: Case, baseline: anndata.AnnData) -> float:
@@ -133,20 +132,11 @@ def _official(case: Case):
     from cell_eval import MetricsEvaluator
     from cell_eval.metrics import metrics_registry
 
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.redirect_stderr(io.StringIO()),
-        _silent_logs(),
-    ):
-        evaluator = MetricsEvaluator(
-            adata_pred=case.pred.copy(),
-            adata_real=case.real.copy(),
-            control_pert=CONTROL,
-            pert_col=KEY,
-            num_threads=1,
-            batch_size=100_000,
-            outdir=folder,
-        )
+    pair = {"adata_pred": case.pred.copy(), "adata_real": case.real.copy()}
+    kw = {"control_pert": CONTROL, "pert_col": KEY, "num_threads": 1, "batch_size": 100_000}
+    quiet = contextlib.redirect_stderr(io.StringIO())
+    with tempfile.TemporaryDirectory() as folder, quiet, _silent_logs():
+        evaluator = MetricsEvaluator(**pair, **kw, outdir=folder)
         others = set(metrics_registry.list_metrics()) - set(OFFICIAL.values())
         result, means = evaluator.compute(
             profile="full", skip_metrics=sorted(others), write_csv=False, break_on_error=True
@@ -155,6 +145,11 @@ def _official(case: Case):
     table = pd.DataFrame({n: np.asarray(v, float) for n, v in columns.items()})
     table.index = pd.Index(result["perturbation"].to_list(), name=KEY)
     return table.sort_index(), means
+
+
+def official(case: Case) -> pd.DataFrame:
+    """Score with cell-eval 0.6.6, index target_gene, a column a metric of the seven."""
+    return _official(case)[0]
 
 
 @contextlib.contextmanager
@@ -189,19 +184,21 @@ def tie_range(case: Case) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index", columns=["low", "high"])
 
 
+def gap_of(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Absolute difference; both without a value is none, one of them without an infinite one."""
+    if list(mine.index) != list(theirs.index):
+        raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
+    return (mine - theirs).abs().mask(mine.isna() ^ theirs.isna(), np.inf).fillna(0.0)
+
+
 def difference(case: Case) -> pd.DataFrame:
     """Absolute difference between our values and the official ones, per perturbation and metric.
 
-    Both without a value is no difference, one of them without is an infinite one.
     Where ties are cut in an order that the official tool leaves open, the difference of DES is
     the distance to the range of :func:`tie_range`; column ``open_tie`` marks those rows.
     """
-    mine = scoring.score(case.pred, case.real, GENERALIST).per_perturbation
-    theirs = official(case)
-    if list(mine.index) != list(theirs.index):
-        raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
-    gap = (mine - theirs).abs().mask(mine.isna() ^ theirs.isna(), np.inf).fillna(0.0)
-    ties = tie_range(case).reindex(mine.index)
+    mine, theirs = scoring.score(case.pred, case.real, GENERALIST).per_perturbation, official(case)
+    gap, ties = gap_of(mine, theirs), tie_range(case).reindex(mine.index)
     open_tie = (ties["high"] > ties["low"]) & (gap["des"] > 0)
     outside = np.maximum(ties["low"] - theirs["des"], theirs["des"] - ties["high"]).clip(lower=0)
     gap.loc[open_tie, "des"] = outside[open_tie]
@@ -240,10 +237,7 @@ def random_counts_case(seed: int) -> Case:
     effect = np.exp(rng.normal(0, size, (len(names), n_genes)))
     pair = []
     for _ in range(2):
-        size = rng.choice([2, 3, 5, 8, 9, 20, 60], len(names))
-        labels = np.repeat([*names, CONTROL], [*size, rng.choice([3, 8, 9, 50, 150])])
-        seen = effect * np.exp(rng.normal(0, 0.2, effect.shape))
-        counts = _counts(rng, labels, names, genes, effect=seen, basal=basal)
+        labels, counts = _draw(rng, names, genes, basal, effect, sizes=(2, 3, 5, 8, 9, 20, 60))
         counts[counts.sum(axis=1) == 0, 0] = 1
         pair.append(_store(rng, _within_limit(counts), labels, genes, only_counts=True))
     pred, real = pair
@@ -337,14 +331,8 @@ def scaled_2026(name: str, value: float, baseline: float, replicate: float) -> f
 
 
 def difference_2026(case: Case) -> pd.DataFrame:
-    """Absolute difference from cell-eval2, per perturbation and metric, the means in a last row.
-
-    Both without a value is no difference, one of them without is an infinite one.
-    """
+    """Absolute difference from cell-eval2, as :func:`gap_of`, the means in a last row."""
     card = scoring.score(case.pred, case.real, "vcc2026")
     table, means = official_2026(case)
     mine = pd.concat([card.per_perturbation, card.summary.to_frame("mean").T])
-    theirs = pd.concat([table, means.to_frame("mean").T])
-    if list(mine.index) != list(theirs.index):
-        raise AssertionError(f"other perturbations: {list(mine.index)}, {list(theirs.index)}")
-    return (mine - theirs).abs().mask(mine.isna() ^ theirs.isna(), np.inf).fillna(0.0)
+    return gap_of(mine, pd.concat([table, means.to_frame("mean").T]))

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
@@ -42,34 +41,24 @@ DRIVER = Path(__file__).with_name("fault_driver.py")
 OLD = b"what was there before"
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """A command that writes: its words, with the folder's place open, and what it writes."""
 
-    words: tuple[str, ...]
-    outputs: tuple[str, ...]
+    words: list[str]
+    outputs: list[str]
 
 
-COMMANDS = {
-    "score": Command(
-        ("score", "{0}/pred.h5ad", "{0}/real.h5ad", "--json", "{0}/c.json", "--csv", "{0}/t.csv"),
-        ("c.json", "t.csv"),
-    ),
-    "score --cache": Command(
-        ("score", "{0}/pred.h5ad", "{0}/real.h5ad", "--cache", "{0}/kept", "--json", "{0}/c.json"),
-        ("c.json",),
-    ),
-    "check --fix": Command(
-        ("check", "{0}/turned.h5ad", "--genes", "{0}/genes.csv", "--fix", "{0}/m.h5ad"),
-        ("m.h5ad",),
-    ),
-    "prep": Command(
-        ("prep", "{0}/pred.h5ad", "--genes", "{0}/genes.csv", "-o", "{0}/o.vcc"), ("o.vcc",)
-    ),
-    "sort": Command(("sort", "{0}/pred.h5ad", "{0}/s.h5ad"), ("s.h5ad",)),
-    "pseudobulk": Command(("pseudobulk", "{0}/pred.h5ad", "{0}/b.h5ad"), ("b.h5ad",)),
-    "simulate": Command(("simulate", "{0}/w.h5ad"), ("w.h5ad",)),
+LINES = {
+    "score": "score {0}/pred.h5ad {0}/real.h5ad --json {0}/c.json --csv {0}/t.csv",
+    "score --cache": "score {0}/pred.h5ad {0}/real.h5ad --cache {0}/kept --json {0}/c.json",
+    "check --fix": "check {0}/turned.h5ad --genes {0}/genes.csv --fix {0}/m.h5ad",
+    "prep": "prep {0}/pred.h5ad --genes {0}/genes.csv -o {0}/o.vcc",
+    "sort": "sort {0}/pred.h5ad {0}/s.h5ad",
+    "pseudobulk": "pseudobulk {0}/pred.h5ad {0}/b.h5ad",
+    "simulate": "simulate {0}/w.h5ad",
 }
+OUTPUT = re.compile(r"\{0\}/(\w\.\w+)")  # names of one letter
+COMMANDS = {name: Command(line.split(), OUTPUT.findall(line)) for name, line in LINES.items()}
 #: What a command leaves on purpose, for the next score of the same truth.
 KEPT = {"score --cache": {"kept"}}
 INPUTS = {"pred.h5ad", "turned.h5ad", "real.h5ad", "genes.csv"}
@@ -149,12 +138,15 @@ def expected(tmp_path_factory):
     return well
 
 
-def assert_finishes(name, folder, expected):
+def assert_written(name, folder, expected):
+    assert {out: content(folder / out) for out in COMMANDS[name].outputs} == expected(name)
+
+
+def assert_finishes(name, folder, expected, env=None):
     """Assert that the next run ends well, with the right result and nothing beside it."""
-    done = run("none", COMMANDS[name], folder)
+    done = run("none", COMMANDS[name], folder, env)
     assert done.returncode == 0, done.stderr
-    for out, right in expected(name).items():
-        assert content(folder / out) == right
+    assert_written(name, folder, expected)
     assert left_over(folder, COMMANDS[name]) == KEPT.get(name, set())
 
 
@@ -257,8 +249,7 @@ def test_two_runs_at_once(name, tmp_path, expected):
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: run("none", COMMANDS[name], folder), range(2)))
     assert [one.returncode for one in both] == [0, 0], [one.stderr for one in both]
-    for out, right in expected(name).items():
-        assert content(folder / out) == right
+    assert_written(name, folder, expected)
 
 
 @pytest.mark.parametrize("name", ["score", "prep", "sort"])
@@ -266,10 +257,7 @@ def test_awkward_places_without_home_and_temporary_folder(name, tmp_path, expect
     folder = tmp_path / "a 'b' \"c\" Zellen-übung-細胞\nline %s {0} $HOME" / ("x" * 200)
     inputs(folder)
     nowhere = str(tmp_path / "nowhere")
-    done = run("none", COMMANDS[name], folder, {"HOME": nowhere, "TMPDIR": nowhere})
-    assert done.returncode == 0, done.stderr
-    for out, right in expected(name).items():
-        assert content(folder / out) == right
+    assert_finishes(name, folder, expected, {"HOME": nowhere, "TMPDIR": nowhere})
 
 
 @pytest.mark.parametrize("utf8", ["", "0"])
@@ -293,17 +281,16 @@ def test_a_locale_that_cannot_write_the_names(utf8, tmp_path):
 
 def test_a_reader_that_stops_listening(tmp_path, expected):
     """`vcc-helpers score ... | head -1` ends quietly, and the files are written."""
-    command, folder = COMMANDS["score"], tmp_path / "files"
+    folder = tmp_path / "files"
     inputs(folder)
-    words = [word.format(folder) for word in command.words]
+    words = [word.format(folder) for word in COMMANDS["score"].words]
     read, end = os.pipe()
     os.close(read)
     line = [sys.executable, "-m", "vcc_helpers", *words]
     done = subprocess.run(line, stdout=end, stderr=subprocess.PIPE)
     os.close(end)
     assert done.stderr == b""
-    for out, right in expected("score").items():
-        assert content(folder / out) == right
+    assert_written("score", folder, expected)
 
 
 def test_a_disk_that_is_really_full(tmp_path):

@@ -1,6 +1,7 @@
 """Figures draw the numbers they are given on the axes they are given, and name their units."""
 
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -30,45 +31,16 @@ def bulk():
     return pseudobulk(make_cells())
 
 
-def every_figure(bulk):
-    delta = effects(bulk)
-    names = [f"T{i}" for i in range(5)]
-    square = pd.DataFrame(np.random.default_rng(0).random((5, 5)), index=names, columns=names)
-    return {
-        "scores": lambda **kw: plot.scores(
-            pd.Series({"mean": 0.6, "kNN": 0.7}), metric="pds", chance=0.5, **kw
-        ),
-        "effect_heatmap": lambda **kw: plot.effect_heatmap(delta, n_genes=5, **kw),
-        "strength": lambda **kw: plot.strength(effect_strength(bulk), **kw),
-        "predicted_against_real": lambda **kw: plot.predicted_against_real(
-            delta.X[0], delta.X[1], names=delta.var_names, **kw
-        ),
-        "volcano": lambda **kw: plot.volcano(de_table(make_cells()), "G0", **kw),
-        "ranking": lambda **kw: plot.ranking(square, **kw),
-        "similarity": lambda **kw: plot.similarity(square, **kw),
-        "model_intervals": lambda **kw: plot.model_intervals(
-            interval(measured()), metric="pds", **kw
-        ),
-        "support_curve": lambda **kw: plot.support_curve(
-            interval(measured(), by=("model", "n_support", "metric")), metric="pds", **kw
-        ),
-        "calibration": lambda **kw: plot.calibration(sizes(), **kw),
-    }
-
-
 def measured(models=("chance", "mean", "kNN", "split-half ceiling"), supports=(3,)):
-    """A long table of made-up values: model number i has mean i / 10 of targets A to E."""
-    spread = 0.02 * np.arange(-2, 3)
-    return pd.concat(
-        [
-            pd.DataFrame(
-                {"model": name, "split": 0, "n_support": n, "target_gene": list("ABCDE")}
-                | {"metric": "pds", "value": i / 10 + n / 100 + spread * (name != "chance")}
-            )
-            for i, name in enumerate(models)
-            for n in supports
-        ]
-    )
+    """Summarise made-up values: model number i has mean i / 10 of targets A to E."""
+    spread, parts = 0.02 * np.arange(-2, 3), []
+    for i, name in enumerate(models):
+        for n in supports:
+            where = {"model": name, "split": 0, "n_support": n, "target_gene": list("ABCDE")}
+            value = i / 10 + n / 100 + spread * (name != "chance")
+            parts.append(pd.DataFrame(where | {"metric": "pds", "value": value}))
+    by = ("model", "n_support", "metric") if len(supports) > 1 else ("model", "metric")
+    return interval(pd.concat(parts), by=by)
 
 
 def sizes():
@@ -76,42 +48,106 @@ def sizes():
     return Calibration(0.7, table.assign(ratio=table["pred_norm"] / table["real_norm"]))
 
 
-FIGURES = [
-    name
-    for name, value in vars(plot).items()
-    if callable(value) and getattr(value, "__module__", "") == plot.__name__ and name[0] != "_"
-]
+def every_figure(bulk):
+    delta, names = effects(bulk), list("ABCDE")
+    square = pd.DataFrame(np.random.default_rng(0).random((5, 5)), index=names, columns=names)
+    pair, curve = {"names": delta.var_names}, measured(supports=(0, 2))
+    return {
+        "scores": partial(plot.scores, pd.Series({"mean": 0.6}), metric="pds", chance=0.5),
+        "effect_heatmap": partial(plot.effect_heatmap, delta, n_genes=5),
+        "strength": partial(plot.strength, effect_strength(bulk)),
+        "predicted_against_real": partial(plot.predicted_against_real, *delta.X[:2], **pair),
+        "volcano": partial(plot.volcano, de_table(make_cells()), "G0"),
+        "ranking": partial(plot.ranking, square),
+        "similarity": partial(plot.similarity, square),
+        "model_intervals": partial(plot.model_intervals, measured(), metric="pds"),
+        "support_curve": partial(plot.support_curve, curve, metric="pds"),
+        "calibration": partial(plot.calibration, sizes()),
+    }
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_it_draws_on_the_given_axes_or_makes_its_own(name, bulk):
-    assert name in every_figure(bulk), "a figure without a test"
-    _, ax = plt.subplots()
-    assert every_figure(bulk)[name](ax=ax) is ax
-    assert ax.has_data()
-    before = len(plt.get_fignums())  # other tests of this process may have left some
-    ax = every_figure(bulk)[name]()  # drawn below, in both styles
-    assert len(plt.get_fignums()) == before + 1
-    assert ax.get_xlabel() or name == "similarity"  # targets on both sides, named by the ticks
+def words(texts):
+    return [text.get_text().strip() for text in texts]
+
+
+def test_every_figure_draws_on_the_given_axes_or_makes_its_own(bulk):
+    public = {n for n, v in vars(plot).items() if getattr(v, "__module__", "") == plot.__name__}
+    figures = every_figure(bulk)
+    assert set(figures) == {name for name in public if name[0] != "_"}
+    for name, draw in figures.items():
+        _, ax = plt.subplots()
+        assert draw(ax=ax) is ax and ax.has_data()
+        before = len(plt.get_fignums())  # other tests of this process may have left some
+        ax = draw()
+        assert len(plt.get_fignums()) == before + 1
+        assert ax.get_xlabel() or name == "similarity"  # targets on both sides, named by the ticks
 
 
 def test_scores_shows_means_and_their_spread():
     table = pd.DataFrame({"mean": [0.5, 0.7], "kNN": [0.8, 0.8]})
     ax = plot.scores(table, metric="mae", ceiling=0.9, baseline=0.4)
-    drawn = ax.containers[0].lines[0].get_xdata(orig=False)
-    np.testing.assert_allclose(drawn, [0.6, 0.8])
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_xdata(orig=False), [0.6, 0.8])
     assert "lower is better" in ax.get_xlabel()
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert [text.split()[-1] for text in legend] == ["0.400", "0.900"]
-    assert legend[0].startswith("mean baseline")
+    legend = words(ax.get_legend().get_texts())
+    assert legend == ["mean baseline 0.400", "half against half 0.900"]
+
+
+def test_calibration_tells_small_from_large():
+    ax = plot.calibration(sizes())
+    small, large = (points.get_offsets() for points in ax.collections)
+    assert small.tolist() == [[2, 1], [3, 2]] and large.tolist() == [[1, 2]]
+    assert words(ax.texts) == ["right size", "C", "B", "A"] and ax.get_xlim() == ax.get_ylim()
+    assert ax.get_legend().get_title().get_text().endswith("0.70")
+    nothing = plot.calibration(sizes()._replace(slope=np.nan))
+    assert nothing.get_legend().get_title().get_text() == ""
+
+
+def drawn(container):
+    """Return the dots and the ends of the intervals."""
+    dots, _, (bars,) = container.lines
+    return dots, np.array(bars.get_segments())
+
+
+def test_models_and_their_references():
+    summary = measured()
+    ax = plot.model_intervals(summary, metric="pds")
+    assert words(ax.get_yticklabels()) == ["mean", "kNN"]
+    for bar, name, face in zip(
+        ax.containers, ("mean", "kNN"), (ax.get_facecolor(), plot.BLUE), strict=True
+    ):
+        dots, ends = drawn(bar)
+        row = summary.loc[(name, "pds")]
+        np.testing.assert_allclose([*dots.get_xdata(), *ends[0, :, 0]], row[:3])
+        assert dots.get_markerfacecolor() == face  # open where the interval holds the baseline
+    legend = words(ax.get_legend().get_texts())
+    assert legend[:3] == ["chance 0.030", "mean baseline 0.130", "split-half ceiling 0.330"]
+
+
+def test_support_curves_are_named_at_their_ends():
+    names = ["chance", *(f"model {i}" for i in range(7))]
+    summary = measured(names, supports=(0, 2, 20)).drop(("model 6", 0, "pds"))
+    far = summary.index.get_level_values("model") == "model 6"
+    summary.loc[far, ["mean", "low", "high"]] += 3  # leaves the others little room
+    ax = plot.support_curve(summary, metric="pds")
+    assert words(ax.get_xticklabels()) == ["0", "2", "20"]
+    looks = [drawn(container) for container in ax.containers]
+    assert len({(dots.get_marker(), dots.get_color()) for dots, _ in looks}) == 7
+    assert len(looks[6][0].get_xdata()) == 2
+    curve = summary.xs("pds", level="metric").loc["model 2"]
+    np.testing.assert_allclose(looks[2][0].get_ydata(), curve["mean"])
+    np.testing.assert_allclose(looks[2][1][:, :, 1], curve[["low", "high"]])
+    assert set(words(ax.texts)) == set(names)
+    ax.figure.canvas.draw()
+    # of the words alone, without the line to what they name
+    boxes = sorted((b.y0, b.y1) for b in (Text.get_window_extent(text) for text in ax.texts))
+    assert all(low[1] <= high[0] for low, high in zip(boxes, boxes[1:], strict=False))
 
 
 def test_the_heatmap_shows_the_genes_that_change_most(bulk):
     delta = effects(bulk)
     ax = plot.effect_heatmap(delta, n_genes=3)
     order = np.argsort(-np.sqrt((delta.X**2).mean(axis=0)))[:3]
-    shown = [text.get_text() for text in ax.get_xticklabels()]
-    assert shown == delta.var_names[order].tolist()
+    assert words(ax.get_xticklabels()) == delta.var_names[order].tolist()
     np.testing.assert_array_equal(ax.images[0].get_array(), delta.X[:, order])
 
 
@@ -128,65 +164,7 @@ def test_the_volcano_separates_what_is_called():
 def test_the_ranking_counts_who_is_closer():
     names = ["A", "B"]
     ax = plot.ranking(pd.DataFrame([[2.0, 1.0], [5.0, 1.0]], index=names, columns=names))
-    assert [text.get_text() for text in ax.texts] == ["1 closer", "0 closer"]
-
-
-def test_models_stand_beside_their_references():
-    summary = interval(measured())
-    ax = plot.model_intervals(summary, metric="pds")
-    assert [text.get_text() for text in ax.get_yticklabels()] == ["mean", "kNN"]
-    for bar, name in zip(ax.containers, ("mean", "kNN"), strict=True):
-        mean, low, high = summary.loc[(name, "pds"), ["mean", "low", "high"]]
-        assert bar.lines[0].get_xdata()[0] == pytest.approx(mean)
-        ends = bar.lines[2][0].get_segments()[0][:, 0]
-        np.testing.assert_allclose(ends, [low, high])
-    open_, full = (bar.lines[0].get_markerfacecolor() for bar in ax.containers)
-    assert open_ == ax.get_facecolor() and full == plot.BLUE
-    legend = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert legend[:3] == ["chance 0.030", "mean baseline 0.130", "split-half ceiling 0.330"]
-
-
-def test_support_curves_are_named_at_their_ends():
-    table = measured(["chance", *(f"model {i}" for i in range(7))], supports=(0, 2, 20))
-    table = table[(table["model"] != "model 6") | (table["n_support"] > 0)]
-    summary = interval(table, by=("model", "n_support", "metric"))
-    ax = plot.support_curve(summary, metric="pds")
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "2", "20"]
-    assert len(ax.containers) == 7
-    assert len(ax.containers[6].lines[0].get_xdata()) == 2
-    looks = {(c.lines[0].get_marker(), c.lines[0].get_color()) for c in ax.containers}
-    assert len(looks) == 7
-    curve = summary.xs("pds", level="metric").loc["model 2"]
-    np.testing.assert_allclose(ax.containers[2].lines[0].get_ydata(), curve["mean"])
-    np.testing.assert_allclose(
-        [segment[:, 1] for segment in ax.containers[2].lines[2][0].get_segments()],
-        curve[["low", "high"]],
-    )
-    assert {text.get_text() for text in ax.texts} == set(table["model"])
-
-
-def test_names_at_the_ends_do_not_overlap():
-    table = measured(["a", "b", "c", "d"])
-    table["value"] = 0.5 + 0.5 * (table["model"] == "d") + 0.01 * (table["target_gene"] == "A")
-    summary = interval(table, by=("model", "n_support", "metric"))
-    ax = plot.support_curve(summary, metric="pds")
-    ax.figure.canvas.draw()
-    # of the words alone, without the line to what they name
-    spots = [matplotlib.text.Text.get_window_extent(text) for text in ax.texts]
-    boxes = sorted((spot.y0, spot.y1) for spot in spots)
-    assert len(boxes) == 4
-    assert all(low[1] <= high[0] for low, high in zip(boxes, boxes[1:], strict=False))
-
-
-def test_calibration_tells_small_from_large():
-    ax = plot.calibration(sizes())
-    small, large = (points.get_offsets() for points in ax.collections)
-    assert small.tolist() == [[2, 1], [3, 2]] and large.tolist() == [[1, 2]]
-    assert ax.get_xlim() == ax.get_ylim()
-    assert [text.get_text().strip() for text in ax.texts] == ["right size", "C", "B", "A"]
-    assert ax.get_legend().get_title().get_text().endswith("0.70")
-    nothing = plot.calibration(sizes()._replace(slope=np.nan))
-    assert nothing.get_legend().get_title().get_text() == ""
+    assert words(ax.texts) == ["1 closer", "0 closer"]
 
 
 # --- one look, on a light ground and on a dark one -----------------------------------------------
