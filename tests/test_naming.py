@@ -9,23 +9,12 @@ from vcc_helpers.names import match
 @pytest.mark.parametrize(
     ("found", "wanted"),
     [
-        ("sox2", "SOX2"),
-        ("C1ORF112", "C1orf112"),
-        (" SOX2\t", "SOX2"),
-        ("ENSG00000181449.5", "ENSG00000181449"),
-        ("SOX2+ctrl", "SOX2"),
-        ("ctrl+SOX2", "SOX2"),
-        ("2-Sep", "SEPTIN2"),
-        ("02-SEP", "SEPTIN2"),
-        ("Sep-02", "SEPTIN2"),
-        ("1-Mar", "MARCH1"),
-        ("1-Mar", "MARCHF1"),
-        ("1-Dec", "DELEC1"),
-        ("SEPT9", "SEPTIN9"),
-        ("SEPTIN9", "SEPT9"),
-        ("MARCHF5", "MARCH5"),
+        ("sox2", "SOX2"), ("C1ORF112", "C1orf112"), (" SOX2\t", "SOX2"), ("SOX2+ctrl", "SOX2"),
+        ("ctrl+SOX2", "SOX2"), ("ENSG00000181449.5", "ENSG00000181449"), ("2-Sep", "SEPTIN2"),
+        ("02-SEP", "SEPTIN2"), ("Sep-02", "SEPTIN2"), ("1-Mar", "MARCH1"), ("1-Mar", "MARCHF1"),
+        ("1-Dec", "DELEC1"), ("SEPT9", "SEPTIN9"), ("SEPTIN9", "SEPT9"), ("MARCHF5", "MARCH5"),
     ],
-)
+)  # fmt: skip
 def test_a_name_is_put_right(found, wanted):
     same = match([found, "NANOG"], [wanted, "NANOG"])
     assert same.renamed == {found: wanted}
@@ -50,21 +39,10 @@ def test_what_is_not_sure_is_left_alone(found, wanted):
     assert same.missing == wanted
 
 
-def test_a_name_that_is_wanted_itself_is_never_renamed():
-    same = match(["MARCH1", "MARCHF1"], ["MARCHF1", "MARCH1"])
-    assert same == ({}, [], [], {})
-
-
-def test_a_likely_name_is_a_guess_only():
+def test_wanted_names_stay_and_likely_ones_are_a_guess_only():
+    assert match(["MARCH1", "MARCHF1"], ["MARCHF1", "MARCH1"]) == ({}, [], [], {})
     same = match(["NANNOG"], ["NANOG", "TET1"])
-    assert same.near == {"NANNOG": "NANOG"}
-    assert same.renamed == {}
-
-
-def test_eighteen_thousand_names_take_no_time_worth_telling():
-    names = [f"GENE{i}A" for i in range(18_080)]
-    same = match([name.lower() for name in names], names)
-    assert len(same.renamed) == 18_080
+    assert same.near == {"NANNOG": "NANOG"} and same.renamed == {}
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,10 +3,12 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
 from vcc_helpers.course import sketches
+from vcc_helpers.plot import GREEN
 
-DRAWINGS = ["pseudobulk", "few_shot_split", "pds", "des", "passes"]
+DRAWINGS = ["challenge", "pseudobulk", "few_shot_split", "pds", "des", "passes"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,11 +35,6 @@ def test_all_words_lie_on_the_sheet_and_apart(name, style):
             assert not one.overlaps(other), (words(ax)[i], words(ax)[boxes.index(other)])
 
 
-def test_drawn_on_given_axes():
-    _, ax = plt.subplots()
-    assert sketches.des(ax) is ax
-
-
 def test_the_ranking_of_pds_is_that_of_the_distances():
     ax = sketches.pds()
     points = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
@@ -50,13 +47,11 @@ def test_the_ranking_of_pds_is_that_of_the_distances():
 
 
 def test_the_overlap_of_des_is_counted():
-    ax = sketches.des()
-    green = [
-        p for p in ax.patches if p.get_facecolor()[:3] == plt.matplotlib.colors.to_rgb("#009E73")
-    ]
-    real = [p for p in green if p.get_y() == 17]
-    right = [p for p in green if p.get_y() == 9]
-    assert f"{len(right)} of {len(real)} are right:  DES = {len(right)}/{len(real)}" in words(ax)
+    _, given = plt.subplots()
+    assert (ax := sketches.des(given)) is given
+    green = [p.get_y() for p in ax.patches if to_hex(p.get_facecolor()) == GREEN.lower()]
+    real, right = green.count(17), green.count(9)
+    assert f"{right} of {real} are right:  DES = {right}/{real}" in words(ax)
 
 
 def test_a_split_asks_for_what_is_not_known():

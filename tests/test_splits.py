@@ -6,14 +6,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from vcc_helpers.splits import (
-    FewShotSplit,
-    few_shot_split,
-    from_toml,
-    k_fold,
-    nested_splits,
-    to_toml,
-)
+from vcc_helpers import splits
+from vcc_helpers.splits import FewShotSplit, few_shot_split, k_fold, nested_splits
 
 NAMES = [f"T{i}" for i in range(11)]
 
@@ -21,25 +15,26 @@ NAMES = [f"T{i}" for i in range(11)]
 @pytest.mark.parametrize("n_splits", [2, 5, 11])
 def test_every_target_is_asked_once(n_splits):
     folds = k_fold([*NAMES, "T0"], n_splits=n_splits, seed=1)
-    assert len(folds) == n_splits
+    assert folds == k_fold(NAMES[::-1], n_splits=n_splits, seed=1)
+    assert folds != k_fold(NAMES, n_splits=n_splits, seed=2)
     assert sorted(sum((fold.query for fold in folds), [])) == sorted(NAMES)
     for support, query in folds:
-        assert not set(support) & set(query)
         assert sorted([*support, *query]) == sorted(NAMES)
         assert support == sorted(support) and query == sorted(query)
     sizes = [len(fold.query) for fold in folds]
-    assert max(sizes) - min(sizes) <= 1
+    assert len(folds) == n_splits and max(sizes) - min(sizes) <= 1
 
 
-def test_folds_depend_on_names_and_seed_alone():
-    assert k_fold(NAMES, seed=3) == k_fold(NAMES[::-1], seed=3)
-    assert k_fold(NAMES, seed=3) != k_fold(NAMES, seed=4)
-
-
-@pytest.mark.parametrize("n_splits", [1, 12, -1])
-def test_folds_that_cannot_be_dealt(n_splits):
-    with pytest.raises(ValueError, match=f"n_splits={n_splits}; expected 2 to .* 11"):
-        k_fold(NAMES, n_splits=n_splits)
+def test_splits_that_cannot_be_drawn():
+    for bad in (1, 12, -1):
+        with pytest.raises(ValueError, match=f"n_splits={bad}; expected 2 to .* 11"):
+            k_fold(NAMES, n_splits=bad)
+    for bad in (-1, 11):
+        with pytest.raises(ValueError, match=f"n_support={bad} of 11 targets; expected 0 to 10"):
+            few_shot_split(NAMES, n_support=bad)
+    for sizes, query in [([11], None), ([-1], None), ([], None), ([10], ["T1", "T2"]), ([1], [])]:
+        with pytest.raises(ValueError, match="targets to draw from; expected numbers from 0 to"):
+            nested_splits(NAMES, sizes, query=query)
 
 
 @pytest.mark.parametrize("n_support", [0, 1, 10])
@@ -49,9 +44,6 @@ def test_a_support_set_is_drawn_by_the_seed(n_support):
     assert sorted([*split.support, *split.query]) == sorted(NAMES)
     assert split == few_shot_split(NAMES[::-1], n_support=n_support, seed=2)
     assert not n_support or split != few_shot_split(NAMES, n_support=n_support, seed=3)
-    for bad in (-1, 11):
-        with pytest.raises(ValueError, match=f"n_support={bad} of 11 targets; expected 0 to 10"):
-            few_shot_split(NAMES, n_support=bad)
 
 
 def test_rows_are_those_of_the_control_and_of_each_set():
@@ -64,28 +56,12 @@ def test_rows_are_those_of_the_control_and_of_each_set():
 
 def test_nested_supports_grow_and_the_query_stays():
     sizes = [4, 0, 2, 7]
-    found = nested_splits(NAMES, sizes, seed=5)
-    assert [len(split.support) for split in found] == sizes
-    assert all(split.query == few_shot_split(NAMES, n_support=7, seed=5).query for split in found)
-    for split, size in zip(found, sizes, strict=True):
+    for size, split in zip(sizes, nested_splits(NAMES, sizes, seed=5), strict=True):
+        assert split.query == few_shot_split(NAMES, n_support=7, seed=5).query
         assert split.support == few_shot_split(NAMES, n_support=size, seed=5).support
-    by_size = sorted(found, key=lambda split: len(split.support))
-    for small, large in zip(by_size, by_size[1:], strict=False):
-        assert set(small.support) < set(large.support)
-
-
-def test_a_given_query_is_never_drawn():
-    found = nested_splits(NAMES, [0, 9], query=["T3", "T4", "new"], seed=0)
-    assert found[1].support == sorted(set(NAMES) - {"T3", "T4"})
-    assert [split.query for split in found] == [["T3", "T4", "new"]] * 2
-
-
-@pytest.mark.parametrize(
-    ("sizes", "query"), [([11], None), ([-1], None), ([], None), ([10], ["T1", "T2"]), ([1], [])]
-)
-def test_supports_that_cannot_be_drawn(sizes, query):
-    with pytest.raises(ValueError, match="targets to draw from; expected numbers from 0 to"):
-        nested_splits(NAMES, sizes, query=query)
+    given = nested_splits(NAMES, [0, 9], query=["T3", "T4", "new"], seed=0)
+    assert given[1].support == sorted(set(NAMES) - {"T3", "T4"})
+    assert [split.query for split in given] == [["T3", "T4", "new"]] * 2
 
 
 # cell-load's files
@@ -99,8 +75,8 @@ AWKWARD = ['a "quoted" gene', "back\\slash", "Gen-Ü", "dotted.name", "tab\there
 def test_a_split_comes_back_from_toml(names, context, tmp_path):
     split = few_shot_split(names, n_support=2, seed=0)
     path = tmp_path / "split.toml"
-    path.write_text(to_toml(split, data=tmp_path, dataset="mine", context=context), "utf-8")
-    assert from_toml(path, targets=names, context=context) == split
+    path.write_text(splits.to_toml(split, data=tmp_path, dataset="mine", context=context), "utf-8")
+    assert splits.from_toml(path, targets=names, context=context) == split
     content = tomllib.loads(path.read_text("utf-8"))
     assert content["datasets"] == {"mine": str(tmp_path)}
     assert content["training"] == {"mine": "train"}
@@ -108,24 +84,19 @@ def test_a_split_comes_back_from_toml(names, context, tmp_path):
     assert content["fewshot"][f"mine.{context}"]["test"] == split.query
 
 
-def test_a_context_that_is_held_out_as_a_whole(tmp_path):
-    (tmp_path / "s.toml").write_text('[zeroshot]\n"mine.H1" = "test"\n')
-    split = from_toml(tmp_path / "s.toml", targets=["B", "A"], context="H1")
-    assert split == FewShotSplit([], ["A", "B"])
+def test_other_files_of_cell_load(tmp_path):
+    path = tmp_path / "s.toml"
 
+    def read(text):
+        path.write_text(text)
+        return splits.from_toml(path, targets=["C", "B", "A"], context="H1")
 
-def test_validation_targets_are_no_support(tmp_path):
-    (tmp_path / "s.toml").write_text('[fewshot."mine.H1"]\nval = ["A"]\ntest = ["B"]\n')
-    split = from_toml(tmp_path / "s.toml", targets=["A", "B", "C"], context="H1")
-    assert split == FewShotSplit(["C"], ["B"])
-
-
-def test_splits_that_are_not_there(tmp_path):
-    (tmp_path / "s.toml").write_text('[fewshot."mine.K562"]\ntest = ["B"]\n')
+    assert read('[zeroshot]\n"mine.H1" = "test"\n') == FewShotSplit([], ["A", "B", "C"])
+    split = read('[fewshot."mine.H1"]\nval = ["A"]\ntest = ["B"]\n')
+    assert split == FewShotSplit(["C"], ["B"])  # validation targets are no support
     with pytest.raises(ValueError, match="no split of 'H1'; it has 'K562'"):
-        from_toml(tmp_path / "s.toml", targets=["B"], context="H1")
-    (tmp_path / "t.toml").write_text("[fewshot\n")
+        read('[fewshot."mine.K562"]\ntest = ["B"]\n')
     with pytest.raises(ValueError, match="no TOML file"):
-        from_toml(tmp_path / "t.toml", targets=["B"], context="H1")
+        read("[fewshot\n")
     with pytest.raises(ValueError, match="no query target"):
-        to_toml(FewShotSplit(["A"], []), data=tmp_path, dataset="m", context="H1")
+        splits.to_toml(FewShotSplit(["A"], []), data=tmp_path, dataset="m", context="H1")

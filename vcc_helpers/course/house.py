@@ -17,11 +17,11 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from ..plot import BLUE, GREY, ORANGE
-from .sketches import PALE, _box, _sheet
+from .sketches import _PALE, _box, _sheet
 
 PACKAGE = Path(__file__).parents[1]
 #: Where each room is drawn, from left to right; its floor follows from the imports.
-COLUMN = {
+_COLUMN = {
     "splits": 0, "metrics": 1, "bulk": 2.1, "counts": 3.2, "ranks": 4.4, "presets": 5.6,
     "names": 7, "plot": 9, "intervals": 1.1, "features": 2.1, "emit": 3.4, "evaluation": 0.9,
     "models": 2.3, "stream/": 5, "adapt": 2.3, "scoring/": 3.8, "submission/": 5.9,
@@ -32,16 +32,8 @@ COLUMN = {
 def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
     """Read from the source which files of a package each file imports; nothing is run.
 
-    Parameters
-    ----------
-    package
-        Folder of the package.
-
-    Returns
-    -------
-    dict of str to set of str
-        Names with dots, such as ``"stream.open"``; an ``__init__.py`` goes by its folder's name,
-        that of the package itself by an empty one. Imports for type checkers alone are left out.
+    Names have dots, such as ``"stream.open"``; an ``__init__.py`` goes by its folder's name, that
+    of the package itself by an empty one. Imports for type checkers alone are left out.
     """
     files = {_name(path, package): path for path in package.rglob("*.py")}
     return {name: _imported(name, path, files) - {name} for name, path in files.items()}
@@ -70,16 +62,8 @@ def _imported(name: str, path: Path, files: Mapping[str, Path]) -> set[str]:
 def rooms(package: Path = PACKAGE) -> dict[str, set[str]]:
     """Put together what lies in one folder: each room, and the rooms that it imports.
 
-    Parameters
-    ----------
-    package
-        Folder of the package.
-
-    Returns
-    -------
-    dict of str to set of str
-        A file at the root by its name, a folder with a slash: ``"stream/"``. The doors, files that
-        begin with an underscore, are left out.
+    A file at the root goes by its name, a folder has a slash: ``"stream/"``. The doors, files that
+    begin with an underscore, are left out.
     """
     found = {}
     for name, imported in imports(package).items():
@@ -103,20 +87,8 @@ def kit(package: Path = PACKAGE) -> set[str]:
 def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
     """Give each room a floor: one above the highest of those that it imports.
 
-    Parameters
-    ----------
-    graph
-        Rooms, and the rooms that each imports.
-
-    Returns
-    -------
-    dict of str to int
-        From 0, for what imports nothing, upwards.
-
-    Raises
-    ------
-    ValueError
-        There is a circle; the message names it.
+    `graph` holds rooms, and the rooms that each imports. What imports nothing is on floor 0. A
+    ValueError names a circle.
     """
     found, rest = {}, dict(graph)
     while rest:
@@ -128,19 +100,8 @@ def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
     return found
 
 
-def without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
-    """Keep of each room's imports those that no other of its imports leads to.
-
-    Parameters
-    ----------
-    graph
-        As for :func:`floors`.
-
-    Returns
-    -------
-    dict of str to set of str
-        The fewest arrows from which all others follow.
-    """
+def _without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """Keep of each room's imports those that no other of its imports leads to."""
 
     def below(room: str) -> set[str]:
         return set().union(*({other} | below(other) for other in graph[room]))
@@ -151,34 +112,20 @@ def without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
 def draw(package: Path = PACKAGE, *, ax: Axes | None = None) -> Axes:
     """Draw the rooms, each above what it imports; an arrow that follows from others is left out.
 
-    Parameters
-    ----------
-    package
-        Folder of the package.
-    ax
-        Where to draw; by default a new figure.
-
-    Returns
-    -------
-    Axes
-        Blue: files in memory, to copy. Orange: folders of files, streams and engines.
-
-    Raises
-    ------
-    KeyError
-        A room has no place in :data:`COLUMN` yet.
+    Blue are files in memory, to copy; orange are folders of files, streams and engines. A KeyError
+    says that a room has no place in the drawing yet.
     """
     graph, copied = rooms(package), kit(package)
     level = floors(graph)
-    place = {room: (11 * COLUMN[room] + 7, 10 * level[room] + 4) for room in graph}
+    place = {room: (11 * _COLUMN[room] + 7, 10 * level[room] + 4) for room in graph}
     title = "Blue is the kit: no blue box needs an orange one"
     ax = _sheet(ax, 113, 10 * max(level.values()) + 8, title)
-    for room, others in without_detours(graph).items():
+    for room, others in _without_detours(graph).items():
         for other in others:
             (x, y), (to_x, to_y) = place[room], place[other]
             look = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (to_x, to_y + 2), (x, y - 2), arrowprops=look)
     for room, (x, y) in place.items():
-        colour = ORANGE if room.endswith("/") else BLUE if room in copied else PALE
+        colour = ORANGE if room.endswith("/") else BLUE if room in copied else _PALE
         _box(ax, x - 5, y - 2, 10, 4, colour, room)
     return ax

@@ -20,14 +20,13 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from ..plot import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 
-PALE = "#E8E8E8"
+_PALE = "#E8E8E8"
 
 
 def _sheet(ax: Axes | None, width: float, height: float, title: str) -> Axes:
     """Return axes without an axis, one unit a tenth of an inch."""
     if ax is None:
-        figsize = (width / 10, height / 10)
-        _, ax = plt.subplots(figsize=figsize, layout="constrained")
+        ax = plt.subplots(figsize=(width / 10, height / 10), layout="constrained")[1]
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     ax.set_axis_off()
     ax.set_title(title)
@@ -57,7 +56,7 @@ def _heat(ax: Axes, x: float, y: float, effects: np.ndarray, size: float = 1.7):
     """Draw effects as a heat map with its upper left corner at x, y; orange is up, purple down."""
     for row, values in enumerate(effects):
         for column, value in enumerate(values):
-            shade = plt.cm.PuOr_r(0.5 + 0.5 * value) if np.isfinite(value) else PALE
+            shade = plt.cm.PuOr_r(0.5 + 0.5 * value) if np.isfinite(value) else _PALE
             _box(ax, x + size * column, y - size * (row + 1), size, size, shade)
 
 
@@ -144,7 +143,7 @@ def few_shot_split(ax: Axes | None = None) -> Axes:
     ax.text(11, y + 1.5, "day 5", ha="right", va="center", fontsize=9, fontweight="bold")
     for column in range(n_targets):
         known = column < n_support
-        _box(ax, 12 + 4 * column, y, 4, 3, GREEN if known else PALE, "" if known else "?")
+        _box(ax, 12 + 4 * column, y, 4, 3, GREEN if known else _PALE, "" if known else "?")
     middle = 12 + 2 * n_support
     ax.text(middle, 3.6, "support: known", ha="center", fontsize=9)
     middle = 12 + 2 * (n_targets + n_support)
@@ -186,13 +185,13 @@ def des(ax: Axes | None = None) -> Axes:
     real, named = set("abdgh"), ["b", "d", "c", "g", "j", "a", "e"]
     ax.text(13, 18.5, "really significant", ha="right", va="center", fontsize=9)
     for column, gene in enumerate(genes):
-        _box(ax, 14 + 4 * column, 17, 4, 3, GREEN if gene in real else PALE, gene)
+        _box(ax, 14 + 4 * column, 17, 4, 3, GREEN if gene in real else _PALE, gene)
     ax.text(13, 10.5, "called by the prediction,\nstrongest first", ha="right", va="center",
             fontsize=9)  # fmt: skip
     kept = len(real)
     for column, gene in enumerate(named):
         inside = column < kept
-        colour = (GREEN if gene in real else ORANGE) if inside else PALE
+        colour = (GREEN if gene in real else ORANGE) if inside else _PALE
         _box(ax, 14 + 4 * column, 9, 4, 3, colour, gene)
     ax.plot([14 + 4 * kept] * 2, [8, 13], "--", color=_ink(), linewidth=1.2)
     ax.text(14 + 4 * kept + 0.6, 13.4, f"too many: the first {kept} count", fontsize=9)

@@ -10,7 +10,7 @@ from vcc_helpers.stream import pseudobulk
 from . import Answers, exercise
 from ._data import h1
 
-N_TARGET, N_CONTROL = 1045, 38176
+_N_TARGET, _N_CONTROL = 1045, 38176
 
 
 def _effect(target: str, gene: str) -> float:
@@ -69,9 +69,9 @@ def _effect_of_depth() -> Answers:
 @exercise("02-4")
 def _noise_of_an_effect() -> Answers:
     """Noise of an effect with as many cells as in the official file."""
-    yield "right", _noise(N_TARGET, N_CONTROL)
-    yield "100 controls", _noise(N_TARGET, 100)
-    yield "equal", _noise(N_TARGET, N_TARGET)
-    yield "target alone", _noise(N_TARGET, np.inf)
+    yield "right", _noise(_N_TARGET, _N_CONTROL)
+    yield "100 controls", _noise(_N_TARGET, 100)
+    yield "equal", _noise(_N_TARGET, _N_TARGET)
+    yield "target alone", _noise(_N_TARGET, np.inf)
     yield "100 each", _noise(100, 100)
-    yield "in proportion", _noise(100, 100) * 100 / N_TARGET
+    yield "in proportion", _noise(100, 100) * 100 / _N_TARGET

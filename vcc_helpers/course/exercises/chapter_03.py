@@ -9,11 +9,11 @@ from vcc_helpers.counts import lognorm
 from . import Answers, exercise
 from ._data import day, targets
 
-N_BATCHES, N_CELLS = 48, 600
+_N_BATCHES, _N_CELLS = 48, 600
 #: Noise of the mean of so many random controls of the official training file, as the chapter
 #: quotes it from a public profile of that file.
-LAST_POINT, LAST_NOISE, FIRST_POINT, FIRST_NOISE = 2560, 0.423, 40, 3.374
-ASKED_NOISE = 0.30
+_LAST_POINT, _LAST_NOISE, _FIRST_POINT, _FIRST_NOISE = 2560, 0.423, 40, 3.374
+_ASKED_NOISE = 0.30
 
 
 def _rarely_seen(*, perturbed: bool = False) -> pd.Series:
@@ -26,11 +26,11 @@ def _rarely_seen(*, perturbed: bool = False) -> pd.Series:
 @exercise("03-1")
 def _share_by_chance() -> Answers:
     """Share of the variance that batches without meaning account for."""
-    yield "right", (N_BATCHES - 1) / (N_CELLS - 1)
+    yield "right", (_N_BATCHES - 1) / (_N_CELLS - 1)
     yield "none", 0.0
-    yield "nearly", N_BATCHES / N_CELLS
-    yield "one batch", 1 / N_BATCHES
-    yield "three groups", 2 / (N_CELLS - 1)
+    yield "nearly", _N_BATCHES / _N_CELLS
+    yield "one batch", 1 / _N_BATCHES
+    yield "three groups", 2 / (_N_CELLS - 1)
 
 
 @exercise("03-2", tolerance=1e-9)
@@ -45,11 +45,11 @@ def _targets_rarely_seen() -> Answers:
 @exercise("03-3", tolerance=0.02)
 def _cells_needed() -> Answers:
     """Find how many cells a given noise takes."""
-    yield "right", LAST_POINT * (LAST_NOISE / ASKED_NOISE) ** 2
-    yield "in proportion", LAST_POINT * LAST_NOISE / ASKED_NOISE
-    yield "root", LAST_POINT * np.sqrt(LAST_NOISE / ASKED_NOISE)
-    yield "fewer", LAST_POINT * (ASKED_NOISE / LAST_NOISE) ** 2
-    yield "from 40", FIRST_POINT * FIRST_NOISE / ASKED_NOISE
+    yield "right", _LAST_POINT * (_LAST_NOISE / _ASKED_NOISE) ** 2
+    yield "in proportion", _LAST_POINT * _LAST_NOISE / _ASKED_NOISE
+    yield "root", _LAST_POINT * np.sqrt(_LAST_NOISE / _ASKED_NOISE)
+    yield "fewer", _LAST_POINT * (_ASKED_NOISE / _LAST_NOISE) ** 2
+    yield "from 40", _FIRST_POINT * _FIRST_NOISE / _ASKED_NOISE
 
 
 @exercise("03-4")

@@ -14,7 +14,7 @@ from vcc_helpers.stream import pseudobulk
 from . import Answers, exercise
 from ._data import h1
 
-P_VALUES = np.array([0.001, 0.008, 0.016, 0.019, 0.024, 0.028, 0.041, 0.20, 0.45, 0.90])
+_P_VALUES = np.array([0.001, 0.008, 0.016, 0.019, 0.024, 0.028, 0.041, 0.20, 0.45, 0.90])
 WINNER = {"des": 0.349, "pds": 0.872, "mae": 1.03}
 BASELINE = {"des": 0.095, "pds": 0.508, "mae": 0.026}
 
@@ -63,11 +63,11 @@ def _with_the_own_gene() -> Answers:
 @exercise("08-3")
 def _genes_called() -> Answers:
     """Count the genes called by Benjamini and Hochberg."""
-    n = len(P_VALUES)
-    below = P_VALUES <= 0.05 * np.arange(1, n + 1) / n
-    yield "right", int((false_discovery_control(P_VALUES) < 0.05).sum())
-    yield "uncorrected", int((P_VALUES < 0.05).sum())
-    yield "Bonferroni", int((P_VALUES < 0.05 / n).sum())
+    n = len(_P_VALUES)
+    below = _P_VALUES <= 0.05 * np.arange(1, n + 1) / n
+    yield "right", int((false_discovery_control(_P_VALUES) < 0.05).sum())
+    yield "uncorrected", int((_P_VALUES < 0.05).sum())
+    yield "Bonferroni", int((_P_VALUES < 0.05 / n).sum())
     yield "first above", int(np.argmin(below))
     yield "below own", int(below.sum())
 
@@ -75,7 +75,9 @@ def _genes_called() -> Answers:
 @exercise("08-4", tolerance=5e-3)
 def _score_of_the_winner() -> Answers:
     """Overall score of the winner of 2025."""
-    des, pds = ((WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds"))
+    des, pds = (
+        (WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds")
+    )
     yield "right", overall(WINNER, BASELINE)
     yield "not cut", 100 * np.mean([des, pds, 1 - WINNER["mae"] / BASELINE["mae"]])
     yield "without MAE", 100 * np.mean([des, pds])

@@ -16,7 +16,7 @@ from vcc_helpers.stream import pseudobulk
 from . import Answers, exercise
 from ._data import deal, effect, predicted
 
-ROOM, N_TARGETS = 200_000 - 38_176, 100
+_ROOM, _N_TARGETS = 200_000 - 38_176, 100
 
 
 def _controls() -> anndata.AnnData:
@@ -61,11 +61,11 @@ def _tripled_effects() -> Answers:
 @exercise("09-2", tolerance=1e-6)
 def _cells_for_a_target() -> Answers:
     """Cells that a file has room for, per target."""
-    yield "right", ROOM // N_TARGETS
-    yield "no controls", 200_000 // N_TARGETS
-    yield "not whole", ROOM / N_TARGETS
-    yield "rounded up", ROOM // N_TARGETS + 1
-    yield "101", ROOM // (N_TARGETS + 1)
+    yield "right", _ROOM // _N_TARGETS
+    yield "no controls", 200_000 // _N_TARGETS
+    yield "not whole", _ROOM / _N_TARGETS
+    yield "rounded up", _ROOM // _N_TARGETS + 1
+    yield "101", _ROOM // (_N_TARGETS + 1)
 
 
 @exercise("09-3")

@@ -6,9 +6,9 @@ import numpy as np
 
 from . import Answers, exercise
 
-N_TARGETS, N_CELLS, N_CONTROLS = 100, 100, 10_000
+_N_TARGETS, _N_CELLS, _N_CONTROLS = 100, 100, 10_000
 #: Perturbed values, unsorted, and sorted controls: with zeros and ties in and between both.
-PAIRS = (
+_PAIRS = (
     (np.array([0.0, 3, 5]), np.array([0.0, 3])),
     (np.array([2.5, 0, 1, 1, 4, 0]), np.array([0.0, 0, 1, 2, 2.5, 2.5, 7])),
     (np.array([9.0]), np.array([1.0, 2, 3])),
@@ -17,11 +17,11 @@ PAIRS = (
 
 def _count(equal: float) -> np.ndarray:
     """U of every pair of groups, equal values counted as told."""
-    return np.array([(x[:, None] > y).sum() + equal * (x[:, None] == y).sum() for x, y in PAIRS])
+    return np.array([(x[:, None] > y).sum() + equal * (x[:, None] == y).sum() for x, y in _PAIRS])
 
 
 def _called(function: Callable) -> np.ndarray:
-    return np.array([float(function(x.copy(), y.copy())) for x, y in PAIRS])
+    return np.array([float(function(x.copy(), y.copy())) for x, y in _PAIRS])
 
 
 @exercise("11-1")
@@ -38,10 +38,10 @@ def _u_by_hand() -> Answers:
 @exercise("11-2")
 def _steps_of_a_walk() -> Answers:
     """How many times as many steps a walk for each target takes."""
-    separate, one_walk = N_TARGETS * (N_CELLS + N_CONTROLS), N_TARGETS * N_CELLS + N_CONTROLS
+    separate, one_walk = _N_TARGETS * (_N_CELLS + _N_CONTROLS), _N_TARGETS * _N_CELLS + _N_CONTROLS
     yield "right", separate / one_walk
-    yield "no controls", separate / (N_TARGETS * N_CELLS)
-    yield "100", N_TARGETS
+    yield "no controls", separate / (_N_TARGETS * _N_CELLS)
+    yield "100", _N_TARGETS
     yield "one walk", one_walk
 
 
@@ -61,4 +61,4 @@ def _u_by_search() -> Answers:
     yield "nothing", _count(0.0)
     yield "in full", _count(1.0)
     yield "sum", _count(0.5) * 2
-    yield "of the controls", np.array([len(x) * len(y) for x, y in PAIRS]) - _count(0.5)
+    yield "of the controls", np.array([len(x) * len(y) for x, y in _PAIRS]) - _count(0.5)

@@ -13,7 +13,7 @@ from vcc_helpers.stream import pseudobulk
 from . import Answers, exercise
 from ._data import deal, precision, sources
 
-PRESET, SHIFT = "vcc2025-generalist", 0.1
+_PRESET, _SHIFT = "vcc2025-generalist", 0.1
 
 
 @cache
@@ -33,8 +33,8 @@ def _cards() -> tuple[dict[str, ScoreCard], ScoreCard]:
     entries = {team: emit.resample_and_shift(means, **recipe) for team, means in pred.items()}
     entries["identical-cells"] = emit.replicate(pred["residual-ridge"], **recipe)
     baseline = official_baseline(known, n_cells=recipe["n_cells"])
-    cards = {team: score(cells, truth, PRESET) for team, cells in entries.items()}
-    return cards, score(baseline, truth, PRESET)
+    cards = {team: score(cells, truth, _PRESET) for team, cells in entries.items()}
+    return cards, score(baseline, truth, _PRESET)
 
 
 @cache
@@ -66,7 +66,7 @@ def _place_by_mean_rank() -> Answers:
 def _one_step() -> Answers:
     """Step of the board's MAE when one value changes."""
     n_genes, n_targets = deal().real.n_vars, len(deal().query)
-    yield "right", SHIFT / (n_genes * n_targets)
-    yield "of the target", SHIFT / n_genes
-    yield "of the gene", SHIFT / n_targets
-    yield "itself", SHIFT
+    yield "right", _SHIFT / (n_genes * n_targets)
+    yield "of the target", _SHIFT / n_genes
+    yield "of the gene", _SHIFT / n_targets
+    yield "itself", _SHIFT
