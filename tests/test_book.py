@@ -77,29 +77,28 @@ def article(book, page):
     return text[text.index("<article") : text.index("</article>")]
 
 
-def test_the_index_leads_to_the_landing_page(book):
-    text = (book / "index.html").read_text(encoding="utf-8")
-    assert "book/index.html" in text
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_is_there_with_a_title_and_no_markup_left_raw(book, page):
+    """Of "#: Bytes a gene: what is kept", napoleon makes a type and its description."""
     text = article(book, page)
     assert re.search(r"<h1>.+</h1>", text, re.DOTALL)
+    assert not (page.startswith("book/api/") and ">Type<span" in text)
     prose = re.sub(r"<(pre|script|code)\b.*?</\1>", "", text, flags=re.DOTALL)
     words = re.sub(r"<[^>]+>", "", prose)
     assert not re.search(r"\{[a-z:]+\}`|:::|```|\(OWNER|</?details|\| --- \||\| — \|", words)
 
 
 @pytest.mark.parametrize("page", NOTEBOOKS)
-def test_every_notebook_shows_outputs_and_a_figure(book, page):
-    text = article(book, page)
+def test_every_notebook_shows_outputs_and_a_figure_and_leads_to_colab(book, page):
+    text, repository = article(book, page), set_repository.read_repository(ROOT)
     assert text.count("cell_output") >= 3
-    assert "<img" in text
-    assert "Traceback" not in text
+    assert "<img" in text and "Traceback" not in text
+    whole = (book / f"{page}.html").read_text(encoding="utf-8")
+    assert f"research.google.com/github/{repository}/blob/main/{page}.ipynb" in whole
 
 
 def test_no_page_has_broken_links_or_missing_images(book):
+    assert "book/index.html" in (book / "index.html").read_text(encoding="utf-8")
     assert broken(book) == []
 
 
@@ -122,13 +121,6 @@ def test_formulas_need_no_network(book):
     assert re.search(r'<script[^>]+src="\.\./_static/mathjax/tex-chtml\.js', text)
 
 
-def test_notebook_pages_can_be_opened_in_colab(book):
-    repository = set_repository.read_repository(ROOT)
-    for page in NOTEBOOKS:
-        text = (book / f"{page}.html").read_text(encoding="utf-8")
-        assert f"research.google.com/github/{repository}/blob/main/{page}.ipynb" in text
-
-
 def test_the_reference_documents_the_public_functions(book):
     for name in [
         "stream.pseudobulk", "metrics.pds", "scoring.score", "models.mean_baseline",
@@ -136,12 +128,6 @@ def test_the_reference_documents_the_public_functions(book):
     ]:  # fmt: skip
         page = Page(book / "book" / "api" / f"{name.partition('.')[0]}.html")
         assert f"vcc_helpers.{name}" in page.ids
-
-
-def test_no_remark_of_the_reference_is_taken_for_a_type(book):
-    """Of "#: Bytes a gene: what is kept", napoleon makes a type and its description."""
-    pages = [page for page in PAGES if page.startswith("book/api/")]
-    assert [page for page in pages if ">Type<span" in article(book, page)] == []
 
 
 def test_the_status_page_lists_every_notebook_as_run(book):

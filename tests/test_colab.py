@@ -21,21 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 ALL = os.environ.get("VCC_COLAB") == "all"
 CHOSEN = NOTEBOOKS if ALL else ["01_load_the_h1_data.ipynb", "12_scale_out.ipynb"]
-COMMON = {"scikit-learn": "1.6.1", "matplotlib": "3.10.0"}
-ENVIRONMENTS = {
-    "of August 2026": (
-        "3.13",
-        COMMON
-        | {"numpy": "2.1.3", "scipy": "1.16.3", "pandas": "2.2.3"}
-        | {"h5py": "3.16.0", "numba": "0.61.2", "dask": "2026.1.1"},
-    ),
-    "older": (
-        "3.12",
-        COMMON
-        | {"numpy": "2.0.2", "scipy": "1.16.3", "pandas": "2.2.2"}
-        | {"h5py": "3.14.0", "numba": "0.60.0", "dask": "2025.5.1"},
-    ),
-}
+COMMON = ["scikit-learn==1.6.1", "matplotlib==3.10.0", "scipy==1.16.3", "ipykernel", "ipywidgets"]
+NEW = "numpy==2.1.3 pandas==2.2.3 h5py==3.16.0 numba==0.61.2 dask==2026.1.1 tqdm".split()
+OLD = "numpy==2.0.2 pandas==2.2.2 h5py==3.14.0 numba==0.60.0 dask==2025.5.1 tqdm".split()
+ENVIRONMENTS = {"of August 2026": ("3.13", COMMON + NEW), "older": ("3.12", COMMON + OLD)}
 
 pytestmark = [
     pytest.mark.slow,
@@ -62,14 +51,12 @@ def python_of(version):
 class Colab:
     """An environment with what Colab brings, and a fork for its readers."""
 
-    def __init__(self, folder: Path, version: str, packages: dict[str, str]):
+    def __init__(self, folder: Path, version: str, packages: list[str]):
         self.python = folder / "venv/bin/python"
         uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
         run(uv, "venv", "-q", "--seed", "--python", python_of(version), folder / "venv")
-        pins = [f"{name}=={number}" for name, number in packages.items()]
         install = [uv, "pip", "install", "-q", "--python", self.python]
-        done = subprocess.run([*install, *pins, "ipykernel", "ipywidgets", "tqdm"], text=True,
-                              capture_output=True)  # fmt: skip
+        done = subprocess.run([*install, *packages], text=True, capture_output=True)
         if done.returncode:
             pytest.skip(f"the packages cannot be installed here: {done.stderr.strip()[-300:]}")
         site = Path(run(self.python, "-c", "import site; print(site.getsitepackages()[0])").strip())

@@ -51,32 +51,21 @@ def test_plain_sphinx_has_the_settings_of_jupyter_book(conf):
     assert ours == {name: value for name, value in theirs.items() if name not in DEFAULTS}
 
 
-def test_sphinx_reads_those_settings(conf):
+def test_sphinx_reads_those_settings_and_no_other(conf):
     expected = conf["settings"](book())
     assert {name: conf[name] for name in expected} == expected
     assert str(ROOT / "book/_ext") in sys.path
-
-
-def test_a_setting_that_nobody_has_translated_is_an_error(conf):
     with pytest.raises(KeyError, match="execute run_in_temp"):
         conf["settings"]({**book(), "execute": {"run_in_temp": True}})
 
 
-@pytest.fixture
-def mend_pages(monkeypatch):
-    pytest.importorskip("docutils")
+def test_pages_are_the_same_on_every_python_and_sphinx(monkeypatch):
+    nodes = pytest.importorskip("docutils.nodes")
     monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
-    return importlib.import_module("mend_pages")
-
-
-def test_a_path_has_one_name_on_every_python_and_sphinx(mend_pages):
+    mend_pages = importlib.import_module("mend_pages")
     context = {"body": "<em>pathlib._local.Path</em>"}
     mend_pages.mend(None, "book/api/classroom", "page.html", context, None)
     assert context["body"] == "<em>pathlib.Path</em>"
-
-
-def test_headings_that_code_writes_are_headings_in_plain_sphinx(mend_pages):
-    nodes = importlib.import_module("docutils.nodes")
     page = nodes.container("", nodes.rubric("", "Title", level=3), nodes.rubric("", "No heading"))
     mend_pages.keep_levels(None, page, "book/catalogue")
     assert [node.get("heading-level") for node in page] == [3, None]

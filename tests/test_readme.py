@@ -35,13 +35,6 @@ OFFICIAL = sys.modules[datasets.fetch_h1.__module__].OFFICIAL
 posix = pytest.mark.skipif(os.name != "posix", reason="the steps are for a shell")
 
 
-def test_the_first_screen_says_what_for_whom_and_two_commands():
-    first = README[: README.index("## On Colab")]
-    assert len(first.splitlines()) <= 45
-    places = [first.index(x) for x in ("Silence one gene", "They are for", "![Draw", "make book ")]
-    assert places == sorted(places)
-
-
 def test_the_note_is_there_exactly_as_long_as_the_addresses_lead_nowhere():
     unpublished = set_repository.read_repository(ROOT) == set_repository.PLACEHOLDER
     found = publish_as.NOTE.findall(README)
