@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from vcc_helpers import effects, features, knockdown, models, splits
+from vcc_helpers.bulk import bulk_of_effects
 from vcc_helpers.models import (
     BilinearRegressor,
     CentredKernelRidge,
@@ -291,6 +292,12 @@ def test_scale_resizes_what_is_added_to_the_mean(bulk, table):
     mean = effects(bulk).X.mean(axis=0)
     np.testing.assert_allclose(none, [mean] * 2, atol=1e-6)
     np.testing.assert_allclose(triple, mean + 3 * (plain - mean), atol=1e-5)
+
+
+def test_predictions_do_not_fall_below_zero():
+    genes = pd.DataFrame(index=["G0", "G1"])
+    found = bulk_of_effects(np.array([[-5.0, 1.0]]), ["A"], np.ones(2), genes)
+    np.testing.assert_array_equal(found.X, [[1, 1], [0, 2]])
 
 
 def test_targets_without_features_are_named(bulk, table):

@@ -31,17 +31,10 @@ if TYPE_CHECKING:
     from vcc_helpers.evaluation import Calibration
     from vcc_helpers.scoring import DETable
 
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED, GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#7F7F7F",
-)
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, GREY = "#56B4E9", "#D55E00", "#7F7F7F"
 #: Names of the rows that become lines, for what knows nothing and for a repeat's score.
-CHANCE, CEILING = "chance", "split-half ceiling"
+_CHANCE, _CEILING = "chance", "split-half ceiling"
 _LABELS = {
     "des": "DES (higher is better)",
     "pds": "PDS (higher is better)",
@@ -80,22 +73,13 @@ def scores(
     spread = table.std() if len(table) > 1 else None
     ax.errorbar(mean, place, xerr=spread, fmt="o", color=BLUE, markersize=8, capsize=3, zorder=3)
     for y, value in zip(place, mean, strict=True):
-        ax.annotate(
-            f"{value:.3f}",
-            (value, y),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-            bbox={"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.8},
-        )
-    for level, name, colour, style in (
-        (chance, "chance", GREY, ":"),
-        (baseline, "mean baseline", ORANGE, "--"),
-        (ceiling, _ceiling_name(metric), GREEN, "-."),
-    ):
-        if level is not None:
-            ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
+        spot = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+        box = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.8}
+        ax.annotate(f"{value:.3f}", (value, y), bbox=box, **spot)
+    levels = {_CHANCE: chance, "mean": baseline, _CEILING: ceiling}
+    rows = pd.Series(levels, dtype=np.float64).dropna().to_frame("mean")
+    for level, name, colour, style in _reference_lines(rows, metric, "mean"):
+        ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
     ax.set(yticks=place, yticklabels=table.columns, xlabel=_LABELS.get(metric, metric))
     ax.set_ylim(-0.6, len(place) - 0.3)
     ax.grid(axis="y", alpha=0.25)
@@ -235,7 +219,7 @@ def model_intervals(
     dots are those whose interval holds its mean.
     """
     rows = summary.xs(metric, level="metric")
-    shown = rows.drop([CHANCE, CEILING], errors="ignore")
+    shown = rows.drop([_CHANCE, _CEILING], errors="ignore")
     ax = _axes(ax, height=1.3 + 0.34 * len(shown))
     level = rows["mean"].get(baseline, np.nan)
     for place, (_, row) in zip(range(len(shown))[::-1], shown.iterrows(), strict=True):
@@ -258,9 +242,9 @@ def model_intervals(
 
 def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> list[tuple]:
     looks = (
-        (CHANCE, "chance", GREY, ":"),
+        (_CHANCE, "chance", GREY, ":"),
         (baseline, f"{baseline} baseline", ORANGE, "--"),
-        (CEILING, _ceiling_name(metric), GREEN, "-."),
+        (_CEILING, _ceiling_name(metric), GREEN, "-."),
     )
     return [(rows["mean"][row], *look) for row, *look in looks if row in rows.index]
 
@@ -273,7 +257,9 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     support set are ranks on the axis: 0, 1, 2, 5 lie at equal distances.
     """
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
-    models = rows.index.get_level_values("model").unique().drop([CHANCE, CEILING], errors="ignore")
+    models = (
+        rows.index.get_level_values("model").unique().drop([_CHANCE, _CEILING], errors="ignore")
+    )
     sizes = sorted(rows.index.get_level_values("n_support").unique())
     colours = (BLUE, ORANGE, PURPLE, SKY, RED, plt.rcParams["text.color"])
     looks = zip(cycle("os^DvPX"), cycle(colours), strict=False)
@@ -306,16 +292,10 @@ def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
         heights[:-1] -= push
         heights[1:] += push
     for y, (level, name, colour) in zip(heights, ends, strict=True):
-        ax.annotate(
-            name,
-            xy=(1, level),
-            xytext=(1.04, y),
-            xycoords=("axes fraction", "data"),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 1, "relpos": (0, 0.5)},
-        )
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 1, "relpos": (0, 0.5)}
+        where = {"xycoords": ("axes fraction", "data"), "textcoords": ("axes fraction", "data")}
+        look = {"va": "center", "fontsize": 9, "arrowprops": line}
+        ax.annotate(name, (1, level), (1.04, y), **where, **look)
 
 
 def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
@@ -327,26 +307,20 @@ def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
     ax, table = _axes(ax, 5.2, 4.8), found.per_perturbation
     large = table["ratio"] > 1
     kw = {"s": 30, "linewidths": 0, "alpha": 0.8}
-    for part, marker, colour, name in (
-        (table[~large], "o", BLUE, "smaller than the real one"),
-        (table[large], "^", RED, "larger"),
+    for part, name, look in (
+        (table[~large], "smaller than the real one", {"marker": "o", "color": BLUE}),
+        (table[large], "larger", {"marker": "^", "color": RED}),
     ):
         label = f"{name}: {len(part)} of {len(table)}"
-        ax.scatter(
-            part["real_norm"], part["pred_norm"], marker=marker, color=colour, label=label, **kw
-        )
+        ax.scatter(part["real_norm"], part["pred_norm"], label=label, **look, **kw)
     end = 1.2 * table[["real_norm", "pred_norm"]].to_numpy().max()
     ax.plot([0, end], [0, end], color=GREY, linestyle="--", linewidth=1)
     ax.annotate("right size ", (0.7 * end, 0.7 * end), ha="right", va="bottom", fontsize=9)
     for name, row in table.nlargest(4, "real_norm").iterrows():
         spot = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8}
         ax.annotate(name, (row["real_norm"], row["pred_norm"]), **spot)
-    ax.set(
-        xlabel="size of the real effect (L2 norm, mean lognorm)",
-        ylabel="size of the predicted effect",
-        xlim=(0, end),
-        ylim=(0, end),
-    )
+    ax.set(xlabel="size of the real effect (L2 norm, mean lognorm)", xlim=(0, end))
+    ax.set(ylabel="size of the predicted effect", ylim=(0, end))
     known = np.isfinite(found.slope)
     title = f"predicted effects; best factor on them {found.slope:.2f}" if known else None
     ax.legend(frameon=False, loc="upper left", title=title, alignment="left")

@@ -31,15 +31,7 @@ EXERCISES: dict[str, Exercise] = {}
 
 @dataclass(frozen=True)
 class Feedback:
-    """What :func:`check` says.
-
-    Attributes
-    ----------
-    status
-        ``"not attempted"``, ``"right"`` or ``"wrong"``.
-    message
-        Words for the reader.
-    """
+    """What :func:`check` says: ``"not attempted"``, ``"right"`` or ``"wrong"``, and words."""
 
     status: str
     message: str
@@ -106,12 +98,7 @@ def exercise(
 ) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
     """Make an exercise of the function below, which yields its answers.
 
-    Parameters
-    ----------
-    number
-        Chapter and number, such as ``"03-1"``.
-    tolerance, probe
-        As in :class:`Exercise`.
+    `number` is that of chapter and exercise, such as ``"03-1"``; the rest as in :class:`Exercise`.
     """
 
     def keep(answers: Callable[[], Answers]) -> Callable[[], Answers]:
@@ -133,24 +120,10 @@ def _words() -> dict[str, dict[str, str]]:
 
 
 def check(exercise_id: str, answer: object) -> Feedback:
-    """Compare an answer with the right one and say something helpful.
+    """Compare an answer with the right one and say something helpful, which the notebook shows.
 
-    Parameters
-    ----------
-    exercise_id
-        Chapter and number, such as ``"03-1"``.
-    answer
-        The reader's answer; ``...`` where there is none yet.
-
-    Returns
-    -------
-    Feedback
-        Shown by the notebook.
-
-    Raises
-    ------
-    KeyError
-        There is no such exercise.
+    `exercise_id` is chapter and number, such as ``"03-1"``; one that does not exist is a KeyError.
+    `answer` is ``...`` where there is none yet.
     """
     try:
         import_module(f"{__name__}.chapter_{str(exercise_id).partition('-')[0]}")
