@@ -28,6 +28,7 @@ import pandas as pd
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..presets import Preset, get_preset
 from ..stream.blocks import unreadable
+from ..stream.guard import check_hdf5
 from ..stream.open import open_cells
 from .rules import Problem, Seen, problems
 
@@ -147,10 +148,11 @@ def _no_matrix(pred) -> Problem | None:
             return None
         try:
             with h5py.File(path) as file:
+                check_hdf5(file)
                 if "X" in file or not {"obs", "var"} <= set(file):
                     return None
                 layers = list(file.get("layers", ()))
-        except (OSError, RuntimeError) as error:  # h5py has both
+        except (OSError, RuntimeError, ValueError) as error:  # h5py has the first two
             raise unreadable(path, error) from error
     hint = f"the layers {some_of(layers)} have some: set X to one of them" if layers else "set X"
     return Problem("no X", f"pred: there is no matrix X, and only X is handed in; {hint}")

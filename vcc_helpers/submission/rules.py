@@ -22,6 +22,7 @@ from ..names import CONTROL_NAMES, Match, match
 from ..presets import Preset
 from ..stream.blocks import stored_matrix
 from ..stream.look import NEARLY, Scan, scan
+from ..stream.open import left_on_disk
 
 #: Columns that other tools name the perturbation in.
 _OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
@@ -287,7 +288,7 @@ class Seen:
     def elsewhere(self) -> str:
         """Other tables with a column a gene, where a model may have put its prediction."""
         cells = self.cells
-        tables = [f"layers[{layer!r}]" for layer in cells.layers if layer]
+        tables = [name for name in left_on_disk(cells) if name != "raw"]
         wide = (key for key in cells.obsm if cells.obsm[key].shape[1:] == (cells.n_vars,))
         tables += [f"obsm[{key!r}]" for key in wide]
         return f"; {' or '.join(tables[:3])} may hold the prediction" if tables else ""
