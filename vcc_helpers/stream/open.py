@@ -308,11 +308,12 @@ def parse_memory(memory: int | float | str) -> int:
     """Return bytes of a number, or of text such as ``"4GB"`` (10**9), ``"1.5 GiB"`` (2**30)."""
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-z]*)\s*", str(memory).lower())
     unit = _UNITS.get(match[2] if match[2] != "b" else "") if match else None
-    if unit is None or float(match[1]) * unit < 1:
+    if unit is None or not 1 <= (size := float(match[1]) * unit) < 2**63:
         raise ValueError(
-            f"memory must be a number of bytes or a text like '4GB' or '500MB', got {memory!r}"
+            f"memory must be a number of bytes or a text like '4GB' or '500MB', got "
+            f"{str(memory)[:40]!r}"
         )
-    return int(float(match[1]) * unit)
+    return int(size)
 
 
 def _form_problem(cells: anndata.AnnData) -> str | None:
@@ -321,6 +322,10 @@ def _form_problem(cells: anndata.AnnData) -> str | None:
     That is type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer,
     which a file can get wrong, and which compiled code does not look at again.
     """
+    for name, table in (("obs", cells.obs), ("var", cells.var)):
+        if not table.columns.is_unique:
+            twice = some_of(table.columns[table.columns.duplicated()].unique())
+            return f"{name} has more than one column {twice}; keep one"
     matrix = stored_matrix(cells)
     if matrix.dtype.kind not in "biuf":
         return (

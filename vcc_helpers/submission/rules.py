@@ -526,6 +526,9 @@ _RULES = (
     _Rule("infinite values", lambda s: s.bad("infinite"),
         "infinite values, the first in cell {cell!r}, gene {gene!r}; every mean of that gene is "
         "lost; cell-eval refuses the file; find out where they come from"),
+    _Rule("too large values", lambda s: s.bad("too large"),
+        "the values of cell {cell!r} add up to more than their type holds; no total can be scaled "
+        "by that, and every mean is lost; cell-eval says nothing; predict counts of real cells"),
     _Rule("negative values", lambda s: s.bad("negative"),
         "negative values, the first in cell {cell!r}, gene {gene!r}; neither counts nor lognorm "
         "go below 0; of whole ones cell-eval prep says nothing, the scorer then refuses the file; "
