@@ -5,8 +5,9 @@ secret. It answers with a line; whatever happens to it becomes the reason why an
 
 Taught in: notebooks/16_run_your_own_leaderboard.
 
->>> run_apart("no_such_task", seconds=60)
-'cannot be read (AttributeError)'
+>>> truth = {"truth": "truth.h5ad", "preset": "vcc2025", "cache": "scored", "out": "card.json"}
+>>> run_apart("score", seconds=60, path="mine.h5ad", size_limit="1GB", **truth)
+'no such file: mine.h5ad'
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ class Inspection:
             refuse_unsound(block, *names, name=self.name)
         refuse_too_large(seen.total, block.dtype, self.cells.obs_names[start:], name=self.name)
         self.library_size[start : start + block.shape[0]] = seen.total
-        return seen.largest.max(), seen.fractional.any(), whole
+        return max(seen.largest.max(), 0), seen.fractional.any(), whole
 
     def add(self, largest: float, fractional: bool, whole: bool) -> None:
         """Take in what :meth:`look` found."""

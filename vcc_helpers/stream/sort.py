@@ -169,6 +169,7 @@ def _shelve(
     def pack(start: int, block) -> tuple:
         rows = _without_zeros(block)
         lengths[start : start + rows.shape[0]] = np.diff(rows.indptr)
+        rows.data = rows.data.astype(rows.dtype.newbyteorder("="), copy=False)
         small = _smallest(rows.data)
         packed = shelf.pack(rows, codes[start : start + rows.shape[0]], small or rows.dtype)
         return start, small, packed
