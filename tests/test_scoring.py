@@ -189,7 +189,7 @@ def test_split_half_takes_every_cell_once(cells):
     assert again.obs_names.tolist() == first.obs_names.tolist()
     assert scoring.split_half(cells, seed=4)[0].obs_names.tolist() != first.obs_names.tolist()
     same(scoring.split_half_ceiling(cells, seed=3), score(first, second))
-    with pytest.raises(ValueError, match="'G0' has one cell only"):
+    with pytest.raises(ValueError, match="a group of one cell has no halves: 'G0'"):
         scoring.split_half(make_cells(n_cells=(1, 5, 5, 5, 9)))
 
 

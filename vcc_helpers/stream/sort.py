@@ -187,8 +187,6 @@ def _shelve(
 
 def _without_zeros(block) -> sparse.csr_matrix:
     matrix = sparse.csr_matrix(block)
-    if not matrix.dtype.isnative:  # compiled code reads no other
-        matrix = matrix.astype(matrix.dtype.newbyteorder("="))
     if (matrix.data == 0).any():
         matrix = matrix.copy() if matrix is block else matrix
         matrix.eliminate_zeros()
