@@ -165,7 +165,7 @@ def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
 def unreadable(path: Path | str, error: Exception) -> ValueError:
     """Say that a file is damaged, or not to be had, and what to do."""
     advice = "write it again with AnnData.write_h5ad"
-    if "unable to lock file" in str(error):
+    if "unable to lock file" in str(error) or "already open for write" in str(error):
         advice = (
             "another program has it open to write: close it there, or copy the file; where a disk "
             "knows no locks, set the environment variable HDF5_USE_FILE_LOCKING=FALSE"

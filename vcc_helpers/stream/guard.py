@@ -43,6 +43,8 @@ _CODECS = {
     *("bytes", "crc32", "crc32c", "adler32", "fletcher32", "shuffle", "delta", "transpose"),
     *("sharding_indexed", "vlen-utf8"),
 }
+#: Filters of HDF5 that come with hdf5plugin.
+_FILTERS = {307: "bzip2", 32001: "blosc", 32004: "lz4", 32015: "zstd", 32026: "blosc2"}
 #: Files of a Zarr folder that say how to read the others, and their most bytes.
 _ZARR_WORDS, _MOST_WORDS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json"), 2**24
 
@@ -145,13 +147,13 @@ def _check_filters(item: h5py.Dataset) -> None:
     """Raise if chunks are packed in a way that neither HDF5 nor hdf5plugin can undo here."""
     packing = item.id.get_create_plist()
     for i in range(packing.get_nfilters()):
-        code, _, _, name = packing.get_filter(i)
+        code = packing.get_filter(i)[0]  # its name is the file's own
         if not h5py.h5z.filter_avail(code) and find_spec("hdf5plugin"):
             import_module("hdf5plugin")  # makes its filters known
         if not h5py.h5z.filter_avail(code):
             raise ValueError(
-                f"{item.name} is packed with a filter that is missing here, number {code} "
-                f"({name.decode(errors='replace')}): pip install hdf5plugin, or pack with gzip"
+                f"{item.name} is packed with {_FILTERS.get(code, 'a filter')} (number {code}), "
+                "which is missing here: pip install hdf5plugin, or pack it with gzip"
             )
 
 

@@ -129,7 +129,8 @@ def _read_annotations(path: Path) -> anndata.AnnData:
     if old:
         cells = anndata.read_h5ad(path, backed="r")
     else:
-        cells = anndata.AnnData(**parts, filename=path, filemode="r")
+        cells = anndata.AnnData(**parts, raw={}, filename=path, filemode="r")
+        del cells.raw  # of which nothing was read
     _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
     return cells
 
