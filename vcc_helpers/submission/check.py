@@ -23,6 +23,7 @@ from pathlib import Path
 
 import anndata
 import h5py
+import numpy as np
 import pandas as pd
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
@@ -129,7 +130,8 @@ def looked(
             yield Report((Problem("empty", text),), summary), None
             return
         seen = Seen(cells, rules, genes, n_cells, key, control, progress)
-        found = tuple(problems(seen))
+        with np.errstate(over="ignore", invalid="ignore"):  # values without end are told in words
+            found = tuple(problems(seen))
         yield Report(found, f"{summary}, {len(seen.groups)} labels, {seen.scale}"), seen
     finally:
         if cells is not pred and cells.isbacked:
