@@ -1,6 +1,7 @@
 """Archives: what is packed comes back, and what is made to harm does not."""
 
 import io
+import os
 import tarfile
 
 import anndata
@@ -86,8 +87,18 @@ def test_several_frames_are_one_file(h5ad, tmp_path):
     frames = b"".join(zstd.compress(data[i : i + 10_000]) for i in range(0, len(data), 10_000))
     path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
     assert archive.unpack(path, tmp_path / "o").read_bytes() == data
-    with archive.opened(h5ad) as inner:
-        assert inner == h5ad  # where it lies
+
+
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_what_is_read_is_what_was_checked(kind, h5ad, tmp_path):
+    """The file may be another one by the time that somebody reads it."""
+    path = tmp_path / ("p.vcc" if kind == "packed" else "p.h5ad")
+    archive.pack(h5ad, path) if kind == "packed" else path.write_bytes(h5ad.read_bytes())
+    with archive.opened(path) as inner:
+        path.write_bytes(b"something else")
+        assert inner.read_bytes() == h5ad.read_bytes()
+    os.mkfifo(tmp_path / "fifo.h5ad")
+    refused(tmp_path / "fifo.h5ad", "is no plain file")
 
 
 # What is refused
@@ -209,6 +220,6 @@ def test_a_file_that_shows_another_is_refused(kind, h5ad, tmp_path):
 
 def test_an_array_that_claims_more_than_there_is(tmp_path):
     with h5py.File(tmp_path / "p.h5ad", "w") as file:
-        file.create_dataset("X", (10**9, 10**4), "f8", chunks=(10, 10))
+        file.create_dataset("X", (10**9, 10**4), "f8", chunks=(100, 10))
     assert (tmp_path / "p.h5ad").stat().st_size < 10**5
     refused(tmp_path / "p.h5ad", "its arrays: 80,000,000 MB, more than the 5 allowed")

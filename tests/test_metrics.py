@@ -199,6 +199,45 @@ def test_the_correlation_of_effects_is_blind_to_size():
     assert np.isnan(metrics.pearson_delta(np.zeros((1, 3)), np.ones((1, 3)))).all()
 
 
+# --- predictions that hold no number -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", [0, 5])
+def test_a_prediction_without_a_number_has_the_worst_value(row):
+    """Of no row more than of another: sorted with NaN, the order of the rows would decide."""
+    pred, real = random_pair()
+    own, called = np.full(len(real), -1), np.abs(real) > np.quantile(np.abs(real), 0.7)
+    bad = pred.copy()
+    bad[row, 3] = np.nan
+    called[row, :5] = True
+    rate = 1 / (1 + np.abs(pred))
+    found = {
+        "mae": [metrics.mae(x, real) for x in (bad, pred)],
+        "pds": [metrics.pds(x, real, own) for x in (bad, pred)],
+        "pds_cosine": [metrics.pds_cosine(x, real, own) for x in (bad, pred)],
+        "lfc_spearman": [metrics.lfc_spearman(x, real, called) for x in (bad, pred)],
+        "pearson_delta": [metrics.pearson_delta(x, real) for x in (bad, pred)],
+    }
+    for name, (with_none, without) in found.items():
+        worst = 1 / len(real) if name == "pds" else metrics.WORST[name]
+        assert with_none[row] == pytest.approx(worst), name
+        others = np.arange(len(real)) != row
+        np.testing.assert_array_equal(with_none[others], without[others])
+    endless = np.where(np.isnan(bad), np.inf, bad)
+    assert metrics.pds(endless, real, own)[row] == pytest.approx(1 / len(real))
+    rates = np.where(np.isnan(bad), np.nan, rate)
+    unsure = np.where(np.isnan(bad), 1.0, rate)
+    np.testing.assert_array_equal(metrics.pr_auc(rates, called), metrics.pr_auc(unsure, called))
+    noise = np.full(len(real), 1e-6)
+    error = metrics.mse_normalized(
+        metrics.Sampled(bad, noise),
+        metrics.Sampled(real, noise),
+        control=metrics.Sampled(np.zeros((1, real.shape[1])), noise[:1]),
+        own_gene=own,
+    )
+    assert error == metrics.WORST["mse_normalized"] and set(metrics.WORST) == set(metrics.BEST)
+
+
 # --- figures that were published -----------------------------------------------------------------
 
 #: Test set of 2025: metric rows of arXiv 2603.25240, supplementary table 1; overall scores of the

@@ -9,6 +9,7 @@ import pytest
 from conftest import CONTROL, KEY, STORAGES, dense_of, make_cells, stored
 
 from vcc_helpers import ScoreCard, evaluation, lognorm, metrics, presets, pseudobulk, score, scoring
+from vcc_helpers.datasets import load_h1_sample
 from vcc_helpers.scoring.card import SHOWN
 from vcc_helpers.stream.write import write_whole
 
@@ -177,6 +178,26 @@ def test_presets():
         presets.VCC2025.fdr = 1
 
 
+def test_no_answer_is_the_worst_where_the_truth_has_one(tmp_path):
+    """A rank correlation of equal changes is no number; leaving it out of the mean would pay."""
+    real = load_h1_sample()
+    pred = real.copy()
+    pred.X = pred.X.toarray()
+    alike = np.flatnonzero(real.obs[KEY].isin(["TET1", CONTROL]))
+    pred.X[alike] = pred.X[alike[0]]
+    card = score(pred, real, "vcc2025-generalist")
+    known = score(real, real, "vcc2025-generalist").per_perturbation.notna()
+    for name in ("lfc_spearman", "pearson_delta"):
+        values = card.per_perturbation[name]
+        lost = values.index[values.isna() & known[name]]
+        assert list(lost) == card.missed[name] == ["TET1"]
+        counted = values[known[name]].fillna(-1)
+        assert card.summary[name] == pytest.approx(counted.mean())
+    card.to_json(tmp_path / "card.json")
+    again = ScoreCard.from_json(tmp_path / "card.json")
+    pd.testing.assert_series_equal(again.summary, card.summary)
+
+
 # --- what a score is held against ----------------------------------------------------------------
 
 
@@ -189,8 +210,35 @@ def test_split_half_takes_every_cell_once(cells):
     assert again.obs_names.tolist() == first.obs_names.tolist()
     assert scoring.split_half(cells, seed=4)[0].obs_names.tolist() != first.obs_names.tolist()
     same(scoring.split_half_ceiling(cells, seed=3), score(first, second))
-    with pytest.raises(ValueError, match="'G0' has one cell only"):
+    with pytest.raises(ValueError, match="a group of one cell has no halves: 'G0'"):
         scoring.split_half(make_cells(n_cells=(1, 5, 5, 5, 9)))
+
+
+@pytest.mark.parametrize("preset", ["vcc2025", "vcc2026"])
+@pytest.mark.parametrize("group", ["G0", CONTROL])
+def test_a_group_of_one_cell_costs_no_score(preset, group):
+    cells = make_cells(1, n_cells=(20, 21, 22, 23, 40))
+    rows = np.flatnonzero(cells.obs[KEY] == group)
+    cells = cells[np.delete(np.arange(cells.n_obs), rows[1:])].copy()
+    words = f"a group of one cell has no halves: '{group}'"
+    with pytest.warns(UserWarning) as told:
+        card = score(cells, cells, preset, ceiling=True)
+    said = [str(warning.message) for warning in told if warning.category is UserWarning]
+    assert words in said[0]
+    assert not any(issubclass(warning.category, RuntimeWarning) for warning in told)  # NumPy's
+    same(card, score(cells, cells, preset))
+    if card.anchors is not None:
+        assert not card.anchors.index.str.startswith("half").any()
+        assert "real cells" in card.anchors.index
+    else:
+        assert "nothing to hold the score against" in said[-1]
+    with pytest.raises(ValueError, match=words):
+        scoring.replicates(cells, preset)
+    if preset == "vcc2025":
+        scoring.baseline(cells, preset)
+    else:
+        with pytest.raises(ValueError, match=words):
+            scoring.baseline(cells, preset)
 
 
 def test_the_official_baseline(cells, bulk):

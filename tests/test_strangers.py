@@ -1,5 +1,7 @@
 """Files from strangers: what a guard refuses, which list is meant, on which scale values are."""
 
+import fcntl
+import gc
 import json
 
 import anndata
@@ -7,12 +9,18 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_cells
+from conftest import KEY, make_cells
 from scipy import sparse
 from scipy.stats import mannwhitneyu
 
+from vcc_helpers import lognorm, pseudobulk, score, sort_cells
+from vcc_helpers.datasets import read_screen
 from vcc_helpers.ranks import p_values
+from vcc_helpers.stream import contrast, open_cells, write_cells
+from vcc_helpers.stream.engine import rank_groups, sort_controls, span
 from vcc_helpers.stream.guard import check_hdf5, check_zarr
+from vcc_helpers.submission import check, mend
+from vcc_helpers.submission.archive import opened, pack
 from vcc_helpers.submission.lists import read_counts, read_genes
 from vcc_helpers.submission.scales import UNDO, name_scale
 
@@ -78,6 +86,10 @@ def great_chunk(file, folder):
     file.create_dataset("layers/a", (2**30,), "f8", chunks=(2**28,))
 
 
+def promises(file, folder):
+    file.create_dataset("uns/a", (2**28,), "f4", chunks=(2**18,))
+
+
 def tiny_chunks(file, folder):
     file.create_dataset("layers/a", (2**20,), "f4", chunks=(1,))
 
@@ -88,17 +100,31 @@ SPOILED = [
     (soft, "is a link"), (external_link, "is a link"), (external_storage, "shows another file"),
     (virtual, "shows another file"), (itself, "there twice"), (long_strings, "expected names"),
     (great_chunk, "chunks of"), (tiny_chunks, "chunks of"),
+    (promises, "declares 1,073,741,824 bytes and stores 0"),
 ]  # fmt: skip
+
+
+#: Nobody reads a layer, whatever it is.
+IN_LAYERS = (external_storage, virtual, great_chunk, tiny_chunks)
 
 
 @pytest.mark.parametrize(("spoil", "words"), SPOILED, ids=[f.__name__ for f, _ in SPOILED])
 def test_what_is_no_plain_data_of_its_own_is_refused(spoil, words, tmp_path):
-    make_cells(3).write_h5ad(tmp_path / "a.h5ad")
-    with h5py.File(tmp_path / "a.h5ad", "a") as file:
+    path = tmp_path / "a.h5ad"
+    make_cells(3).write_h5ad(path)
+    with h5py.File(path, "a") as file:
         check_hdf5(file)
         spoil(file, tmp_path)
         with pytest.raises(ValueError, match=words):
             check_hdf5(file)
+    with pytest.raises(ValueError, match=words) as refused, opened(path):
+        pass
+    assert "the truth" not in str(refused.value)
+    if spoil in IN_LAYERS:
+        assert open_cells(path).shape == (131, 24)
+    else:
+        with pytest.raises(ValueError, match=f"cannot be read as an .h5ad.*{words}"):
+            open_cells(path)
 
 
 def test_old_categories_of_the_file_itself_are_plain_data(tmp_path):
@@ -160,6 +186,192 @@ def test_zarr_is_unpacked_by_codecs_that_run_nothing(version, tmp_path):
         spoil(folder)
         with pytest.raises(ValueError, match=words):
             check_zarr(folder)
+        with pytest.raises(ValueError, match=f"zarr cannot be read as an .h5ad.*{words}"):
+            open_cells(folder)
+
+
+# What a file is
+
+
+def pointer(path, good):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")
+
+
+def mudata(path, good):
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"] = "MuData"
+        for name in ("obs", "var", "mod/rna", "mod/atac"):
+            file.create_group(name)
+
+
+def packed_by_another(path, good):
+    """Zstandard, which HDF5 has no filter for unless hdf5plugin brings it."""
+    path.write_bytes(good.read_bytes())
+    with h5py.File(path, "a") as file:
+        packing = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        packing.set_chunk((8,))
+        packing.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())
+        space = h5py.h5s.create_simple((8,))
+        h5py.h5d.create(file["uns"].id, b"a", h5py.h5t.IEEE_F32LE, space, packing)
+
+
+def empty_folder(path, good):
+    path.mkdir()
+
+
+KINDS = [
+    (pointer, "Git LFS pointer.*git lfs pull"),
+    (mudata, "MuData, of the modalities 'atac', 'rna'"),
+    (packed_by_another, r"/uns/a is packed with zstd \(number 32015\).*pip install hdf5plugin"),
+    (empty_folder, "a folder, and no Zarr store"),
+]
+
+
+@pytest.mark.parametrize(("write", "words"), KINDS, ids=[f.__name__ for f, _ in KINDS])
+def test_what_a_file_is_and_what_to_do(write, words, tmp_path):
+    make_cells(3).write_h5ad(tmp_path / "good.h5ad")
+    write(tmp_path / "a.h5ad", tmp_path / "good.h5ad")
+    with pytest.raises(ValueError, match=words):
+        open_cells(tmp_path / "a.h5ad")
+
+
+def test_a_file_that_is_open_elsewhere(tmp_path):
+    make_cells(3).write_h5ad(tmp_path / "a.h5ad")
+    with open(tmp_path / "a.h5ad", "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another program has it open.*FILE_LOCKING"):
+            open_cells(tmp_path / "a.h5ad")
+
+
+def test_an_archive_is_read_as_the_file_in_it(tmp_path, monkeypatch):
+    cells = make_cells(3)
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    pack(tmp_path / "a.h5ad", tmp_path / "a.vcc")
+    (scratch := tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    found = open_cells(tmp_path / "a.vcc")
+    np.testing.assert_array_equal(pseudobulk(found).X, pseudobulk(cells).X)
+    assert [path.name for path in scratch.glob("*/*")] == ["cells.h5ad"]
+    del found
+    gc.collect()
+    assert not list(scratch.iterdir())
+
+
+def test_layers_and_raw_stay_on_disk_and_are_told_when_they_are_lost(tmp_path):
+    cells = make_cells(3)
+    cells.raw = cells.copy()
+    cells.layers["a"] = cells.X * 2
+    cells.obsm["b"] = cells.X[:, :2]
+    cells.write_h5ad(tmp_path / "a.h5ad")
+    found = open_cells(tmp_path / "a.h5ad")
+    assert not [name for name in found.layers if name] and found.raw is None
+    assert list(found.obsm) == ["b"]
+    with pytest.warns(UserWarning, match=r"not carried over.*: layers\['a'\], raw"):
+        sort_cells(tmp_path / "a.h5ad", tmp_path / "s.h5ad")
+    screen = read_screen(tmp_path / "a.h5ad", layer="a")
+    np.testing.assert_array_equal(screen.X.toarray(), cells.X * 2)
+
+
+def test_what_is_written_holds_nothing_that_older_readers_lack(tmp_path):
+    """AnnData 0.10 knows no nullable strings and no null."""
+    cells = make_cells(3)
+    cells.uns = {"log1p": {"base": None}, "note": "a"}
+    cells.obs["barcode"] = [f"b{i}" for i in range(cells.n_obs)]
+    cells.obs["other"] = pd.array([None, *cells.obs["barcode"][1:]], dtype="string")
+    before = cells.copy()
+    sort_cells(cells, tmp_path / "sorted.h5ad")
+    write_cells(tmp_path / "written.h5ad", cells)
+    write_cells(tmp_path / "bulk.h5ad", pseudobulk(cells))
+    mend(tmp_path / "written.h5ad", tmp_path / "mended.h5ad")
+    for path in tmp_path.glob("*.h5ad"):
+        kinds = set()
+        with h5py.File(path) as file:
+            file.visititems(lambda _, item, kinds=kinds: kinds.add(item.attrs.get("encoding-type")))
+        assert "string-array" in kinds and not kinds & {"nullable-string-array", "null"}, path
+    found = anndata.read_h5ad(tmp_path / "written.h5ad")
+    assert found.uns == {"log1p": {}, "note": "a"}
+    assert found.obs["other"].isna().sum() == 1 and found.obs["barcode"].iloc[3] == "b3"
+    assert found.obs_names.equals(before.obs_names)
+    assert cells.uns["log1p"] == {"base": None} and list(cells.obs) == list(before.obs)
+
+
+def test_words_for_what_no_machine_has(monkeypatch):
+    twice = make_cells(3)
+    labels = twice.obs[KEY]
+    twice.obs = pd.concat([labels, labels], axis=1)
+    with pytest.raises(ValueError, match=f"obs has more than one column '{KEY}'; keep one"):
+        pseudobulk(twice)
+    with pytest.raises(ValueError, match="number of bytes or a text like.{60,120}$"):
+        contrast(make_cells(3), memory="9" * 400)
+
+    def no_thread(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", no_thread)
+    with pytest.raises(OSError, match="gives no more threads"):
+        contrast(make_cells(3))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+def test_dask_blocks_of_any_kind(kind, tmp_path):
+    array = pytest.importorskip("dask.array")
+    cells = make_cells(3)
+    lazy = cells.copy()
+    lazy.X = array.from_array(cells.X, chunks=(50, 24)).map_blocks(kind)
+    np.testing.assert_array_equal(pseudobulk(lazy).X, pseudobulk(cells).X)
+    sort_cells(lazy, tmp_path / "a.h5ad")
+    sort_cells(cells, tmp_path / "b.h5ad")
+    assert (tmp_path / "a.h5ad").read_bytes() == (tmp_path / "b.h5ad").read_bytes()
+
+
+@pytest.mark.filterwarnings("ignore:.*zarr.*:DeprecationWarning", "ignore:Writing zarr v2")
+def test_a_store_by_columns_is_sorted(tmp_path):
+    cells = make_cells(3)
+    cells.X = sparse.csc_matrix(cells.X)
+    cells.write_zarr(tmp_path / "a.zarr")
+    found = anndata.read_h5ad(sort_cells(tmp_path / "a.zarr", tmp_path / "s.h5ad"))
+    np.testing.assert_array_equal(found[cells.obs_names].X.toarray(), cells.X.toarray())
+
+
+# Values without end
+
+HUGE = [("float32", 3e38), ("float64", 1.5e308)]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize(("dtype", "value"), HUGE)
+def test_a_cell_whose_sum_its_type_cannot_hold(dtype, value, kind, tmp_path):
+    """By such a sum a value becomes 0, infinite or no number."""
+    cells = make_cells(3)
+    values = cells.X.astype(dtype)
+    values[7, :5] = value
+    cells.X = kind(values)
+    cells.write_h5ad(path := tmp_path / "a.h5ad")
+    words = f"'{cells.obs_names[7]}' add up to more than"
+    for source in (cells, path):
+        for read in (pseudobulk, lambda x: score(x, x), lambda x: lognorm(anndata.read_h5ad(path))):
+            with pytest.raises(ValueError, match=words):
+                read(source)
+        told = {problem.kind: str(problem) for problem in check(source).problems}
+        assert words in told["too large values"]
+    sorted_cells = anndata.read_h5ad(sort_cells(path, tmp_path / "s.h5ad"))
+    np.testing.assert_array_equal(sorted_cells[cells.obs_names].X.toarray(), values)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, -1.0])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
+def test_no_value_passes_the_fence_of_the_walk(form, value, dtype):
+    """What is no number, or above or below all others, would lead past the end of a gene."""
+    good = np.random.default_rng(0).poisson(2, (12, 3)).astype(dtype)
+    bad = good.copy()
+    bad[4, 1] = value
+    genes, good, bad = slice(0, 3), form(good), form(bad)
+    with pytest.raises(ValueError, match="must be 0 or more and finite"):
+        rank_groups([[bad]], sort_controls([good]), genes, reach=span([bad]))
+    if value != np.inf:  # which is the fence
+        with pytest.raises(ValueError, match="must be 0 or more and finite"):
+            sort_controls([bad])
 
 
 # Lists

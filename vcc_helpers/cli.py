@@ -114,7 +114,7 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     lines = [repr(card)]
     if not ceiling:
         lines.append(f"  chance  {_chance(card)}")
-    elif "their means, replicated" not in card.anchors.index:
+    elif card.anchors is not None and "their means, replicated" not in card.anchors.index:
         lines.append("  (mean and perfect predictions left out: more --memory would hold them)")
     if baseline is not None:
         perfect = PRESETS[card.preset].top == "perfect"

@@ -109,6 +109,22 @@ def refuse_unsound(block, cells, genes, *, name: str = "cells") -> None:
         )
 
 
+def too_large(library_size: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Tell of each cell whether its sum is more than the values' own type holds, ``(n_cells,)``."""
+    with np.errstate(over="ignore"):
+        return ~np.isfinite(library_size.astype(dtype))
+
+
+def refuse_too_large(library_size: np.ndarray, dtype: np.dtype, cells, *, name: str) -> None:
+    """Raise a ValueError if a cell is :func:`too_large`, as none can be scaled by such a sum."""
+    if (large := too_large(library_size, dtype)).any():
+        row = int(np.argmax(large))
+        raise ValueError(
+            f"{name}: the values of cell {row if cells is None else cells[row]!r} add up to more "
+            f"than {dtype} holds; expected counts, or log1p of scaled counts"
+        )
+
+
 def summarize(
     fractional: bool, largest: float, library_size: np.ndarray, *, name: str = "cells"
 ) -> ValueSummary:
@@ -132,8 +148,8 @@ def scale_of(cells, *, name: str = "cells") -> ValueSummary:
 
     `cells` is a matrix in memory, ``(n_cells, n_genes)``, or an AnnData with one, and `name` what
     the messages call it. A ValueError says that there is no value; that one is NaN, infinite or
-    negative; or that there are fractional values and one of 15 or more, as when counts and log
-    values are mixed.
+    negative; that a cell's sum is too large for its type; or that there are fractional values and
+    one of 15 or more, as when counts and log values are mixed.
     """
     block = rows_of(cells)
     if 0 in block.shape:
@@ -144,6 +160,7 @@ def scale_of(cells, *, name: str = "cells") -> ValueSummary:
     values = block.data if sparse.issparse(block) else block
     fractional = (values - np.floor(values) > values.dtype.type(FRACTION_TOLERANCE)).any()
     size = sparse.csr_matrix(block) @ np.ones(block.shape[1])  # adds in float64, gene by gene
+    refuse_too_large(size, block.dtype, _names(cells)[0], name=name)
     return summarize(bool(fractional), float(values.max(initial=0)), size, name=name)
 
 

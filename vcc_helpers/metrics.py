@@ -5,7 +5,8 @@ perturbations, columns are genes, and row i of every argument is the same pertur
 mean lognorm, ``(n_perts, n_genes)``, effects differences of these, significant genes bool of that
 shape, False for the silenced gene. `own_gene` is the column of each perturbation's target gene,
 ``(n_perts,)``, int; -1 where it is not among the genes. Returned is a value a perturbation,
-``(n_perts,)``, float64, where nothing else is said.
+``(n_perts,)``, float64, where nothing else is said. A prediction that holds NaN has the worst value
+wherever the truth has any.
 
 Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module; NumPy and SciPy only.
@@ -42,6 +43,13 @@ BEST = {
     **dict.fromkeys(("pearson_delta", "pds_cosine", "direction_fidelity"), 1.0),
     **dict.fromkeys(("direction_reach", "significant_jaccard"), 1.0),
 }
+#: The worst value; it counts where the truth has a value and a prediction has none.
+WORST = {
+    **dict.fromkeys(("mae", "mse_normalized", "lfc_nmae"), np.inf),
+    **dict.fromkeys(("des", "pds", "pr_auc", "pds_cosine", "direction_fidelity"), 0.0),
+    **dict.fromkeys(("direction_reach", "significant_jaccard"), 0.0),
+    **dict.fromkeys(("deg_count_spearman", "lfc_spearman", "pearson_delta"), -1.0),
+}
 
 
 def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
@@ -56,7 +64,8 @@ def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
 
     All genes count, the silenced one included. Source: cell-eval 0.6.6, ``mae``.
     """
-    return np.abs(pred_mean - real_mean).mean(axis=1).astype(np.float64)
+    error = np.abs(pred_mean - real_mean).mean(axis=1).astype(np.float64)
+    return np.where(np.isnan(pred_mean).any(axis=1), np.inf, error)
 
 
 def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) -> np.ndarray:
@@ -86,6 +95,7 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
             real[:, column] = 0.0
         distance = cdist(real, pred, metric="cityblock").ravel()
         rank = int(np.flatnonzero(np.argsort(distance, kind="stable") == row)[0])
+        rank = rank if np.isfinite(distance[row]) else n_perts - 1  # or the rows' order would win
         score[row] = 1 - rank / n_perts
         if column >= 0:
             real[:, column] = kept
@@ -161,7 +171,10 @@ def lfc_spearman(
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2:
         return np.nan
+    lost = np.isnan(a).any()
     a, b = (rank - rank.mean() for rank in (stats.rankdata(a), stats.rankdata(b)))
+    if lost:
+        return -1.0 if b.any() else np.nan
     size = np.sqrt((a @ a) * (b @ b))
     return float(a @ b / size) if size else np.nan
 
@@ -183,6 +196,7 @@ def pr_auc(pred_fdr: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
     is less sure than one below 1e-10.
     """
     rate = np.where(pred_fdr == 0, np.float32(1e-10), pred_fdr).astype(np.float32)
+    rate[np.isnan(rate)] = 1.0
     found = [
         _average_precision(-np.log10(r), t) for r, t in zip(rate, real_significant, strict=True)
     ]
@@ -211,7 +225,8 @@ def pearson_delta(pred_effect: np.ndarray, real_effect: np.ndarray) -> np.ndarra
     pred, real = (x - x.mean(axis=1, keepdims=True) for x in (pred, real))
     size = np.linalg.norm(pred, axis=1) * np.linalg.norm(real, axis=1)
     together = (pred * real).sum(axis=1)
-    return np.divide(together, size, out=np.full(len(size), np.nan), where=size > 0)
+    none = np.where(np.isnan(pred).any(axis=1) & real.any(axis=1), -1.0, np.nan)
+    return np.divide(together, size, out=none, where=size > 0)
 
 
 def pds_cosine(
@@ -240,6 +255,7 @@ def pds_cosine(
         distance = np.where(size > 0, 1 - pred @ real.T / size, 1.0)
     own = np.diag(distance)[:, None]
     rank = (distance < own).sum(axis=1) + ((distance == own).sum(axis=1) - 1) / 2
+    rank[~np.isfinite(pred).all(axis=1)] = len(rank) - 1
     return 1 - rank / max(len(rank) - 1, 1)
 
 
@@ -288,7 +304,9 @@ def mse_normalized(
     )
     error = ((off - noise - real.variance) * weight).sum()
     whole = ((effect - real.variance - control.variance) * weight).sum()
-    return float(error / whole) if whole > 0 else np.nan
+    if not whole > 0:
+        return np.nan
+    return np.inf if np.isnan(error) else float(error / whole)
 
 
 def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:

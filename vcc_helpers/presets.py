@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 #: Raised when a value that scoring gives changes, so that nothing older is taken for it.
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,13 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import read_elem
 from scipy import io, sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import CONTROL_NAMES
 from ..stream.blocks import row_blocks
+from ..stream.guard import check_hdf5
 from ..stream.look import inspect_values
 from ..stream.open import open_cells
 
@@ -212,11 +214,16 @@ def _groups_in(path: Path) -> set[str]:
 
 def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
     tables = {name: cells.obsm[name] for name in cells.obsm}
-    tables |= {name: cells.layers[name] for name in cells.layers if name}  # X has no name there
-    if layer not in tables:
-        raise KeyError(
-            f"there is no layer {layer!r}, nor a table of obsm; the file has {some_of(tables)}"
-        )
+    with h5py.File(cells.filename) as file:
+        check_hdf5(file, without=("raw",))
+        layers = file.get("layers", {})
+        if layer not in {*layers, *tables}:
+            raise KeyError(
+                f"there is no layer {layer!r}, nor a table of obsm; the file has "
+                f"{some_of([*tables, *layers])}"
+            )
+        if layer in layers:
+            tables[layer] = read_elem(layers[layer])
     if tables[layer].shape[1] != cells.n_vars:
         raise ValueError(
             f"{layer!r} has {tables[layer].shape[1]} columns, and there are {cells.n_vars} genes; "
@@ -245,6 +252,7 @@ def _of_table(table: pd.DataFrame, key: str) -> anndata.AnnData:
 
 def _read_10x_h5(path: Path) -> anndata.AnnData:
     with h5py.File(path) as file:
+        check_hdf5(file)
         group = file["matrix"]
         if missing := [part for part in PARTS_10X if part not in group]:
             raise ValueError(

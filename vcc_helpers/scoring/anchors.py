@@ -11,6 +11,7 @@ and notebooks/15_score_by_the_rules_of_2026.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ import pandas as pd
 from scipy import sparse
 
 from .. import metrics
-from ..bulk import CONTROL, PERTURBATION_KEY
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..counts import Scaling, stack_blocks
 from ..emit import negative_binomial, replicate, resample_and_shift
 from ..presets import Preset, get_preset
@@ -30,7 +31,7 @@ from ..stream.look import inspect_values
 from ..stream.open import check_cells, labels_of, open_cells, parse_memory
 from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
 from .card import REPLICATE, ScoreCard
-from .digest import Digest, _score, _Sides, compare, digest
+from .digest import Digest, _score, _Sides, compare, counted, digest
 
 #: The value that a prediction expects which knows nothing, where there is a closed form.
 _CHANCE: Mapping[str, Callable[[_Sides], float]] = {
@@ -38,7 +39,7 @@ _CHANCE: Mapping[str, Callable[[_Sides], float]] = {
     "pds": lambda s: metrics.pds_chance(len(s.means.names)),
     "deg_count_spearman": lambda s: 0.0,
     "lfc_spearman": lambda s: 0.0,
-    "pr_auc": lambda s: float(np.nanmean(_share_where_some(s.real.de.significant))),
+    "pr_auc": lambda s: _share_where_some(s.real.de.significant),
     "pds_cosine": lambda s: 0.5,
     "direction_fidelity": lambda s: 0.5,
 }
@@ -46,9 +47,10 @@ _CHANCE: Mapping[str, Callable[[_Sides], float]] = {
 AS_MANY_COUNTS = 9e5
 
 
-def _share_where_some(significant: np.ndarray) -> np.ndarray:
+def _share_where_some(significant: np.ndarray) -> float:
     share = significant.mean(axis=1)
-    return np.where((share > 0) & (share < 1), share, np.nan)
+    some = share[(share > 0) & (share < 1)]
+    return float(some.mean()) if some.size else np.nan
 
 
 def anchors(
@@ -90,6 +92,11 @@ def anchors(
 
         Rows that need cells made, which are dense, are left out where these do not fit `memory`.
 
+    Warns
+    -----
+    UserWarning
+        A group has one cell only: there are no halves, and their rows are left out.
+
     Notes
     -----
     A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
@@ -104,7 +111,8 @@ def anchors(
     def scored(pred: anndata.AnnData) -> pd.Series:
         controls = real if rules.real_controls else None
         made = digest(pred, _lenient(rules), controls=controls, **means)
-        return compare(made, truth, rules, control=control).mean()
+        table = compare(made, truth, rules, control=control)
+        return counted(table, truth, rules, control=control).mean()
 
     both = _Sides(truth, truth, control)
     rows = {"chance": {name: _CHANCE[name](both) for name in rules.metrics if name in _CHANCE}}
@@ -112,19 +120,37 @@ def anchors(
     fits = 8.0 * cells.n_obs * cells.n_vars < parse_memory(memory)  # made, and looked at
     if fits:
         rows["mean of these"] = scored(official_baseline(cells, rules, seed=seed, **question))
-    if rules.top == "replicate":  # the season has a rule for it
-        halves = replicates(real, rules, n_splits=n_halvings, seed=seed, **means)
+    if alone := _alone(cells, perturbation_key):
+        warnings.warn(f"no {REPLICATE}: {alone}", stacklevel=2)
     else:
-        seeds = range(seed, seed + n_halvings)
-        cards = [split_half_ceiling(real, rules, seed=s, **means) for s in seeds]
-        halves = pd.DataFrame([card.summary for card in cards])
-    rows[REPLICATE], rows[f"{REPLICATE}, sd"] = halves.mean(), halves.std(ddof=1)
+        halves = _scores_of_halves(real, rules, n_halvings, seed, **means)
+        rows[REPLICATE], rows[f"{REPLICATE}, sd"] = halves.mean(), halves.std(ddof=1)
     if fits:
         made = _perfect_means(cells, rules, truth.bulk, seed, **question)
         rows |= {f"their means, {how}": scored(pred) for how, pred in made}
     rows["real cells"] = compare(truth, truth, rules, control=control).mean()
     found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64)
     return found.T.rename_axis("anchor")
+
+
+def _scores_of_halves(real, rules: Preset, n: int, seed: int, **means) -> pd.DataFrame:
+    """Score half against half, as the season does it where it has a rule for that."""
+    if rules.top == "replicate":
+        return replicates(real, rules, n_splits=n, seed=seed, **means)
+    cards = (split_half_ceiling(real, rules, seed=s, **means) for s in range(seed, seed + n))
+    return pd.DataFrame([card.summary for card in cards])
+
+
+def _alone(cells: anndata.AnnData, perturbation_key: str) -> str:
+    """Say which groups have one cell only, and so no halves; nothing if none has."""
+    sizes = labels_of(cells, perturbation_key).value_counts()
+    alone = sorted(sizes.index[sizes < 2])
+    return f"a group of one cell has no halves: {some_of(alone)}" if alone else ""
+
+
+def _check_halves(cells: anndata.AnnData, perturbation_key: str) -> None:
+    if alone := _alone(cells, perturbation_key):
+        raise ValueError(f"{alone}; leave it out, or give more cells of it")
 
 
 def _perfect_means(
@@ -245,6 +271,8 @@ def baseline(
     """
     rules = get_preset(preset)
     question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
+    if rules.top == "replicate":
+        _check_halves(open_cells(real), question.get("perturbation_key", PERTURBATION_KEY))
     made = official_baseline(real, rules, **question)
     card = _score(made, real, _lenient(rules), **settings)
     if rules.top == "perfect":
@@ -289,6 +317,7 @@ def replicates(
     rules = replace(get_preset(preset), real_controls=False)
     question = {"perturbation_key": perturbation_key, "control": control}
     cells, means = open_cells(real), {}
+    _check_halves(cells, perturbation_key)
     groups = cells.obs.groupby(perturbation_key, observed=True).indices.values()
     whole = digest(cells, rules, **question, **settings) if "lfc_nmae" in rules.metrics else None
     for split in np.random.SeedSequence(seed).generate_state(n_splits):
@@ -339,9 +368,8 @@ def split_half(
     cells, would score: a ceiling for honest predictions, though not a hard limit. Sizes are equal
     to within one cell a group; a group of one cell is a ValueError.
     """
+    _check_halves(cells, perturbation_key)
     groups = pd.Series(range(cells.n_obs)).groupby(labels_of(cells, perturbation_key)).indices
-    if alone := [name for name, rows in groups.items() if len(rows) < 2]:
-        raise ValueError(f"{alone[0]!r} has one cell only; a split needs two in every group")
     return _halves(cells, groups.values(), _alternating, seed)
 
 

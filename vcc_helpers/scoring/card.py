@@ -41,18 +41,28 @@ class ScoreCard:
         What the numbers depend on besides the data.
     anchors
         What to hold the means against, from :func:`~.scoring.anchors`, where it was asked for.
+    missed
+        Of a metric the perturbations where the truth has a value and the prediction has none, such
+        as a correlation of a prediction without any change: the worst value counts in the mean.
     """
 
     preset: str
     per_perturbation: pd.DataFrame
     settings: Mapping[str, object] = field(default_factory=dict)
     anchors: pd.DataFrame | None = None
+    missed: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
     def summary(self) -> pd.Series:
-        """Mean of each metric over the perturbations that have a value, index metric, float64."""
+        """Mean of each metric over the perturbations that have a value, index metric, float64.
+
+        Where only the truth has one, the worst counts: see `missed`.
+        """
+        table = self.per_perturbation.copy()
+        for name, rows in self.missed.items():
+            table.loc[rows, name] = metrics.WORST[name]
         # fsum, so that the order of the perturbations does not show in the last digit
-        known = {name: values.dropna() for name, values in self.per_perturbation.items()}
+        known = {name: values.dropna() for name, values in table.items()}
         means = {name: fsum(v) / len(v) if len(v) else np.nan for name, v in known.items()}
         return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
 
@@ -110,6 +120,8 @@ class ScoreCard:
             "per_perturbation": _plain(self.per_perturbation),
             "settings": dict(self.settings),
         }
+        if self.missed:
+            card["missed"] = dict(self.missed)
         return card if self.anchors is None else card | {"anchors": _plain(self.anchors)}
 
     def to_json(self, path: str | Path) -> None:
@@ -123,7 +135,7 @@ class ScoreCard:
             card = json.loads(Path(path).read_text(encoding="utf-8"))
             table = _table(card["per_perturbation"], "target_gene")
             beside = _table(card["anchors"], "anchor") if "anchors" in card else None
-            return cls(card["preset"], table, card["settings"], beside)
+            return cls(card["preset"], table, card["settings"], beside, card.get("missed", {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{path} is not a score card ({error!r}); expected a file that vcc-helpers "

@@ -11,7 +11,7 @@ Taught in: notebooks/08_metrics_by_hand.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -173,6 +173,23 @@ def compare(
     return pd.DataFrame(columns, index=sides.means.names, dtype=np.float64)
 
 
+def counted(
+    table: pd.DataFrame, real: Digest, preset: str | Preset, *, control: str
+) -> pd.DataFrame:
+    """Put the worst value where a table of :func:`compare` has none and the truth itself has one.
+
+    So that nobody gains by giving no answer.
+    """
+    gaps = tuple(name for name in table if table[name].isna().any())
+    if not gaps:
+        return table
+    rules = replace(get_preset(preset), metrics=gaps)
+    known = compare(real, real, rules, control=control).notna()
+    worst = {name: table[name].mask(table[name].isna() & known[name], metrics.WORST[name])
+             for name in gaps}  # fmt: skip
+    return table.assign(**worst)
+
+
 def _score(
     pred,
     real,
@@ -188,5 +205,8 @@ def _score(
     means = question | settings
     controls = real if rules.real_controls else None
     found = digest(pred, rules, name="pred", controls=controls, **means)
-    table = compare(found, digest(real, rules, name="real", **means), rules, control=control)
-    return ScoreCard(rules.name, table, question | {"source": rules.source})
+    truth = digest(real, rules, name="real", **means)
+    table = compare(found, truth, rules, control=control)
+    lost = table.isna() & counted(table, truth, rules, control=control).notna()
+    missed = {name: list(table.index[lost[name]]) for name in table if lost[name].any()}
+    return ScoreCard(rules.name, table, question | {"source": rules.source}, missed=missed)

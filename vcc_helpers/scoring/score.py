@@ -10,6 +10,7 @@ Taught in: notebooks/08_metrics_by_hand and notebooks/09_first_submission.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,7 +57,8 @@ def score(
         :func:`~vcc_helpers.stream.contrast`. None changes a bit of the result.
     ceiling
         Put chance, the mean baseline, the split-half ceiling and perfect predictions beside the
-        result: :func:`~.scoring.anchors`, in the card's `anchors`.
+        result: :func:`~.scoring.anchors`, in the card's `anchors`. Where they cannot be had, a
+        UserWarning says why.
 
     Returns
     -------
@@ -80,4 +82,10 @@ def score(
     question = {"perturbation_key": perturbation_key, "control": control}
     means = {"memory": memory, "threads": threads, "cache": cache}
     card = _score(pred, real, rules, client=client, progress=progress, **question, **means)
-    return replace(card, anchors=anchors(real, rules, **question, **means)) if ceiling else card
+    if not ceiling:
+        return card
+    try:
+        return replace(card, anchors=anchors(real, rules, **question, **means))
+    except ValueError as error:  # the score is right nevertheless
+        warnings.warn(f"nothing to hold the score against: {error}", stacklevel=2)
+        return card

@@ -141,7 +141,7 @@ def _explain_damage(cells: anndata.AnnData) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, zlib.error) as error:  # how damage shows
-        if getattr(error, "errno", None) == errno.ENOSPC:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EAGAIN):  # not the file's fault
             raise
         raise unreadable(cells.filename, error) from error
     if _stamp(cells) != before:  # HDF5 reads zeros where a file has become shorter
@@ -163,10 +163,28 @@ def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
 
 
 def unreadable(path: Path | str, error: Exception) -> ValueError:
-    """Say that a file is damaged."""
-    return ValueError(
-        f"{path} cannot be read as an .h5ad ({error}); write it again with AnnData.write_h5ad"
-    )
+    """Say that a file is damaged, or not to be had, and what to do."""
+    advice = "write it again with AnnData.write_h5ad"
+    if "unable to lock file" in str(error) or "already open for write" in str(error):
+        advice = (
+            "another program has it open to write: close it there, or copy the file; where a disk "
+            "knows no locks, set the environment variable HDF5_USE_FILE_LOCKING=FALSE"
+        )
+    return ValueError(f"{path} cannot be read as an .h5ad ({error}); {advice}")
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads that say in words where the system gives no more of them."""
+
+    def submit(self, *task, **kw):
+        """Have a function called in a thread."""
+        try:
+            return super().submit(*task, **kw)
+        except RuntimeError as error:
+            if "start new thread" not in str(error):
+                raise
+            words = "the system gives no more threads; use fewer, or end other programs"
+            raise OSError(errno.EAGAIN, words) from error
 
 
 def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -> Iterator:
@@ -174,7 +192,7 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
 
     Most of the time of `function` should be spent where Python's lock is not held.
     """
-    pool, coming = ThreadPoolExecutor(threads), deque()
+    pool, coming = Threads(threads), deque()
     try:
         for a in arguments:
             coming.append(pool.submit(function, *a))
@@ -221,6 +239,8 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
 
 
 def _in_memory(block):
+    if hasattr(block, "compute"):  # Dask's, of dense or sparse chunks
+        block = block.compute()
     return _sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
 
 
@@ -333,7 +353,7 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     if len(corners) < 4:  # not worth a thread
         list(map(unpack, corners))
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with Threads(os.cpu_count()) as pool:
             list(pool.map(unpack, corners))
     inside = (slice(start - first, stop - first), *(slice(n) for n in dataset.shape[1:]))
     return whole[inside]

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -29,6 +28,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..ranks import p_values
+from .blocks import Threads
 
 #: Genes in a tile; many, since a tile asks each cell for its entries, but not too many to fill a
 #: strip of it in the processor's second cache.
@@ -159,7 +159,7 @@ def rank_sum(
         u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes, reach=reach)
 
     parts = cut(matrix.shape[1], 8 * n_threads(threads))
-    with ThreadPoolExecutor(n_threads(threads)) as pool:
+    with Threads(n_threads(threads)) as pool:
         list(pool.map(rank, parts))
     n_cells = np.bincount(codes[codes >= 0])
     return RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
@@ -181,7 +181,7 @@ def _checked(matrix, threads: int) -> tuple:
     matrix = sparse.csr_matrix(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
-    with ThreadPoolExecutor(threads) as pool:
+    with Threads(threads) as pool:
         sound = pool.submit(getattr, matrix, "has_canonical_format", True)
         values = matrix.data if sparse.issparse(matrix) else matrix
         parts = [values[part] for part in cut(len(values), 8 * threads)]
@@ -189,15 +189,20 @@ def _checked(matrix, threads: int) -> tuple:
             (list(pool.map(f, parts)) for f in (np.min, np.max)) if values.size else [[0]] * 2
         )
         low, high = np.min(low), np.max(high)
+    _refuse_beyond_fence(low, high)
+    if not sound.result():
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    return matrix, (low, high) if sound.result() and low > 0 else span([matrix])
+
+
+def _refuse_beyond_fence(low: float, high: float) -> None:
+    """Raise if values reach further than the walk may go; NaN is above every end."""
     if not (low >= 0 and high < np.inf):
         raise ValueError(
             f"values to rank must be 0 or more and finite; they reach from {low} to {high}; give "
             "counts or lognorm"
         )
-    if not sound.result():
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-    return matrix, (low, high) if sound.result() and low > 0 else span([matrix])
 
 
 def tiles(
@@ -256,7 +261,7 @@ def sort_controls(
     from . import kernels
 
     n_cells, n_genes = sum(block.shape[0] for block in blocks), blocks[0].shape[1]
-    with ThreadPoolExecutor(n_threads(threads)) as pool:
+    with Threads(n_threads(threads)) as pool:
         n_values = sum(pool.map(_count_values, _in_parts(blocks, n_threads(threads))))
         indptr = np.concatenate([[0], np.cumsum(n_values + 1)])
         values, ties = np.empty(indptr[-1], blocks[0].dtype), np.empty(n_genes)
@@ -269,6 +274,9 @@ def sort_controls(
                 kernels.squeeze(tile, places, values)
                 for i, j in pairwise(places):
                     values[i:j].sort()
+                first, last = values[places[:-1]], values[places[1:] - 1]
+                if (first < 0).any() or (last != np.inf).any():  # NaN is sorted behind the fence
+                    _refuse_beyond_fence(first.min(), last.max())
                 kernels.tie(values, places, ties[part])
 
         list(pool.map(keep, cut(n_genes, n_threads(threads))))
@@ -364,14 +372,20 @@ def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ti
 
 
 def span(blocks: Iterable[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
-    """Return the smallest and the largest non-zero value of some blocks."""
+    """Return the smallest and the largest non-zero value of some blocks.
+
+    A ValueError says that one is negative, infinite or NaN.
+    """
     low, high = np.inf, 0.0
     for block in blocks:
         values = block if isinstance(block, np.ndarray) else block.data
-        if values.size and values.min() <= 0:
-            values = values[values > 0]
-        if values.size:
-            low, high = min(low, values.min()), max(high, values.max())
+        if not values.size:
+            continue
+        least, most = values.min(), values.max()  # NaN, if one value is
+        _refuse_beyond_fence(least, most)
+        if least == 0:
+            least = np.min(values, where=values > 0, initial=np.inf)
+        low, high = min(low, least), max(high, most)
     return min(low, high), high
 
 

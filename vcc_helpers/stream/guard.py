@@ -21,6 +21,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
@@ -29,6 +31,8 @@ import numpy as np
 
 #: Most bytes of a chunk, which is unpacked whole even for one value; h5py chooses 1 MB at most.
 _MOST_CHUNK = 2**29
+#: How much smaller the bytes of much may be packed; gzip comes to 1/1032 at the best.
+_MUCH, _MOST_PACKED = 2**26, 2000
 #: Least bytes of a chunk when there are many; each costs about as much time as 10 kB.
 _LEAST_CHUNK, _MANY_CHUNKS = 1024, 100_000
 #: Most bytes of all strings of a dataset together, and of one of them.
@@ -39,6 +43,8 @@ _CODECS = {
     *("bytes", "crc32", "crc32c", "adler32", "fletcher32", "shuffle", "delta", "transpose"),
     *("sharding_indexed", "vlen-utf8"),
 }
+#: Filters of HDF5 that come with hdf5plugin.
+_FILTERS = {307: "bzip2", 32001: "blosc", 32004: "lz4", 32015: "zstd", 32026: "blosc2"}
 #: Files of a Zarr folder that say how to read the others, and their most bytes.
 _ZARR_WORDS, _MOST_WORDS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr.json"), 2**24
 
@@ -83,6 +89,8 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
                 _check_dataset(item)
+                if where.split("/")[1] != "X":  # which is never read whole
+                    _check_stored(item)
                 places.add(_place(item))
                 references += _references(item)
                 size += item.size * item.dtype.itemsize if item.shape is not None else 0
@@ -128,10 +136,33 @@ def _check_dataset(item: h5py.Dataset) -> None:
         raise ValueError(f"{item.name} holds references; expected plain data")
     if item.shape is None:
         return
+    _check_filters(item)
     if item.chunks:
         _check_chunks(item.name, item.shape, item.chunks, item.dtype.itemsize)
     if h5py.check_string_dtype(item.dtype) and h5py.check_vlen_dtype(item.dtype):
         _check_strings(item)
+
+
+def _check_filters(item: h5py.Dataset) -> None:
+    """Raise if chunks are packed in a way that neither HDF5 nor hdf5plugin can undo here."""
+    packing = item.id.get_create_plist()
+    for i in range(packing.get_nfilters()):
+        code = packing.get_filter(i)[0]  # its name is the file's own
+        if not h5py.h5z.filter_avail(code) and find_spec("hdf5plugin"):
+            import_module("hdf5plugin")  # makes its filters known
+        if not h5py.h5z.filter_avail(code):
+            raise ValueError(
+                f"{item.name} is packed with {_FILTERS.get(code, 'a filter')} (number {code}), "
+                "which is missing here: pip install hdf5plugin, or pack it with gzip"
+            )
+
+
+def _check_stored(item: h5py.Dataset) -> None:
+    size = item.size * item.dtype.itemsize
+    if size > _MUCH and size > _MOST_PACKED * item.id.get_storage_size():
+        raise ValueError(
+            f"{item.name} declares {size:,} bytes and stores {item.id.get_storage_size():,}"
+        )
 
 
 def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:

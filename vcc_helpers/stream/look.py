@@ -36,7 +36,15 @@ from scipy import sparse
 from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
-from ..counts import EXACT_IN_FLOAT32, FRACTION_TOLERANCE, ValueSummary, refuse_unsound, summarize
+from ..counts import (
+    EXACT_IN_FLOAT32,
+    FRACTION_TOLERANCE,
+    ValueSummary,
+    refuse_too_large,
+    refuse_unsound,
+    summarize,
+    too_large,
+)
 from .blocks import is_csr_file, row_blocks, stored_blocks, take_cells, value_stretches
 from .open import empty_problem, labels_of, open_cells
 
@@ -110,8 +118,9 @@ def inspect_values(
     Raises
     ------
     ValueError
-        There is no cell or no gene; a value is NaN, infinite or negative; or the file has
-        fractional values and one of 15 or more, as when counts and log values are mixed.
+        There is no cell or no gene; a value is NaN, infinite or negative; the sum of a cell is too
+        large for its type; or the file has fractional values and one of 15 or more, as when counts
+        and log values are mixed.
 
     Notes
     -----
@@ -167,6 +176,7 @@ class Inspection:
         if seen.bad.any():
             names = self.cells.obs_names[start:], self.cells.var_names
             refuse_unsound(block, *names, name=self.name)
+        refuse_too_large(seen.total, block.dtype, self.cells.obs_names[start:], name=self.name)
         self.library_size[start : start + block.shape[0]] = seen.total
         return max(seen.largest.max(), 0), seen.fractional.any(), whole
 
@@ -196,8 +206,8 @@ class Scan:
     n_stored
         Values in the file, stored zeros among them.
     bad
-        Kind of bad value (``"NaN"``, ``"infinite"``, ``"negative"``), and row and column of the
-        first.
+        Kind of bad value (``"NaN"``, ``"infinite"``, ``"negative"``, ``"too large"`` for those of a
+        cell whose sum its type cannot hold), and row and column of the first.
     unlogged
         Base of a logarithm, and of a few cells of each block the sum over the genes of what the
         values would be logarithms to.
@@ -235,8 +245,9 @@ def scan(
             table[rows] = np.transpose(seen)
             entries = block.data, block.indices, block.indptr
             kernels.mark(*entries, groups[rows], weights, signature[rows], group_total)
-            if seen.bad.any():
-                _note_bad(bad, block, start)
+            large = too_large(seen.total, block.dtype)
+            if seen.bad.any() or large.any():
+                _note_bad(bad, block, start, large)
             _undo_logarithms(unlogged, block[:_SAMPLED_ROWS])
             bar.update(block.shape[0])
     of_cells = pd.DataFrame(table, columns=_Looked._fields).assign(signature=signature)
@@ -254,9 +265,10 @@ def float_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if wide else np.float32)
 
 
-def _note_bad(bad: dict, block: sparse.csr_matrix, first_row: int) -> None:
+def _note_bad(bad: dict, block: sparse.csr_matrix, first_row: int, large: np.ndarray) -> None:
     v = block.data
     kinds = {"NaN": np.isnan(v), "infinite": np.isinf(v), "negative": np.isfinite(v) & (v < 0)}
+    kinds["too large"] = np.repeat(large, np.diff(block.indptr))
     for kind, places in kinds.items():
         if kind not in bad and places.any():
             entry = int(np.flatnonzero(places)[0])

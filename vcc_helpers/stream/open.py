@@ -14,7 +14,9 @@ notebooks/09_first_submission and notebooks/17_check_and_pack.
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import anndata
 import h5py
@@ -24,7 +26,15 @@ from anndata.io import read_elem, sparse_dataset
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from .blocks import on_disk, stored_matrix, unreadable
+from .guard import check_hdf5, check_zarr
+from .unpack import unpack
 
+#: What is read of a file when it is opened, and what is never read.
+_ANNOTATIONS, _NOT_READ = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp"), ("layers", "raw")
+#: How a file begins that Git LFS left in the place of another.
+_LFS = b"version https://git-lfs"
+#: Most bytes of the cells of a ``.vcc``.
+_MOST_UNPACKED = 32 * 10**9
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -34,12 +44,14 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
     Parameters
     ----------
     source
-        An AnnData, returned as it is, or the path of an ``.h5ad`` file or a ``.zarr`` folder.
+        An AnnData, returned as it is, or the path of an ``.h5ad`` file, a ``.vcc`` archive, or a
+        ``.zarr`` folder.
 
     Returns
     -------
     AnnData
-        Shape ``(n_cells, n_genes)``; when `source` is a path, its X is a handle of what lies there.
+        Shape ``(n_cells, n_genes)``; when `source` is a path, its X is a handle of what lies there,
+        and layers and ``raw`` are not read.
 
     Raises
     ------
@@ -75,22 +87,77 @@ def _open_file(path: Path) -> anndata.AnnData:
         raise FileNotFoundError(f"no such file: {path}")
     if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
         return _open_zarr(path)
-    if path.is_dir() or not h5py.is_hdf5(path):
-        raise ValueError(
-            f"{path} is not an HDF5 file, so it cannot be an .h5ad: it may be cut short, still "
-            "compressed, or of another format; write it with AnnData.write_h5ad"
-        )
+    if path.suffix == ".vcc" and path.is_file() and not h5py.is_hdf5(path):
+        return _open_packed(path)
+    if problem := no_hdf5(path):
+        raise ValueError(f"{path} is not an HDF5 file, so it cannot be an .h5ad: {problem}")
     try:
-        with h5py.File(path) as file:
-            check_tree(file)
-            # AnnData writes a null for "no raw", and takes it for a raw without genes when it reads
-            has_raw = isinstance(file.get("raw"), h5py.Group)
-        cells = anndata.read_h5ad(path, backed="r")
-        if not has_raw:
-            del cells.raw
-        _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
+        return _read_annotations(path)
     except Exception as error:
         raise unreadable(path, error) from error
+
+
+def no_hdf5(path: Path) -> str:
+    """Say what a path is if it is no HDF5 file, and what to do; else nothing."""
+    if path.is_dir():
+        return "it is a folder, and no Zarr store, which has a file zarr.json or .zgroup"
+    if h5py.is_hdf5(path):
+        return ""
+    with open(path, "rb") as file:
+        if file.read(len(_LFS)) == _LFS:
+            return "it is a Git LFS pointer, which only names the file; get that with: git lfs pull"
+    return (
+        "it may be cut short, still compressed, or of another format; write it with "
+        "AnnData.write_h5ad"
+    )
+
+
+def _read_annotations(path: Path) -> anndata.AnnData:
+    """Read all but the matrices of the cells; X stays on disk, layers and ``raw`` are not read."""
+    with h5py.File(path) as file:
+        check_hdf5(file, without=_NOT_READ)
+        if "mod" in file and "X" not in file:
+            raise ValueError(
+                f"it is MuData, of the modalities {some_of(file['mod'])}; take one of them, "
+                f"mudata.read({path.name!r})[...]"
+            )
+        if missing := [name for name in ("X", "obs", "var") if name not in file]:
+            raise ValueError(f"it has no {some_of(missing)}")
+        if old := isinstance(file.get("obs"), h5py.Dataset):  # AnnData before 0.7
+            check_hdf5(file)
+        parts = {} if old else {n: read_elem(file[n]) for n in _ANNOTATIONS if n in file}
+    if old:
+        cells = anndata.read_h5ad(path, backed="r")
+    else:
+        cells = anndata.AnnData(**parts, raw={}, filename=path, filemode="r")
+        del cells.raw  # of which nothing was read
+    _ = cells.X  # a matrix that is absent or damaged shows here, while the path is known
+    return cells
+
+
+def left_on_disk(cells: anndata.AnnData) -> list[str]:
+    """Name the layers, and ``raw``, that cells have in memory or in their file."""
+    layers = [name for name in cells.layers if name is not None]  # anndata 0.13 counts X as one
+    raw = cells.raw is not None
+    if cells.isbacked:
+        with h5py.File(cells.filename) as file:
+            own = [n for n in _NOT_READ if isinstance(file.get(n, getlink=True), h5py.HardLink)]
+            groups = {n: file[n] for n in own if isinstance(file[n], h5py.Group)}
+            layers += [name for name in groups.get("layers", ()) if name not in layers]
+            raw |= "raw" in groups  # a null there says that there is none
+    return [f"layers[{name!r}]" for name in layers] + ["raw"] * raw
+
+
+def _open_packed(path: Path) -> anndata.AnnData:
+    """Open the cells of a ``.vcc``, unpacked to a folder that is there as long as they are."""
+    folder = TemporaryDirectory(prefix="vcc_")
+    try:
+        inner = unpack(path, Path(folder.name) / "cells.h5ad", limit=_MOST_UNPACKED)
+        cells = _open_file(inner)
+    except BaseException:
+        folder.cleanup()
+        raise
+    weakref.finalize(cells, folder.cleanup)
     return cells
 
 
@@ -98,6 +165,7 @@ def _open_zarr(path: Path) -> anndata.AnnData:
     import zarr  # comes with anndata; most never open one
 
     try:
+        check_zarr(path)
         group = zarr.open(path, mode="r")
         matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
         return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
@@ -241,11 +309,12 @@ def parse_memory(memory: int | float | str) -> int:
     """Return bytes of a number, or of text such as ``"4GB"`` (10**9), ``"1.5 GiB"`` (2**30)."""
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([a-z]*)\s*", str(memory).lower())
     unit = _UNITS.get(match[2] if match[2] != "b" else "") if match else None
-    if unit is None or float(match[1]) * unit < 1:
+    if unit is None or not 1 <= (size := float(match[1]) * unit) < 2**63:
         raise ValueError(
-            f"memory must be a number of bytes or a text like '4GB' or '500MB', got {memory!r}"
+            f"memory must be a number of bytes or a text like '4GB' or '500MB', got "
+            f"{str(memory)[:40]!r}"
         )
-    return int(float(match[1]) * unit)
+    return int(size)
 
 
 def _form_problem(cells: anndata.AnnData) -> str | None:
@@ -254,6 +323,10 @@ def _form_problem(cells: anndata.AnnData) -> str | None:
     That is type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer,
     which a file can get wrong, and which compiled code does not look at again.
     """
+    for name, table in (("obs", cells.obs), ("var", cells.var)):
+        if not table.columns.is_unique:
+            twice = some_of(table.columns[table.columns.duplicated()].unique())
+            return f"{name} has more than one column {twice}; keep one"
     matrix = stored_matrix(cells)
     if matrix.dtype.kind not in "biuf":
         return (
@@ -280,21 +353,3 @@ def _pointer_problem(matrix) -> str | None:
     if pointer[0] or pointer[-1] != data.shape[0] or (np.diff(pointer) < 0).any():
         return f"the row pointer of X does not rise from 0 to the {data.shape[0]} values"
     return None
-
-
-def check_tree(file: h5py.File) -> None:
-    """Raise if a group of an HDF5 file is in two places, as one that holds itself is.
-
-    Code that reads such a file as a tree never ends.
-    """
-    waiting, seen = [file["/"]], set()
-    while waiting:
-        group = waiting.pop()
-        place = h5py.h5o.get_info(group.id).addr
-        if place in seen:
-            raise ValueError(f"the group {group.name} is there twice, or holds itself")
-        seen.add(place)
-        for name in group:
-            if isinstance(group.get(name, getlink=True), h5py.HardLink):
-                item = group[name]
-                waiting += [item] if isinstance(item, h5py.Group) else []

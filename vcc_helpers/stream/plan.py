@@ -143,4 +143,5 @@ class _Load:
 def _has_fractions(cells: anndata.AnnData) -> bool:
     """Guess from the first cells whether values are fractional, which takes more bytes."""
     values = first_values(cells)
-    return bool((np.floor(values) != values).any())
+    with np.errstate(invalid="ignore"):  # NaN is told of later, in words
+        return bool((np.floor(values) != values).any())

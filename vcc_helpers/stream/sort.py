@@ -41,7 +41,7 @@ from .blocks import (
     stored_matrix,
 )
 from .engine import n_threads
-from .open import labels_of, open_cells, parse_memory
+from .open import labels_of, left_on_disk, open_cells, parse_memory
 from .shelf import Shelf
 from .write import beside, check_writable, hdf5, replacing, write_anndata
 
@@ -142,9 +142,7 @@ def _check_source(cells: anndata.AnnData, path: Path) -> None:
 
 
 def _warn_of_losses(cells: anndata.AnnData) -> None:
-    layers = [name for name in cells.layers if name is not None]  # anndata 0.13 counts X as one
-    lost = [f"layers[{name!r}]" for name in layers] + ["raw"] * (cells.raw is not None)
-    if lost:
+    if lost := left_on_disk(cells):
         warnings.warn(f"not carried over to the sorted file: {', '.join(lost)}", stacklevel=3)
 
 

@@ -6,7 +6,6 @@ Taught in: notebooks/12_scale_out.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from itertools import chain, pairwise
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..counts import Scaling
-from .blocks import ahead
+from .blocks import Threads, ahead
 from .engine import Controls, cut, rank_groups, sort_controls, span
 from .job import _Job
 from .pseudobulk import log_entries
@@ -118,7 +117,7 @@ def _group_sums(
     sources, scaling, genes: slice, controls: Controls, threads: int, total: float | None
 ) -> list[_Sums]:
     """Do what there is to do for a few groups; `sources` gives the pieces of each."""
-    with ThreadPoolExecutor(threads) as pool:
+    with Threads(threads) as pool:
         dtype = controls.values.dtype
         groups = list(pool.map(lambda pieces: _collect(pieces(), scaling, genes, dtype), sources))
         n_genes = genes.stop - genes.start

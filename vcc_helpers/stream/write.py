@@ -22,13 +22,14 @@ import io
 import os
 import platform
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from anndata.io import write_elem
 from scipy import sparse
 
@@ -239,10 +240,18 @@ def fill_cells(
 
 
 def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
-    """Write cells to an open, empty file, labels as categories, as ``AnnData.write_h5ad`` does."""
+    """Write cells to an open, empty file, labels as categories, as ``AnnData.write_h5ad`` does.
+
+    So that AnnData 0.10 reads it, strings are plain ones, and what is None in ``uns`` is left out.
+    """
     cells.strings_to_categoricals()
+    parts = {name: dict(getattr(cells, name)) for name in ("obsm", "varm", "obsp", "varp")}
+    layers = {name: values for name, values in cells.layers.items() if name is not None}
+    frames = {"obs": _with_plain_strings(cells.obs), "var": _with_plain_strings(cells.var)}
+    parts |= {"layers": layers, "uns": _without_nulls(cells.uns)}
     try:
-        write_elem(file, "/", cells)
+        with anndata.settings.override(allow_write_nullable_strings=False):
+            write_elem(file, "/", anndata.AnnData(cells.X, raw=cells.raw, **frames, **parts))
     except (OSError, MemoryError):
         raise
     except Exception as error:  # each kind of thing that has no place in a file has its own
@@ -252,6 +261,18 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
         ) from error
     if cells.raw is None and "raw" in file:
         del file["raw"]  # a mark that there is none, which older readers take for some
+
+
+def _with_plain_strings(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose strings are Python's; where some are missing, a category."""
+    text = [name for name, kind in frame.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    kinds = {name: "category" if frame[name].hasnans else object for name in text}
+    return frame.astype(kinds).set_axis(frame.index.astype(object))
+
+
+def _without_nulls(values: Mapping) -> dict:
+    kept = {name: value for name, value in values.items() if value is not None}
+    return {n: _without_nulls(v) if isinstance(v, Mapping) else v for n, v in kept.items()}
 
 
 def _append_rows(matrix: h5py.Group, blocks: Iterable, check: Callable[[], None]) -> None:

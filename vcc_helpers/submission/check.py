@@ -23,11 +23,13 @@ from pathlib import Path
 
 import anndata
 import h5py
+import numpy as np
 import pandas as pd
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..presets import Preset, get_preset
 from ..stream.blocks import unreadable
+from ..stream.guard import check_hdf5
 from ..stream.open import open_cells
 from .rules import Problem, Seen, problems
 
@@ -128,7 +130,8 @@ def looked(
             yield Report((Problem("empty", text),), summary), None
             return
         seen = Seen(cells, rules, genes, n_cells, key, control, progress)
-        found = tuple(problems(seen))
+        with np.errstate(over="ignore", invalid="ignore"):  # values without end are told in words
+            found = tuple(problems(seen))
         yield Report(found, f"{summary}, {len(seen.groups)} labels, {seen.scale}"), seen
     finally:
         if cells is not pred and cells.isbacked:
@@ -147,10 +150,11 @@ def _no_matrix(pred) -> Problem | None:
             return None
         try:
             with h5py.File(path) as file:
+                check_hdf5(file)
                 if "X" in file or not {"obs", "var"} <= set(file):
                     return None
                 layers = list(file.get("layers", ()))
-        except (OSError, RuntimeError) as error:  # h5py has both
+        except (OSError, RuntimeError, ValueError) as error:  # h5py has the first two
             raise unreadable(path, error) from error
     hint = f"the layers {some_of(layers)} have some: set X to one of them" if layers else "set X"
     return Problem("no X", f"pred: there is no matrix X, and only X is handed in; {hint}")

@@ -22,6 +22,7 @@ from ..names import CONTROL_NAMES, Match, match
 from ..presets import Preset
 from ..stream.blocks import stored_matrix
 from ..stream.look import NEARLY, Scan, scan
+from ..stream.open import left_on_disk
 
 #: Columns that other tools name the perturbation in.
 _OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
@@ -287,7 +288,7 @@ class Seen:
     def elsewhere(self) -> str:
         """Other tables with a column a gene, where a model may have put its prediction."""
         cells = self.cells
-        tables = [f"layers[{layer!r}]" for layer in cells.layers if layer]
+        tables = [name for name in left_on_disk(cells) if name != "raw"]
         wide = (key for key in cells.obsm if cells.obsm[key].shape[1:] == (cells.n_vars,))
         tables += [f"obsm[{key!r}]" for key in wide]
         return f"; {' or '.join(tables[:3])} may hold the prediction" if tables else ""
@@ -525,6 +526,9 @@ _RULES = (
     _Rule("infinite values", lambda s: s.bad("infinite"),
         "infinite values, the first in cell {cell!r}, gene {gene!r}; every mean of that gene is "
         "lost; cell-eval refuses the file; find out where they come from"),
+    _Rule("too large values", lambda s: s.bad("too large"),
+        "the values of cell {cell!r} add up to more than their type holds; no total can be scaled "
+        "by that, and every mean is lost; cell-eval says nothing; predict counts of real cells"),
     _Rule("negative values", lambda s: s.bad("negative"),
         "negative values, the first in cell {cell!r}, gene {gene!r}; neither counts nor lognorm "
         "go below 0; of whole ones cell-eval prep says nothing, the scorer then refuses the file; "
