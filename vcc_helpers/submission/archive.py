@@ -31,7 +31,7 @@ import h5py
 
 from ..stream.blocks import unreadable
 from ..stream.open import check_tree, parse_memory
-from ..stream.write import beside, replacing
+from ..stream.write import beside, check_writable, replacing
 
 #: The names in the archive and the watermark, as cell-eval 0.6.6 writes them.
 _CELLS, _WATERMARK, _WORDS = "pred.h5ad.zst", "watermark.txt", b"vcc-prep"
@@ -59,6 +59,7 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
     The layout is that of ``cell-eval prep`` (cell-eval 0.6.6), which calls the programs ``zstd``
     and ``tar``. An OSError says that a file is not there or cannot be written.
     """
+    check_writable(path, inputs=[h5ad])
     with replacing(path) as part, beside(path, ".zst") as packed:
         _compress(Path(h5ad), packed)
         with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as archive:
@@ -141,6 +142,7 @@ def unpack(path: str | Path, out: str | Path, *, size_limit: int | float | str =
     bytes come out than `size_limit`.
     """
     limit = parse_memory(size_limit)
+    check_writable(out, inputs=[path])
     with open(path, "rb") as archive, replacing(out) as part:
         offset, size = _packed_cells(archive)
         archive.seek(offset)
