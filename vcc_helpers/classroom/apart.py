@@ -154,7 +154,7 @@ def _do_in_a_fork(job: dict) -> str:
     if not in_time:
         return f"it took longer than {seconds:g} seconds, and was stopped"
     if status < 0:
-        return f"{_ENDED} (signal {-status})"
+        return f"{_ENDED} ({signal.Signals(-status).name})"
     return said.strip("\0") if said else _ENDED
 
 
