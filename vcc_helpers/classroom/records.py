@@ -25,6 +25,9 @@ from typing import NamedTuple
 from ..scoring.card import ScoreCard
 from ..stream.write import write_whole
 
+#: What reading a damaged file raises.
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
 
 class Record(NamedTuple):
     """Checksum of the file that was scored, its card, and the version that scored it."""
@@ -48,7 +51,7 @@ class Records:
         for path in sorted(folder.glob("*_*.json")):
             try:
                 self._read(path)
-            except (ValueError, LookupError, TypeError, OSError):
+            except _DAMAGED:
                 with suppress(OSError):
                     path.replace(path.with_name(f"{path.name}.damaged"))
         self.damaged = [path.name.split(".")[0] for path in sorted(folder.glob("*.damaged"))]
@@ -92,5 +95,5 @@ class Records:
         try:
             found = json.loads(self._slow.read_text(encoding="utf-8"))
             return {str(key): float(value) for key, value in found.items()}
-        except (OSError, ValueError, TypeError, AttributeError):  # it costs the time once more
+        except _DAMAGED:  # it costs the time once more
             return {}
