@@ -166,11 +166,21 @@ calibration: $(STAMP)  ## hold a simulated screen of full size against the real 
 lab: $(STAMP)  ## open the notebooks in JupyterLab
 	@$(WITH_PATH) "$(BIN)/jupyter-lab" notebooks
 
-lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
+# With checksums where a secret is at hand; pip takes none for a folder, so $(LOCK) has none.
+HASHED  = --quiet --no-header --no-annotate --generate-hashes --python-version 3.12
+
+lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml, and the locks in .github
 	@{ sed -n '/^#/p' $(LOCK); \
 	   "$(BIN)/uv" pip compile --quiet --universal --no-header --no-annotate --python-version 3.11 \
 	     --extra book --extra test --extra oracle --upgrade pyproject.toml; } > $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
+	@{ sed -n '/^#/p' .github/classroom.lock; \
+	   "$(BIN)/uv" pip compile $(HASHED) --python-platform x86_64-manylinux_2_28 \
+	     --constraint $(LOCK) pyproject.toml; } > $(LOCK).new
+	@mv $(LOCK).new .github/classroom.lock
+	@{ sed -n '/^#/p' .github/build.lock; printf 'hatchling>=1.27\nuv>=0.8\n' | \
+	   "$(BIN)/uv" pip compile $(HASHED) --universal -; } > $(LOCK).new
+	@mv $(LOCK).new .github/build.lock
 
 # `make publish-as OWNER/NAME`: the name is a word of the command, not something to make.
 ifeq ($(firstword $(MAKECMDGOALS)),publish-as)

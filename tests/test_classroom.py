@@ -4,7 +4,11 @@ import json
 import os
 import re
 import shutil
-from datetime import date
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import anndata
@@ -16,7 +20,7 @@ import yaml
 from conftest import make_cells
 
 from vcc_helpers import classroom, scoring
-from vcc_helpers.classroom import contest
+from vcc_helpers.classroom import apart, contest
 from vcc_helpers.scoring import ScoreCard
 from vcc_helpers.submission import archive
 
@@ -198,11 +202,46 @@ def test_links_are_refused_whatever_they_lead_to(kit, tmp_path):
         (["D\tsubmissions/bob/2026-03-09.h5ad"], "removed or renamed"),
         (["R100\tsubmissions/bob/2026-03-09.h5ad\tsubmissions/a/b"], "removed or renamed"),
         (["T\tsubmissions/bob/2026-03-09.h5ad"], "removed or renamed"),
+        (["A\t submissions/ada/2026-03-09.h5ad"], "is no submission"),
+        (["A\tsubmissions/ ada/2026-03-09.h5ad"], "is no submission"),
+        (["A\tsubmissions/bob/2026-03-09.h5ad"], "in another team's folder; 'Ada-L' belongs"),
+        (["A\tsubmissions/ada-/2026-03-09.h5ad"], "in another team's folder"),
     ],
 )
 def test_a_change_hands_in_one_file_of_today_and_nothing_else(lines, says):
-    found = classroom.change_problems(lines, today=TODAY)
-    assert any(says in line for line in found) if says else found == []
+    """As lines, and as the output of git diff --name-status -z."""
+    fields = "".join(f"{field}\0" for line in lines for field in line.split("\t"))
+    for changes in (lines, fields):
+        found = classroom.change_problems(
+            changes, today=TODAY, account="Ada-L", teams={"ada-l": "ada", "bob": "bob"}
+        )
+        assert any(says in line for line in found) if says else found == []
+
+
+def test_an_account_without_a_team_hands_in_nothing():
+    change = "A\0submissions/ada/2026-03-09.h5ad\0"
+    for account in ("eve", "", None):
+        (found,) = classroom.change_problems(change, account=account, teams={}, today=TODAY)
+        assert "is in no team" in found
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("Ada-L,ada\nbob,ada\nbob,ada\n", None),
+        ("bob,ada\nBob,bob\n", "line 3: account 'bob', team 'bob'"),
+        ("bob,Ada\n", "team 'Ada'; expected the columns account and team, a team's name of small"),
+        (",ada\n", "line 2: account ''"),
+        ("bob\n", "team ''"),
+    ],
+)
+def test_the_table_of_teams(lines, says, tmp_path):
+    (tmp_path / "teams.csv").write_text(f"account,team\n{lines}", encoding="utf-8-sig")
+    if says is None:
+        assert classroom.read_teams(tmp_path / "teams.csv") == {"ada-l": "ada", "bob": "ada"}
+    else:
+        with pytest.raises(ValueError, match=says):
+            classroom.read_teams(tmp_path / "teams.csv")
 
 
 # --- files of strangers --------------------------------------------------------------------------
@@ -248,20 +287,21 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("spoil", BAD, ids=lambda f: f.__name__)
-def test_a_bad_file_says_why_and_does_not_stop_the_others(spoil, kit, handed_in, tmp_path):
-    truth = kit / "private" / "truth.h5ad"
-    spoil(handed_in / "ada" / "2026-03-01.h5ad", truth)
+def test_a_bad_file_says_why_and_does_not_stop_the_others(kit, handed_in, tmp_path):
+    for number, spoil in enumerate(BAD):
+        path = handed_in / f"team-{number}" / "2026-03-01.h5ad"
+        path.parent.mkdir()
+        shutil.copy(kit / "noisy.h5ad", path)
+        spoil(path, kit / "private" / "truth.h5ad")
     found = score(kit, handed_in, tmp_path / "cache", size_limit="50MB")
-    assert [entry.name for entry in found.cards] == ["bob, 2026-03-01"]
-    (why,) = found.refused.values()
-    assert re.search(BAD[spoil], why)
-    assert str(kit) not in why and str(tmp_path) not in why
+    assert [entry.team for entry in found.cards] == ["ada", "bob"]
     # and the check that students see, without the truth, says the same
     refused = classroom.check_folder(handed_in, kit / "public", today=TODAY, size_limit="50MB")
-    assert list(refused) == ["ada, 2026-03-01"] and re.search(
-        BAD[spoil], refused["ada, 2026-03-01"]
-    )
+    for told in (found.refused, refused):
+        assert list(told) == [f"team-{number}, 2026-03-01" for number in range(len(BAD))]
+        for why, expected in zip(told.values(), BAD.values(), strict=True):
+            assert re.search(expected, why), why
+            assert str(kit) not in why and str(tmp_path) not in why
 
 
 def test_a_check_of_one_team_does_not_speak_of_others(kit, handed_in):
@@ -271,15 +311,6 @@ def test_a_check_of_one_team_does_not_speak_of_others(kit, handed_in):
     assert len(classroom.check_folder(handed_in, kit / "public", **kw)) == 3
     assert classroom.check_folder(handed_in, kit / "public", only={"ada"}, **kw) == {}
     assert len(classroom.check_folder(handed_in, kit / "public", only={"bob"}, **kw)) == 2
-
-
-def test_an_error_that_nobody_foresaw_shows_no_inside(kit, handed_in, tmp_path, monkeypatch):
-    def broken(*_, **__):
-        raise RuntimeError("secret")
-
-    monkeypatch.setattr(scoring, "score", broken)
-    found = score(kit, handed_in, tmp_path / "cache")
-    assert set(found.refused.values()) == {"cannot be read (RuntimeError)"}
 
 
 def test_a_vcc_scores_as_its_h5ad(kit, handed_in, tmp_path):
@@ -294,44 +325,81 @@ def test_a_vcc_scores_as_its_h5ad(kit, handed_in, tmp_path):
 
 @pytest.fixture
 def counted(monkeypatch):
-    calls, real = [], scoring.score
+    """Teams whose files are given to another process."""
+    calls = []
 
-    def score(path, *rest, **kw):
-        calls.append(Path(path).parent.name)
-        return real(path, *rest, **kw)
+    @contextmanager
+    def processes():
+        with apart.processes() as run:
 
-    monkeypatch.setattr(scoring, "score", score)
+            def counting(task, *, path, **options):
+                calls.append(path.parent.name)
+                return run(task, path=path, **options)
+
+            yield counting
+
+    monkeypatch.setattr(contest, "processes", processes)
     return calls
 
 
-def test_nothing_is_scored_twice_but_by_another_version(
-    kit, handed_in, tmp_path, counted, monkeypatch
+def values(scored):
+    return {entry.name: card.summary.round(9).to_dict() for entry, card in scored.cards.items()}
+
+
+@pytest.fixture(scope="session")
+def scored_once(kit, tmp_path_factory):
+    """Score the files of `handed_in` for the first time; the cache, and what was found."""
+    folder = tmp_path_factory.mktemp("first")
+    for team, source in (("ada", "noisy"), ("bob", "mean")):
+        (folder / "in" / team).mkdir(parents=True)
+        shutil.copy(kit / f"{source}.h5ad", folder / "in" / team / "2026-03-01.h5ad")
+    return folder / "cache", score(kit, folder / "in", folder / "cache")
+
+
+@pytest.fixture
+def cache(scored_once, tmp_path):
+    return Path(shutil.copytree(scored_once[0], tmp_path / "cache"))
+
+
+def test_the_first_score_stands_whatever_comes_between(
+    kit, handed_in, cache, scored_once, counted, monkeypatch
 ):
-    cache = tmp_path / "cache"
-    first = score(kit, handed_in, cache)
-    assert sorted(counted) == ["ada", "bob"]
-    shutil.copy(handed_in / "ada" / "2026-03-01.h5ad", handed_in / "bob" / "2026-03-02.h5ad")
+    bob = handed_in / "bob" / "2026-03-01.h5ad"
+    shutil.copy(handed_in / "ada" / "2026-03-01.h5ad", bob.with_name("2026-03-02.h5ad"))
     second = score(kit, handed_in, cache)
-    assert len(counted) == 2 and len(second.cards) == 3
-    for entry, card in first.cards.items():
-        pd.testing.assert_frame_equal(card.per_perturbation, second.cards[entry].per_perturbation)
-    assert second.refused == {}
+    assert counted == [] and second.refused == {}  # the new one is a copy
+    ada, copied = (values(second)[name] for name in ("ada, 2026-03-01", "bob, 2026-03-02"))
+    assert ada == copied and values(scored_once[1]).items() <= values(second).items()
+    # a file that changes, and a version that counts otherwise
+    shutil.copy(kit / "noisy.h5ad", bob)
     monkeypatch.setattr(contest, "SCORING_VERSION", contest.SCORING_VERSION + 1)
-    assert len(score(kit, handed_in, cache).cards) == 3
-    assert len(counted) == 4  # two files are one
-
-
-def test_a_file_that_changes_after_its_score_gets_no_second_one(kit, handed_in, tmp_path, counted):
-    before = score(kit, handed_in, tmp_path / "cache").cards
-    shutil.copy(kit / "noisy.h5ad", handed_in / "bob" / "2026-03-01.h5ad")
-    after = score(kit, handed_in, tmp_path / "cache")
-    assert len(counted) == 2
-    assert after.refused == {
+    third = score(kit, handed_in, cache)
+    assert counted == ["ada"]  # bob's second file is the same
+    assert values(third) == values(second)
+    assert third.refused == {
         "bob, 2026-03-01": "the file changed after it was scored; its first score stands"
     }
-    assert {e.name: c.summary["mae"] for e, c in after.cards.items()} == {
-        e.name: c.summary["mae"] for e, c in before.items()
-    }
+
+
+def test_a_damaged_record_says_so_and_stops_nothing(kit, handed_in, cache, scored_once, counted):
+    (cache / "records" / "ada_2026-03-01.json").write_bytes(b"\x89HDF")
+    (cache / "records" / "bob_2026-03-01.json").write_text("[" * 10**5)
+    (cache / "records" / "slow.json").write_text('{"a": []}')
+    found = score(kit, handed_in, cache)
+    assert counted == ["ada", "bob"] and values(found) == values(scored_once[1])
+    assert list(found.refused) == ["ada, 2026-03-01", "bob, 2026-03-01"]
+    assert all("its record is damaged" in why for why in found.refused.values())
+    assert (cache / "records" / "ada_2026-03-01.json.damaged").read_bytes() == b"\x89HDF"
+
+
+def test_a_file_that_took_too_long_is_not_tried_with_as_little_time(
+    kit, handed_in, tmp_path, counted
+):
+    for seconds in (1e-3, 1e-4):
+        found = score(kit, handed_in, tmp_path / "cache", seconds=seconds)
+        assert len(counted) == 2 and found.cards == {}
+        assert f"took longer than {seconds:g} seconds" in found.refused["ada, 2026-03-01"]
+    assert len(score(kit, handed_in, tmp_path / "cache").cards) == 2
 
 
 def test_a_file_without_a_score_may_be_mended(kit, handed_in, tmp_path):
@@ -368,8 +436,8 @@ def publish(kit, scored, out, **kw):
     classroom.publish(scored, out, baseline=baseline_of(kit), **kw)
 
 
-def test_what_is_published_holds_means_only(kit, handed_in, tmp_path):
-    scored = score(kit, handed_in, tmp_path / "cache")
+def test_what_is_published_holds_means_only(kit, scored_once, tmp_path):
+    scored = scored_once[1]
     publish(kit, scored, tmp_path / "site", title="<Class>")
     card = json.loads((tmp_path / "site" / "cards" / "ada_2026-03-01.json").read_text())
     assert set(card) == {"team", "day", "preset", "n_perturbations", "overall", "summary"}
@@ -383,14 +451,18 @@ def test_what_is_published_holds_means_only(kit, handed_in, tmp_path):
     # a second page replaces the first and nothing else
     site = tmp_path / "site"
     entry = next(iter(scored.cards))
-    publish(kit, classroom.Scored({entry: scored.cards[entry]}, {"bob": "late"}), site)
+    shown = "the controls' genes b'root:x:0', \"a'root:x:0\" and 'X' differ"
+    publish(kit, classroom.Scored({entry: scored.cards[entry]}, {"bob": shown}), site)
     assert [p.name for p in (site / "cards").iterdir()] == ["ada_2026-03-01.json"]
-    assert "bob: not scored: late" in (site / "board.html").read_text()
-    assert {p.name for p in tmp_path.iterdir()} == {"site", "cache", "submissions"}
+    html = (site / "board.html").read_text()
+    assert "bob: not scored: the controls&#x27; genes &#x27;...&#x27;" in html
+    assert "&#x27;X&#x27; differ" in html
+    assert "root:x" not in html  # a file can have that from anywhere
+    assert {p.name for p in tmp_path.iterdir()} == {"site"}
 
 
-def test_the_page_is_written_whole_or_not_at_all(kit, handed_in, tmp_path, monkeypatch):
-    scored = score(kit, handed_in, tmp_path / "cache")
+def test_the_page_is_written_whole_or_not_at_all(kit, scored_once, tmp_path, monkeypatch):
+    scored = scored_once[1]
     site = tmp_path / "site"
     publish(kit, scored, site)
     before = {p: p.read_bytes() for p in site.rglob("*.*")}
@@ -406,7 +478,7 @@ def test_the_page_is_written_whole_or_not_at_all(kit, handed_in, tmp_path, monke
     with pytest.raises(OSError, match="no space"):
         publish(kit, classroom.Scored(scored.cards, {"x": "y"}), site)
     assert {p: p.read_bytes() for p in site.rglob("*.*")} == before
-    assert {p.name for p in tmp_path.iterdir()} == {"site", "cache", "submissions"}
+    assert {p.name for p in tmp_path.iterdir()} == {"site"}
 
 
 def test_a_folder_of_other_things_is_not_replaced(kit, tmp_path):
@@ -525,9 +597,171 @@ def test_actions_are_pinned_and_shells_get_no_text_of_strangers(workflow):
     assert all(options["persist-credentials"] is False for options in checkouts)
 
 
-def test_the_truth_and_its_cache_leave_the_runner_only_locked(workflow):
+def test_the_truth_and_what_was_scored_leave_the_runner_only_locked(workflow):
     steps = workflow["jobs"]["score"]["steps"]
-    cached = {s["with"]["path"] for s in steps if "actions/cache" in s.get("uses", "")}
-    assert cached == {"scored.tar.gpg"}
-    (page,) = (s["with"]["path"] for s in steps if "upload" in s.get("uses", ""))
-    assert page == "${{ runner.temp }}/site"
+    given = {s["with"]["path"] for s in steps if "upload" in s.get("uses", "")}
+    assert given == {"scored.tar.gpg", "${{ runner.temp }}/site"}
+    assert "cache" not in json.dumps(workflow)
+
+
+def test_who_may_write_runs_nothing_of_the_project(workflow):
+    jobs = workflow["jobs"]
+    assert [name for name, job in jobs.items() if "contents" in job.get("permissions", {})] == [
+        "records"
+    ]
+    assert not [step for step in jobs["records"]["steps"] if "checkout" in step.get("uses", "")]
+    assert "python" not in json.dumps(jobs["records"])
+    installs = [s["run"] for s in jobs["score"]["steps"] if "pip install" in s.get("run", "")]
+    assert len(installs) == 1 and "--no-deps ." in installs[0]
+    assert installs[0].count("pip install") == 2 and "--require-hashes" in installs[0]
+
+
+HOOK = """
+import os, time
+from contextlib import contextmanager
+from vcc_helpers.submission import archive
+
+opened = archive.opened
+
+@contextmanager
+def strange(path, **limits):
+    with open(path, "rb") as file:
+        begin = file.read(5)
+    if begin == b"CRASH":
+        os.kill(os.getpid(), 11)
+    if begin == b"SLEEP":
+        time.sleep(600)
+    with opened(path, **limits) as inner:
+        yield inner
+
+archive.opened = strange
+"""
+
+
+@pytest.fixture
+def steps(workflow, tmp_path, monkeypatch):
+    """Run a step of the workflow by its name, in a folder that is the repository's."""
+    for name, lines in {"python": f'exec "{sys.executable}" "$@"', "gh": "exit 0"}.items():
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "temp").mkdir()
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(HOOK)
+    root = SCRIPT.parents[1]
+    gpg = tempfile.mkdtemp(prefix="g")  # its path may not be long
+    for name, value in {
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "RUNNER_TEMP": tmp_path / "temp",
+        "PYTHONPATH": f"{tmp_path / 'hook'}:{root}", "GITHUB_SERVER_URL": f"file://{tmp_path}",
+        "GITHUB_REPOSITORY": "class", "GITHUB_RUN_ID": "7", "PASSPHRASE": "a b$c",
+        "TITLE": "Spring", "GNUPGHOME": gpg, "GIT_CONFIG_GLOBAL": tmp_path / "gitconfig",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.syspath_prepend(tmp_path / "hook")
+    (tmp_path / "gitconfig").write_text(
+        "[user]\nname = a\nemail = a@b\n[init]\ndefaultBranch=main\n"
+    )
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "scripts").symlink_to(SCRIPT.parent)
+    found = {
+        s["name"]: s["run"] for j in workflow["jobs"].values() for s in j["steps"] if "name" in s
+    }
+
+    def step(name, *, cwd=place, more=""):
+        line = found[name].replace("leaderboard.py score", f"leaderboard.py score {more}")
+        done = subprocess.run(["bash", "-eo", "pipefail", "-c", line], cwd=cwd, **read)
+        assert done.returncode == 0, (name, done.stderr)
+        return done.stdout + done.stderr
+
+    read = {"capture_output": True, "text": True}
+    step.place = place
+    yield step
+    subprocess.run(["gpgconf", "--kill", "gpg-agent"], check=False)
+    shutil.rmtree(gpg, ignore_errors=True)
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="no gpg")
+def test_a_class_played_through_by_the_steps_of_the_workflow(
+    steps, run, kit, tmp_path, monkeypatch
+):
+    """Fair hand-ins, each unfair one, one that ends its process and one that never ends."""
+    place, temp, day = steps.place, tmp_path / "temp", datetime.now(UTC).date()
+    shutil.copytree(kit / "public", place / "task")
+    (place / "task" / "teams.csv").write_text("account,team\nAda-L,ada\nbob,bob\neve,eve\n")
+    repository = place / "proposed"
+    (repository / "submissions").mkdir(parents=True)
+    (repository / "submissions" / "README.md").write_text("hand in here")
+
+    def git(*words, folder=repository):
+        subprocess.run(["git", "-C", folder, *words], check=True, capture_output=True)
+
+    def propose(account, path, content):
+        git("checkout", "-b", "proposal")
+        (repository / path).parent.mkdir(parents=True, exist_ok=True)
+        (repository / path).write_bytes(content)
+        for words in ("add .", "commit -m mine", "checkout main", "merge --no-ff proposal"):
+            git(*words.split())
+        git("branch", "-d", "proposal")
+        steps("What is changed")
+        monkeypatch.setenv("VCC_ACCOUNT", account)
+
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "start")
+    noisy, mean = ((kit / f"{name}.h5ad").read_bytes() for name in ("noisy", "mean"))
+    propose("ada-l", f"submissions/ada/{day}.h5ad", noisy)
+    fair = steps("One file of today, of the team of who proposes it, and can it be scored?")
+    assert fair == "all can be scored\n"
+    for account, path, content, words in [
+        ("mallory", f"submissions/mallory/{day}.h5ad", mean, "'mallory' is in no team"),
+        ("eve", f"submissions/ada/{day}.h5ad", mean, "in another team's folder"),
+        ("eve", f"submissions/ada/{day}.vcc", mean, "in another team's folder"),
+        ("eve", f" submissions/eve/{day}.h5ad", mean, "is no submission"),
+        ("eve", "task/teams.csv", b"account,team\neve,ada\n", "is no submission"),
+        ("eve", f"submissions/eve/{day}.h5ad\n::error::", mean, "is no submission"),
+        ("eve", f"submissions/eve/{day}.h5ad", b"CRASH", "ended the process (SIGSEGV)"),
+        ("eve", f"submissions/eve/{day}.vcc", b"SLEEP", "took longer than 2 seconds"),
+    ]:
+        propose(account, path, content)
+        words_of_step = ("check", repository / "submissions", "--task", place / "task")
+        status, said, _ = run(*words_of_step, "--changes", temp / "changes", "--seconds", 2)
+        assert status == 1 and words in said, (path, said)
+        assert all(line.startswith("leaderboard: ") for line in said.splitlines()), said
+        git("reset", "--hard", "HEAD^1")
+
+    # the teacher merges all the same
+    shutil.copytree(repository / "submissions", place / "submissions")
+    for team, content in {"bob": mean, "crash": b"CRASH", "sleep": b"SLEEP"}.items():
+        (place / "submissions" / team).mkdir()
+        (place / "submissions" / team / f"{day}.h5ad").write_bytes(content)
+    git("init", "--bare", tmp_path / "class.git")
+    git("init", folder=place)
+    lines = f"""
+        tar -cf "{temp}/t.tar" -C "{kit}/private" truth.h5ad baseline.json
+        gpg --batch --quiet --pinentry-mode loopback --passphrase-fd 3 --symmetric \\
+          --output "{place}/task/private.tar.gpg" "{temp}/t.tar" 3<<< "$PASSPHRASE"
+    """
+    subprocess.run(["bash", "-ec", lines], check=True)
+
+    def score_job(number):
+        steps("Fetch what was scored")
+        steps("Unlock the truth and what was scored")
+        said = steps("Score what is new, write the page", more="--seconds 6")
+        steps("Lock what was scored")
+        (kept := tmp_path / f"records job {number}").mkdir()
+        shutil.move(place / "scored.tar.gpg", kept)
+        steps("Keep what was scored", cwd=kept)
+        shutil.rmtree(temp / "private")
+        site = temp / "site"
+        cards = {path.stem: path.read_bytes() for path in (site / "cards").iterdir()}
+        html = (site / "board.html").read_text()
+        shutil.rmtree(site)
+        return said, html, cards
+
+    said, _, first = score_job(1)
+    assert "(SIGSEGV)" in said and "longer than 6 seconds" in said
+    assert set(first) == {f"ada_{day}", f"bob_{day}"}
+    (place / "submissions" / "bob" / f"{day}.h5ad").write_bytes(noisy)
+    _, html, second = score_job(2)
+    assert second == first and "its first score stands" in html

@@ -188,7 +188,7 @@ def test_fetch_sample_needs_no_network(tmp_path, capsys):
     ("words", "said"),
     [
         ("sort missing.h5ad out.h5ad", "no such file"),
-        ("sort cells.h5ad cells.h5ad", "is the file to be sorted"),
+        ("sort cells.h5ad cells.h5ad", "is read by the same command and would be lost"),
         ("sort cells.h5ad out.h5ad --memory much", "or a text like '4GB' or '500MB', got 'much'"),
         ("sort cells.h5ad out.h5ad --perturbation-key gene", "no column 'gene'"),
         ("sort cells.h5ad nowhere/x.h5ad", "there is no folder"),

@@ -163,10 +163,11 @@ STATUS = {
     "killed at the last step": -9,
     "Ctrl-C while reading": 130,
     "Ctrl-C at the last step": 130,
-    "terminated while reading": -15,
+    "terminated while reading": 143,
 }
 SAID = {
     "Ctrl-C": "stopped; no output was changed",
+    "terminated": "stopped; no output was changed",
     "no room for files": "File too large; free some space|disk of",
     "disk full": "No space left|disk of",
     "memory runs out": "not enough memory (Unable to allocate 9.3 GiB); no output was changed",

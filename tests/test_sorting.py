@@ -117,7 +117,7 @@ def test_truncated_source(source):
 def test_what_cannot_be_sorted(cells, source, tmp_path):
     with pytest.raises(ValueError, match=r"nothing to sort: shape \(0, 24\)"):
         sort_cells(cells[:0].copy(), tmp_path / "x.h5ad")
-    with pytest.raises(ValueError, match="is the file to be sorted; name another"):
+    with pytest.raises(ValueError, match="is read by the same command and would be lost"):
         sort_cells(source, source)
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         sort_cells(cells, tmp_path / "nowhere" / "x.h5ad")

@@ -11,12 +11,16 @@ Taught in: notebooks/09_first_submission.
 from __future__ import annotations
 
 import argparse
+import csv as tables
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn, TextIO
 
 from . import __version__
 from .datasets._official import OFFICIAL
@@ -31,6 +35,14 @@ _MORE_MEMORY = (
 )
 
 
+#: The longest message, in characters of a line and in lines.
+_LONGEST, _MOST_LINES = 2000, 200
+
+
+class _Stopped(KeyboardInterrupt):
+    """What the signals SIGTERM and SIGHUP become, to end as Ctrl-C does."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -43,28 +55,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0 done; 1 the data is not acceptable, one line a problem on standard error; 130 stopped
-        with Ctrl-C; a wrong command line exits with 2.
+        with Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; a wrong command line exits with 2.
     """
+    if sys.stdout is None or sys.stderr is None:  # then the next file would get their number
+        _say("standard output or standard error is closed; open both, for example with >/dev/null")
+        return 1
     if hasattr(sys.stdout, "reconfigure"):  # no name is too strange to be printed somehow
         sys.stdout.reconfigure(errors="backslashreplace")
     options = vars(_parser().parse_args(arguments))
     run = options.pop("run")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _signals_as_interrupts():
         warnings.showwarning = _show_warning
         try:
-            print(run(**options), flush=True)
-        except BrokenPipeError:  # who reads our lines has seen enough; all files are written
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _print(run(**options))
         except (ValueError, KeyError, OSError) as error:
-            _say(_words_of(error))
+            _say(_without_line_breaks(str(_words_of(error)), options))
             return 1
         except MemoryError as error:
             _say(f"not enough memory ({error or 'an array did not fit'}); {_MORE_MEMORY}")
             return 1
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             _say("stopped; no output was changed")
-            return 130
+            return 128 + (error.args[0] if isinstance(error, _Stopped) else signal.SIGINT)
     return 0
+
+
+@contextmanager
+def _signals_as_interrupts() -> Iterator[None]:
+    """Let the signals that end a process end it as Ctrl-C does: files that are begun are removed.
+
+    One that somebody ignores (nohup) or handles already stays as it is.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    numbers = [signal.SIGTERM, signal.SIGHUP] if in_main and os.name == "posix" else []
+    numbers = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+
+    def stop(number: int, _) -> None:
+        for each in numbers:  # the second must not disturb the tidying up
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped(number)
+
+    for number in numbers:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _words_of(error: Exception) -> object:
@@ -80,14 +117,53 @@ def _words_of(error: Exception) -> object:
     return error.strerror if ours and error.strerror else error
 
 
+def _without_line_breaks(text: str, options: Mapping[str, object]) -> str:
+    """Write the names in the options, where they hold line breaks, on one line."""
+    for value in (*options.values(), os.getcwd()):
+        for name in str(value).split("/"):
+            if "\n" in name:
+                text = text.replace(name, _plain(name))
+    return text
+
+
+def _plain(text: object) -> str:
+    """Write what would move the cursor of a terminal, or change its colours, as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 def _show_warning(message: Warning, category: type[Warning], *_, **__) -> None:
     if not issubclass(category, DeprecationWarning | FutureWarning):  # those are for developers
         _say(f"warning: {message}")
 
 
 def _say(text: object) -> None:
-    for line in str(text).splitlines():
-        print(f"vcc-helpers: {line}", file=sys.stderr)
+    """Print a message on standard error, a line for each of its lines."""
+    lines = [line for line in str(text).split("\n") if line]
+    if (left := len(lines) - _MOST_LINES) > 0:
+        lines[_MOST_LINES:] = [f"and {left} lines more"]
+    for line in lines:
+        line = f"vcc-helpers: {_plain(line[:_LONGEST])}"
+        line = line if len(line) <= _LONGEST else f"{line[: _LONGEST - 4]} ..."
+        try:
+            print(line, file=sys.stderr or sys.stdout, flush=True)
+        except OSError:  # a full disk: the exit status must do
+            _silence(sys.stderr)
+
+
+def _print(text: str) -> None:
+    """Print the result on standard output."""
+    try:
+        print("\n".join(map(_plain, text.split("\n"))), flush=True)
+    except BrokenPipeError:  # who reads our lines has seen enough; all files are written
+        _silence(sys.stdout)
+    except OSError as error:
+        _silence(sys.stdout)
+        raise OSError(f"cannot write to standard output: {error.strerror}") from error
+
+
+def _silence(stream: TextIO) -> None:
+    """Let a stream that nothing can be written to lead nowhere, or Python fails when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _watched() -> bool:
@@ -96,7 +172,7 @@ def _watched() -> bool:
 
 
 def _size(path: str | Path) -> str:
-    return f"{path}  {Path(path).stat().st_size / 1e6:,.1f} MB"
+    return f"{_plain(path)}  {Path(path).stat().st_size / 1e6:,.1f} MB"
 
 
 # What each command does: writes its files, and returns what is printed
@@ -104,11 +180,15 @@ def _size(path: str | Path) -> str:
 
 def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     from . import scoring
-    from .stream.write import check_writable, write_whole
+    from .stream.write import check_apart, check_writable, write_whole
 
     # first what can fail at once: it should not cost the wait for a score
-    for path in filter(None, (json, csv)):
-        check_writable(path)
+    inputs = pred, real, baseline
+    for path, other in ((json, csv), (csv, json)):
+        if path:
+            check_writable(path, inputs=inputs, outputs=[other])
+    if asked["cache"]:
+        check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
     card = scoring.score(pred, real, progress=_watched(), ceiling=ceiling, **asked)
     lines = [repr(card)]
@@ -123,8 +203,24 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     if json:
         card.to_json(json)
     if csv:
-        write_whole(csv, card.per_perturbation.to_csv())
+        write_whole(csv, _for_spreadsheets(card.per_perturbation))
     return "\n".join(lines)
+
+
+def _for_spreadsheets(table) -> str:
+    """Write a table as CSV whose labels no spreadsheet takes for formulas.
+
+    One that begins as a formula does gets an apostrophe before it; and so does one that begins with
+    an apostrophe, so that without the first apostrophe each label is what it was.
+    """
+    words = table.index.map(lambda label: "'" * str(label).startswith(_FORMULA) + str(label))
+    kept = table.set_axis(words).rename_axis(table.index.name)
+    quoted = tables.QUOTE_NONNUMERIC if words.str.contains("\r").any() else tables.QUOTE_MINIMAL
+    return kept.to_csv(quoting=quoted)
+
+
+#: What a spreadsheet's formula may begin with, and the mark of text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def _chance(card) -> str:
@@ -171,10 +267,10 @@ def _pseudobulk(source, out, **asked) -> str:
     from . import stream
     from .stream.write import check_writable
 
-    check_writable(out)
+    check_writable(out, inputs=[source])
     bulk = stream.pseudobulk(source, progress=_watched(), name="cells", **asked)
     stream.write_cells(out, bulk)
-    return f"{out}  {bulk.n_obs} groups x {bulk.n_vars} genes"
+    return f"{_plain(out)}  {bulk.n_obs} groups x {bulk.n_vars} genes"
 
 
 def _fetch(what, *, folder) -> str:
@@ -193,9 +289,9 @@ def _simulate(out, **asked) -> str:
 
 
 def _whole(text: str, least: int = 0) -> int:
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or len(text) > 18 or int(text) < least:
         raise argparse.ArgumentTypeError(
-            f"expected a whole number of {least} or more, got {text!r}"
+            f"expected a whole number of {least} or more, got {text[:40]!r}"
         )
     return int(text)
 
@@ -213,8 +309,13 @@ class _Command(NamedTuple):
     more: str
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(_plain(message)[:_LONGEST])
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="vcc-helpers",
         description="Score predictions of the Virtual Cell Challenge, and handle its files.",
     )
@@ -257,7 +358,9 @@ _OPTIONS = {
     "--ceiling": {"action": "store_true",
         "help": "beside it the mean, one half of REAL against the other, and perfect predictions"},
     "--json": {"metavar": "OUT.json", "help": "write the card to a file"},
-    "--csv": {"metavar": "OUT.csv", "help": "write one row a perturbation to a file"},
+    "--csv": {"metavar": "OUT.csv",
+        "help": "write one row a perturbation to a file; an apostrophe is put before names that a "
+        "spreadsheet would take for formulas"},
     "--threads": {"type": _positive, "metavar": "N", "help": "threads (all cores)"},
     "--memory": {"default": "4GB", "metavar": "SIZE",
         "help": "memory to stay within (%(default)s)"},

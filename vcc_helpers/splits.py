@@ -99,7 +99,7 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
     are trained on. Returned is the text of a ``.toml`` file, as of cell-load 0.10: ``datasets``,
     ``training``, ``fewshot``. Query targets are its test part, and its validation part too, since
     cell-load wants one: choosing by it is looking at the answers. A ValueError where there is no
-    query target.
+    query target. A `dataset` with a dot comes back here, but cell-load itself refuses it.
     """
     if not split.query:
         raise ValueError("no query target; expected one at least, which the model must predict")
@@ -118,7 +118,8 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
 
     `targets` are all of the context, since those to train on are not named. The query set is the
     test part, the support set all that is in neither part; a context that is held out as a whole
-    has no support. A ValueError says that the file is no TOML, or holds no split of that context.
+    has no support. Names of data sets may hold dots if the file lists them under ``datasets``. A
+    ValueError says that the file is no TOML, or holds no split of that context.
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
@@ -126,11 +127,14 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
         raise ValueError(f"{source} is no TOML file ({error})") from error
     targets = set(targets)
     few, none = content.get("fewshot", {}), content.get("zeroshot", {})
-    for name, parts in few.items():
-        if name.split(".", 1)[-1] == context:
-            held = set(parts.get("test", [])) | set(parts.get("val", []))
-            return FewShotSplit(sorted(targets - held), sorted(set(parts.get("test", []))))
-    if any(name.split(".", 1)[-1] == context for name in none):
+    listed = [f"{name}.{context}" for name in content.get("datasets", {})]
+    meant = [name for name in (*few, *none) if name.split(".", 1)[-1] == context]
+    meant = [name for name in listed if name in few or name in none] + meant
+    if meant and meant[0] in few:
+        parts = few[meant[0]]
+        held = set(parts.get("test", [])) | set(parts.get("val", []))
+        return FewShotSplit(sorted(targets - held), sorted(set(parts.get("test", []))))
+    if meant:
         return FewShotSplit([], sorted(targets))
     there = sorted(name.split(".", 1)[-1] for name in [*few, *none])
     raise ValueError(

@@ -10,6 +10,7 @@ from .contest import (
     prepare,
     publish,
     read_folder,
+    read_teams,
     score_folder,
 )
 from .page import board, page
@@ -29,5 +30,6 @@ __all__ = [
     "publish",
     "rank",
     "read_folder",
+    "read_teams",
     "score_folder",
 ]

@@ -3,11 +3,15 @@
 The process gets a bound of memory and of time, and no variable of the environment that could hold a
 secret. It answers with a line; whatever happens to it becomes the reason why an entry has no score.
 
+Importing takes longer than most files: so one process imports, opens nothing, and is forked for
+each file. Where there is no fork (Windows) it reads the files itself, without bounds, and is
+started anew when one ends it.
+
 Taught in: notebooks/16_run_your_own_leaderboard.
 
->>> truth = {"truth": "truth.h5ad", "preset": "vcc2025", "cache": "scored", "out": "card.json"}
->>> run_apart("score", seconds=60, path="mine.h5ad", size_limit="1GB", **truth)
-'no such file: mine.h5ad'
+>>> with processes() as run:
+...     run("check", path="none.h5ad", task_folder=".", size_limit="1GB", seconds=60, memory="1GB")
+'no such file: none.h5ad'
 """
 
 from __future__ import annotations
@@ -15,9 +19,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..stream.open import parse_memory
@@ -25,46 +33,62 @@ from ..stream.open import parse_memory
 #: Memory that Python and the libraries take beside the cells.
 _LIBRARIES = "2GB"
 _SECRET = re.compile("token|secret|pass|key|credential", re.IGNORECASE)
+_ENDED = "reading it ended the process"
 _HERE = Path(__file__).parents[2]
 #: The longest reason, in characters.
 _LONGEST = 600
 
 
-def run_apart(task: str, *, seconds: float, memory: int | float | str = "4GB", **options) -> str:
-    """Do one of the tasks below in another process.
+@contextmanager
+def processes() -> Iterator[Callable[..., str]]:
+    """Give a function that does one of the tasks below in another process.
 
-    Parameters
-    ----------
-    task
-        ``"check"`` or ``"score"``.
-    seconds
-        Time after which the process is ended.
-    memory
-        Most memory for the cells.
-    **options
-        Of the task: text and numbers.
-
-    Returns
-    -------
-    str
-        Why it failed; empty if it did not.
+    Its argument is ``"check"`` or ``"score"``, `seconds` and `memory` are the most that it may
+    take, all else are options of the task, text and numbers. It returns why the task failed; an
+    empty text if it did not.
     """
     environment = {k: v for k, v in os.environ.items() if not _SECRET.search(k)}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_HERE), *sys.path]))
-    job = json.dumps({"task": task, "memory": memory, **options}, default=str)
+    server = None
+
+    def run(task: str, **options) -> str:
+        nonlocal server
+        if server is None or server.poll() is not None:
+            server = _start(environment | {"TMPDIR": scratch})
+        try:
+            print(json.dumps({"task": task, **options}, default=str), file=server.stdin, flush=True)
+            return json.loads(server.stdout.readline())
+        except (OSError, ValueError):  # it is no more
+            _end(server)
+            return _ENDED
+
+    with tempfile.TemporaryDirectory(prefix="vcc_", ignore_cleanup_errors=True) as scratch:
+        try:
+            yield run
+        finally:
+            if server is not None:
+                _end(server)
+
+
+def _start(environment: dict[str, str]) -> subprocess.Popen:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     command = [sys.executable, "-W", "ignore", "-m", __name__]
+    return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
+
+
+def _end(server: subprocess.Popen) -> None:
+    if os.name == "posix":
+        try:
+            os.killpg(server.pid, signal.SIGKILL)  # with what it has forked
+        except ProcessLookupError:
+            pass
+    server.kill()
+    server.wait()
+    server.stdout.close()
     try:
-        done = subprocess.run(
-            command, input=job, capture_output=True, text=True, timeout=seconds, env=environment
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {seconds:g} seconds, and was stopped"
-    if done.returncode < 0:
-        return f"reading it ended the process ({signal.Signals(-done.returncode).name})"
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        return "reading it ended the process"
-    return plain(json.loads(lines[-1]))
+        server.stdin.close()
+    except OSError:  # what it never read
+        pass
 
 
 def plain(text: str) -> str:
@@ -95,25 +119,61 @@ def _score(*, path: str, truth: str, preset: str, cache: str, out: str, size_lim
         scoring.score(inner, truth, preset, memory=memory, cache=cache).to_json(out)
 
 
-def _main() -> None:
-    job = json.loads(sys.stdin.read())
+def _do(job: dict) -> str:
+    """Do a task in this process; return why it failed."""
     task, memory = job.pop("task"), job.pop("memory")
-    try:
-        import resource
-
-        most = parse_memory(memory) + parse_memory(_LIBRARIES)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    except ImportError:  # Windows: no bound of memory
-        pass
     if task == "score":
         job["memory"] = memory
     try:
         {"check": _check, "score": _score}[task](**job)
-        why = ""
     except Exception as error:  # a stranger's file can break anything below
         known = isinstance(error, ValueError | KeyError | OSError) and error.args
-        why = str(error.args[0]) if known else f"cannot be read ({type(error).__name__})"
-    print(json.dumps(why))
+        return plain(str(error.args[0]) if known else f"cannot be read ({type(error).__name__})")
+    return ""
+
+
+def _do_in_a_fork(job: dict) -> str:
+    """Do a task in a process of its own, within its bounds; return why it failed."""
+    seconds = job.pop("seconds")
+    answer, end = os.pipe()
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:  # what is left there is removed
+        if (child := os.fork()) == 0:
+            try:
+                _bound_memory(job["memory"])
+                os.write(end, _do(job).encode("utf-8", "replace") or b"\0")
+            finally:
+                os._exit(0)
+        os.close(end)
+        in_time = select.select([answer], [], [], seconds)[0]
+        if not in_time:
+            os.kill(child, signal.SIGKILL)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with open(answer, "rb") as file:
+            said = file.read().decode()
+    tempfile.tempdir = None
+    if not in_time:
+        return f"it took longer than {seconds:g} seconds, and was stopped"
+    if status < 0:
+        return f"{_ENDED} ({signal.Signals(-status).name})"
+    return said.strip("\0") if said else _ENDED
+
+
+def _bound_memory(memory: int | float | str) -> None:
+    import resource
+
+    most = parse_memory(memory) + parse_memory(_LIBRARIES)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _main() -> None:
+    from ..scoring import score  # noqa: F401  what each task would import
+    from ..stream import kernels  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+    do = _do_in_a_fork if hasattr(os, "fork") else _do
+    for line in sys.stdin:
+        print(json.dumps(do(json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """A leaderboard for a class: a folder of files becomes a page, and the truth stays hidden.
 
-Files come from strangers: they are read as data, looked at before they are opened, and one that is
-broken does not stop the others. What is published holds means only, never values per perturbation.
+Files come from strangers: they are read as data, looked at before they are opened, and each in a
+process of its own, so that whatever one does stops no other. What is published holds means only,
+never values per perturbation.
 
 In all that follows `folder` holds a folder for each team with files ``<YYYY-MM-DD>.h5ad`` or
 ``.vcc``, and a NotADirectoryError says that it is none; `today` is the last day that a name may
 say, by default the latest that it is anywhere on earth; `size_limit` is that of
-:func:`~vcc_helpers.submission.archive.opened`; `baseline` is the card of the official baseline.
+:func:`~vcc_helpers.submission.archive.opened`; `seconds` and `memory` are the most that reading one
+file may take; `baseline` is the card of the official baseline.
 
 Taught in: notebooks/16_run_your_own_leaderboard.
 
@@ -16,12 +18,13 @@ Taught in: notebooks/16_run_your_own_leaderboard.
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -38,14 +41,17 @@ from ..presets import SCORING_VERSION, get_preset
 from ..scoring.card import ScoreCard
 from ..splits import few_shot_split
 from ..stream.blocks import read_rows
-from ..stream.look import inspect_values
-from ..stream.open import check_cells, check_same, labels_of, open_cells
-from ..stream.write import write_cells, write_whole
-from ..submission.archive import opened
+from ..stream.open import check_cells, labels_of, open_cells
+from ..stream.write import check_apart, write_cells, write_whole
+from .apart import plain, processes
 from .page import board, page
+from .records import Records
 
 _TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_CHANGED = "the file changed after it was scored; its first score stands"
+_DAMAGED = "its record is damaged, so it counts as the file is now; see *.damaged in the records"
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
+_QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:\\.|[^'\\])*(?:'|$)|"(?:\\.|[^"\\])*(?:"|$))""")
 #: Files and folders of `out` that :func:`publish` may replace.
 _PUBLISHED = {"board.html", "cards"}
 
@@ -62,6 +68,11 @@ class Entry:
     def name(self) -> str:
         """What boards and messages call it."""
         return f"{self.team}, {self.day}"
+
+    @property
+    def stem(self) -> str:
+        """What files about it are called."""
+        return f"{self.team}_{self.day}"
 
 
 class Folder(NamedTuple):
@@ -115,6 +126,10 @@ def prepare(
         no target to know or to hold out.
     """
     public, private = _apart(public, private)
+    for name in ("train.h5ad", "genes.csv", "targets.csv"):
+        check_apart(public / name, [cells])
+    for name in ("truth.h5ad", "baseline.json"):
+        check_apart(private / name, [cells])
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
     labels = labels_of(cells, perturbation_key)
@@ -169,7 +184,8 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
     """Find the submissions in a folder; ``README.md`` and hidden files are passed over.
 
     Of two files of one team and day the first by name counts. A link is refused, whatever it leads
-    to: in a repository it could name the truth.
+    to: in a repository it could name the truth. In the names that are refused, what cannot be
+    printed is written as an escape.
     """
     today = today or (datetime.now(UTC) + timedelta(hours=14)).date()
     folder = Path(folder)
@@ -180,7 +196,7 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
         if path.name.startswith(".") or path.name == "README.md":
             continue
         if why := _team_problem(path):
-            refused[path.name] = why
+            refused[plain(path.name)] = why
             continue
         for file in sorted(p for p in path.iterdir() if not p.name.startswith(".")):
             name = f"{path.name}/{file.name}"
@@ -189,7 +205,7 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
             if why is None and first is not None:
                 why = f"a second file of {day}; one a day counts, and that is {first.path.name}"
             if why:
-                refused[name] = why
+                refused[plain(name)] = why
             else:
                 entries[path.name, day] = Entry(path.name, day, file)
     return Folder([entries[key] for key in sorted(entries)], refused)
@@ -224,13 +240,63 @@ def _day_of(path: Path, today: date) -> tuple[date | None, str | None]:
     return day, None
 
 
-def change_problems(lines: Iterable[str], *, today: date | None = None) -> list[str]:
-    """List what a proposed change does besides handing in one file of today.
+def read_teams(path: str | Path) -> dict[str, str]:
+    """Read which account belongs to which team.
+
+    The file is a CSV with the columns ``account`` and ``team``, a line an account; a team may have
+    several. Returned are accounts in small letters, as GitHub takes no note of case, and teams. A
+    ValueError says what is wrong with a line.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = list(csv.DictReader(file))
+    found = {}
+    for number, line in enumerate(lines, start=2):
+        account, team = ((line.get(name) or "").strip() for name in ("account", "team"))
+        account = account.lower()
+        if not (account and _TEAM.fullmatch(team)) or found.get(account, team) != team:
+            raise ValueError(
+                f"{path}, line {number}: account {account!r}, team {team!r}; expected the columns "
+                "account and team, a team's name of small letters, digits and hyphens, and no "
+                "account in two teams"
+            )
+        found[account] = team
+    return found
+
+
+def changes_of(text: str | Iterable[str]) -> list[tuple[str, str]]:
+    """Return letter and path of each changed file.
+
+    `text` is the output of ``git diff --name-status -z``, or lines with a letter, a tab and a path.
+    """
+    if not isinstance(text, str) or "\0" not in text:
+        lines = text.splitlines() if isinstance(text, str) else text
+        pairs = [re.split(r"[\t ]", line, maxsplit=1) for line in lines if line.strip()]
+        return [(pair[0], "".join(pair[1:])) for pair in pairs]
+    fields, found = text.split("\0"), []
+    while len(fields) > 1:
+        letter = fields.pop(0)
+        found.append((letter, fields.pop(0)))
+        if letter.startswith(("R", "C")):  # its second path
+            found.append((letter, fields.pop(0)))
+    return found
+
+
+def change_problems(
+    lines: str | Iterable[str],
+    *,
+    account: str | None = None,
+    teams: Mapping[str, str] | None = None,
+    today: date | None = None,
+) -> list[str]:
+    """List what a proposed change does besides handing in one file of today for one's own team.
 
     Parameters
     ----------
     lines
-        Output of ``git diff --name-status``: a letter and a path a line.
+        As for :func:`changes_of`.
+    account, teams
+        Who proposes it, and the team of each account as of :func:`read_teams`; without `teams`
+        nobody looks whose file it is.
     today
         By default today; a day before or after passes, as time zones differ.
 
@@ -241,19 +307,27 @@ def change_problems(lines: Iterable[str], *, today: date | None = None) -> list[
         be good, but a person must read it.
     """
     today, found = today or datetime.now(UTC).date(), []
-    changes = [line.split(maxsplit=1) for line in lines if line.strip()]
+    changes = changes_of(lines)
     if len(changes) != 1:
         found.append(f"{len(changes)} files changed; expected one, the submission of today")
+    mine = None
+    if teams is not None:
+        mine = teams.get((account or "").lower())
+        if mine is None:
+            found.append(
+                f"the account {account or ''!r} is in no team; ask for a line in teams.csv"
+            )
     for letter, path in changes:
-        parts = path.split("/")
-        rest = parts[-2:] if path == "/".join(["submissions", *parts[-2:]]) else ["", ""]
-        match = _FILE.fullmatch(rest[1])
+        folder, team, name = path.split("/") if path.count("/") == 2 else ("", "", "")
+        match = _FILE.fullmatch(name)
         if letter not in {"A", "M"}:
             found.append(f"{path!r} is removed or renamed; a submission adds a file")
-        elif not (match and _TEAM.fullmatch(rest[0])):
+        elif not (folder == "submissions" and match and _TEAM.fullmatch(team)):
             found.append(
                 f"{path!r} is no submission; expected submissions/<team>/<YYYY-MM-DD>.h5ad"
             )
+        elif mine is not None and team != mine:
+            found.append(f"{path!r} is in another team's folder; {account!r} belongs to {mine!r}")
         elif match.group(1) not in {str(today + timedelta(days=n)) for n in (-1, 0, 1)}:
             found.append(f"{path!r} is not of today, {today}; name the file after the day")
     return found
@@ -266,27 +340,29 @@ def check_folder(
     only: Collection[str] | None = None,
     today: date | None = None,
     size_limit: int | float | str = "2GB",
+    seconds: float = 600,
+    memory: int | float | str = "4GB",
 ) -> dict[str, str]:
     """Check every submission, or those of some teams, against the public task, without the truth.
 
     `task` is the public folder that :func:`prepare` wrote; a FileNotFoundError says that it is not.
     Returned are the name of each submission that cannot be scored, and why: empty when all can.
     """
-    wanted = _stand_in(Path(task))
+    task = Path(task).resolve()
+    stand_in(task)
     entries, refused = read_folder(folder, today=today)
     if only is not None:
         entries = [entry for entry in entries if entry.team in only]
         refused = {name: why for name, why in refused.items() if name.split("/")[0] in only}
-    for entry in entries:
-        with _told(entry, refused), opened(entry.path, size_limit=size_limit) as path:
-            pred = open_cells(path)
-            check_cells(pred, name="pred")
-            check_same(pred, wanted)
-            inspect_values(pred, name="pred")
+    limits = {"seconds": seconds, "memory": memory, "size_limit": size_limit}
+    with processes() as run:
+        for entry in entries:
+            if why := run("check", path=entry.path.resolve(), task_folder=task, **limits):
+                refused[entry.name] = why
     return refused
 
 
-def _stand_in(task: Path) -> anndata.AnnData:
+def stand_in(task: Path) -> anndata.AnnData:
     """Return empty cells, one of each perturbation, with the genes of the task."""
     for name in ("genes.csv", "targets.csv"):
         if not (task / name).is_file():
@@ -299,19 +375,6 @@ def _stand_in(task: Path) -> anndata.AnnData:
     return anndata.AnnData(empty, obs=obs, var=pd.DataFrame(index=pd.Index(genes.tolist())))
 
 
-@contextmanager
-def _told(entry: Entry, refused: dict[str, str]) -> Iterator[None]:
-    """Keep an error as the reason why an entry has no score, without the machine's paths."""
-    try:
-        yield
-    except Exception as error:  # a stranger's file can break anything below
-        known = isinstance(error, ValueError | KeyError | OSError) and error.args
-        text = str(error.args[0]) if known else f"cannot be read ({type(error).__name__})"
-        text = re.sub(r"(?:/[^\s/:]+)+/", "", text)
-        text = "; ".join(line.strip() for line in text.splitlines())
-        refused[entry.name] = text if len(text) <= 600 else f"{text[:600]} ..."
-
-
 def score_folder(
     folder: str | Path,
     truth: str | Path,
@@ -320,19 +383,22 @@ def score_folder(
     cache: str | Path,
     today: date | None = None,
     size_limit: int | float | str = "2GB",
+    seconds: float = 600,
+    memory: int | float | str = "4GB",
 ) -> Scored:
     """Score every submission of a folder, none twice.
 
     Parameters
     ----------
-    folder, baseline, today, size_limit
+    folder, baseline, today, size_limit, seconds, memory
         As in all of this module; the baseline's preset is the rules.
     truth
         Real cells, the path of a file that the teams cannot read. What is wrong with it is an
         error, and no team's fault.
     cache
-        Private folder for what is finished: cards by the content of both files, and which file a
-        team's day was scored with. Remove it, and all is computed anew.
+        Private folder for what is finished. In ``records`` there is a file for each score, with
+        its card and the checksum of the file that has it: keep these. All else is computed anew
+        where it is missing.
 
     Returns
     -------
@@ -341,37 +407,61 @@ def score_folder(
 
     Notes
     -----
-    A file that changes after it was scored is not scored again: its first score stands. A file
-    that could not be scored may be mended under the same name.
+    A file that changes after it was scored is not scored again: its first score stands, whatever
+    version of this package comes in between; one that is as it was is scored again by a version
+    that counts otherwise. A file that could not be scored may be mended under the same name. One
+    that took too long is not tried again with as little time. A record that is damaged counts as
+    none, and is told.
     """
     truth, cache = Path(truth), Path(cache)
     entries, refused = read_folder(folder, today=today)
     # the truth's faults are the teacher's to mend, and no team's
     check_cells(open_cells(truth), name="truth")
-    cache.mkdir(parents=True, exist_ok=True)
-    rules = f"{_hash(truth)} {baseline.preset} {SCORING_VERSION}"
-    first, cards = _first_files(cache), {}
-    for entry in entries:
-        content = _hash(entry.path)
-        counts = first.get(entry.name, content)
-        kept = cache / f"{hashlib.sha256(f'{counts} {rules}'.encode()).hexdigest()}.json"
-        if counts != content:
-            refused[entry.name] = "the file changed after it was scored; its first score stands"
-        elif not kept.exists():
-            with _told(entry, refused), opened(entry.path, size_limit=size_limit) as path:
-                card = scoring.score(path, truth, baseline.preset, cache=cache / "halves")
-                card.to_json(kept)
-        if kept.exists():
-            cards[entry] = ScoreCard.from_json(kept)
-            first[entry.name] = counts
-            write_whole(cache / "first_files.json", json.dumps(first, indent=1) + "\n")
+    kept = {"truth": _hash(truth), "version": SCORING_VERSION, "baseline": baseline}
+    records, cards = Records(cache / "records", **kept), {}
+    refused |= {plain(name.replace("_", ", ")): _DAMAGED for name in records.damaged}
+    limits = {"seconds": seconds, "memory": memory, "size_limit": size_limit}
+    job = {
+        "truth": truth.resolve(),
+        "preset": baseline.preset,
+        "cache": (cache / "halves").resolve(),
+    }
+    with processes() as run:
+        for entry in entries:
+            try:
+                content = _hash(entry.path)
+            except OSError as error:
+                refused[entry.name] = plain(f"cannot be read ({error.strerror})")
+                continue
+            first, card, why = records.first.get(entry.stem), records.card_of(content), ""
+            if first and first.file != content:
+                card, why = first.card, _CHANGED
+            elif card is None and records.was_slow(content, seconds):
+                why = f"it took longer than {seconds:g} seconds, and was stopped"
+            elif card is None:
+                begin = time.monotonic()
+                card, why = _score_apart(run, entry.path, **job, **limits)
+                if why and time.monotonic() - begin >= seconds:
+                    records.keep_slow(content, seconds)
+            if why:
+                refused[entry.name] = why
+            else:
+                records.keep(entry.stem, content, card)
+            if card or first:
+                cards[entry] = card or first.card
     return Scored(cards, refused)
 
 
-def _first_files(cache: Path) -> dict[str, str]:
-    """Return the hash of the file that each team's day was scored with."""
-    path = cache / "first_files.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _score_apart(run: Callable[..., str], path: Path, **job) -> tuple[ScoreCard | None, str]:
+    """Score one file in another process; return its card, or why there is none."""
+    with tempfile.TemporaryDirectory(prefix="vcc_") as scratch:
+        out = Path(scratch) / "card.json"
+        if why := run("score", path=path.resolve(), out=out, **job):
+            return None, why
+        try:
+            return ScoreCard.from_json(out), ""
+        except ValueError:
+            return None, "a metric of it is not finite"
 
 
 def _hash(path: Path) -> str:
@@ -394,12 +484,16 @@ def publish(
     """Write ``board.html`` and one file a scored entry, all of them or none.
 
     Published are means over perturbations, rounded: values per perturbation, or many digits, would
-    let a team find the answer by changing its file a little at a time. The folder `out` is
-    replaced if an earlier call wrote it; a ValueError says that it holds other things.
+    let a team find the answer by changing its file a little at a time. Of a reason why a file has
+    no score, what it quotes is left out, unless it names a perturbation of the contest: a file can
+    have it from anywhere. The folder `out` is replaced if an earlier call wrote it; a ValueError
+    says that it holds other things.
     """
     out = Path(out)
     _check_replaceable(out)
-    html = board(newest(scored.cards), baseline, title=title, not_scored=scored.refused)
+    known = {"X", "obs", "var", PERTURBATION_KEY, *baseline.per_perturbation.index}
+    reasons = {name: _without_quotes(why, known) for name, why in scored.refused.items()}
+    html = board(newest(scored.cards), baseline, title=title, not_scored=reasons)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         new, old = Path(scratch) / "new", Path(scratch) / "old"
@@ -407,8 +501,7 @@ def publish(
         (new / "board.html").write_text(page(html, title=title), encoding="utf-8")
         for entry, card in scored.cards.items():
             text = json.dumps(_public(entry, card, baseline), indent=1) + "\n"
-            path = new / "cards" / f"{entry.team}_{entry.day}.json"
-            path.write_text(text, encoding="utf-8")
+            (new / "cards" / f"{entry.stem}.json").write_text(text, encoding="utf-8")
         if out.exists():
             out.rename(old)
         try:
@@ -417,6 +510,11 @@ def publish(
             if old.exists():
                 old.rename(out)
             raise
+
+
+def _without_quotes(why: str, known: Collection[str]) -> str:
+    """Leave out what stands between quotation marks, as repr writes them, and is not known."""
+    return _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in known else "'...'", why)
 
 
 def _check_replaceable(out: Path) -> None:

@@ -31,7 +31,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..stream.write import full_disk_explained, replacing
+from ..stream.write import full_disk_explained, no_link, replacing
 from ._bundled import H1_FILE
 from ._official import OFFICIAL, OfficialFile
 
@@ -169,7 +169,7 @@ class _Wanted:
         folder = self.target.parent
         try:  # whether one may write there shows at once
             folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.note, "a")
+            file = open(self.note, "a", opener=no_link)
         except OSError as error:
             text = f"cannot write into {folder} ({error.strerror}); name another with folder="
             raise type(error)(error.errno, text) from error
@@ -191,8 +191,9 @@ class _Wanted:
         official, target = self.official, self.target
         size, state = target.stat().st_size, self.state()
         with suppress(OSError, ValueError):  # absent, or cut short
-            if json.loads(self.note.read_text(encoding="utf-8")) == state:
-                return target
+            with open(self.note, encoding="utf-8", opener=no_link) as file:
+                if json.load(file) == state:
+                    return target
         seen, expected = f"{size:,} bytes", f"{official.n_bytes:,} bytes"
         if seen == expected:
             seen, expected = f"sha256 {self.sha256(target)}", f"sha256 {official.sha256}"
@@ -212,8 +213,8 @@ class _Wanted:
 
     def remember(self) -> None:
         """Note what was checked; in a folder one may only read it is read again the next time."""
-        with suppress(OSError):
-            self.note.write_text(json.dumps(self.state()), encoding="utf-8")
+        with suppress(OSError), open(self.note, "w", encoding="utf-8", opener=no_link) as file:
+            json.dump(self.state(), file)
 
     def sha256(self, path: Path) -> str:
         """Compute the checksum of a file."""
@@ -232,6 +233,9 @@ class _Wanted:
     def fetch(self) -> None:
         """Bring the file, and give it its name if its bytes are right; else remove it."""
         official, target = self.official, self.target
+        for place in (self.part, target):  # neither is there, or the first is ours
+            if place.is_symlink() or place.exists() and not place.is_file():
+                raise FileExistsError(f"{place} is in the way, and no file; remove it, run again")
         self.check_room()
         kept = "what has arrived is kept, and the next run goes on from there"
         with full_disk_explained(target.parent, kept):
@@ -279,7 +283,7 @@ class _Wanted:
         """Append what one connection brings; then the disk has it, too."""
         n_bytes = self.official.n_bytes
         start = self.here if self.here < n_bytes else 0
-        with self.ask(start) as response, open(self.part, "ab") as file:
+        with self.ask(start) as response, open(self.part, "ab", opener=no_link) as file:
             file.truncate(_begin_of(response, start, n_bytes))
             with self.bar(self.target.name, n_bytes, file.tell()) as bar:
                 while missing := n_bytes - file.tell():

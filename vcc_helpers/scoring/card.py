@@ -130,16 +130,23 @@ class ScoreCard:
 
     @classmethod
     def from_json(cls, path: str | Path) -> ScoreCard:
-        """Read a card that :meth:`to_json` or ``vcc-helpers score --json`` wrote."""
+        """Read a card that :meth:`to_json` or ``vcc-helpers score --json`` wrote.
+
+        A ValueError says that the file is none, or holds a number that is not finite.
+        """
         try:
             card = json.loads(Path(path).read_text(encoding="utf-8"))
             table = _table(card["per_perturbation"], "target_gene")
             beside = _table(card["anchors"], "anchor") if "anchors" in card else None
-            return cls(card["preset"], table, card["settings"], beside, card.get("missed", {}))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if not isinstance(card["preset"], str):
+                raise TypeError("preset is no text")
+            missed = card.get("missed", {})
+            return cls(card["preset"], table, dict(card["settings"]), beside, missed)
+        except _NO_CARD as error:
+            kind = type(error).__name__  # its own words may repeat the whole file
             raise ValueError(
-                f"{path} is not a score card ({error!r}); expected a file that vcc-helpers "
-                "score --json wrote"
+                f"{path} is not a score card ({kind}: {str(error)[:100]}); expected a file that "
+                "vcc-helpers score --json wrote"
             ) from error
 
     def __repr__(self) -> str:
@@ -172,8 +179,13 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 
 def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(dict(rows), orient="index").astype(np.float64).rename_axis(name)
+    table = pd.DataFrame.from_dict(dict(rows), orient="index").astype(np.float64).rename_axis(name)
+    if np.isinf(table).any(axis=None):
+        raise ValueError("a number is not finite")
+    return table
 
 
+#: What a file that is no card raises.
+_NO_CARD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 #: Name of the replicate's row.
 REPLICATE = "half against half"

@@ -19,7 +19,6 @@ Taught in: notebooks/02_from_counts_to_effects.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -111,18 +110,21 @@ def sort_cells(
     same call starts anew.
     """
     path = Path(path)
-    check_writable(path)
+    check_writable(path, inputs=[source])
     cells = open_cells(source)
     try:
-        _check_source(cells, path)
+        if 0 in cells.shape:
+            raise ValueError(
+                f"nothing to sort: shape {cells.shape}; expected a cell and a gene at least"
+            )
         codes, _ = pd.factorize(labels_of(cells, perturbation_key), sort=True)
         block_rows = _block_rows(cells, parse_memory(memory))
         _warn_of_losses(cells)
-        with replacing(path) as part, beside(path, ".shelf") as scratch:
+        with beside(path, ".shelf") as scratch:
             with closing(Shelf(n_genes=cells.n_vars, path=scratch)) as shelf:
                 lengths, dtype = _shelve(cells, codes, shelf, block_rows, progress)
                 order = np.argsort(codes, kind="stable")
-                with hdf5(part) as (file, check):
+                with replacing(path) as part, hdf5(part) as (file, check):
                     write_anndata(file, _annotations(cells, order))
                     datasets = _make_matrix(file, cells.shape, lengths[order], dtype)
                     _fill(datasets, _pieces(shelf, codes, progress), check)
@@ -130,15 +132,6 @@ def sort_cells(
         if cells is not source:
             cells.file.close()
     return path
-
-
-def _check_source(cells: anndata.AnnData, path: Path) -> None:
-    if 0 in cells.shape:
-        raise ValueError(
-            f"nothing to sort: shape {cells.shape}; expected a cell and a gene at least"
-        )
-    if cells.isbacked and path.exists() and os.path.samefile(cells.filename, path):
-        raise ValueError(f"{path} is the file to be sorted; name another file to write")
 
 
 def _warn_of_losses(cells: anndata.AnnData) -> None:

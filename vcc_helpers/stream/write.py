@@ -1,7 +1,13 @@
 """Files are written whole or not at all.
 
-Every command that writes goes through here, so that whatever happens, what stands under the
-final name is the old file or the new one, never a part of it.
+Every command that writes goes through here, so that whatever happens, what has the final name is
+the old file or the new one, never a part of it. What is read is never written: one function,
+:func:`check_writable`, decides for all.
+
+A file that is not finished has a hidden name with a random part, and its process holds a lock on
+it, which the system takes away when the process ends, however it ends. So only what has no owner
+any more is removed. The lock of another machine may not show here: the name says which machine's
+it is, since when it was last started, and files of others are left alone.
 
 Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
 
@@ -21,6 +27,8 @@ import hashlib
 import io
 import os
 import platform
+import re
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,21 +41,95 @@ import pandas as pd
 from anndata.io import write_elem
 from scipy import sparse
 
+try:
+    import fcntl
+except ImportError:  # Windows: nothing that a killed process left is removed
+    fcntl = None
+
 #: What a system calls it when no more can be written (no space, a quota, the largest file).
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def check_writable(path: str | Path) -> None:
-    """Raise an OSError unless a file can be written there: worth knowing beforehand."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}; make it")
-    if path.is_dir():
+def check_writable(
+    path: str | Path, *, inputs: Iterable[object] = (), outputs: Iterable[str | Path | None] = ()
+) -> None:
+    """Raise unless a file can be written there and nothing else is lost: worth knowing beforehand.
+
+    Parameters
+    ----------
+    path
+        The file to write: new, or a regular file that will be replaced. If it is a link, the link
+        stays and the file that it leads to is replaced.
+    inputs
+        What the same command reads: paths of files and folders, or AnnData backed by a file; what
+        lies in memory, such as a list of names, is passed over.
+    outputs
+        What else it writes.
+
+    Raises
+    ------
+    ValueError
+        It is an input, lies in a folder that is one, or is another output.
+    OSError
+        There is no such folder or no right to write in it; or it is a folder, a device, a pipe or
+        a socket, none of which can be replaced by a file.
+    """
+    check_apart(path, inputs)
+    for other in filter(None, outputs):
+        if _same(Path(path), Path(other)):
+            raise ValueError(f"cannot write {path} twice: {other} is the same file; name two")
+    if kind := _special(Path(path)):
+        raise FileExistsError(f"cannot write {path}: it is {kind}; name a file")
+    real = _real(path)
+    if not real.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: there is no folder {real.parent}; make it")
+    if real.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
-    if not os.access(path.parent, os.W_OK):
-        if not path.parent.is_dir():  # another process has removed it this moment
-            raise FileNotFoundError(f"cannot write {path}: there is no folder {path.parent}")
-        raise PermissionError(f"cannot write {path}: no permission to write in {path.parent}")
+    if not os.access(real.parent, os.W_OK):
+        if not real.parent.is_dir():  # another process has removed it this moment
+            raise FileNotFoundError(f"cannot write {path}: there is no folder {real.parent}")
+        raise PermissionError(f"cannot write {path}: no permission to write in {real.parent}")
+
+
+def check_apart(path: str | Path, inputs: Iterable[object]) -> None:
+    """Raise a ValueError if a file or folder to write is an input, or lies in one."""
+    for source in inputs:
+        if isinstance(source, anndata.AnnData):
+            source = source.filename if source.isbacked else None
+        if not isinstance(source, str | Path):
+            continue
+        if any(_same(place, Path(source)) for place in (Path(path), *_real(path).parents)):
+            raise ValueError(
+                f"cannot write {path}: {source} is read by the same command and would be lost; "
+                "name another file"
+            )
+
+
+def _real(path: str | Path) -> Path:
+    """Return where a path leads; a link in a circle stays what it is."""
+    if "\0" in str(path):
+        raise ValueError(f"no file can be called {str(path)!r}: a name holds no NUL")
+    return Path(os.path.realpath(path))
+
+
+def _same(one: Path, other: Path) -> bool:
+    return _real(one) == _real(other) or one.exists() and other.exists() and one.samefile(other)
+
+
+def _special(path: Path) -> str | None:
+    """Name what is no file and no folder; None for these, and where there is nothing."""
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link in a circle"
+        raise type(error)(f"cannot write {path}: {error.strerror}") from error
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 @contextmanager
@@ -71,59 +153,103 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a name next to `path` to write to; the file takes the name `path` when all went well.
 
     In the same folder, with the same suffix; removed if an error ends the block. A process that is
-    killed leaves its part; the next one to write the same file removes it.
+    killed leaves its part; the next one to write the same file removes it. Of a link the target is
+    replaced.
     """
     with beside(path) as part:
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())  # or a power cut may leave the name without the content
-        part.replace(path)
+        part.replace(_real(path))
 
 
 @contextmanager
 def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
-    """Yield a name next to `path` for a file that is needed for a while, and remove it at the end.
+    """Yield an empty file next to `path` that is needed for a while, and remove it at the end.
 
     A hidden name in the same folder, of no other process. A process that is killed leaves the file;
     the next one to write `path` removes it.
     """
-    path = Path(path)
     check_writable(path)
-    _remove_orphans(path)
-    mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    path = _real(path)
     suffix = path.suffix if suffix is None else suffix
-    part = path.with_name(f".{path.stem[:100]}.{mark}.part{suffix}")
-    try:
-        with full_disk_explained(path.parent):
+    _remove_orphans(path)
+    with full_disk_explained(path.parent):
+        part, held = _new_part(path, suffix)
+        try:
             yield part
-    finally:
-        part.unlink(missing_ok=True)
+        finally:
+            part.unlink(missing_ok=True)
+            os.close(held)
+
+
+def _new_part(path: Path, suffix: str) -> tuple[Path, int]:
+    """Make a file that was not there, through no link, and lock it; return its open descriptor."""
+    while True:
+        mark = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+        part = path.with_name(f"{_begin(path)}{mark}.part{suffix}")
+        try:
+            held = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666)
+        except FileExistsError:
+            continue
+        # one who looks for orphans may have come between
+        if _lock(held) is not False and (os.name != "posix" or os.fstat(held).st_nlink):
+            return part, held
+        os.close(held)
+
+
+def _begin(path: Path) -> str:
+    """Begin the names of a file's parts, short enough for every disk."""
+    return f".{os.fsencode(path.stem)[:100].decode('utf-8', 'ignore')}."
+
+
+#: Flags of a system that has them: follow no link, wait for nobody at a pipe's other end.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def no_link(path: str, flags: int) -> int:
+    """Open a file, as the `opener` of :func:`open`, if its name is no link."""
+    return os.open(path, flags | _NO_LINK, 0o666)
+
+
+def _lock(file: int) -> bool | None:
+    """Lock an open file: whether this process holds it now; None where there are no locks."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks, such as a mounted network drive
+        return None
+    return True
 
 
 def _machine() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+    """Name this machine since its last start: containers on it share its locks, others do not."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        start = str(uuid.getnode())
+    return hashlib.sha256(f"{platform.node()} {start}".encode()).hexdigest()[:10]
 
 
 def _remove_orphans(path: Path) -> None:
-    """Remove parts of this file whose process, of this machine, is no more."""
-    if os.name != "posix":  # elsewhere asking for a process can end it
-        return
-    begin = f".{path.stem[:100]}.{_machine()}-"
+    """Remove parts of this file that a process of this machine left when it was killed."""
+    begin = re.escape(f"{_begin(path)}{_machine()}-")
+    ours = re.compile(begin + r"\d+-[0-9a-f]{12}\.part.*", re.DOTALL)
     for part in path.parent.iterdir():
-        if part.name.startswith(begin) and ".part" in part.name:
-            owner = part.name.removeprefix(begin).split("-")[0]
-            if owner.isdecimal() and not _is_alive(int(owner)):
+        if not ours.fullmatch(part.name):
+            continue
+        try:
+            file = os.open(part, os.O_RDWR | _NO_LINK)
+        except OSError:  # a link, somebody else's, or removed this moment
+            continue
+        try:
+            if stat.S_ISREG(os.fstat(file).st_mode) and _lock(file):
                 part.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it is somebody else's
-        pass
-    return True
+        finally:
+            os.close(file)
 
 
 @contextmanager
@@ -222,6 +348,7 @@ def write_cells(
     first row and rows of each block of it, in rising order, every cell once. An OSError says that
     the folder is missing or cannot be written to, or that the disk is full.
     """
+    check_writable(path, inputs=[cells])
     with replacing(path) as part:
         fill_cells(part, cells, blocks)
 

@@ -32,7 +32,7 @@ from ..stream.blocks import unreadable
 from ..stream.guard import check_hdf5
 from ..stream.open import no_hdf5, parse_memory
 from ..stream.unpack import CELLS, STEP, check_size, zstandard
-from ..stream.write import beside, replacing
+from ..stream.write import beside, check_writable, replacing
 
 #: The watermark, as cell-eval 0.6.6 writes it.
 _WATERMARK, _WORDS = "watermark.txt", b"vcc-prep"
@@ -47,6 +47,7 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
     The layout is that of ``cell-eval prep`` (cell-eval 0.6.6), which calls the programs ``zstd``
     and ``tar``. An OSError says that a file is not there or cannot be written.
     """
+    check_writable(path, inputs=[h5ad])
     with replacing(path) as part, beside(path, ".zst") as packed:
         _compress(Path(h5ad), packed)
         with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as archive:
@@ -147,4 +148,5 @@ def unpack(path: str | Path, out: str | Path, *, size_limit: int | float | str =
     A ValueError says that it is no such archive, that it is damaged or cut short, or that more
     bytes come out than `size_limit`.
     """
+    check_writable(out, inputs=[path])
     return packed_cells.unpack(path, out, limit=parse_memory(size_limit))

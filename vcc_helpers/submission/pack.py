@@ -98,7 +98,8 @@ def mend(
     Raises
     ------
     ValueError
-        A problem cannot be mended; the message lists these, and nothing is written.
+        A problem cannot be mended; the message lists these, and nothing is written. Or `path` is
+        an input.
     OSError
         The folder is missing or cannot be written to.
 
@@ -107,7 +108,7 @@ def mend(
     Written are X, in CSR and in floating numbers, ``obs`` with the labels in ``target_gene``,
     ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
     """
-    check_writable(path)
+    check_writable(path, inputs=(pred, genes, counts))
     with looked(pred, genes, counts, preset, perturbation_key, control, progress) as (report, seen):
         if left := [p for p in report.problems if p.refused and not p.mended]:
             raise ValueError("\n".join(map(str, left)))
@@ -168,7 +169,7 @@ def prep(
     Read a block of rows at a time; the disk needs room for the cells twice.
     """
     path = Path(path)
-    check_writable(path)
+    check_writable(path, inputs=(pred, genes))
     rules = genes, None, "vcc2025", perturbation_key, control, progress
     with looked(pred, *rules) as (report, seen), beside(path, ".h5ad") as inner:
         if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:

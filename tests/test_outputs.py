@@ -1,0 +1,275 @@
+"""What a command writes is no input of it, nothing but a file, and nothing of others is removed."""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import make_cells
+
+from vcc_helpers import ScoreCard, score
+from vcc_helpers.cli import main
+from vcc_helpers.splits import few_shot_split, from_toml, to_toml
+from vcc_helpers.stream import sort_cells, write, write_cells
+from vcc_helpers.submission import archive, mend, prep
+
+if sys.platform == "win32":
+    pytest.skip("links and signals are those of POSIX systems", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    cells = make_cells(1)
+    cells.X[:, -1] = 1
+    cells.write_h5ad(folder / "pred.h5ad")
+    cells.write_h5ad(folder / "real.h5ad")
+    cells.write_zarr(folder / "cells.zarr")
+    (folder / "genes.csv").write_text("\n".join(cells.var_names))
+    n_cells = cells.obs["target_gene"].value_counts().drop("non-targeting")
+    n_cells.rename_axis("target_gene").rename("n_cells").to_csv(folder / "counts.csv")
+    score(cells, cells).to_json(folder / "base.json")
+    archive.pack(folder / "pred.h5ad", folder / "pred.vcc")
+    return folder
+
+
+@pytest.fixture
+def files(made, tmp_path, monkeypatch):
+    """Inputs of all commands, and other names for them, in the folder that we are in."""
+    folder = Path(shutil.copytree(made, tmp_path / "files"))
+    (folder / "link.h5ad").symlink_to("pred.h5ad")
+    os.link(folder / "pred.h5ad", folder / "hard.h5ad")
+    (tmp_path / "way").symlink_to(folder)
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as listening:
+        monkeypatch.chdir(folder)
+        listening.bind("socket")
+    (folder / "circle").symlink_to("circle")
+    return folder
+
+
+def state(folder):
+    """Content of every file; what else there is, by its kind."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        kind = stat.S_IFMT(path.lstat().st_mode)
+        found[str(path)] = path.read_bytes() if kind == stat.S_IFREG else kind
+    return found
+
+
+INPUT, TWICE = "is read by the same command and would be lost", "is the same file; name two"
+REFUSED = [
+    ("score pred.h5ad real.h5ad --json pred.h5ad", INPUT),
+    ("score pred.h5ad real.h5ad --csv ../way/real.h5ad", INPUT),
+    ("score link.h5ad real.h5ad --json pred.h5ad", INPUT),
+    ("score pred.h5ad real.h5ad --json link.h5ad", INPUT),
+    ("score pred.h5ad real.h5ad --json hard.h5ad", INPUT),
+    ("score pred.h5ad real.h5ad --baseline base.json --json ./base.json", INPUT),
+    ("score cells.zarr real.h5ad --json cells.zarr/new.json", INPUT),
+    ("score cells.zarr real.h5ad --cache cells.zarr/X", INPUT),
+    ("score pred.h5ad real.h5ad --json new --csv new", TWICE),
+    ("score pred.h5ad real.h5ad --json new --csv ../way/new", TWICE),
+    ("prep pred.h5ad --genes genes.csv -o pred.h5ad", INPUT),
+    ("prep pred.h5ad --genes genes.csv -o genes.csv", INPUT),
+    ("check pred.h5ad --genes genes.csv --fix pred.h5ad", INPUT),
+    ("check pred.h5ad --genes genes.csv --fix genes.csv", INPUT),
+    ("check pred.h5ad --genes genes.csv --counts counts.csv --fix counts.csv", INPUT),
+    ("pseudobulk pred.h5ad pred.h5ad", INPUT),
+    ("sort link.h5ad pred.h5ad", INPUT),
+    ("score pred.h5ad real.h5ad --json pipe", "it is a pipe; name a file"),
+    ("pseudobulk pred.h5ad socket", "it is a socket"),
+    ("sort pred.h5ad /dev/null", "it is a device"),
+    ("simulate circle", "it is a link in a circle"),
+    ("simulate cells.zarr", "it is a folder"),
+    ("prep pred.h5ad --genes genes.csv -o new\0", "a name holds no NUL"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), REFUSED)
+def test_a_command_writes_over_nothing_that_it_reads(words, said, files, capsys):
+    before = state(files)
+    assert main(words.split(" ")) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and said in err
+    assert (
+        len(err.splitlines()) == 1 and err.startswith("vcc-helpers: cannot write ") or "\0" in words
+    )
+    assert state(files) == before
+
+
+def test_neither_does_the_library(files):
+    before, backed = state(files), anndata.read_h5ad("pred.h5ad", backed="r")
+    for write_it in (
+        lambda: sort_cells(backed, "hard.h5ad"),
+        lambda: write_cells("pred.h5ad", backed),
+        lambda: mend("real.h5ad", "counts.csv", counts="counts.csv"),
+        lambda: prep("pred.h5ad", "genes.csv", genes=Path("genes.csv")),
+        lambda: archive.pack("pred.h5ad", "link.h5ad"),
+        lambda: archive.unpack("pred.vcc", "../way/pred.vcc"),
+    ):
+        with pytest.raises(ValueError, match=INPUT):
+            write_it()
+    backed.file.close()
+    assert state(files) == before
+
+
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "there.json").symlink_to("other/card.json")
+    for text in ("new", "newer"):  # at first it leads to nothing yet
+        write.write_whole(tmp_path / "there.json", text)
+        assert (tmp_path / "other" / "card.json").read_text() == text
+    assert (tmp_path / "there.json").is_symlink()
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["card.json"]
+
+
+def test_parts_follow_no_link_and_leave_those_of_the_living_alone(tmp_path, monkeypatch):
+    path, secret = tmp_path / "out.json", tmp_path / "secret"
+    secret.write_text("mine")
+    names = iter(["a" * 32, "a" * 32, "b" * 32])
+    monkeypatch.setattr(write.uuid, "uuid4", lambda: type("", (), {"hex": next(names)}))
+    with write.beside(path) as taken:
+        name = taken.name
+    (tmp_path / name).symlink_to(secret)
+    with write.beside(path) as part:  # the first name is a link: another is taken
+        part.write_text("scratch")
+        assert part.name == name.replace("a" * 12, "b" * 12)
+    assert secret.read_text() == "mine" and (tmp_path / name).is_symlink()
+    # of another process, whatever its number says here: a container has numbers of its own
+    line = "import sys; from vcc_helpers.stream import write; w = write.beside(sys.argv[1]); "
+    line += "print(w.__enter__(), flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", line, str(path)], **pipes
+    ) as other:
+        theirs = Path(other.stdout.readline().strip())
+        gone = theirs.with_name(theirs.name.replace(f"-{other.pid}-", "-999999999-"))
+        theirs.rename(gone)
+        monkeypatch.undo()
+        write.write_whole(path, "new")
+        assert gone.exists()
+        other.kill()
+    write.write_whole(path, "new")
+    assert not gone.exists()
+
+
+def test_labels_are_no_formulas_and_come_back(tmp_path, capsys):
+    labels = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "'x", "a\rb", "a\nb", 'a"b', "a,b", "5'x"]
+    rng = np.random.default_rng(0)
+    obs = pd.DataFrame({"target_gene": np.repeat([*labels, "non-targeting"], 4)})
+    cells = anndata.AnnData(
+        rng.poisson(3.0, (len(obs), 9)).astype("f4"), obs=obs.set_index(obs.index.astype(str))
+    )
+    cells.write_h5ad(tmp_path / "c.h5ad")
+    words = ["score", str(tmp_path / "c.h5ad"), str(tmp_path / "c.h5ad")]
+    assert main([*words, "--csv", str(tmp_path / "t.csv"), "--json", str(tmp_path / "c.json")]) == 0
+    capsys.readouterr()
+    table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    shown = table["target_gene"].tolist()
+    assert not [name for name in shown if name.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    assert sorted(name.removeprefix("'") for name in shown) == sorted(labels)
+    card = ScoreCard.from_json(tmp_path / "c.json")
+    assert card.per_perturbation.index.tolist() == sorted(labels)
+    assert table["mae"].dtype == float
+
+
+# What is said
+
+
+def baseline(value, preset=b'"vcc2025"'):
+    table = b'"per_perturbation": {"A": {"mae": %s}}' % value
+    return b'{"preset": %s, "settings": {}, %s}' % (preset, table)
+
+
+BASELINES = {
+    "binary": os.urandom(300_000),
+    "an endless number": baseline(b"1e999"),
+    "a number of 400 digits": baseline(b"1" * 400),
+    "a word of a megabyte": baseline(b'"%s"' % (b"x" * 10**6)),
+    "brackets": b"[" * 10**5,
+    "no text for a name": baseline(b"1", preset=b"[]"),
+}
+
+
+@pytest.mark.parametrize("kind", BASELINES)
+def test_a_baseline_that_is_none_is_told_in_few_words(kind, files, capsys):
+    Path("b.json").write_bytes(BASELINES[kind])
+    assert main("score pred.h5ad real.h5ad --baseline b.json".split()) == 1
+    err = capsys.readouterr().err
+    assert "b.json is not a score card" in err and len(err) < 400 and len(err.splitlines()) == 1
+
+
+def test_messages_are_short_and_move_no_cursor(tmp_path, capsys):
+    for name in ("a\x1b[2Jb\nc\x07.h5ad", "x" * 3000, "\u202eabc"):
+        assert main(["sort", str(tmp_path / name), str(tmp_path / "out.h5ad")]) == 1
+        err = capsys.readouterr().err
+        assert len(err.splitlines()) == 1 and len(err) <= 2001, err
+        assert err.removesuffix("\n").isprintable()
+    with pytest.raises(SystemExit):
+        main(["sort", "a", "b", "\x1b[2J" + "x" * 10**5])
+    err = capsys.readouterr().err
+    assert "\x1b" not in err and len(err) < 3000
+    with pytest.raises(SystemExit):
+        main(["score", "a", "b", "--threads", "1" + "0" * 5000])
+    assert len(capsys.readouterr().err) < 2000
+
+
+@pytest.mark.parametrize(
+    ("redirected", "said"),
+    [
+        (">&-", "standard output or standard error is closed"),
+        ("2>&-", "standard output or standard error is closed"),
+        (">/dev/full", "cannot write to standard output: No space left on device"),
+        (">&- 2>&-", ""),
+        ("2>/dev/full", ""),
+    ],
+)
+def test_a_stream_that_is_closed_or_full(redirected, said, files):
+    missing = " missing.h5ad" if "2>/dev" in redirected else ""
+    words = f"sort{missing} x.h5ad" if missing else "fetch sample --folder ."
+    line = f"exec '{sys.executable}' -W ignore -m vcc_helpers {words} {redirected}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    told = done.stdout + done.stderr
+    assert done.returncode == 1 and said in told and bool(said) == bool(told)
+    assert "Traceback" not in told and "Exception ignored" not in told
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_leaves_no_scratch(number, status, tmp_path):
+    line = (
+        "import sys, time; from vcc_helpers import cli; from vcc_helpers.stream import write\n"
+        "def wait(**options):\n"
+        "    with write.beside(options['out'], '.shelf') as part:\n"
+        "        part.write_bytes(b'x' * 1000)\n"
+        "        try: print('ready', flush=True); time.sleep(60)\n"
+        "        finally: time.sleep(1)\n"
+        "cli._COMMANDS['sort'] = cli._COMMANDS['sort']._replace(run=wait)\n"
+        "sys.exit(cli.main(['sort', 'in.h5ad', sys.argv[1]]))"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", line, str(tmp_path / "out.h5ad")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, **pipes) as process:
+        assert process.stdout.readline() == "ready\n" and len(list(tmp_path.iterdir())) == 1
+        process.send_signal(number)
+        time.sleep(0.2)
+        process.send_signal(number)  # the second does not disturb the tidying up
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == status and err == "vcc-helpers: stopped; no output was changed\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_data_set_may_have_a_dot_in_its_name(tmp_path):
+    split = few_shot_split("ABCDE", n_support=2)
+    for dataset, context in (("screen.v2", "H1"), ("screen.v2", "H1.day 5"), ("screen", "v2.H1")):
+        text = to_toml(split, data=tmp_path, dataset=dataset, context=context)
+        (tmp_path / "s.toml").write_text(text)
+        assert from_toml(tmp_path / "s.toml", targets="ABCDE", context=context) == split
