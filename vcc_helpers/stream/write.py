@@ -29,6 +29,7 @@ from pathlib import Path
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 from anndata.io import write_elem
 from scipy import sparse
 
@@ -241,6 +242,9 @@ def fill_cells(
 def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
     """Write cells to an open, empty file, labels as categories, as ``AnnData.write_h5ad`` does."""
     cells.strings_to_categoricals()
+    if any(_plain_names(frame) is not frame for frame in (cells.obs, cells.var)):
+        cells = cells.copy()
+        cells.obs, cells.var = _plain_names(cells.obs), _plain_names(cells.var)
     try:
         write_elem(file, "/", cells)
     except (OSError, MemoryError):
@@ -252,6 +256,13 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
         ) from error
     if cells.raw is None and "raw" in file:
         del file["raw"]  # a mark that there is none, which older readers take for some
+
+
+def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rename what AnnData keeps for itself: a column ``_index``, an index named like a column."""
+    if "_index" in frame:
+        frame = frame.rename(columns={"_index": "index_"})
+    return frame.rename_axis(None) if frame.index.name in frame else frame
 
 
 def _append_rows(matrix: h5py.Group, blocks: Iterable, check: Callable[[], None]) -> None:
