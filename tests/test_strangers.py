@@ -199,7 +199,7 @@ def test_the_first_gene_is_no_header(tmp_path):
 
 def test_a_choice_of_genes_and_small_letters_tell_the_column_too(tmp_path):
     (tmp_path / "genes.csv").write_text("id,kind,gene\n" + rows("{i},Gene Expression,{name}"))
-    for like in (pd.Index(["ski", "new"]), pd.Index(["CCNL2", "SKI"])):
+    for like in (pd.Index(["ski", "ssu72", "new"]), pd.Index(["CCNL2", "SKI"])):
         kind = pd.Series(["Gene Expression"] * 2)
         assert read_genes(tmp_path / "genes.csv", like=[like, kind]).tolist() == NAMES
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
@@ -87,9 +88,10 @@ def _common(names: set, column: list[str]) -> float:
 
 def _columns(rows: list[list[str]]) -> Iterator[list[str]]:
     """Yield each column without its header and without empty cells."""
-    for i in range(max(map(len, rows), default=0)):
-        column = [row[i] if i < len(row) else "" for row in rows]
-        if column and _is_header(column[0]):
+    columns = list(zip_longest(*rows, fillvalue=""))
+    numbered = any(len(column) > 1 and column[1] and not column[0] for column in columns)
+    for column in columns:
+        if numbered or _is_header(column[0]):
             column = column[1:]
         yield [name for name in column if name]
 

@@ -634,8 +634,9 @@ _RULES = (
         "{cell!r}{text}; cell-eval prep says nothing, the scorer then refuses the file; label or "
         "remove them"),
     _Rule("spaces", lambda s: s.column is not None and spaced_labels(s.column),
-        "{n} labels have spaces around them: {some}; cell-eval prep says nothing, the scorer then "
-        "refuses the file; remove the spaces", fix="spaces around {n} labels removed"),
+        "{n} labels have spaces around them: {some}; cell-eval takes each for another label, and "
+        "refuses the file when it is packed or scored; remove the spaces",
+        fix="spaces around {n} labels removed"),
     _Rule("controls", lambda s: not s.rules.upload_controls and s.first(s.written == s.control),
         "{n} cells are labelled {s.control!r}; the rules of {s.rules.name} allow none, the scorer "
         "brings its own; leave them out", fix="control cells left out"),

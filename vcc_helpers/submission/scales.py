@@ -63,10 +63,11 @@ def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
     best = min(spread, key=spread.get)
     if spread[best] < _ONE_TOTAL:
         return best if _BETTER * spread[best] < spread[LOG1P] else LOG1P
-    if _is_rounded(rows.data):
-        return None
     # values so small that a logarithm would change nothing were not made by one
-    names = ["no logarithms"] if rows.data.max() < _SMALL else UNDO
+    small = rows.data.max() < _SMALL
+    if not small and _is_rounded(rows.data):
+        return None
+    names = ["no logarithms"] if small else UNDO
     whole = {name: _whole_share(_undone(rows, name)) for name in names}
     best = max(whole, key=whole.get)
     return best if whole[best] >= _SHARE else None
@@ -147,8 +148,8 @@ def _whole_share(rows: sparse.csr_matrix) -> float:
     for start, stop in pairwise(rows.indptr[: _MOST_CELLS + 1]):
         values = np.unique(rows.data[start:stop])
         values = values[np.isfinite(values) & (values > 0)]
-        multiples = values / values.min(initial=np.inf)
-        multiples = np.outer(_PARTS, multiples[multiples < 50])
+        values = values[values / 50 < values.min(initial=np.inf)]
+        multiples = np.outer(_PARTS, values / values.min(initial=np.inf))
         told = (multiples > 1.5) & (multiples < 50)
         whole = told & (np.abs(multiples - np.rint(multiples)) < _OFF)
         enough = told.sum(axis=1) >= 4
