@@ -32,7 +32,7 @@ _ALSO_CONTROLS = ("unperturbed", "wt")
 #: Totals that differ less than this, relative to their mean, are one.
 _SCALED = 0.01
 #: Cells, of the controls and of the others, by which the scale is told; at most so many targets.
-_SAMPLED, _MOST_TARGETS = 250, 125
+_SAMPLED, _MOST_TARGETS = 120, 60
 #: This share of a file's values must be nearly whole for its fractions to be noise.
 _NOISE_SHARE = 0.999
 _NOTHING = Match({}, [], [], {})
@@ -469,9 +469,12 @@ class Seen:
 
     @cached_property
     def one_total(self) -> dict[str, bool]:
-        """Whether the cells of each label were scaled to one total."""
+        """Whether the cells of a part were scaled to one total, or those of each label were."""
         return {
-            who: one_total_each(self.parts[who][0], pd.factorize(sums.index)[0], LOG1P)
+            who: any(
+                one_total_each(self.parts[who][0], groups, LOG1P)
+                for groups in (np.zeros(len(sums), int), pd.factorize(sums.index)[0])
+            )
             for who, sums in self.sums.items()
         }
 
@@ -739,9 +742,10 @@ _RULES = (
         "values stay below {limit:g}; cell-eval refuses the file; hand in counts, or log1p of "
         "scaled counts", chain="scale"),
     _Rule("totals", Seen.other_totals,
-        "the counts behind the log values of {n} of {of} labels ({some}) add up to {total:,.6g} in "
-        "each cell, those of the others to {usual:,.6g}: scaled to different totals; cell-eval "
-        "says nothing, and sees an effect on every gene; scale all cells to one total before log1p",
+        "the counts behind the log values of {n} of {of} labels looked at ({some}) add up to "
+        "{total:,.6g} in each cell, those of the others to {usual:,.6g}: scaled to different "
+        "totals; cell-eval says nothing, and sees an effect on every gene; scale all cells to one "
+        "total before log1p",
         chain="scale"),
     _remark("no total", Seen.no_total,
         "the values look like log1p of counts that add up to {low:,.6g} in one cell and "

@@ -40,7 +40,7 @@ _SMALL = 0.1
 #: A multiple may be off by this, and this share of a file's must be whole.
 _OFF, _SHARE = 0.02, 0.95
 #: The smallest value of a cell is so many counts, scaled, in deep cells; so many cells tell enough.
-_PARTS, _MOST_CELLS = np.arange(1, 25), 100
+_PARTS, _MOST_CELLS = np.arange(1, 25), 50
 #: Sums that were made equal vary so many times less than sums of independent values would; these
 #: vary so much, relative to their mean, unless the cells are alike. So many different cells tell.
 _EQUAL, _UNLIKE, _FEWEST_CELLS = 10, 3e-4, 10
@@ -68,7 +68,8 @@ def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
     if not small and _is_rounded(rows.data):
         return None
     names = ["no logarithms"] if small else UNDO
-    whole = {name: _whole_share(_undone(rows, name)) for name in names}
+    some = rows[:_MOST_CELLS]
+    whole = {name: _whole_share(_undone(some, name)) for name in names}
     best = max(whole, key=whole.get)
     return best if whole[best] >= _SHARE else None
 
@@ -85,6 +86,8 @@ def one_total_each(rows: np.ndarray | sparse.spmatrix, groups: np.ndarray, scale
     equal cells tell nothing, nor do means with noise, whose sums are nearly the same by chance.
     `groups` numbers each cell's group from 0, ``(n,)``; `rows` and `scale` as above.
     """
+    if len(groups) - len(np.unique(groups)) < _FEWEST_CELLS // 2:  # sums may be alike by chance
+        return False
     together, alone = _variances(_undone(_as_float64(rows), scale), groups)
     return bool(alone > _UNLIKE**2 and together * _EQUAL**2 < alone)
 
@@ -145,7 +148,7 @@ def _whole_share(rows: sparse.csr_matrix) -> float:
     digits of larger ones tell nothing; a cell needs four different ones.
     """
     shares = []
-    for start, stop in pairwise(rows.indptr[: _MOST_CELLS + 1]):
+    for start, stop in pairwise(rows.indptr):
         values = np.unique(rows.data[start:stop])
         values = values[np.isfinite(values) & (values > 0)]
         values = values[values / 50 < values.min(initial=np.inf)]
