@@ -13,6 +13,7 @@ import anndata
 import h5py
 import numpy as np
 import pandas as pd
+from anndata.io import write_elem
 from conftest import CONTROL, KEY, make_cells
 from scipy import sparse
 
@@ -210,9 +211,46 @@ def with_symbols_in_var(cells):
     return cells
 
 
+def symbols_in_var(**changed):
+    """Put symbols in a column, some of them changed."""
+
+    def spoil(cells):
+        symbols = [changed.get(name, name) for name in cells.var_names]
+        cells.var_names = [f"ENSG{i:011d}" for i in range(cells.n_vars)]
+        cells.var["symbol"] = symbols
+        return cells
+
+    return spoil
+
+
+def labels_in_index(cells):
+    cells.obs = pd.DataFrame({"batch": "b1"}, index=cells.obs[KEY].rename(KEY).astype(object))
+    return cells
+
+
 def one_more_gene(cells):
     more = anndata.AnnData(cells.X[:, :1], cells.obs, pd.DataFrame(index=["NEW"]))
     return anndata.concat([cells, more], axis=1, merge="same")
+
+
+def scaled(change, total=100):
+    """Scale each cell to one total, and change the values."""
+    return values(lambda m: change(m / m.sum(axis=1, keepdims=True) * np.float32(total)))
+
+
+def noted_base(cells):
+    """Write values that do not tell their scale, and a note that does."""
+    cells.X = np.random.default_rng(0).gamma(1, 1, cells.shape).astype(np.float32)
+    cells.uns["log1p"] = {"base": 2}
+    return cells
+
+
+def other_total(cells):
+    controls = np.flatnonzero(cells.obs[KEY] == CONTROL)
+    raw = cells[controls].copy()
+    cells.X = lognorm(cells, target_sum=100)
+    cells.X[controls] = lognorm(raw, target_sum=1000)
+    return cells
 
 
 def transposed(cells):
@@ -297,6 +335,16 @@ def sparse_file(change):
     return write
 
 
+def reserved_column(path, good):
+    """Write a column called _index, as Seurat's converters do."""
+    path.write_bytes(good.read_bytes())
+    with h5py.File(path, "a") as file:
+        file.move("obs/_index", "obs/index")
+        write_elem(file["obs"], "_index", np.arange(131))
+        file["obs"].attrs["_index"] = "index"
+        file["obs"].attrs["column-order"] = np.array([KEY, "_index"], dtype=object)
+
+
 def far_column(file):
     file["X/indices"][3] = 10**6
 
@@ -362,6 +410,15 @@ CASES = {
     "symbols in a column": Bad("identifiers as names, symbols in a column",
         ("official names are in var['gene_name']", "pred.var_names = "), with_symbols_in_var,
         mended=True),
+    "symbols with a repeat": Bad("identifiers as names, symbols in a column, one of them twice",
+        ("official names are in var['symbol']", "names of var['symbol'] occur more than once: 'G1'",
+         "1 of 24 genes are missing: 'G7'"), symbols_in_var(G7="G1")),
+    "gene without a symbol": Bad("identifiers as names, symbols in a column, one of them missing",
+        ("official names are in var['symbol']", "1 of 24 genes are missing: 'G7'",
+         "not in the official list: 'ENSG00000000007'"), symbols_in_var(G7=np.nan)),
+    "list of other genes": Bad("the list is of other genes", ("only 0 of the 24 names of the list",
+        "the list has 'X0', 'X1'", "the file 'G0', 'G1'"), lambda cells: cells,
+        genes=[f"X{i}" for i in range(24)]),
     "list with a header": Bad("the list of genes has a header, and the order is wrong",
         ("position 0 is 'G23', expected 'G0'",), lambda cells: cells[:, ::-1].copy(), mended=True,
         genes="gene_name\n" + "\n".join(GENES) + "\n"),
@@ -405,6 +462,13 @@ CASES = {
         some_labels("G1", "", 1)),
     "label blank": Bad("a cell with a blank label", ("cells have no label",),
         some_labels("G1", "  ", 1)),
+    "label nan": Bad("a cell with the text nan as its label", ("1 of 131 cells have no label",
+        "the text 'nan' is taken for a missing label"), some_labels("G1", "nan", 1), counts="good"),
+    "labels in spaces": Bad("labels with spaces around them", ("2 labels have spaces around them",
+        "' G1'", "'non-targeting '"), then(some_labels("G1", " G1"), some_labels(CONTROL,
+        f"{CONTROL} ")), mended=True, counts="good"),
+    "labels in the index": Bad("labels as names of the cells", ("obs has no column 'target_gene'",
+        "the index of obs, which has that name"), labels_in_index, mended=True),
     "only controls": Bad("only control cells", ("4 of 4 targets are missing",),
         lambda cells: cells[cells.obs[KEY] == CONTROL].copy(), counts="good"),
     "other numbers": Bad("other numbers of cells than announced", ("another number of cells",
@@ -415,6 +479,8 @@ CASES = {
     "counts of nothing": Bad("the table of targets asks for no cells",
         ("numbers of cells of 'G0'", "whole numbers of 1 or more"), lambda cells: cells,
         counts="target_gene,n_cells\nG0,0\n"),
+    "reserved column": Bad("a column called _index", ("cannot write", "column _index of obs"),
+        file=reserved_column, refused=False),
     "repeated cell names": Bad("cells of one name", ("names of cells occur again",),
         lambda cells: anndata.AnnData(cells.X, cells.obs.set_axis(["c"] * cells.n_obs), cells.var),
         refused=False),
@@ -439,8 +505,22 @@ CASES = {
     "not logged": Bad("scaled, and the logarithm forgotten", ("cannot be counts",
         "the logarithm never taken", "take log1p"),
         values(lambda m: np.expm1(m), scale="lognorm")),
+    "scaled to 1": Bad("scaled to 1, and the logarithm forgotten", ("cannot be counts",
+        "takes them for log1p values, and says nothing", "take log1p"), scaled(np.abs, 1)),
+    "multiples": Bad("counts times 0.9, below 15", ("cannot be counts", "take log1p"),
+        values(lambda m: np.minimum(m, 14) * np.float32(0.9))),
+    "two logarithms": Bad("log1p taken twice", ("logarithms of logarithms", "take expm1 once"),
+        scaled(lambda m: np.log1p(np.log1p(m)))),
+    "square roots": Bad("square roots", ("look like square roots", "square them"),
+        scaled(np.sqrt)),
+    "base in a note": Bad("base 2, and only a note tells", ("logarithms to base 2",
+        "uns['log1p'] says so"), noted_base),
+    "two totals": Bad("controls scaled to another total than targets", ("4 of 5 labels",
+        "add up to 100 in each cell, those of the others to 1,000"), other_total),
+    "no total": Bad("log1p of counts, not scaled", ("a cell's depth will look like an effect",),
+        values(np.log1p), refused=False),
     "above 15": Bad("fractions, and values above 15", ("cannot be counts", "stay below 15"),
-        values(lambda m: m * np.float32(2.7))),
+        values(lambda m: m * np.random.default_rng(0).uniform(2, 3, m.shape).astype("float32"))),
     "counts beside logs": Bad("controls as counts, targets as log values", ("counts mixed with log "
         "values", "labelled 'non-targeting'", "log-normalise the controls"), lognorm_but(CONTROL)),
     "small counts beside logs": Bad("small counts as controls, targets as log values",

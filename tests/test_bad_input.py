@@ -30,8 +30,9 @@ from bad_cases import (
 from conftest import CONTROL, KEY, make_cells
 from scipy import sparse
 
-from vcc_helpers import de_table, lognorm, pseudobulk, score
+from vcc_helpers import de_table, lognorm, pseudobulk, score, sort_cells, submission
 from vcc_helpers.cli import main
+from vcc_helpers.datasets import read_screen
 
 pytestmark = pytest.mark.filterwarnings("ignore:Variable names are not unique")
 
@@ -70,6 +71,10 @@ CASES = {
     "label blank": (some_labels("G0", "  ", 1), "pred: 1 of 131 cells have no label",
         "the first is 'c", "label or remove them"),
     "label NaN": (some_labels("G0", np.nan, 1), "pred: 1 of 131 cells have no label"),
+    "label of text": (some_labels("G0", "NA", 2), "pred: 2 of 131 cells have no label",
+        "(the text 'NA' is taken for a missing label)"),
+    "label in spaces": (some_labels("G0", " G0", 3), "pred: 1 labels of obs['target_gene'] have "
+        "spaces around them: ' G0'", "check --fix"),
     "category removed": (labelled(unlabelled_category), "pred: 20 of 131 cells have no label"),
     "negative": (put(-1), "pred: negative values", "gene 'G4'", "never negative"),
     "negative integer": (put(-1, "int32"), "pred: negative values", "gene 'G4'"),
@@ -158,6 +163,27 @@ def test_the_first_bad_place_is_right_beyond_the_first_block(storage):
     matrix[4500, 2] = -1
     with pytest.raises(ValueError, match="cell '4500', gene '2'"):
         lognorm(anndata.AnnData(matrix.asformat(storage)))
+
+
+@pytest.mark.parametrize("text", ["nan", "None", "NA", "<NA>", "NaN", "null", "", " nan "])
+def test_every_way_in_has_one_rule_of_labels(text, tmp_path):
+    cells = some_labels("G0", text, 2)(good_cells())
+    cells.write_h5ad(path := tmp_path / "cells.h5ad")
+    ways_in = {
+        "pseudobulk": lambda: pseudobulk(path),
+        "de_table": lambda: de_table(cells),
+        "sort": lambda: sort_cells(path, tmp_path / "sorted.h5ad"),
+        "read_screen": lambda: read_screen(path),
+        "mend": lambda: submission.mend(path, tmp_path / "mended.h5ad"),
+    }
+    for name, way_in in ways_in.items():
+        with pytest.raises(ValueError, match="2 of 131 cells have no label") as caught:
+            way_in()
+        assert (f"the text {text.strip()!r}" in str(caught.value)) == bool(text), name
+    assert [p.name for p in tmp_path.iterdir()] == ["cells.h5ad"]
+    wanted = cells.obs[KEY].astype(str).str.strip().value_counts().drop(CONTROL)
+    if text:  # unless there is a target of that very name
+        assert "6 labels" in submission.check(path, counts=wanted).summary
 
 
 @pytest.mark.parametrize("function", [lognorm, pseudobulk, de_table])

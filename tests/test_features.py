@@ -108,11 +108,12 @@ def written(table, kind, folder):
         names = table.index.to_numpy().astype(str)
         np.savez(path, genes=names, embedding=table.to_numpy())
     else:
-        table.to_csv(path, sep="\t" if "tsv" in kind else ",")
+        signs = {"semicolons": ";", "tabs": "\t", "tsv": "\t"}
+        table.to_csv(path, sep=signs.get(kind.split(".")[0], ","))
     return path
 
 
-@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "npz"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "npz", "semicolons.csv", "tabs.csv.gz"])
 def test_an_embedding_comes_back_from_a_file(kind, table, tmp_path):
     found = features.embedding(written(table, kind, tmp_path))
     assert found.index.tolist() == table.index.tolist() and found.index.name == "target_gene"
@@ -142,6 +143,12 @@ def test_tables_that_cannot_be_used(table, tmp_path):
         features.embedding(tmp_path / "odd.npz")
     with pytest.raises(FileNotFoundError):
         features.embedding(tmp_path / "none.csv")
+    (tmp_path / "spaces.csv").write_text("gene a b\nG0 1 2\n")
+    with pytest.raises(ValueError, match="1 genes, 0 features .* commas, semicolons or tabs"):
+        features.embedding(tmp_path / "spaces.csv")
+    (tmp_path / "german.csv").write_text("gene;a\nG0;0,5\n")
+    with pytest.raises(ValueError, match="columns 'a' hold no numbers but '0,5'"):
+        features.embedding(tmp_path / "german.csv")
 
 
 # --- joined --------------------------------------------------------------------------------------

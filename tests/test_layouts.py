@@ -200,7 +200,7 @@ def test_labels_are_mapped_to_genes(cells, read, kind):
     assert screen.n_obs == cells.n_obs - 30
 
 
-@pytest.mark.parametrize("hole", ["absent", "", np.nan, "nan"])
+@pytest.mark.parametrize("hole", ["absent", " ", np.nan, "nan", "<NA>"])
 def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
     path, _ = with_old_mtx(cells, tmp_path)
     table = cells.obs[["target_gene"]].astype(object)
@@ -214,6 +214,26 @@ def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
     screen = read_screen(path, labels=table, unlabelled="drop")
     assert list(screen.obs_names) == list(cells.obs_names[4:])
     np.testing.assert_array_equal(screen.X.toarray(), cells.X[4:])
+
+
+def test_a_table_is_kept_as_it_is_written(cells, tmp_path):
+    """Numbers with zeros in front stay so; text for a missing value is no label and no batch."""
+    path, _ = with_h5ad(cells, tmp_path)
+    table = pd.DataFrame({"kind": "0001", "who": "None", "lane": "07"}, index=cells.obs_names)
+    table.loc[cells.obs_names[:60], "kind"] = "None"
+    table.loc[cells.obs_names[:3], "lane"] = ["", "nan", "NA"]
+    table.to_csv(tmp_path / "labels.csv")
+    options = {"labels": tmp_path / "labels.csv", "perturbation_key": "kind", "batch_key": "lane"}
+    with pytest.raises(ValueError, match="no label is a usual name of controls: there are '0001'"):
+        read_screen(path, **options)
+    for words in ({"control": "None"}, {"label_map": {"None": CONTROL}}):
+        obs = read_screen(path, **options, **words).obs
+        assert obs["target_gene"].value_counts().to_dict() == {"0001": 71, CONTROL: 60}
+        assert set(obs["who"]) == {"None"} and set(obs["batch"].dropna()) == {"07"}
+        assert obs["batch"].isna().sum() == 3
+    (tmp_path / "labels.csv").write_text("cell,kind,kind\nACGT0-1,A,B\n")
+    with pytest.raises(ValueError, match="labels.csv has more than one column 'kind'"):
+        read_screen(path, **options)
 
 
 def test_a_missing_column_is_answered_with_those_there(cells, read):
@@ -492,6 +512,20 @@ def test_a_plain_matrix_with_names_is_read(kind, tmp_path):
     np.testing.assert_array_equal(cells.X.toarray(), table.to_numpy(np.float32))
     with pytest.raises(ValueError, match="no numbers, such as 'low' in column 'B'"):
         read_screen(table.assign(B=["low", 1]), values="stored")
+
+
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
+def test_a_plain_matrix_keeps_its_names(tmp_path):
+    """As R writes one: no name for the first column; labels that others take for numbers."""
+    (tmp_path / "pred.csv").write_text("A,NA\n0001,1,2\nNone,3,4\n")
+    cells = read_screen(tmp_path / "pred.csv", control="None")
+    assert cells.obs["target_gene"].tolist() == ["0001", CONTROL]
+    assert cells.to_df().to_dict("list") == {"A": [1, 3], "NA": [2, 4]}
+    (tmp_path / "pred.csv").write_text("id,A,A\nX,1,2\nctrl,3,4\n")
+    frame = pd.DataFrame([[1, 2], [3, 4]], index=["X", "ctrl"], columns=["A", "A"])
+    for source in (tmp_path / "pred.csv", frame):
+        with pytest.raises(ValueError, match="1 gene symbols occur more than once: 'A'"):
+            read_screen(source)
 
 
 def test_an_embedding_is_no_expression(tmp_path):

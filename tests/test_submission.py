@@ -16,8 +16,9 @@ from bad_cases import CASES, GENES, TARGETS, good_cells, good_counts, write
 from conftest import CONTROL, KEY, ROOT, STORAGES, stored
 from scipy import sparse
 
-from vcc_helpers import lognorm, score, submission
+from vcc_helpers import lognorm, score, sort_cells, submission
 from vcc_helpers.cli import main
+from vcc_helpers.datasets import load_h1_sample
 from vcc_helpers.submission import archive
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*ames are not unique")
@@ -109,6 +110,104 @@ def test_a_mended_prediction_scores_as_the_right_one(tmp_path):
     real.X = real.X[::-1].copy()
     card, expected = score(path, real), score(good, real)
     pd.testing.assert_frame_equal(card.per_perturbation, expected.per_perturbation)
+
+
+def test_names_that_anndata_keeps_for_itself_are_replaced(tmp_path):
+    cells, out = good_cells(), tmp_path / "out.h5ad"
+    cells.obs = cells.obs.rename_axis(KEY).assign(_index=1)
+    cells.var = cells.var.rename_axis("symbol").assign(symbol="x")
+    told = str(submission.check(cells))
+    for words in ("column _index of obs", "index target_gene of obs", "index symbol of var"):
+        assert words in told
+    for rewrite in (submission.mend, sort_cells):
+        rewrite(cells, out)
+        written = anndata.read_h5ad(out)
+        assert list(written.obs) == [KEY, "index_"] and written.var["symbol"].tolist() == ["x"] * 24
+        assert sorted(written.obs_names) == sorted(cells.obs_names)
+    assert cells.obs.index.name == KEY and "_index" in cells.obs
+
+
+# Scales
+
+
+@pytest.fixture(scope="module")
+def h1():
+    """Real counts of 600 cells, dense."""
+    cells = load_h1_sample()
+    cells.X = sparse.csr_matrix(cells.X).toarray().astype(np.float64)
+    return cells
+
+
+def total(x, to=1e4):
+    return x / x.sum(axis=1, keepdims=True) * to
+
+
+def logged(x, to=1e4):
+    return np.log1p(total(x, to))
+
+
+def told_of(h1, values, base=None):
+    """Kinds of what is told of the scale of these values."""
+    cells = anndata.AnnData(values, obs=h1.obs, var=h1.var)
+    if base is not None:
+        cells.uns["log1p"] = {"base": base}
+    kinds = {p.kind for p in submission.check(cells, genes=cells.var_names).problems}
+    return kinds - {"identical cells", "copies of controls", "one prediction", "type of values"}
+
+
+#: What a scale is told as, and values on it, made of counts and labels.
+OFF = {
+    "two logarithms": lambda x, of: [np.log1p(logged(x)), np.log1p(np.log1p(x))],
+    "no logarithm": lambda x, of: [total(x, 1), total(x, 100), total(x), np.minimum(x, 14) * 0.9],
+    "square roots": lambda x, of: [
+        np.sqrt(x),
+        np.sqrt(total(x)),
+        np.where(of == CONTROL, logged(x), np.sqrt(total(x, 100))),
+        np.where(of == CONTROL, np.sqrt(total(x, 100)), logged(x)),
+    ],
+    "base of the logarithm": lambda x, of: [
+        logged(x) / np.log(2),
+        logged(x).round(3) / np.log(10),
+    ],
+    "totals": lambda x, of: [
+        np.where(of == CONTROL, logged(x), logged(x, 1e6)),
+        np.where(of == CONTROL, logged(x), logged(x, 10_500)),
+        np.where(of == "TET1", logged(x, 1e6), logged(x)),
+    ],
+    "no total": lambda x, of: [np.log1p(x)],
+}
+
+
+@pytest.mark.parametrize("kind", OFF)
+def test_a_scale_that_gives_itself_away_is_told(kind, h1):
+    for values in OFF[kind](h1.X, h1.obs[KEY].to_numpy(dtype=str)[:, None]):
+        assert told_of(h1, values.astype(np.float32)) == {kind}
+
+
+def test_a_note_of_the_base_is_believed_where_the_values_do_not_tell(h1):
+    made = np.random.default_rng(0).gamma(1, 1, h1.shape).clip(max=14)
+    for base, told in ((2, True), (10.0, True), (np.e, False), ("x", False)):
+        assert told_of(h1, made, base) == ({"base of the logarithm"} if told else set())
+    assert told_of(h1, logged(h1.X), 2) == set()
+
+
+def test_no_scale_is_accused_wrongly(h1):
+    x, labels = h1.X, h1.obs[KEY].to_numpy(dtype=str)
+    control = (labels == CONTROL)[:, None]
+    rng, logs = np.random.default_rng(0), logged(x)
+    mean = logs[~control[:, 0]].mean(axis=0)
+    means = pd.DataFrame(logs).groupby(labels).mean().loc[labels].to_numpy()
+    noise = rng.normal(0, 1, x.shape)
+    for values in (
+        x, logs, logs.astype(np.float16), logs.round(2), logs.round(3), logged(x, 1e6),
+        logged(x, 1), np.where(control, logs, mean), np.where(control, logs, means),
+        np.tile(mean, (600, 1)), means.round(2),
+        np.where(control, logs, means + 0.3 * noise).clip(0, 14),
+        np.where(control, logs, means + 1e-4 * noise).clip(0), means * (1 + 0.002 * noise[:, :1]),
+        (logs * (1 + 0.05 * noise)).clip(0, 14), np.log1p((total(x) + total(x)[::-1]) / 2),
+        (noise**2).round(2).clip(0, 14),
+    ):  # fmt: skip
+        assert told_of(h1, values if values.dtype == np.float16 else values.astype("f4")) == set()
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -282,6 +381,10 @@ def test_lists_are_read_as_tables_and_as_text(tmp_path):
     for name in ("genes", "counts"):
         with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.csv"):
             submission.check(cells, **{name: tmp_path / "nowhere.csv"})
+    (tmp_path / "genes.csv").write_text(pd.Series(genes).to_csv(sep=";"))  # rows numbered
+    (tmp_path / "counts.csv").write_text(good_counts() + f"{CONTROL},60\n")
+    lists = {"genes": tmp_path / "genes.csv", "counts": tmp_path / "counts.csv"}
+    assert not submission.check(cells, **lists).problems
     assert "announced 8" in str(submission.check(cells, counts=sizes | {"no gene": 8}))
     with pytest.raises(ValueError, match="'G1' more than once; expected each target once"):
         submission.check(cells, counts=pd.Series([1, 2], index=["G1", "G1"]))

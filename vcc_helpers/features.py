@@ -19,6 +19,7 @@ Needs: bulk.py.
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,9 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     ----------
     source
         A DataFrame whose index holds genes; or the path of a ``.csv`` or ``.tsv`` (may end in
-        ``.gz``) whose first column does; or of an ``.npz`` with one list of names and one matrix
-        ``(n_names, n_features)``. A file of another kind or without such a pair is a ValueError.
+        ``.gz``; commas, semicolons or tabs) whose first column does; or of an ``.npz`` with one
+        list of names and one matrix ``(n_names, n_features)``. A file of another kind, without such
+        a pair or without features is a ValueError.
 
     Returns
     -------
@@ -142,7 +144,10 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     _refuse_repeats(table, "more than one row")
     words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     if words:
-        raise ValueError(f"columns {some_of(words)} hold no numbers; drop them")
+        raise ValueError(
+            f"columns {some_of(words)} hold no numbers but {some_of(table[words[0]])}; drop them, "
+            "or write 0.5 for 0,5"
+        )
     table = table.astype(np.float64)
     bad = ~np.isfinite(table.to_numpy()).all(axis=1)
     if bad.any():
@@ -152,6 +157,12 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
         )
     empty = (table == 0).all(axis=1)
     kept = table[~empty]
+    if kept.empty:
+        raise ValueError(
+            f"the table has {len(table)} genes, {len(table.columns)} features and no value but 0; "
+            "expected names in the first column, numbers in the others, separated by commas, "
+            "semicolons or tabs"
+        )
     kept.attrs["empty"] = table.index[empty].tolist()
     return kept
 
@@ -159,7 +170,10 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 def _read_table(path: Path) -> pd.DataFrame:
     name = path.name.removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
-        return pd.read_csv(path, sep="," if name.endswith(".csv") else "\t", index_col=0)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            first = file.readline()
+        sep = max(",;\t", key=lambda sign: first.count(sign.encode()))
+        return pd.read_csv(path, sep=sep, index_col=0)
     if not name.endswith(".npz"):
         raise ValueError(f"cannot read {path.name}; expected .csv, .tsv (or these .gz) or .npz")
     with np.load(path, allow_pickle=False) as file:

@@ -33,6 +33,10 @@ CONTROL_NAMES = (
     *("non-targeting", "non_targeting", "nontargeting", "non targeting", "nt", "ntc"),
     *("control", "ctrl", "neg_ctrl", "negctrl", "negative_control"),
 )
+#: Text that pandas, R, JSON and spreadsheets write for a missing value. As a label it means none.
+MISSING = frozenset(
+    ("", "nan", "NaN", "NAN", "NA", "<NA>", "N/A", "n/a", "#N/A", "None", "null", "NULL", "NaT")
+)
 #: Pairs of strange and missing names beyond which likeness is not looked for; it would take long.
 _MOST_PAIRS = 10**5
 

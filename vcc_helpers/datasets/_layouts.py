@@ -16,7 +16,10 @@ Taught in: notebooks/10_bring_your_own_screen.
 
 from __future__ import annotations
 
+import csv
+import gzip
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 
 import anndata
@@ -27,11 +30,11 @@ from anndata.io import read_elem
 from scipy import io, sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
-from ..names import CONTROL_NAMES
+from ..names import CONTROL_NAMES, MISSING
 from ..stream.blocks import row_blocks
 from ..stream.guard import check_hdf5
 from ..stream.look import inspect_values
-from ..stream.open import open_cells
+from ..stream.open import open_cells, plain_labels, text_for_none
 
 #: Columns of obs that the support set and the common screens use for the same thing.
 PERTURBATION_KEYS = (PERTURBATION_KEY, "gene", "perturbation")
@@ -88,8 +91,8 @@ def read_screen(
     perturbation_key
         Column that names each cell's perturbation.
     control
-        The label or labels of control cells in that column. By default the one label among them
-        that is a usual name of controls, such as ``"NT"`` or ``"control"``.
+        The label or labels of control cells in that column, even ``"None"`` or ``"NA"``. By default
+        the one label among them that is a usual name of controls, such as ``"NT"``.
     label_map
         Turns labels into names of target genes: a function, or a table in which labels that stay
         as they are need not stand. Used before `control` is looked for. None as a result
@@ -97,12 +100,13 @@ def read_screen(
     labels
         Table of the cells, for layouts that have none, a DataFrame, ``.csv`` or ``.tsv``: the first
         column (in a DataFrame the index) holds the barcodes; the others are added to ``obs``, or
-        take the place of columns of the same name. Other barcodes are passed over.
+        take the place of columns of the same name. Other barcodes are passed over. Of a file all
+        is text and kept as written, ``0001`` and ``None`` too; only an empty field is missing.
     unlabelled
-        What to do with cells without a label (missing, empty or the text ``nan``): ``"error"``
-        or ``"drop"``.
+        What to do with cells without a label (missing, blank, or text for a missing value such as
+        ``nan``, ``NA`` and ``None``; spaces around a label are dropped): ``"error"`` or ``"drop"``.
     batch_key, context_key
-        Columns to be called ``batch`` and ``context``.
+        Columns to be called ``batch`` and ``context``; a missing one stays missing.
     gene_symbols
         Column of ``var`` that holds gene symbols, where they are not the index. By default the
         index of an ``.h5ad``, and the names of the 10x layouts.
@@ -182,7 +186,7 @@ def _open_any(path: str | Path | pd.DataFrame, layer: str | None, key: str) -> a
     if not path.exists():
         raise FileNotFoundError(f"no such file or folder: {path}")
     if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
-        return _of_table(_read_labels(path), key)
+        return _of_table(_read_labels(path, numbers=True), key)
     if path.is_dir():
         return _read_mtx(path)
     if not h5py.is_hdf5(path):
@@ -237,12 +241,12 @@ def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
 def _of_table(table: pd.DataFrame, key: str) -> anndata.AnnData:
     """Make cells of a plain matrix whose index holds labels."""
     numbers = table.apply(pd.to_numeric, errors="coerce")
-    if (lost := numbers.isna() & table.notna()).to_numpy().any():
-        column = lost.columns[lost.any()][0]
+    if (lost := (numbers.isna() & table.notna()).to_numpy()).any():
+        row, column = np.argwhere(lost)[0]
         raise ValueError(
-            f"the table has values that are no numbers, such as "
-            f"{table[column][lost[column]].iloc[0]!r} in column {column!r}; "
-            "expected labels in the first column, and a column a gene"
+            f"the table has values that are no numbers, such as {table.iat[row, column]!r} in "
+            f"column {table.columns[column]!r}; expected labels in the first column, and a column "
+            "a gene"
         )
     names = [f"row {i}" for i in range(len(table))]
     obs = pd.DataFrame({key: table.index.astype(str)}, index=names)
@@ -347,20 +351,38 @@ def _labels_for(barcodes: pd.Index, labels: str | Path | pd.DataFrame) -> pd.Dat
     return table
 
 
-def _read_labels(path: Path) -> pd.DataFrame:
+def _read_labels(path: Path, *, numbers: bool = False) -> pd.DataFrame:
+    """Read a table with names in its first column; the others are text, or `numbers`."""
     if not path.exists():
         raise FileNotFoundError(f"no such table of labels: {path}")
     tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
-    try:
-        table = pd.read_csv(path, sep="\t" if tabs else ",", index_col=0, dtype={0: str})
-    except pd.errors.EmptyDataError as error:
-        raise ValueError(f"the table of labels is empty: {path}") from error
-    if table.columns.empty:
+    sep = "\t" if tabs else ","
+    index, *names = _header(path, sep) or [None]
+    if index is None:
+        raise ValueError(f"the table of labels is empty: {path}")
+    if not names:
         raise ValueError(
-            f"the table of labels has one column only, {str(table.index.name)!r}: {path}; expected "
+            f"the table of labels has one column only, {index!r}: {path}; expected "
             f"barcodes and labels, separated by {'tabs' if tabs else 'commas'}"
         )
-    return table
+    if not numbers and len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(f"{path} has more than one column {some_of(twice)}; leave one of them")
+    words = {"dtype": str, "na_values": [""]}
+    if numbers:
+        words = {"dtype": {0: str}, "na_values": dict.fromkeys(range(1, len(names) + 1), MISSING)}
+    # pandas would rename columns of one name, and take texts such as None for missing values
+    words |= {"header": 0, "names": range(len(names) + 1), "index_col": 0, "keep_default_na": False}
+    table = pd.read_csv(path, sep=sep, encoding="utf-8-sig", **words)
+    return table.set_axis(names, axis=1).rename_axis(index or None)
+
+
+def _header(path: Path, sep: str) -> list[str]:
+    """Return the names of a table's columns; R writes none for the first."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        first, second = [*islice(filter(None, csv.reader(file, delimiter=sep)), 2), [], []][:2]
+    return ["", *first] if first and len(second) == len(first) + 1 else first
 
 
 def _our_obs(
@@ -376,11 +398,13 @@ def _our_obs(
     if unlabelled == "error" and (missing := ours[PERTURBATION_KEY].isna()).any():
         raise ValueError(
             f"{missing.sum()} of {len(obs)} cells have no label in {perturbation_key!r}, the first "
-            f"is {obs.index[missing][0]!r}; label them, or leave them out with unlabelled='drop'"
+            f"is {obs.index[missing][0]!r}{text_for_none(obs[perturbation_key][missing])}; label "
+            "them, or leave them out with unlabelled='drop'"
         )
     for name, key in names.items():
         if key is not None:
-            ours[name] = _column(obs, key).astype(str).astype("category")
+            text = plain_labels(_column(obs, key))
+            ours[name] = pd.Series(text.where(text != ""), obs.index).astype("category")
     rest = obs.drop(columns=list(ours), errors="ignore")
     return pd.concat([pd.DataFrame(ours, index=obs.index), rest], axis=1)
 
@@ -398,19 +422,15 @@ def _column(obs: pd.DataFrame, key: str) -> pd.Series:
 def _targets(column: pd.Series, control, label_map: Mapping | Callable | None) -> pd.Series:
     """Return the target gene of each cell as a category; missing where there is no label."""
     labels = column.astype(object)
-    table = {label: _mapped(str(label).strip(), label_map) for label in labels.dropna().unique()}
+    controls = {control} if isinstance(control, str) else set(control or ())
+    mapped = label_map if callable(label_map) else lambda x: (label_map or {}).get(x, x)
+    table = {label: mapped(str(label).strip()) for label in labels.dropna().unique()}
+    for label, name in table.items():
+        if not isinstance(name, str) or name in MISSING.difference(controls):
+            table[label] = None
     controls = _controls_among([name for name in table.values() if name], control)
     table = {label: CONTROL if name in controls else name for label, name in table.items()}
     return labels.map(table.get).astype("category")
-
-
-def _mapped(label: str, label_map: Mapping | Callable | None) -> str | None:
-    if isinstance(label_map, Mapping):
-        label = label_map.get(label, label)
-    elif label_map is not None:
-        label = label_map(label)
-    # pandas writes a missing label as the text "nan"
-    return label if isinstance(label, str) and label not in ("", "nan") else None
 
 
 def _controls_among(names: list[str], control: str | Iterable[str] | None) -> set[str]:

@@ -133,7 +133,8 @@ def _targets_of(folder: Path, part: str, files: dict) -> list[str]:
     if part in files:
         names = labels_of(files[part])
     elif (folder / COUNTS_NAMES[part]).exists():
-        names = pd.read_csv(folder / COUNTS_NAMES[part])[PERTURBATION_KEY].astype(str)
+        text = {"dtype": str, "keep_default_na": False}
+        names = pd.read_csv(folder / COUNTS_NAMES[part], **text)[PERTURBATION_KEY]
     else:
         names = []
     return sorted(set(names) - {CONTROL})

@@ -23,7 +23,6 @@ notebooks/17_check_and_pack.
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +49,6 @@ from .open import empty_problem, labels_of, open_cells
 
 #: A value this near to a whole number may be one, with noise.
 NEARLY = 0.01
-#: Cells of each block by which the scale of logarithms is judged.
-_SAMPLED_ROWS = 64
-#: What the values may be logarithms to, as log(1 + x).
-_BASES = {"e": np.expm1, "2": lambda v: np.exp2(v) - 1, "10": lambda v: 10.0**v - 1}
 
 
 class _Looked(NamedTuple):
@@ -208,16 +203,12 @@ class Scan:
     bad
         Kind of bad value (``"NaN"``, ``"infinite"``, ``"negative"``, ``"too large"`` for those of a
         cell whose sum its type cannot hold), and row and column of the first.
-    unlogged
-        Base of a logarithm, and of a few cells of each block the sum over the genes of what the
-        values would be logarithms to.
     """
 
     of_cells: pd.DataFrame
     group_total: np.ndarray
     n_stored: int
     bad: dict[str, tuple[int, int]]
-    unlogged: dict[str, np.ndarray]
 
 
 def scan(
@@ -236,7 +227,7 @@ def scan(
     weights = np.random.default_rng(0).random(cells.n_vars)
     table, signature = np.zeros((cells.n_obs, len(_Looked._fields))), np.zeros(cells.n_obs)
     group_total = np.zeros((int(groups.max(initial=-1)) + 2, cells.n_vars))
-    n_stored, bad, unlogged = 0, {}, defaultdict(list)
+    n_stored, bad = 0, {}
     with tqdm(total=cells.n_obs, unit=" cells", desc="check", disable=not progress) as bar:
         for start, block in stored_blocks(cells):
             n_stored += block.nnz if sparse.issparse(block) else block.size
@@ -248,10 +239,9 @@ def scan(
             large = too_large(seen.total, block.dtype)
             if seen.bad.any() or large.any():
                 _note_bad(bad, block, start, large)
-            _undo_logarithms(unlogged, block[:_SAMPLED_ROWS])
             bar.update(block.shape[0])
     of_cells = pd.DataFrame(table, columns=_Looked._fields).assign(signature=signature)
-    return Scan(of_cells, group_total, n_stored, bad, {b: np.array(v) for b, v in unlogged.items()})
+    return Scan(of_cells, group_total, n_stored, bad)
 
 
 def as_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
@@ -274,14 +264,6 @@ def _note_bad(bad: dict, block: sparse.csr_matrix, first_row: int, large: np.nda
             entry = int(np.flatnonzero(places)[0])
             row = int(np.searchsorted(block.indptr, entry, side="right")) - 1
             bad[kind] = (first_row + row, int(block.indices[entry]))
-
-
-def _undo_logarithms(unlogged: dict, few: sparse.csr_matrix) -> None:
-    for base, undo in _BASES.items():
-        with np.errstate(over="ignore", invalid="ignore"):
-            values = undo(few.data.astype(np.float64))
-        undone = sparse.csr_matrix((values, few.indices, few.indptr), shape=few.shape)
-        unlogged[base].extend(undone @ np.ones(few.shape[1]))
 
 
 def qc_table(

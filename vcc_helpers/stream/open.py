@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import weakref
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +26,7 @@ import pandas as pd
 from anndata.io import read_elem, sparse_dataset
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..names import MISSING
 from .blocks import on_disk, stored_matrix, unreadable
 from .guard import check_hdf5, check_zarr
 from .unpack import unpack
@@ -206,9 +208,9 @@ def empty_problem(cells: anndata.AnnData, name: str) -> str:
 def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name: str) -> list[str]:
     if key not in cells.obs:
         return [f"{name}: {_no_column(cells, key)}"]
-    unlabelled, labels = _unlabelled(cells, key), cells.obs[key]
-    found = [f"{name}: {_without_label(cells, key, unlabelled)}"] if unlabelled.any() else []
-    present = pd.Index(labels[~unlabelled].astype(str).unique())
+    labels = plain_labels(cells.obs[key])
+    found = [f"{name}: {text}" for text in _unplain(cells, key, labels)]
+    present = labels.unique().drop("", errors="ignore")
     if control is not None and control not in present:
         found.append(
             f"{name}: no control cells: obs[{key!r}] never equals {control!r}; it has "
@@ -220,22 +222,55 @@ def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name:
 
 
 def _no_column(cells: anndata.AnnData, key: str) -> str:
+    index = " (its index has that name)" if cells.obs.index.name == key else ""
     return (
-        f"obs has no column {key!r}; it has {some_of(cells.obs.columns)}; rename the right one, or "
-        "name it with perturbation_key="
+        f"obs has no column {key!r}{index}; it has {some_of(cells.obs.columns)}; rename the right "
+        "one, or name it with perturbation_key="
     )
 
 
-def _unlabelled(cells: anndata.AnnData, key: str) -> np.ndarray:
-    labels = cells.obs[key]
-    return labels.isna().to_numpy() | (labels.astype(str).str.strip() == "").to_numpy()
+def plain_labels(column: pd.Series, known: Iterable[str] = ()) -> pd.Index:
+    """Return labels as text, ``(n_cells,)``, without spaces around; empty where there is none.
+
+    The one rule for every command and reader. A cell has no label if its value is missing, blank,
+    or text that others write for a missing value (:data:`~.names.MISSING`), such as ``nan``,
+    ``NA`` or ``None``, unless that is the name of a target that is `known`. Spaces around a label
+    are no part of it. :func:`~.submission.mend` takes them off, :func:`~.datasets.read_screen`
+    does too; whoever else reads labels refuses both.
+    """
+    codes, found = pd.factorize(column)
+    text = pd.Index(found).astype(str).str.strip()
+    text = text.where(~text.isin(MISSING.difference(known)), "")
+    return text.append(pd.Index([""], dtype=text.dtype)).take(codes).rename(column.name)
 
 
-def _without_label(cells: anndata.AnnData, key: str, unlabelled: np.ndarray) -> str:
-    return (
-        f"{unlabelled.sum()} of {cells.n_obs} cells have no label in obs[{key!r}], the first is "
-        f"{cells.obs_names[unlabelled][0]!r}; label or remove them"
-    )
+def _unplain(cells: anndata.AnnData, key: str, labels: pd.Index) -> list[str]:
+    """Tell of the cells without a label, and of labels with spaces around, given the plain ones."""
+    column, found = cells.obs[key], []
+    if (none := np.asarray(labels == "")).any():
+        found.append(
+            f"{none.sum()} of {cells.n_obs} cells have no label in obs[{key!r}], the first is "
+            f"{cells.obs_names[none][0]!r}{text_for_none(column[none])}; label or remove them"
+        )
+    if spaced := spaced_labels(column):
+        found.append(
+            f"{len(spaced)} labels of obs[{key!r}] have spaces around them: {some_of(spaced)}; "
+            f"remove these: obs[{key!r}].astype(str).str.strip(), or vcc-helpers check --fix"
+        )
+    return found
+
+
+def spaced_labels(column: pd.Series) -> list[str]:
+    """List the labels that have spaces around them."""
+    labels = [x for x in column.dropna().unique() if isinstance(x, str)]
+    return [x for x in labels if x != x.strip() and x.strip() not in MISSING]
+
+
+def text_for_none(column: pd.Series) -> str:
+    """Say what cells without a label have in place of one, if that is text."""
+    text = column.dropna().astype(str).str.strip().unique()
+    text = [x for x in text if x]
+    return f" (the text {some_of(text)} is taken for a missing label)" if text else ""
 
 
 def check_cells(
@@ -296,13 +331,14 @@ def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) 
     """Return each cell's perturbation as a string, shape ``(n_cells,)``.
 
     A KeyError says that ``cells.obs`` has no column `perturbation_key`, a ValueError that some cell
-    has no label.
+    has no label, or one with spaces around it; :func:`plain_labels` says what a label is.
     """
     if perturbation_key not in cells.obs:
         raise KeyError(_no_column(cells, perturbation_key))
-    if (unlabelled := _unlabelled(cells, perturbation_key)).any():
-        raise ValueError(_without_label(cells, perturbation_key, unlabelled))
-    return pd.Index(cells.obs[perturbation_key].astype(str))
+    labels = plain_labels(cells.obs[perturbation_key])
+    if found := _unplain(cells, perturbation_key, labels):
+        raise ValueError("\n".join(found))
+    return labels
 
 
 def parse_memory(memory: int | float | str) -> int:

@@ -392,6 +392,7 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
 
 def _with_plain_strings(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose strings are Python's; where some are missing, a category."""
+    frame = _plain_names(frame)
     text = [name for name, kind in frame.dtypes.items() if isinstance(kind, pd.StringDtype)]
     kinds = {name: "category" if frame[name].hasnans else object for name in text}
     return frame.astype(kinds).set_axis(frame.index.astype(object))
@@ -400,6 +401,13 @@ def _with_plain_strings(frame: pd.DataFrame) -> pd.DataFrame:
 def _without_nulls(values: Mapping) -> dict:
     kept = {name: value for name, value in values.items() if value is not None}
     return {n: _without_nulls(v) if isinstance(v, Mapping) else v for n, v in kept.items()}
+
+
+def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rename what AnnData keeps for itself: a column ``_index``, an index named like a column."""
+    if "_index" in frame:
+        frame = frame.rename(columns={"_index": "index_"})
+    return frame.rename_axis(None) if frame.index.name in frame else frame
 
 
 def _append_rows(matrix: h5py.Group, blocks: Iterable, check: Callable[[], None]) -> None:

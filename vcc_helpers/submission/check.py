@@ -16,7 +16,7 @@ them in order, other scorers compare each gene with a stranger; reorder with pre
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +31,8 @@ from ..presets import Preset, get_preset
 from ..stream.blocks import unreadable
 from ..stream.guard import check_hdf5
 from ..stream.open import open_cells
+from .lists import read_counts, read_genes
 from .rules import Problem, Seen, problems
-
-#: First lines of a list of genes that are a header.
-_HEADERS = ("gene", "genes", "gene_name", "gene_names", "gene_symbol", "symbol", "feature_name")
 
 
 @dataclass(frozen=True)
@@ -80,13 +78,13 @@ def check(
         Predicted cells, ``(n_cells, n_genes)``: an AnnData or the path of an ``.h5ad``. Read a
         block of rows at a time, and never changed.
     genes
-        The genes in their official order: names, or the path of a ``.csv`` whose first column
-        holds them, as ``gene_names.csv`` does, with or without a header. None: genes are not
-        compared.
-    counts
-        Targets and how many cells each should have: a table, or the path of a ``.csv`` with the
-        columns ``target_gene`` and ``n_cells``, as ``pert_counts.csv`` has them. None: targets are
+        The genes in their official order: names, or the path of a text file such as
+        ``gene_names.csv``; of a table the column whose names the file has is read. None: genes are
         not compared.
+    counts
+        Targets and how many cells each should have: a table, or the path of a text file with the
+        columns ``target_gene`` and ``n_cells``, as ``pert_counts.csv`` has them; a row of controls
+        is passed over. None: targets are not compared.
     preset, perturbation_key, control, progress
         As for :func:`~.scoring.score`.
 
@@ -118,7 +116,7 @@ def looked(
     pred, genes, counts, preset, key: str, control: str, progress: bool
 ) -> Iterator[tuple[Report, Seen | None]]:
     """Yield what :func:`check` returns, and what was seen; the file stays open for a while."""
-    rules, genes, n_cells = get_preset(preset), _read_genes(genes), _read_counts(counts)
+    rules = get_preset(preset)
     if lost := _no_matrix(pred):
         yield Report((lost,), "pred: no matrix X"), None
         return
@@ -129,6 +127,8 @@ def looked(
             text = f"pred: empty, shape {cells.shape}; expected at least one cell and one gene"
             yield Report((Problem("empty", text),), summary), None
             return
+        like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
+        genes, n_cells = read_genes(genes, like=like), read_counts(counts, control=control)
         seen = Seen(cells, rules, genes, n_cells, key, control, progress)
         with np.errstate(over="ignore", invalid="ignore"):  # values without end are told in words
             found = tuple(problems(seen))
@@ -158,62 +158,3 @@ def _no_matrix(pred) -> Problem | None:
             raise unreadable(path, error) from error
     hint = f"the layers {some_of(layers)} have some: set X to one of them" if layers else "set X"
     return Problem("no X", f"pred: there is no matrix X, and only X is handed in; {hint}")
-
-
-# Lists
-
-
-def _read_genes(genes: Iterable[str] | str | Path | None) -> pd.Index | None:
-    """Return the expected genes in order; None passes through."""
-    if genes is None:
-        return None
-    source = "genes"
-    if isinstance(genes, str | Path):
-        source, table = str(genes), _read_csv(genes, header=None)
-        genes = [name for name in table[0] if name] if len(table.columns) else []
-        if genes and genes[0].lower() in _HEADERS:
-            del genes[0]
-    names = pd.Index([str(gene) for gene in genes], dtype=object)
-    if names.empty:
-        raise ValueError(f"{source} holds no gene names; expected one a line")
-    return _each_once(names, source, "gene")
-
-
-def _read_counts(counts: pd.Series | Mapping[str, int] | str | Path | None) -> pd.Series | None:
-    """Return how many cells each target should have, index target_gene; None passes through."""
-    if counts is None:
-        return None
-    source = "counts"
-    if isinstance(counts, str | Path):
-        source, table = str(counts), _read_csv(counts)
-        if missing := {"target_gene", "n_cells"} - set(table):
-            raise ValueError(
-                f"{source} has no column {some_of(sorted(missing))}; it has "
-                f"{some_of(table.columns)}; expected target_gene and n_cells"
-            )
-        counts = table.set_index("target_gene")["n_cells"]
-    n_cells = pd.Series(counts)
-    numbers = pd.to_numeric(n_cells, errors="coerce")
-    if wrong := n_cells.index[~(numbers >= 1) | (numbers % 1 != 0)].astype(str).tolist():
-        raise ValueError(
-            f"{source}: the numbers of cells of {some_of(wrong)} are not whole numbers of 1 or more"
-        )
-    return numbers.astype(int).set_axis(_each_once(n_cells.index.astype(str), source, "target"))
-
-
-def _each_once(names: pd.Index, source: str, what: str) -> pd.Index:
-    if names.has_duplicates:
-        twice = some_of(names[names.duplicated()].unique())
-        raise ValueError(f"{source} names {twice} more than once; expected each {what} once")
-    return names
-
-
-def _read_csv(path: str | Path, **kw) -> pd.DataFrame:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no such file: {path}")
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", **kw)
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
-    except (ValueError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read as a table of text ({error})") from error

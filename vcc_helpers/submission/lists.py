@@ -15,16 +15,17 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 import pandas as pd
 
 from ..bulk import CONTROL, some_of
 
-#: Words of a first line that is a header; R calls a nameless column x or V1.
+#: Words of a first line that is a header; R calls a nameless column x, or V1.
 _HEADER = {
     *("gene", "genes", "symbol", "symbols", "name", "names", "feature", "features", "id", "ids"),
-    *("ensembl", "hgnc", "index", "target", "var", "unnamed", "x", "v"),
+    *("ensembl", "hgnc", "index", "target", "var", "x"),
 }
 #: No list of names is larger, in bytes.
 _LARGEST = 2**26
@@ -41,7 +42,7 @@ def read_genes(
         Names, or the path of a text file: one name a line, or a table (comma, semicolon or tab).
     like
         Names that the file to be checked has, the likeliest first: they tell which column of a
-        table is meant. Where none fits, it is the first.
+        table is meant, upper and lower case apart. Where none fits, it is the first.
 
     Raises
     ------
@@ -66,24 +67,40 @@ def read_genes(
 
 def _best_column(path: str | Path, like: list[set]) -> list[str]:
     columns = list(_columns(_rows(path)))
+    # each name of a list is there once, but for a slip; a column of numbers counts the rows
+    likely = [
+        column
+        for column in columns
+        if len(set(column)) > 0.9 * len(column) and not all(map(str.isdecimal, column))
+    ]
     for names in like:
-        share = [len(names.intersection(column)) / max(len(column), 1) for column in columns]
+        share = [_common(names, column) for column in likely]
         if share and max(share) > 0.5:
-            return columns[share.index(max(share))]
+            return likely[share.index(max(share))]
     return columns[0] if columns else []
+
+
+def _common(names: set, column: list[str]) -> float:
+    """Share that two lists have in common, of the shorter: a file may hold a choice of genes."""
+    one, other = ({str(name).upper() for name in some} for some in (names, column))
+    return len(one & other) / max(min(len(one), len(other)), 1)
 
 
 def _columns(rows: list[list[str]]) -> Iterator[list[str]]:
     """Yield each column without its header and without empty cells."""
-    for i in range(max(map(len, rows), default=0)):
-        column = [row[i] if i < len(row) else "" for row in rows]
-        if column and _is_header(column[0]):
+    columns = list(zip_longest(*rows, fillvalue=""))
+    numbered = any(len(column) > 1 and column[1] and not column[0] for column in columns)
+    for column in columns:
+        if numbered or _is_header(column[0]):
             column = column[1:]
         yield [name for name in column if name]
 
 
 def _is_header(text: str) -> bool:
-    return " " in text or not _HEADER.isdisjoint(re.findall("[a-z]+", text.lower()))
+    if " " in text or re.fullmatch(r"V\d", text):
+        return True
+    numbered = re.search(r"\d", text)  # ID1 is a gene
+    return not numbered and not _HEADER.isdisjoint(re.findall("[a-z]+", text.lower()))
 
 
 def _rows(path: str | Path) -> list[list[str]]:

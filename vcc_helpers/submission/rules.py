@@ -7,7 +7,7 @@ done about it. Whatever a season adds is a line of the table.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -20,16 +20,19 @@ from ..bulk import some_of
 from ..counts import FRACTION_TOLERANCE, LOGNORM_LIMIT
 from ..names import CONTROL_NAMES, Match, match
 from ..presets import Preset
-from ..stream.blocks import stored_matrix
+from ..stream.blocks import read_rows, stored_matrix
 from ..stream.look import NEARLY, Scan, scan
-from ..stream.open import left_on_disk
+from ..stream.open import left_on_disk, plain_labels, spaced_labels, text_for_none
+from .scales import LOG1P, name_scale, one_total_each, totals
 
 #: Columns that other tools name the perturbation in.
 _OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
 #: What a prediction may call controls besides; in a screen it could as well be a kind of cell.
 _ALSO_CONTROLS = ("unperturbed", "wt")
-#: Sums that vary less than this, relative to their mean, were scaled to one total.
+#: Totals that differ less than this, relative to their mean, are one.
 _SCALED = 0.01
+#: Cells, of the controls and of the others, by which the scale is told; at most so many targets.
+_SAMPLED, _MOST_TARGETS = 120, 60
 #: This share of a file's values must be nearly whole for its fractions to be noise.
 _NOISE_SHARE = 0.999
 _NOTHING = Match({}, [], [], {})
@@ -83,8 +86,8 @@ class Seen:
 
     @cached_property
     def other_genes(self) -> bool:
-        """Whether the file's genes, each there once, are not those of the list."""
-        return self.genes is not None and self.names.is_unique and not self.names.equals(self.genes)
+        """Whether the file's genes are not those of the list."""
+        return self.genes is not None and not self.names.equals(self.genes)
 
     @cached_property
     def turned(self) -> bool:
@@ -98,23 +101,54 @@ class Seen:
     def symbols(self) -> tuple[str | None, pd.Index]:
         """The column of var that holds more of the expected names than the index, or the index.
 
-        Others keep symbols in a column and identifiers in the index.
+        Others keep symbols in a column and identifiers in the index. A gene without a symbol has
+        its identifier.
         """
         best, symbols = None, self.names
         if self.other_genes and not self.turned:
             for column in self.cells.var.columns:
-                others = pd.Index(self.cells.var[column].astype(str))
-                more = others.isin(self.genes).sum() > symbols.isin(self.genes).sum()
-                best, symbols = (column, others) if more and others.is_unique else (best, symbols)
+                others = plain_labels(self.cells.var[column], self.genes)
+                others = others.where(others != "", self.names)
+                more = len(others.intersection(self.genes)) > len(symbols.intersection(self.genes))
+                best, symbols = (column, others) if more else (best, symbols)
         return best, symbols
+
+    @cached_property
+    def where(self) -> str:
+        """Where the names of the genes are, if that is not the index."""
+        return "" if self.symbols[0] is None else f" of var[{self.symbols[0]!r}]"
+
+    @cached_property
+    def repeated_genes(self) -> list[str]:
+        """Names of more than one gene."""
+        return list(self.symbols[1][self.symbols[1].duplicated()].unique())
+
+    @cached_property
+    def compared(self) -> Match:
+        """Genes of the file and of the list, if any of them can be compared."""
+        unknown = self.repeated_genes and self.symbols[0] is None
+        if not self.other_genes or self.turned or unknown:
+            return _NOTHING
+        return match(self.symbols[1], self.genes)
+
+    @cached_property
+    def strange_list(self) -> dict | None:
+        """Tell if file and list have so few genes in common that the list is of other genes."""
+        missing, unknown = len(self.compared.missing), len(self.compared.unknown)
+        if self.genes is None or not (missing and unknown):
+            return None
+        names, genes = self.symbols[1], self.genes
+        if 2 * missing <= len(genes) or 2 * unknown <= len(names.unique()):
+            return None
+        common = len(genes) - missing
+        return {"n": common, "of": len(genes), "here": some_of(names), "there": some_of(genes)}
 
     @cached_property
     def same_genes(self) -> Match:
         """Genes of the file and of the list; names at the same place may be of the same gene."""
-        if not self.other_genes or self.turned:
+        symbols, genes, same = self.symbols[1], self.genes, self.compared
+        if self.strange_list or same is _NOTHING:
             return _NOTHING
-        symbols, genes = self.symbols[1], self.genes
-        same = match(symbols, genes)
         if len(symbols) != len(genes):
             return same
         unknown, missing = set(same.unknown), set(same.missing)
@@ -126,7 +160,7 @@ class Seen:
     def columns(self) -> np.ndarray | None:
         """The column of each expected gene; None where they are right, or cannot be put right."""
         same, symbols = self.same_genes, self.symbols[1]
-        wrong = same.missing or same.unknown or not symbols.is_unique
+        wrong = self.strange_list or same.missing or same.unknown or not symbols.is_unique
         if not self.other_genes or self.turned or wrong:
             return None
         return pd.Index([same.renamed.get(name, name) for name in symbols]).get_indexer(self.genes)
@@ -138,6 +172,16 @@ class Seen:
         symbols = self.symbols[1]
         place = int(np.flatnonzero(np.asarray(symbols != self.genes))[0])
         return {"place": place, "here": symbols[place], "expected": self.genes[place]}
+
+    def reserved_names(self) -> list[str]:
+        """Find a column that AnnData cannot write, and an index named like another column."""
+        found = []
+        for frame, name in ((self.cells.obs, "obs"), (self.cells.var, "var")):
+            found += [f"column _index of {name}"] if "_index" in frame else []
+            index = frame.index.name
+            if index in frame and not np.array_equal(frame.index, frame[index]):
+                found.append(f"index {index} of {name}")
+        return found
 
     # Labels
 
@@ -158,19 +202,38 @@ class Seen:
         if self.key in obs:
             return None
         others = self.fitting or [c for c in _OTHER_KEYS if c in obs]
-        hint = f"; obs[{others[0]!r}] may be meant" if others else ""
-        fix = "" if self.written is None else f"labels taken from obs[{others[0]!r}]"
+        meant = f"obs[{others[0]!r}]" if others else ""
+        if obs.index.name == self.key:
+            meant = "the index of obs, which has that name,"
+        hint = f"; {meant} may be meant" if meant else ""
+        fix = "" if self.written is None else f"labels taken from {meant.split(',')[0]}"
         return {"some": some_of(obs.columns), "hint": hint, "fix": fix}
 
     @cached_property
-    def written(self) -> pd.Index | None:
-        """Each cell's label as it is in the file, or None."""
-        if self.key in self.cells.obs:
-            column = self.cells.obs[self.key]
-            text = pd.Index(column.astype(object).where(column.notna(), "").astype(str))
-            return text.where(text.str.strip() != "", "")
+    def column(self) -> pd.Series | None:
+        """The column of labels, as it is in the file, or None."""
+        obs = self.cells.obs
+        if self.key in obs:
+            return obs[self.key]
+        if obs.index.name == self.key:
+            names = obs.index.to_series()
+            return names if self.control in set(names) else None
         sure = len(self.fitting) == 1 and self.targets is not None
-        return pd.Index(self.cells.obs[self.fitting[0]].astype(str)) if sure else None
+        return obs[self.fitting[0]] if sure else None
+
+    @cached_property
+    def written(self) -> pd.Index | None:
+        """Each cell's label as it is in the file, spaces around it apart, or None."""
+        if self.column is None:
+            return None
+        known = () if self.targets is None else self.targets
+        return plain_labels(self.column, [*known, self.control])
+
+    def unlabelled(self) -> dict | None:
+        """Find cells without a label, and say what they have in place of one."""
+        if self.written is None or not (none := np.asarray(self.written == "")).any():
+            return None
+        return {**self.first(none), "text": text_for_none(self.column[none])}
 
     @cached_property
     def no_controls(self) -> list[str]:
@@ -231,7 +294,7 @@ class Seen:
         each, key, obs = self.rules.cells_a_target, self.rules.context_key, self.cells.obs
         if self.labels is None or each is None:
             return None
-        contexts = obs[key].astype(str).to_numpy() if key in obs else np.full(len(obs), "")
+        contexts = plain_labels(obs[key]).to_numpy() if key in obs else np.full(len(obs), "")
         keep = ~self.labels.isin([self.control, ""])
         sizes = pd.crosstab(self.labels[keep], contexts[keep]).stack()
         wrong = sizes[sizes != each].items()
@@ -340,13 +403,97 @@ class Seen:
         """Whether values are neither counts nor logarithms."""
         return bool(self.fractional.any() and self.reach >= LOGNORM_LIMIT)
 
-    def base(self) -> dict | None:
-        """Tell the base of a logarithm by what every cell adds up to without it."""
+    # Scale
+
+    @cached_property
+    def parts(self) -> dict[str, tuple]:
+        """Some control cells, and some of the others, spread over the targets: values and codes.
+
+        Of cells that have fractions. The two may come from different hands.
+        """
+        codes = np.where(self.fractional, self.codes, -2)
+        control = self.groups.get_indexer([self.control])
+        targets = _spread_out(np.setdiff1d(codes, [-2, -1, *control]), _MOST_TARGETS)
+        each = max(2, _SAMPLED // max(len(targets), 1))
+        of_target = [_spread_out(np.flatnonzero(codes == target), each) for target in targets]
+        rows = {
+            "the control cells": _spread_out(np.flatnonzero(codes == control), _SAMPLED),
+            "the targets": np.sort(np.concatenate([*of_target, []]).astype(int)),
+        }
+        if not len(self.groups):
+            rows = {"the cells": _spread_out(np.flatnonzero(self.fractional), 2 * _SAMPLED)}
+        elif control < 0:
+            del rows["the control cells"]
+        return {
+            who: (read_rows(self.cells, which), codes[which])
+            for who, which in rows.items()
+            if len(which)
+        }
+
+    @cached_property
+    def scales(self) -> dict[str, str | None]:
+        """What was done to counts, as far as values with fractions tell; see ``name_scale``."""
         if not self.fractional.any() or self.scan.bad:
+            return {}
+        return {who: name_scale(rows) for who, (rows, _) in self.parts.items()}
+
+    @cached_property
+    def noted_scale(self) -> str | None:
+        """The scale that scanpy's note of a logarithm names; the values win where they tell."""
+        noted = self.cells.uns.get("log1p")
+        base = noted.get("base") if isinstance(noted, Mapping) else None
+        unsure = self.scales and not any(self.scales.values())
+        known = unsure and isinstance(base, int | float | np.number)
+        return f"logarithms to base {base:g}" if known else None
+
+    def on_scale(self, scale: str) -> dict | None:
+        """Say which values are on a scale that is not expected."""
+        found = [who for who, name in self.scales.items() if name == scale]
+        if not found and self.noted_scale != scale:
             return None
-        spread = {base: _spread(sums) for base, sums in self.scan.unlogged.items()}
-        base = min(spread, key=spread.get)
-        return {"base": base} if base != "e" and spread[base] < _SCALED < spread["e"] else None
+        some = found and len(found) < len(self.scales)
+        return {
+            "who": f"the values of {found[0]}" if some else "the values",
+            "why": "undone so, they are scaled counts" if found else "uns['log1p'] says so",
+            "then": self.then("takes them for log1p values, and says nothing: every effect is off"),
+        }
+
+    @cached_property
+    def sums(self) -> dict[str, pd.Series]:
+        """What each cell of a part that holds log1p of counts adds up to; index its code."""
+        return {
+            who: pd.Series(totals(rows, LOG1P), codes)
+            for who, (rows, codes) in self.parts.items()
+            if self.scales.get(who) == LOG1P
+        }
+
+    @cached_property
+    def one_total(self) -> dict[str, bool]:
+        """Whether the cells of a part were scaled to one total, or those of each label were."""
+        return {
+            who: any(
+                one_total_each(self.parts[who][0], groups, LOG1P)
+                for groups in (np.zeros(len(sums), int), pd.factorize(sums.index)[0])
+            )
+            for who, sums in self.sums.items()
+        }
+
+    def other_totals(self) -> dict | None:
+        """Find labels whose cells were scaled to another total than the rest."""
+        means = [x.groupby(level=0).mean() for who, x in self.sums.items() if self.one_total[who]]
+        if not means or not len(self.groups):
+            return None
+        total = pd.concat(means)
+        total.index = self.groups[total.index]
+        usual = total.get(self.control, total.median())
+        other = total[(total / usual - 1).abs() > _SCALED]
+        return len(other) and _of(other.index, len(total), total=other.iloc[0], usual=usual)
+
+    def no_total(self) -> dict | None:
+        """Find log1p of counts whose sums differ from cell to cell."""
+        loose = [x for who, x in self.sums.items() if not self.one_total[who]]
+        loose = [x for x in loose if x.std() > 5 * _SCALED * x.mean()]
+        return {"low": loose[0].min(), "high": loose[0].max()} if loose else None
 
     # Likeness
 
@@ -389,9 +536,9 @@ def _close(means: pd.DataFrame, one: pd.Series) -> pd.Series:
     return gap <= 1e-5 * max(one.abs().max(), 1e-12)
 
 
-def _spread(sums) -> float:
-    sums = np.asarray(sums)[np.asarray(sums) > 0]
-    return float(np.std(sums) / np.mean(sums)) if len(sums) > 1 else np.inf
+def _spread_out(these: np.ndarray, n: int) -> np.ndarray:
+    """Return at most `n` of these, at equal distances."""
+    return these[np.linspace(0, len(these) - 1, min(n, len(these))).astype(int)]
 
 
 def _of(names, of: int, **more) -> dict:
@@ -443,19 +590,31 @@ def problems(seen: Seen) -> Iterator[Problem]:
             yield Problem(rule.kind, f"pred: {text}", rule.refused, fix)
 
 
+def _other_scale(kind: str, scale: str, mend: str, look: str = "") -> _Rule:
+    """Make the rule against a scale that the values give away."""
+    look = look or f"look like {scale}: {{why}}"
+    tell = f"{{who}} {look}; cell-eval {{then}}; {mend}"
+    return _Rule(kind, lambda s: s.on_scale(scale), tell, chain="scale")
+
+
 #: What a prediction is held against; the order is that of the report.
 _RULES = (
     # Genes
-    _Rule("repeated genes", lambda s: list(s.names[s.names.duplicated()].unique()),
-        "{n} gene names occur more than once: {some}; cell-eval prep refuses the file; sum the "
-        "repeated columns, or drop those that are copies"),
+    _Rule("list of genes", lambda s: s.strange_list,
+        "only {n} of the {of} names of the list of genes are in the file: the list has {there}, "
+        "the file {here}; give the list of these genes (or a table with a column of such names)"),
+    _Rule("repeated genes", lambda s: s.repeated_genes,
+        "{n} gene names{s.where} occur more than once: {some}; cell-eval prep refuses the file; "
+        "sum the repeated columns, or drop those that are copies"),
     _Rule("orientation", lambda s: s.turned,
         "the cells are named like genes: X has shape {s.cells.shape} and lies genes x cells; "
         "expected cells x genes; hand in pred.T"),
-    _Rule("gene names elsewhere", lambda s: s.symbols[0] is not None,
+    _Rule("gene names elsewhere",
+        lambda s: s.symbols[0] is not None and not s.strange_list and {
+            "fix": "" if s.repeated_genes else f"gene names taken from var[{s.symbols[0]!r}]"},
         "the genes' official names are in var[{s.symbols[0]!r}], not in the index; cell-eval prep "
         "refuses the file; put them there: pred.var_names = pred.var[{s.symbols[0]!r}]",
-        fix="gene names taken from var[{s.symbols[0]!r}]"),
+        fix="{fix}"),
     _Rule("gene spelling", lambda s: _renamed(s.same_genes),
         "{n} genes are spelt otherwise: {some}; cell-eval prep refuses the file; rename them",
         fix="{n} genes renamed"),
@@ -473,9 +632,14 @@ _RULES = (
     _Rule("label column", Seen.no_column,
         "obs has no column {s.key!r}; it has {some}{hint}; cell-eval prep refuses the file; "
         "rename the column, or name it with perturbation_key=", fix="{fix}"),
-    _Rule("missing labels", lambda s: s.written is not None and s.first(s.written == ""),
-        "{n} of {s.cells.n_obs} cells have no label in obs[{s.key!r}], the first is {cell!r}; "
-        "cell-eval prep says nothing, the scorer then refuses the file; label or remove them"),
+    _Rule("missing labels", Seen.unlabelled,
+        "{n} of {s.cells.n_obs} cells have no label in obs[{s.key!r}], the first is "
+        "{cell!r}{text}; cell-eval prep says nothing, the scorer then refuses the file; label or "
+        "remove them"),
+    _Rule("spaces", lambda s: s.column is not None and spaced_labels(s.column),
+        "{n} labels have spaces around them: {some}; cell-eval takes each for another label, and "
+        "refuses the file when it is packed or scored; remove the spaces",
+        fix="spaces around {n} labels removed"),
     _Rule("controls", lambda s: not s.rules.upload_controls and s.first(s.written == s.control),
         "{n} cells are labelled {s.control!r}; the rules of {s.rules.name} allow none, the scorer "
         "brings its own; leave them out", fix="control cells left out"),
@@ -515,6 +679,9 @@ _RULES = (
     _remark("type of values", lambda s: stored_matrix(s.cells).dtype == np.float16,
         "X is float16, which holds three digits, and no whole number above 2,048 exactly; the "
         "lost digits cannot come back: make the prediction in float32"),
+    _remark("reserved names", Seen.reserved_names,
+        "AnnData cannot write what is called {some}: it keeps such names for itself; rename it",
+        fix="{n} names that AnnData keeps for itself replaced"),
     _remark("names of cells", lambda s: list(s.cells.obs_names[s.cells.obs_names.duplicated()]),
         "{n} names of cells occur again; nothing follows, vcc-helpers prep and cell-eval prep "
         "number the cells anew"),
@@ -562,21 +729,31 @@ _RULES = (
     _Rule("no counts", lambda s: s.rules.counts_only and s.first(s.fractional),
         "{n} cells hold values with fractions, the first is {cell!r}; the rules of {s.rules.name} "
         "want raw counts; draw counts, for instance with emit.negative_binomial", chain="scale"),
-    _Rule("no logarithm", lambda s: s.beyond and _spread(s.of["total"]) < _SCALED,
-        "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
-        "values stay below {limit:g}; each cell adds up to the same: scaled, and the logarithm "
-        "never taken; cell-eval refuses the file; take log1p", chain="scale"),
+    _other_scale("no logarithm", "no logarithms", "scale each cell to 10,000, and take log1p",
+        "have fractions, so they cannot be counts, but are counts that were scaled, and the "
+        "logarithm never taken"),
     _Rule("mixed scales", Seen.mixed,
         "{n} cells hold whole numbers{where}, {others} hold fractions: counts mixed with log "
         "values; cell-eval {then}; {hint}", chain="scale"),
+    _other_scale("base of the logarithm", "logarithms to base 2", "multiply by log(2)"),
+    _other_scale("base of the logarithm", "logarithms to base 10", "multiply by log(10)"),
+    _other_scale("two logarithms", "logarithms of logarithms", "take expm1 once"),
+    _other_scale("square roots", "square roots",
+        "square them, scale each cell to 10,000, and take log1p"),
     _Rule("scale", lambda s: s.beyond,
         "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
         "values stay below {limit:g}; cell-eval refuses the file; hand in counts, or log1p of "
         "scaled counts", chain="scale"),
-    _Rule("base of the logarithm", Seen.base,
-        "the values look like logarithms to base {base}: undone so, each cell adds up to the "
-        "same; cell-eval takes them for natural ones, and says nothing: every effect is off by "
-        "the same factor; multiply by log({base})", chain="scale"),
+    _Rule("totals", Seen.other_totals,
+        "the counts behind the log values of {n} of {of} labels looked at ({some}) add up to "
+        "{total:,.6g} in each cell, those of the others to {usual:,.6g}: scaled to different "
+        "totals; cell-eval says nothing, and sees an effect on every gene; scale all cells to one "
+        "total before log1p",
+        chain="scale"),
+    _remark("no total", Seen.no_total,
+        "the values look like log1p of counts that add up to {low:,.6g} in one cell and "
+        "to {high:,.6g} in another: a cell's depth will look like an effect; scale each cell to "
+        "one total before log1p (all is well if genes were left out after that)", chain="scale"),
     _Rule("deep cells", lambda s: s.first(s.of["total"] > s.rules.most_counts),
         "{n} cells hold more than {s.rules.most_counts:,.0f} counts, the first {cell!r} with "
         "{total:,.0f}; the upload is refused; predict the depth of real cells"),

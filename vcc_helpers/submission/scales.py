@@ -20,9 +20,11 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-#: What may have been done to counts, and how it is undone; the first is what is expected.
+#: The scale that is expected.
+LOG1P = "natural logarithms"
+#: What may have been done to counts, and how it is undone.
 UNDO = {
-    "natural logarithms": np.expm1,
+    LOG1P: np.expm1,
     "logarithms to base 2": lambda x: np.exp2(x) - 1,
     "logarithms to base 10": lambda x: np.power(10.0, x) - 1,
     "logarithms of logarithms": lambda x: np.expm1(np.expm1(x)),
@@ -38,7 +40,10 @@ _SMALL = 0.1
 #: A multiple may be off by this, and this share of a file's must be whole.
 _OFF, _SHARE = 0.02, 0.95
 #: The smallest value of a cell is so many counts, scaled, in deep cells; so many cells tell enough.
-_PARTS, _MOST_CELLS = np.arange(1, 25), 100
+_PARTS, _MOST_CELLS = np.arange(1, 25), 50
+#: Sums that were made equal vary so many times less than sums of independent values would; these
+#: vary so much, relative to their mean, unless the cells are alike. So many different cells tell.
+_EQUAL, _UNLIKE, _FEWEST_CELLS = 10, 3e-4, 10
 
 
 def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
@@ -49,39 +54,91 @@ def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
     rows
         Values of some cells, ``(n, n_genes)``, finite and not negative.
     """
-    rows = sparse.csr_matrix(np.asarray(rows, np.float64) if isinstance(rows, np.ndarray) else rows)
-    rows = rows.astype(np.float64)
-    rows.eliminate_zeros()
+    rows = _as_float64(rows)
     if not rows.nnz:
         return None
-    expected = next(iter(UNDO))
-    spread = {name: _spread(totals(rows, name)) for name in UNDO}
+    _, first = np.unique(totals(rows, LOG1P), return_index=True)
+    unlike = rows[np.sort(first)]  # equal cells add up to the same on every scale
+    spread = {name: _spread(_undone(unlike, name)) for name in UNDO}
     best = min(spread, key=spread.get)
     if spread[best] < _ONE_TOTAL:
-        return best if _BETTER * spread[best] < spread[expected] else expected
+        return best if _BETTER * spread[best] < spread[LOG1P] else LOG1P
     # values so small that a logarithm would change nothing were not made by one
-    names = ["no logarithms"] if rows.data.max() < _SMALL else UNDO
-    whole = {name: _whole_share(_undone(rows, name)) for name in names}
+    small = rows.data.max() < _SMALL
+    if not small and _is_rounded(rows.data):
+        return None
+    names = ["no logarithms"] if small else UNDO
+    some = rows[:_MOST_CELLS]
+    whole = {name: _whole_share(_undone(some, name)) for name in names}
     best = max(whole, key=whole.get)
     return best if whole[best] >= _SHARE else None
 
 
-def totals(rows: sparse.csr_matrix, scale: str) -> np.ndarray:
+def totals(rows: np.ndarray | sparse.spmatrix, scale: str) -> np.ndarray:
     """Add up each cell's values after undoing `scale`, ``(n,)``."""
-    return np.asarray(_undone(rows, scale).sum(axis=1)).ravel()
+    return np.asarray(_undone(_as_float64(rows), scale).sum(axis=1)).ravel()
+
+
+def one_total_each(rows: np.ndarray | sparse.spmatrix, groups: np.ndarray, scale: str) -> bool:
+    """Tell whether cells were scaled to one total, each group perhaps to another.
+
+    The sums within the groups then vary far less than those of as many independent values. So
+    equal cells tell nothing, nor do means with noise, whose sums are nearly the same by chance.
+    `groups` numbers each cell's group from 0, ``(n,)``; `rows` and `scale` as above.
+    """
+    if len(groups) - len(np.unique(groups)) < _FEWEST_CELLS // 2:  # sums may be alike by chance
+        return False
+    together, alone = _variances(_undone(_as_float64(rows), scale), groups)
+    return bool(alone > _UNLIKE**2 and together * _EQUAL**2 < alone)
+
+
+def _variances(undone: sparse.csr_matrix, groups: np.ndarray) -> tuple[float, float]:
+    """Variance of the cells' sums within groups, and what it were if genes were independent.
+
+    Both relative to the squared mean sum of the group, and 0 where nothing is known.
+    """
+    members = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))))
+    n_cells, of_cell = np.bincount(groups), np.asarray(undone.sum(axis=1)).ravel()
+    mean = members @ of_cell / n_cells
+    together = members @ (of_cell - mean[groups]) ** 2
+    squares = np.asarray((members @ undone.power(2)).sum(axis=1)).ravel()
+    alone = squares - np.asarray((members @ undone).power(2).sum(axis=1)).ravel() / n_cells
+    known = (n_cells > 1) & (mean > 0)
+    degrees = max((n_cells[known] - 1).sum(), 1)
+    together, alone = ((x[known] / mean[known] ** 2).sum() / degrees for x in (together, alone))
+    return together, alone
+
+
+def _as_float64(rows: np.ndarray | sparse.spmatrix) -> sparse.csr_matrix:
+    rows = sparse.csr_matrix(np.asarray(rows, np.float64) if isinstance(rows, np.ndarray) else rows)
+    rows = rows.astype(np.float64)
+    rows.eliminate_zeros()
+    return rows
 
 
 def _undone(rows: sparse.csr_matrix, scale: str) -> sparse.csr_matrix:
     with np.errstate(over="ignore"):
-        values = UNDO[scale](rows.data.astype(np.float64))
+        values = UNDO[scale](rows.data)
     return sparse.csr_matrix((values, rows.indices, rows.indptr), rows.shape)
 
 
-def _spread(sums: np.ndarray) -> float:
-    """Tell how much sums vary, relative to their mean; infinite if nothing can be told."""
-    sums = sums[sums > 0]
-    known = len(sums) > 1 and sums.max() < 1e150
-    return float(sums.std() / sums.mean()) if known else np.inf
+def _spread(undone: sparse.csr_matrix) -> float:
+    """Tell how much sums vary, relative to their mean; infinite if that tells nothing."""
+    n = undone.shape[0]
+    if n < _FEWEST_CELLS or not undone.data.max(initial=0) < 1e100:
+        return np.inf
+    together, alone = _variances(undone, np.zeros(n, int))
+    told = alone > max(_UNLIKE, _EQUAL * np.sqrt(together)) ** 2
+    return float(np.sqrt(together)) if told else np.inf
+
+
+def _is_rounded(values: np.ndarray) -> bool:
+    """Tell whether values were rounded to a few decimal places: multiples of 0.01, say."""
+    for size in 10.0 ** np.arange(1, 5):
+        whole = np.rint(values * size)
+        if (np.abs(values * size - whole) <= 1e-6 * whole).all():
+            return np.gcd.reduce(whole.astype(np.int64)) == 1
+    return False
 
 
 def _whole_share(rows: sparse.csr_matrix) -> float:
@@ -91,9 +148,10 @@ def _whole_share(rows: sparse.csr_matrix) -> float:
     digits of larger ones tell nothing; a cell needs four different ones.
     """
     shares = []
-    for start, stop in pairwise(rows.indptr[: _MOST_CELLS + 1]):
+    for start, stop in pairwise(rows.indptr):
         values = np.unique(rows.data[start:stop])
         values = values[np.isfinite(values) & (values > 0)]
+        values = values[values / 50 < values.min(initial=np.inf)]
         multiples = np.outer(_PARTS, values / values.min(initial=np.inf))
         told = (multiples > 1.5) & (multiples < 50)
         whole = told & (np.abs(multiples - np.rint(multiples)) < _OFF)
