@@ -178,9 +178,10 @@ def counted(
 ) -> pd.DataFrame:
     """Put the worst value where a table of :func:`compare` has none and the truth itself has one.
 
-    So that nobody gains by giving no answer.
+    So that nobody gains by giving no answer. A metric that has no value at all keeps none; boards
+    take that for the worst.
     """
-    gaps = tuple(name for name in table if table[name].isna().any())
+    gaps = tuple(name for name in table if table[name].isna().any() and table[name].notna().any())
     if not gaps:
         return table
     rules = replace(get_preset(preset), metrics=gaps)
