@@ -1,6 +1,7 @@
 """A leaderboard: ranks by hand, thresholds, ties, places really different, and its page."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_a_steady_lead_is_sure_however_hard_the_perturbations_are():
     assert found.index[0] == "ahead" and found["beats next"].iloc[0] == 1
     assert found.loc["ahead", ["best place", "worst place"]].tolist() == [1, 1]
     assert found.loc["ahead", "low"] < found.loc["behind", "high"]  # the intervals overlap
+
+
+def test_what_an_entry_does_not_answer_counts_as_the_worst_in_every_draw():
+    open_, worst = card(0.2, 0.7, 0.03), card(0.2, 0.7, 0.03)
+    open_.per_perturbation.loc[NAMES[::2], "pds"] = np.nan
+    worst.per_perturbation.loc[NAMES[::2], "pds"] = 0.0
+    open_ = replace(open_, missed={"pds": NAMES[::2]})
+    found, expected = (classroom.doubt({"a": c}, BASE)["low"].item() for c in (open_, worst))
+    assert found == expected < classroom.doubt({"a": card(0.2, 0.7, 0.03)}, BASE)["low"].item()
 
 
 def test_the_interval_is_a_bootstrap_of_the_overall_score():

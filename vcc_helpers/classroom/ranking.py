@@ -129,9 +129,9 @@ def _drawn_overall(cards, baseline: ScoreCard, n_boot: int, seed: int) -> np.nda
     shares, (best, limits) = [], baseline.scale
     measured_once = best is not metrics.BEST  # both ends of a scale up to a replicate are given
     for metric in limits:
-        of = {name: card.per_perturbation.loc[names, metric] for name, card in cards.items()}
+        of = {name: card.counted.loc[names, metric] for name, card in cards.items()}
         mean = np.stack([_means(of[name].to_numpy()[rows]) for name in cards], axis=1)
-        base = _means(baseline.per_perturbation[metric].to_numpy()[rows])[:, None]
+        base = _means(baseline.counted[metric].to_numpy()[rows])[:, None]
         zero = baseline.summary[metric] if measured_once else base
         share = metrics.scaled(mean, zero, best[metric], limits[metric])
         shares.append(np.where(np.isnan(base), np.nan, share))  # nothing drawn has that metric

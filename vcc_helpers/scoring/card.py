@@ -53,16 +53,18 @@ class ScoreCard:
     missed: Mapping[str, list[str]] = field(default_factory=dict)
 
     @property
-    def summary(self) -> pd.Series:
-        """Mean of each metric over the perturbations that have a value, index metric, float64.
-
-        Where only the truth has one, the worst counts: see `missed`.
-        """
+    def counted(self) -> pd.DataFrame:
+        """The values that count: `per_perturbation` with the worst for what was `missed`."""
         table = self.per_perturbation.copy()
         for name, rows in self.missed.items():
             table.loc[rows, name] = metrics.WORST[name]
+        return table
+
+    @property
+    def summary(self) -> pd.Series:
+        """Mean of each metric in `counted`, over what is not NaN, index metric, float64."""
         # fsum, so that the order of the perturbations does not show in the last digit
-        known = {name: values.dropna() for name, values in table.items()}
+        known = {name: values.dropna() for name, values in self.counted.items()}
         means = {name: fsum(v) / len(v) if len(v) else np.nan for name, v in known.items()}
         return pd.Series(means, name="mean", dtype=np.float64).rename_axis("metric")
 
