@@ -207,7 +207,7 @@ def test_what_cannot_be_measured(bulk):
         (ValueError, "nothing was measured", lambda: ev.repeated({}, bulk, k_fold(TARGETS))),
         (ValueError, "nothing was measured", lambda: ev.repeated(chosen, bulk, [])),
         (ValueError, "have one cell only", lambda: ev.ceiling(none, lonely)),
-        (ValueError, "one cell only", lambda: scoring.halves(few)),
+        (ValueError, "a group of one cell has no halves", lambda: scoring.halves(few)),
         (ValueError, "fewer than two", lambda: ev.dealt(bulk, bulk[[CONTROL, "T1"]])),
         (KeyError, "no row for 'T0', 'T1'", lambda: ev.dealt(less, bulk)),
         (KeyError, "no row for 'T0', 'T1'", lambda: ev.calibration(less, bulk)),

@@ -28,6 +28,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from ..bulk import CONTROL, PERTURBATION_KEY
 from ..stream.open import parse_memory
 
 #: Memory that Python and the libraries take beside the cells.
@@ -98,11 +104,23 @@ def plain(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
+def stand_in(task: Path) -> anndata.AnnData:
+    """Return empty cells, one of each perturbation, with the genes of the task."""
+    for name in ("genes.csv", "targets.csv"):
+        if not (task / name).is_file():
+            raise FileNotFoundError(f"no {name} in {task}; name the public folder of the class")
+    genes = pd.read_csv(task / "genes.csv", dtype=str, keep_default_na=False)["gene"]
+    targets = pd.read_csv(task / "targets.csv", dtype=str, keep_default_na=False)["target_gene"]
+    labels = [CONTROL, *targets]
+    obs = pd.DataFrame({PERTURBATION_KEY: labels}, index=[f"cell {i}" for i in range(len(labels))])
+    empty = sparse.csr_matrix((len(labels), len(genes)), dtype=np.float32)
+    return anndata.AnnData(empty, obs=obs, var=pd.DataFrame(index=pd.Index(genes.tolist())))
+
+
 def _check(*, path: str, task_folder: str, size_limit) -> None:
     from ..stream.look import inspect_values
     from ..stream.open import check_cells, check_same, open_cells
     from ..submission.archive import opened
-    from .contest import stand_in
 
     with opened(path, size_limit=size_limit) as inner:
         pred = open_cells(inner)

@@ -33,7 +33,6 @@ from typing import NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from .. import scoring
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
@@ -43,7 +42,7 @@ from ..splits import few_shot_split
 from ..stream.blocks import read_rows
 from ..stream.open import check_cells, labels_of, open_cells
 from ..stream.write import check_apart, write_cells, write_whole
-from .apart import plain, processes
+from .apart import plain, processes, stand_in
 from .page import board, page
 from .records import Records
 
@@ -360,19 +359,6 @@ def check_folder(
             if why := run("check", path=entry.path.resolve(), task_folder=task, **limits):
                 refused[entry.name] = why
     return refused
-
-
-def stand_in(task: Path) -> anndata.AnnData:
-    """Return empty cells, one of each perturbation, with the genes of the task."""
-    for name in ("genes.csv", "targets.csv"):
-        if not (task / name).is_file():
-            raise FileNotFoundError(f"no {name} in {task}; name the public folder of the class")
-    genes = pd.read_csv(task / "genes.csv", dtype=str, keep_default_na=False)["gene"]
-    targets = pd.read_csv(task / "targets.csv", dtype=str, keep_default_na=False)["target_gene"]
-    labels = [CONTROL, *targets]
-    obs = pd.DataFrame({PERTURBATION_KEY: labels}, index=[f"cell {i}" for i in range(len(labels))])
-    empty = sparse.csr_matrix((len(labels), len(genes)), dtype=np.float32)
-    return anndata.AnnData(empty, obs=obs, var=pd.DataFrame(index=pd.Index(genes.tolist())))
 
 
 def score_folder(
