@@ -54,7 +54,7 @@ class ScoreCard:
 
     @property
     def counted(self) -> pd.DataFrame:
-        """The values that count: `per_perturbation` with the worst for what was `missed`."""
+        """Return `per_perturbation` with the worst value for what was `missed`."""
         table = self.per_perturbation.copy()
         for name, rows in self.missed.items():
             table.loc[rows, name] = metrics.WORST[name]
