@@ -165,7 +165,8 @@ def prep(
     Notes
     -----
     Equal, value for value, to what ``cell-eval prep`` writes (cell-eval 0.6.6): X in CSR, log1p of
-    counts scaled to the median library size, genes in order, one column of labels, cells numbered.
+    counts scaled to the median library size, genes in order, one column of labels, cells numbered;
+    but ``uns["log1p"]`` is empty where the tool writes a null, which AnnData 0.10 cannot read.
     Read a block of rows at a time; the disk needs room for the cells twice.
     """
     path = Path(path)
@@ -179,7 +180,7 @@ def prep(
         names = seen.names if seen.columns is None else seen.genes
         obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(seen.labels)})
         var = pd.DataFrame(index=pd.Index(names.to_list()))
-        uns = {} if scaling.library_size is None else {"log1p": {"base": None}}
+        uns = {} if scaling.library_size is None else {"log1p": {}}
 
         def scaled(block, rows: slice):
             return log_block(scaling, block.astype(np.float32), rows)
