@@ -208,6 +208,19 @@ def test_a_baseline_that_is_none_is_told_in_few_words(kind, files, capsys):
     assert "b.json is not a score card" in err and len(err) < 400 and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("kind", ["a device", "a pipe", "a folder", "too large"])
+def test_a_baseline_without_an_end_is_not_read(kind, files, capsys):
+    path = "/dev/zero" if kind == "a device" else "b.json"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        os.mkdir(path)
+    elif kind == "too large":
+        Path(path).write_bytes(b" " * (2**26 + 1))
+    assert main(["score", "pred.h5ad", "real.h5ad", "--baseline", path]) == 1
+    assert f"{path} is not a score card" in capsys.readouterr().err
+
+
 def test_messages_are_short_and_move_no_cursor(tmp_path, capsys):
     for name in ("a\x1b[2Jb\nc\x07.h5ad", "x" * 3000, "\u202eabc"):
         assert main(["sort", str(tmp_path / name), str(tmp_path / "out.h5ad")]) == 1

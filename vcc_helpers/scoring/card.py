@@ -137,7 +137,13 @@ class ScoreCard:
         A ValueError says that the file is none, or holds a number that is not finite.
         """
         try:
-            card = json.loads(Path(path).read_text(encoding="utf-8"))
+            if Path(path).exists() and not Path(path).is_file():
+                raise ValueError("it is no plain file")  # a device may never end
+            with open(path, encoding="utf-8") as file:
+                text = file.read(_MOST_TEXT + 1)
+            if len(text) > _MOST_TEXT:
+                raise ValueError("it is too large")
+            card = json.loads(text)
             table = _table(card["per_perturbation"], "target_gene")
             beside = _table(card["anchors"], "anchor") if "anchors" in card else None
             if not isinstance(card["preset"], str):
@@ -187,6 +193,8 @@ def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
     return table
 
 
+#: Most characters of a card, many times what a row for every human gene takes.
+_MOST_TEXT = 2**26
 #: What a file that is no card raises.
 _NO_CARD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 #: Name of the replicate's row.
