@@ -129,8 +129,8 @@ def looked(
             return
         like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
         genes, n_cells = read_genes(genes, like=like), read_counts(counts, control=control)
-        seen = Seen(cells, rules, genes, n_cells, key, control, progress)
         with np.errstate(over="ignore", invalid="ignore"):  # values without end are told in words
+            seen = Seen(cells, rules, genes, n_cells, key, control, progress)
             found = tuple(problems(seen))
         yield Report(found, f"{summary}, {len(seen.groups)} labels, {seen.scale}"), seen
     finally:

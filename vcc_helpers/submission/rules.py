@@ -1,8 +1,8 @@
 """What is known of a prediction, and the table of rules that it is held against.
 
-:class:`Seen` holds what is known; each part is found when a rule first needs it, the values in one
-pass. A rule of the table says where to look, what to say of what was found there, and what is
-done about it. Whatever a season adds is a line of the table.
+:class:`Seen` holds what is known: of genes, of labels, of the values in one pass. A rule of the
+table says where to look, what to say of what was found there, and what is done about it. Whatever a
+season adds is a line of the table.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..counts import FRACTION_TOLERANCE, LOGNORM_LIMIT
 from ..names import CONTROL_NAMES, Match, match
 from ..presets import Preset
 from ..stream.blocks import read_rows, stored_matrix
-from ..stream.look import NEARLY, Scan, scan
+from ..stream.look import NEARLY, scan
 from ..stream.open import left_on_disk, plain_labels, spaced_labels, text_for_none
 from .scales import LOG1P, name_scale, one_total_each, totals
 
 #: Columns that other tools name the perturbation in.
 _OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
-#: What a prediction may call controls besides; in a screen it could as well be a kind of cell.
-_ALSO_CONTROLS = ("unperturbed", "wt")
+#: What a prediction may call controls; in a screen the last two could as well be a kind of cell.
+_CONTROLS = {*CONTROL_NAMES, "unperturbed", "wt"}
 #: Totals that differ less than this, relative to their mean, are one.
 _SCALED = 0.01
 #: Cells, of the controls and of the others, by which the scale is told; at most so many targets.
@@ -75,103 +75,69 @@ class Seen:
     n_cells: pd.Series | None
     key: str
     control: str
-    progress: bool = False
+    progress: bool
+
+    def __post_init__(self):
+        """Look at all of it."""
+        self._see_genes()
+        self._see_labels()
+        self._see_values()
 
     # Genes
 
-    @cached_property
-    def names(self) -> pd.Index:
-        """Genes as the file names them."""
-        return self.cells.var_names.astype(str)
+    def _see_genes(self) -> None:
+        """Find the names of the genes, and the column of each that is expected."""
+        cells, genes = self.cells, self.genes
+        self.names = self.symbols = cells.var_names.astype(str)
+        self.symbols_in = None  # or the column of var that has them
+        self.same_genes, self.strange_list, self.columns = _NOTHING, None, None
+        other = genes is not None and not self.names.equals(genes)
+        alike = cells.obs_names.isin(genes).mean() if other else 0
+        self.turned = alike > 0.5 and alike > cells.var_names.isin(genes).mean()
+        comparable = other and not self.turned
+        if comparable:
+            self._find_symbols()
+        self.where = "" if self.symbols_in is None else f" of var[{self.symbols_in!r}]"
+        self.repeated_genes = list(self.symbols[self.symbols.duplicated()].unique())
+        if comparable and (self.where or not self.repeated_genes):
+            self._compare_genes()
 
-    @cached_property
-    def other_genes(self) -> bool:
-        """Whether the file's genes are not those of the list."""
-        return self.genes is not None and not self.names.equals(self.genes)
-
-    @cached_property
-    def turned(self) -> bool:
-        """Whether cells are named like genes."""
-        if not self.other_genes:
-            return False
-        alike = self.cells.obs_names.isin(self.genes).mean()
-        return alike > 0.5 and alike > self.cells.var_names.isin(self.genes).mean()
-
-    @cached_property
-    def symbols(self) -> tuple[str | None, pd.Index]:
-        """The column of var that holds more of the expected names than the index, or the index.
+    def _find_symbols(self) -> None:
+        """Look for a column that holds more of the expected names than the index.
 
         Others keep symbols in a column and identifiers in the index. A gene without a symbol has
         its identifier.
         """
-        best, symbols = None, self.names
-        if self.other_genes and not self.turned:
-            for column in self.cells.var.columns:
-                others = plain_labels(self.cells.var[column], self.genes)
-                others = others.where(others != "", self.names)
-                more = len(others.intersection(self.genes)) > len(symbols.intersection(self.genes))
-                best, symbols = (column, others) if more else (best, symbols)
-        return best, symbols
+        genes = self.genes
+        for column in self.cells.var:
+            others = plain_labels(self.cells.var[column], genes)
+            others = others.where(others != "", self.names)
+            if len(others.intersection(genes)) > len(self.symbols.intersection(genes)):
+                self.symbols_in, self.symbols = column, others
 
-    @cached_property
-    def where(self) -> str:
-        """Where the names of the genes are, if that is not the index."""
-        return "" if self.symbols[0] is None else f" of var[{self.symbols[0]!r}]"
-
-    @cached_property
-    def repeated_genes(self) -> list[str]:
-        """Names of more than one gene."""
-        return list(self.symbols[1][self.symbols[1].duplicated()].unique())
-
-    @cached_property
-    def compared(self) -> Match:
-        """Genes of the file and of the list, if any of them can be compared."""
-        unknown = self.repeated_genes and self.symbols[0] is None
-        if not self.other_genes or self.turned or unknown:
-            return _NOTHING
-        return match(self.symbols[1], self.genes)
-
-    @cached_property
-    def strange_list(self) -> dict | None:
-        """Tell if file and list have so few genes in common that the list is of other genes."""
-        missing, unknown = len(self.compared.missing), len(self.compared.unknown)
-        if self.genes is None or not (missing and unknown):
-            return None
-        names, genes = self.symbols[1], self.genes
-        if 2 * missing <= len(genes) or 2 * unknown <= len(names.unique()):
-            return None
-        common = len(genes) - missing
-        return {"n": common, "of": len(genes), "here": some_of(names), "there": some_of(genes)}
-
-    @cached_property
-    def same_genes(self) -> Match:
-        """Genes of the file and of the list; names at the same place may be of the same gene."""
-        symbols, genes, same = self.symbols[1], self.genes, self.compared
-        if self.strange_list or same is _NOTHING:
-            return _NOTHING
-        if len(symbols) != len(genes):
-            return same
-        unknown, missing = set(same.unknown), set(same.missing)
-        pairs = zip(symbols, genes, strict=True)
-        here = {old: new for old, new in pairs if old in unknown and new in missing}
-        return same._replace(near=here | same.near)
-
-    @cached_property
-    def columns(self) -> np.ndarray | None:
-        """The column of each expected gene; None where they are right, or cannot be put right."""
-        same, symbols = self.same_genes, self.symbols[1]
-        wrong = self.strange_list or same.missing or same.unknown or not symbols.is_unique
-        if not self.other_genes or self.turned or wrong:
-            return None
-        return pd.Index([same.renamed.get(name, name) for name in symbols]).get_indexer(self.genes)
+    def _compare_genes(self) -> None:
+        """Hold the genes against the list, unless that is of other genes altogether."""
+        symbols, genes, same = self.symbols, self.genes, match(self.symbols, self.genes)
+        missing, unknown = set(same.missing), set(same.unknown)
+        if 2 * len(missing) > len(genes) and 2 * len(unknown) > symbols.nunique():
+            words = {"here": some_of(symbols), "there": some_of(genes)}
+            self.strange_list = {"n": len(genes) - len(missing), "of": len(genes), **words}
+            return
+        if len(symbols) == len(genes):  # names at the same place may be of the same gene
+            pairs = zip(symbols, genes, strict=True)
+            here = {old: new for old, new in pairs if old in unknown and new in missing}
+            same = same._replace(near=here | same.near)
+        self.same_genes = same
+        if not (missing or unknown or self.repeated_genes):
+            renamed = pd.Index([same.renamed.get(name, name) for name in symbols])
+            self.columns = renamed.get_indexer(genes)
 
     def out_of_order(self) -> dict | None:
         """Find the first gene at another gene's place."""
         if self.columns is None or np.array_equal(self.columns, np.arange(len(self.genes))):
             return None
-        symbols = self.symbols[1]
-        place = int(np.flatnonzero(np.asarray(symbols != self.genes))[0])
-        return {"place": place, "here": symbols[place], "expected": self.genes[place]}
+        place = int(np.flatnonzero(np.asarray(self.symbols != self.genes))[0])
+        return {"place": place, "here": self.symbols[place], "expected": self.genes[place]}
 
     def reserved_names(self) -> list[str]:
         """Find a column that AnnData cannot write, and an index named like another column."""
@@ -185,49 +151,50 @@ class Seen:
 
     # Labels
 
-    @property
-    def targets(self) -> pd.Index | None:
-        """The targets that are wanted, if there is a table."""
-        return None if self.n_cells is None else self.n_cells.index
+    def _see_labels(self) -> None:
+        """Find each cell's label: as it is written, and put right; None where it cannot be told."""
+        targets = [] if self.n_cells is None else list(self.n_cells.index)
+        self.column, self.meant = self._find_column({*targets, self.control})
+        self.no_controls, self.other_control, self.same_targets = [], None, _NOTHING
+        self.written = self.labels = None
+        self.groups, self.codes = pd.Index([]), np.full(self.cells.n_obs, -1)
+        if self.column is None:
+            return
+        self.written = plain_labels(self.column, [*targets, self.control])
+        names = self.written.unique()
+        if self.control not in names and self.rules.upload_controls:
+            self.no_controls = names.tolist()
+            usual = {self.control.lower(), *_CONTROLS}
+            others = [label for label in names if label.strip().lower() in usual]
+            self.other_control = others[0] if len(others) == 1 else None
+        if self.n_cells is not None:
+            no_targets = (self.control, self.other_control, "")
+            self.same_targets = match([x for x in names if x not in no_targets], targets)
+        renamed = {**self.same_targets.renamed, self.other_control: self.control}
+        self.labels = pd.Index([renamed.get(label, label) for label in self.written])
+        self.groups = self.labels.unique().drop("", errors="ignore")
+        self.codes = self.groups.get_indexer(self.labels)
 
-    @cached_property
-    def fitting(self) -> list[str]:
-        """Columns of obs that hold all labels."""
-        wanted = {self.control, *(() if self.targets is None else self.targets)}
-        return [c for c in self.cells.obs if wanted <= set(self.cells.obs[c].astype(str))]
+    def _find_column(self, wanted: set[str]) -> tuple[pd.Series | None, str]:
+        """Return the column of labels, if that is sure, and where the labels else may be."""
+        obs = self.cells.obs
+        if self.key in obs:
+            return obs[self.key], ""
+        if obs.index.name == self.key:
+            found = obs.index.to_series() if self.control in obs.index else None
+            return found, "the index of obs, which has that name,"
+        fitting = [c for c in obs if wanted <= set(obs[c].astype(str))]
+        others = fitting or [c for c in _OTHER_KEYS if c in obs]
+        sure = len(fitting) == 1 and self.n_cells is not None
+        return obs[fitting[0]] if sure else None, f"obs[{others[0]!r}]" if others else ""
 
     def no_column(self) -> dict | None:
-        """Look for the column of labels under another name."""
-        obs = self.cells.obs
-        if self.key in obs:
+        """Tell where the labels may be, if not in their column."""
+        if self.key in self.cells.obs:
             return None
-        others = self.fitting or [c for c in _OTHER_KEYS if c in obs]
-        meant = f"obs[{others[0]!r}]" if others else ""
-        if obs.index.name == self.key:
-            meant = "the index of obs, which has that name,"
-        hint = f"; {meant} may be meant" if meant else ""
-        fix = "" if self.written is None else f"labels taken from {meant.split(',')[0]}"
-        return {"some": some_of(obs.columns), "hint": hint, "fix": fix}
-
-    @cached_property
-    def column(self) -> pd.Series | None:
-        """The column of labels, as it is in the file, or None."""
-        obs = self.cells.obs
-        if self.key in obs:
-            return obs[self.key]
-        if obs.index.name == self.key:
-            names = obs.index.to_series()
-            return names if self.control in set(names) else None
-        sure = len(self.fitting) == 1 and self.targets is not None
-        return obs[self.fitting[0]] if sure else None
-
-    @cached_property
-    def written(self) -> pd.Index | None:
-        """Each cell's label as it is in the file, spaces around it apart, or None."""
-        if self.column is None:
-            return None
-        known = () if self.targets is None else self.targets
-        return plain_labels(self.column, [*known, self.control])
+        hint = f"; {self.meant} may be meant" if self.meant else ""
+        fix = "" if self.column is None else f"labels taken from {self.meant.split(',')[0]}"
+        return {"some": some_of(self.cells.obs.columns), "hint": hint, "fix": fix}
 
     def unlabelled(self) -> dict | None:
         """Find cells without a label, and say what they have in place of one."""
@@ -235,56 +202,11 @@ class Seen:
             return None
         return {**self.first(none), "text": text_for_none(self.column[none])}
 
-    @cached_property
-    def no_controls(self) -> list[str]:
-        """All labels, where control cells are needed and none has their label."""
-        if self.written is None or self.control in self.written or not self.rules.upload_controls:
-            return []
-        return self.written.unique().tolist()
-
-    @cached_property
-    def other_control(self) -> str | None:
-        """The one label that control cells have in place of theirs."""
-        usual = {self.control.lower(), *CONTROL_NAMES, *_ALSO_CONTROLS}
-        others = [label for label in self.no_controls if label.strip().lower() in usual]
-        return others[0] if len(others) == 1 else None
-
-    @cached_property
-    def same_targets(self) -> Match:
-        """Targets of the file and of the table."""
-        if self.written is None or self.targets is None:
-            return _NOTHING
-        no_targets = (self.control, self.other_control, "")
-        return match([x for x in self.written.unique() if x not in no_targets], self.targets)
-
-    @cached_property
-    def labels(self) -> pd.Index | None:
-        """Each cell's label, put right; None where it cannot be told."""
-        renamed = dict(self.same_targets.renamed)
-        if self.other_control is not None:
-            renamed[self.other_control] = self.control
-        if self.written is None or not renamed:
-            return self.written
-        return pd.Index([renamed.get(label, label) for label in self.written])
-
-    @cached_property
-    def groups(self) -> pd.Index:
-        """The labels that occur."""
-        labels = [] if self.labels is None else self.labels.unique()
-        return pd.Index(labels).drop("", errors="ignore")
-
-    @cached_property
-    def codes(self) -> np.ndarray:
-        """Number of each cell's label among them; -1 for none."""
-        if self.labels is None:
-            return np.full(self.cells.n_obs, -1)
-        return self.groups.get_indexer(self.labels)
-
     def free_numbers(self) -> dict | None:
         """Compare numbers of cells with those announced, where they are free."""
-        if self.labels is None or self.targets is None or self.rules.cells_a_target:
+        if self.labels is None or self.n_cells is None or self.rules.cells_a_target:
             return None
-        here = self.labels.value_counts().reindex(self.targets).dropna().astype(int)
+        here = self.labels.value_counts().reindex(self.n_cells.index).dropna().astype(int)
         other = here[here != self.n_cells[here.index]]
         pairs = [f"{label}: {n}, announced {self.n_cells[label]}" for label, n in other.items()]
         return _of(pairs, len(here))
@@ -302,52 +224,23 @@ class Seen:
 
     # Values
 
-    @cached_property
-    def scan(self) -> Scan:
-        """All that one pass over the values tells."""
+    def _see_values(self) -> None:
+        """Look at every value once; which cells have fractions, and which are 0 in every gene?"""
         tolerance = self.rules.tolerance
-        return scan(self.cells, self.codes, tolerance=tolerance, progress=self.progress)
-
-    @cached_property
-    def of(self) -> pd.DataFrame:
-        """The values of each cell in figures."""
-        return self.scan.of_cells
-
-    @cached_property
-    def fractional(self) -> np.ndarray:
-        """Whether a cell has values with fractions."""
-        return (self.of["fractional"] > 0).to_numpy()
-
-    @cached_property
-    def empty(self) -> np.ndarray:
-        """Whether a cell is 0 in every gene."""
-        return (self.of["filled"] == 0).to_numpy()
-
-    @property
-    def scale(self) -> str:
-        """What the values are taken for."""
-        return "lognorm" if self.fractional.any() else "counts"
-
-    @cached_property
-    def reach(self) -> float:
-        """The largest value."""
-        return self.of["largest"].max()
-
-    @cached_property
-    def nearly_whole(self) -> float:
-        """Share of the values that are whole numbers, or nearly."""
-        return self.of["nearly_whole"].sum() / max(self.of["filled"].sum(), 1)
-
-    @cached_property
-    def noisy(self) -> bool:
-        """Whether these are whole numbers with noise."""
-        return bool(self.fractional.any() and self.nearly_whole >= _NOISE_SHARE)
+        self.scan = scan(self.cells, self.codes, tolerance=tolerance, progress=self.progress)
+        of = self.of = self.scan.of_cells
+        self.fractional = (of["fractional"] > 0).to_numpy()
+        self.empty = (of["filled"] == 0).to_numpy()
+        self.scale = "lognorm" if self.fractional.any() else "counts"
+        self.reach = of["largest"].max()
+        self.nearly_whole = of["nearly_whole"].sum() / max(of["filled"].sum(), 1)
+        self.noisy = bool(self.fractional.any() and self.nearly_whole >= _NOISE_SHARE)
 
     def then(self, silent: str) -> str:
         """Say what cell-eval does with fractions: nothing stops it below the limit."""
         return silent if self.reach < LOGNORM_LIMIT else "refuses the file"
 
-    @cached_property
+    @property
     def elsewhere(self) -> str:
         """Other tables with a column a gene, where a model may have put its prediction."""
         cells = self.cells
@@ -388,20 +281,14 @@ class Seen:
         whole = ~self.fractional & (self.of["filled"] >= 5).to_numpy()
         if not self.fractional.any() or not whole.any():
             return None
-        where, hint = "", "log-normalise those too"
-        if self.labels is not None:
-            labels = self.labels[whole].unique()
-            where = f", labelled {some_of(labels)}" if len(labels) <= 5 else ""
-            if set(labels) == {self.control}:
-                hint = "log-normalise the controls, to the same total as the rest"
+        labels = [] if self.labels is None else self.labels[whole].unique()
+        where = f", labelled {some_of(labels)}" if 0 < len(labels) <= 5 else ""
+        hint = "log-normalise those too"
+        if set(labels) == {self.control}:
+            hint = "log-normalise the controls, to the same total as the rest"
         then = self.then("takes all for lognorm values, and says nothing")
         words = {"where": where, "then": then, "hint": hint}
         return {"n": whole.sum(), "others": (~whole).sum(), **words}
-
-    @cached_property
-    def beyond(self) -> bool:
-        """Whether values are neither counts nor logarithms."""
-        return bool(self.fractional.any() and self.reach >= LOGNORM_LIMIT)
 
     # Scale
 
@@ -424,11 +311,7 @@ class Seen:
             rows = {"the cells": _spread_out(np.flatnonzero(self.fractional), 2 * _SAMPLED)}
         elif control < 0:
             del rows["the control cells"]
-        return {
-            who: (read_rows(self.cells, which), codes[which])
-            for who, which in rows.items()
-            if len(which)
-        }
+        return {k: (read_rows(self.cells, r), codes[r]) for k, r in rows.items() if len(r)}
 
     @cached_property
     def scales(self) -> dict[str, str | None]:
@@ -437,19 +320,17 @@ class Seen:
             return {}
         return {who: name_scale(rows) for who, (rows, _) in self.parts.items()}
 
-    @cached_property
-    def noted_scale(self) -> str | None:
-        """The scale that scanpy's note of a logarithm names; the values win where they tell."""
+    def on_scale(self, scale: str) -> dict | None:
+        """Say which values are on a scale that is not expected.
+
+        Scanpy notes the base of a logarithm; the values win where they tell.
+        """
+        found = [who for who, name in self.scales.items() if name == scale]
         noted = self.cells.uns.get("log1p")
         base = noted.get("base") if isinstance(noted, Mapping) else None
         unsure = self.scales and not any(self.scales.values())
         known = unsure and isinstance(base, int | float | np.number)
-        return f"logarithms to base {base:g}" if known else None
-
-    def on_scale(self, scale: str) -> dict | None:
-        """Say which values are on a scale that is not expected."""
-        found = [who for who, name in self.scales.items() if name == scale]
-        if not found and self.noted_scale != scale:
+        if not found and not (known and scale == f"logarithms to base {base:g}"):
             return None
         some = found and len(found) < len(self.scales)
         return {
@@ -459,28 +340,22 @@ class Seen:
         }
 
     @cached_property
-    def sums(self) -> dict[str, pd.Series]:
-        """What each cell of a part that holds log1p of counts adds up to; index its code."""
-        return {
-            who: pd.Series(totals(rows, LOG1P), codes)
-            for who, (rows, codes) in self.parts.items()
-            if self.scales.get(who) == LOG1P
-        }
+    def sums(self) -> list[tuple[pd.Series, bool]]:
+        """What each cell of a part that holds log1p of counts adds up to; index its code.
 
-    @cached_property
-    def one_total(self) -> dict[str, bool]:
-        """Whether the cells of a part were scaled to one total, or those of each label were."""
-        return {
-            who: any(
-                one_total_each(self.parts[who][0], groups, LOG1P)
-                for groups in (np.zeros(len(sums), int), pd.factorize(sums.index)[0])
-            )
-            for who, sums in self.sums.items()
-        }
+        And whether the cells of the part, or those of each label, were scaled to one total.
+        """
+        found = []
+        for who, (rows, codes) in self.parts.items():
+            if self.scales.get(who) == LOG1P:
+                kinds = np.zeros(len(codes), int), pd.factorize(codes)[0]
+                one_total = any(one_total_each(rows, groups, LOG1P) for groups in kinds)
+                found.append((pd.Series(totals(rows, LOG1P), codes), one_total))
+        return found
 
     def other_totals(self) -> dict | None:
         """Find labels whose cells were scaled to another total than the rest."""
-        means = [x.groupby(level=0).mean() for who, x in self.sums.items() if self.one_total[who]]
+        means = [x.groupby(level=0).mean() for x, one_total in self.sums if one_total]
         if not means or not len(self.groups):
             return None
         total = pd.concat(means)
@@ -491,23 +366,23 @@ class Seen:
 
     def no_total(self) -> dict | None:
         """Find log1p of counts whose sums differ from cell to cell."""
-        loose = [x for who, x in self.sums.items() if not self.one_total[who]]
-        loose = [x for x in loose if x.std() > 5 * _SCALED * x.mean()]
-        return {"low": loose[0].min(), "high": loose[0].max()} if loose else None
+        for sums, one_total in self.sums:
+            if not one_total and sums.std() > 5 * _SCALED * sums.mean():
+                return {"low": sums.min(), "high": sums.max()}
+        return None
 
     # Likeness
 
     @cached_property
     def marks(self) -> dict[str, pd.Series]:
         """Signatures of each target's cells; equal cells have equal ones."""
-        marks = pd.Series(self.of["signature"].to_numpy())
+        marks = self.of["signature"]
         return {g: marks[self.codes == i] for i, g in enumerate(self.groups) if g != self.control}
 
     @cached_property
     def copies(self) -> list[str]:
         """Targets whose cells are all control cells, too."""
-        is_control = (self.labels == self.control) if self.marks else []
-        controls = self.of["signature"][is_control]
+        controls = self.of["signature"][self.labels == self.control] if self.marks else []
         return [g for g, marks in self.marks.items() if marks.isin(controls).all()]
 
     @cached_property
@@ -548,7 +423,7 @@ def _of(names, of: int, **more) -> dict:
     return {"n": len(names), "of": of, "some": some_of(names), "few": few, **more} if names else {}
 
 
-def _missing(same: Match, wanted: pd.Index | None) -> dict:
+def _missing(same: Match, wanted: pd.Index | pd.Series | None) -> dict:
     pairs = [f"{old!r} for {new!r}" for old, new in same.near.items()]
     guesses = f" (perhaps {', '.join(pairs[:3])})" if pairs else ""
     return same.missing and _of(same.missing, len(wanted), guesses=guesses)
@@ -610,10 +485,10 @@ _RULES = (
         "the cells are named like genes: X has shape {s.cells.shape} and lies genes x cells; "
         "expected cells x genes; hand in pred.T"),
     _Rule("gene names elsewhere",
-        lambda s: s.symbols[0] is not None and not s.strange_list and {
-            "fix": "" if s.repeated_genes else f"gene names taken from var[{s.symbols[0]!r}]"},
-        "the genes' official names are in var[{s.symbols[0]!r}], not in the index; cell-eval prep "
-        "refuses the file; put them there: pred.var_names = pred.var[{s.symbols[0]!r}]",
+        lambda s: s.where and not s.strange_list and {
+            "fix": "" if s.repeated_genes else f"gene names taken from var[{s.symbols_in!r}]"},
+        "the genes' official names are in var[{s.symbols_in!r}], not in the index; cell-eval prep "
+        "refuses the file; put them there: pred.var_names = pred.var[{s.symbols_in!r}]",
         fix="{fix}"),
     _Rule("gene spelling", lambda s: _renamed(s.same_genes),
         "{n} genes are spelt otherwise: {some}; cell-eval prep refuses the file; rename them",
@@ -654,7 +529,7 @@ _RULES = (
     _Rule("target spelling", lambda s: _renamed(s.same_targets),
         "{n} targets are spelt otherwise: {some}; cell-eval prep says nothing, the scorer then "
         "refuses the file; rename the labels", fix="{n} labels renamed"),
-    _Rule("missing targets", lambda s: _missing(s.same_targets, s.targets),
+    _Rule("missing targets", lambda s: _missing(s.same_targets, s.n_cells),
         "{n} of {of} targets are missing: {some}{guesses}; cell-eval prep says nothing, the "
         "scorer then refuses the file; predict every target"),
     _Rule("unknown targets", lambda s: s.same_targets.unknown,
@@ -740,7 +615,7 @@ _RULES = (
     _other_scale("two logarithms", "logarithms of logarithms", "take expm1 once"),
     _other_scale("square roots", "square roots",
         "square them, scale each cell to 10,000, and take log1p"),
-    _Rule("scale", lambda s: s.beyond,
+    _Rule("scale", lambda s: s.fractional.any() and s.reach >= LOGNORM_LIMIT,
         "values have fractions, so they cannot be counts, but reach {s.reach:.6g}, and log1p "
         "values stay below {limit:g}; cell-eval refuses the file; hand in counts, or log1p of "
         "scaled counts", chain="scale"),
