@@ -41,9 +41,15 @@ _SMALL = 0.1
 _OFF, _SHARE = 0.02, 0.95
 #: The smallest value of a cell is so many counts, scaled, in deep cells; so many cells tell enough.
 _PARTS, _MOST_CELLS = np.arange(1, 25), 50
-#: Sums that were made equal vary so many times less than sums of independent values would; these
-#: vary so much, relative to their mean, unless the cells are alike. So many different cells tell.
-_EQUAL, _UNLIKE, _FEWEST_CELLS = 10, 3e-4, 10
+#: Sums that were made equal vary so many times less than sums of independent values would. Measured
+#: on real H1 and hiPSC cells: 24 times with two digits, 135 in float16, from 350,000 in float32; on
+#: a wrong scale, and of predictions, at most 3.
+_EQUAL = 10
+#: Sums of independent values vary so much, unless the cells are alike; so many cells tell.
+_UNLIKE, _FEWEST_CELLS = 3e-4, 10
+#: A count varies by its mean, as chance does, and by at least so much of its square. Measured: 0.85
+#: to 1.06 of the mean and 0.15 of the square; of rounded logarithms less than 0 of the square.
+_CHANCE, _MORE, _FEWEST_GENES = 1.5, 0.05, 50
 
 
 def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
@@ -65,11 +71,10 @@ def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
         return best if _BETTER * spread[best] < spread[LOG1P] else LOG1P
     # values so small that a logarithm would change nothing were not made by one
     small = rows.data.max() < _SMALL
-    if not small and _is_rounded(rows.data):
-        return None
+    if not small and (size := _rounded_to(rows.data)):
+        return "no logarithms" if _vary_as_counts(rows * size) else None
     names = ["no logarithms"] if small else UNDO
-    some = rows[:_MOST_CELLS]
-    whole = {name: _whole_share(_undone(some, name)) for name in names}
+    whole = {name: _whole_share(_undone(rows[:_MOST_CELLS], name)) for name in names}
     best = max(whole, key=whole.get)
     return best if whole[best] >= _SHARE else None
 
@@ -110,8 +115,7 @@ def _variances(undone: sparse.csr_matrix, groups: np.ndarray) -> tuple[float, fl
 
 
 def _as_float64(rows: np.ndarray | sparse.spmatrix) -> sparse.csr_matrix:
-    rows = sparse.csr_matrix(np.asarray(rows, np.float64) if isinstance(rows, np.ndarray) else rows)
-    rows = rows.astype(np.float64)
+    rows = sparse.csr_matrix(rows, dtype=np.float64, copy=True)
     rows.eliminate_zeros()
     return rows
 
@@ -132,13 +136,30 @@ def _spread(undone: sparse.csr_matrix) -> float:
     return float(np.sqrt(together)) if told else np.inf
 
 
-def _is_rounded(values: np.ndarray) -> bool:
-    """Tell whether values were rounded to a few decimal places: multiples of 0.01, say."""
+def _rounded_to(values: np.ndarray) -> float | None:
+    """Return 100 of values that are multiples of 0.01; None of such as have more than 4 digits."""
     for size in 10.0 ** np.arange(1, 5):
         whole = np.rint(values * size)
         if (np.abs(values * size - whole) <= 1e-6 * whole).all():
-            return np.gcd.reduce(whole.astype(np.int64)) == 1
-    return False
+            return size if np.gcd.reduce(whole.astype(np.int64)) == 1 else None
+    return None
+
+
+def _vary_as_counts(rows: sparse.csr_matrix) -> bool:
+    """Tell whether genes vary from cell to cell by chance, as counts do, and by biology.
+
+    The variance of a gene is then its mean and a part of the square of that; of rounded values that
+    nobody counted it follows no such law.
+    """
+    n, (mean, square) = rows.shape[0], (np.asarray(x.mean(axis=0)) for x in (rows, rows.power(2)))
+    mean, square = mean[mean > 0], square[mean > 0]
+    if n < _FEWEST_CELLS or len(mean) < _FEWEST_GENES:
+        return False
+    ratio = (square / mean - mean) * n / (n - 1)
+    weight = 1 / (1 + mean)
+    law = np.column_stack([weight, weight * mean])
+    chance, more = np.linalg.lstsq(law, weight * ratio)[0]
+    return bool(1 / _CHANCE < chance < _CHANCE and more > _MORE)
 
 
 def _whole_share(rows: sparse.csr_matrix) -> float:
