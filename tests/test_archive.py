@@ -4,7 +4,6 @@ import io
 import os
 import tarfile
 
-import anndata
 import h5py
 import numpy as np
 import pytest
@@ -25,7 +24,8 @@ def h5ad(tmp_path_factory):
 
 @pytest.fixture
 def packed(h5ad):
-    return zstd.compress(h5ad.read_bytes())
+    data = h5ad.read_bytes()  # several frames are one file
+    return zstd.compress(data[:10_000]) + zstd.compress(data[10_000:])
 
 
 def tar(path, members, **kw):
@@ -46,18 +46,11 @@ def refused(path, match, *, limit=LIMIT):
 # What comes back
 
 
-def test_what_is_packed_comes_back(h5ad, tmp_path):
+def test_what_is_packed_has_the_official_layout_and_comes_back(h5ad, tmp_path):
     path = archive.pack(h5ad, tmp_path / "p.vcc")
-    with archive.opened(path) as inner:
-        assert inner.read_bytes() == h5ad.read_bytes()
-    assert not inner.exists()
     out = archive.unpack(path, tmp_path / "out.h5ad")
     assert out.read_bytes() == h5ad.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.h5ad", "p.vcc"]
-
-
-def test_the_layout_is_the_official_one(h5ad, tmp_path):
-    path = archive.pack(h5ad, tmp_path / "p.vcc")
     with tarfile.open(path, "r:") as file:
         members = file.getmembers()
         assert [m.name for m in members] == ["pred.h5ad.zst", "watermark.txt"]
@@ -70,11 +63,7 @@ def test_the_layout_is_the_official_one(h5ad, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "layout"),
-    [
-        ("pred.h5ad.zst", tarfile.USTAR_FORMAT),
-        ("./pred.h5ad.zst", tarfile.GNU_FORMAT),
-        ("über/" + "x" * 60 + ".h5ad.zst", tarfile.PAX_FORMAT),
-    ],
+    [("./a.h5ad.zst", tarfile.USTAR_FORMAT), ("ü/" + "x" * 99 + ".h5ad.zst", tarfile.PAX_FORMAT)],
 )
 def test_archives_of_other_programs_are_read(name, layout, packed, h5ad, tmp_path):
     members = [("._pred.h5ad.zst", b"what macOS adds"), (name, packed), ("watermark.txt", b"other")]
@@ -82,21 +71,15 @@ def test_archives_of_other_programs_are_read(name, layout, packed, h5ad, tmp_pat
     assert archive.unpack(path, tmp_path / "o").read_bytes() == h5ad.read_bytes()
 
 
-def test_several_frames_are_one_file(h5ad, tmp_path):
-    data = h5ad.read_bytes()
-    frames = b"".join(zstd.compress(data[i : i + 10_000]) for i in range(0, len(data), 10_000))
-    path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
-    assert archive.unpack(path, tmp_path / "o").read_bytes() == data
-
-
-@pytest.mark.parametrize("kind", ["plain", "packed"])
-def test_what_is_read_is_what_was_checked(kind, h5ad, tmp_path):
+@pytest.mark.parametrize("name", ["p.h5ad", "p.vcc"])
+def test_what_is_read_is_what_was_checked(name, h5ad, tmp_path):
     """The file may be another one by the time that somebody reads it."""
-    path = tmp_path / ("p.vcc" if kind == "packed" else "p.h5ad")
-    archive.pack(h5ad, path) if kind == "packed" else path.write_bytes(h5ad.read_bytes())
+    path = tmp_path / name
+    archive.pack(h5ad, path) if name == "p.vcc" else path.write_bytes(h5ad.read_bytes())
     with archive.opened(path) as inner:
         path.write_bytes(b"something else")
         assert inner.read_bytes() == h5ad.read_bytes()
+    assert not inner.exists()
     os.mkfifo(tmp_path / "fifo.h5ad")
     refused(tmp_path / "fifo.h5ad", "is no plain file")
 
@@ -105,12 +88,10 @@ def test_what_is_read_is_what_was_checked(kind, h5ad, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../pred.h5ad.zst", "/etc/pred.h5ad.zst"])
-def test_names_that_lead_outside_are_never_used(name, packed, tmp_path):
-    inside = tmp_path / "a" / "b"
-    inside.mkdir(parents=True)
-    with archive.opened(tar(inside / "p.vcc", [(name, packed)])) as inner:
-        assert inner.name == "cells.h5ad"
-        assert anndata.read_h5ad(inner).n_obs == 131
+def test_names_that_lead_outside_are_never_used(name, packed, h5ad, tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    with archive.opened(tar(tmp_path / "a/b/p.vcc", [(name, packed)])) as inner:
+        assert inner.name == "cells.h5ad" and inner.read_bytes() == h5ad.read_bytes()
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "p.vcc"]
 
 
@@ -122,7 +103,7 @@ def test_links_and_devices_are_no_cells(kind, h5ad, tmp_path):
 
 
 def test_a_bomb_is_stopped_while_it_unpacks(tmp_path):
-    bomb = zstd.compress(bytes(2 * 10**8))
+    bomb = zstd.compress(bytes(5 * 10**7))
     assert len(bomb) < 10**5
     refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", bomb)]), "unpacked so far: .* the 5 allowed")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.vcc"]
@@ -141,9 +122,8 @@ def test_frames_without_end_are_refused_soon(tmp_path):
     """A million empty ones are 9 MB, and to unpack each takes minutes."""
     few = tar(tmp_path / "few.vcc", [("pred.h5ad.zst", zstd.compress(b"") * 1000)])
     refused(few, "not an HDF5 file")
-    frames = zstd.compress(b"") * 1_000_000
-    path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frames)])
-    refused(path, "more than 10,000 frames; make it anew", limit="10MB")
+    many = tar(tmp_path / "many.vcc", [("pred.h5ad.zst", zstd.compress(b"") * 1_000_000)])
+    refused(many, "more than 10,000 frames; make it anew", limit="10MB")
 
 
 def test_other_contents(packed, tmp_path):
@@ -163,7 +143,7 @@ def test_other_contents(packed, tmp_path):
 def test_an_archive_cut_anywhere_is_refused_or_whole(h5ad, tmp_path):
     whole = archive.pack(h5ad, tmp_path / "p.vcc").read_bytes()
     end = len(whole) - whole[::-1].index(b"p") - 1  # of the watermark
-    for length in [*range(0, end, 4999), end - 1]:
+    for length in [*range(0, end, 9973), end - 1]:
         (tmp_path / "cut.vcc").write_bytes(whole[:length])
         refused(tmp_path / "cut.vcc", "no readable .vcc|cut short|0 files|damaged")
 

@@ -43,8 +43,6 @@ def test_json_and_csv(files, card, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert repr(card) in out and "chance  pds 0.6250" in out and err == ""
     assert len(list(tmp_path.iterdir())) == 2
-    assert main(["score", *files[:2], "--baseline", str(json_path)]) == 0
-    assert "overall 0.00 of 100" in capsys.readouterr().out
 
 
 def test_baseline_and_ceiling(files, card, capsys):
@@ -72,10 +70,8 @@ def test_help(capsys):
         main(["score", "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert "Score predicted cells against real ones" in out
-    for name in "preset perturbation-key control baseline ceiling json csv threads".split():
-        assert f"--{name}" in out
-    assert "vcc-helpers score prediction.h5ad truth.h5ad --baseline baseline.json" in out
+    assert "Score predicted cells against real ones" in out and "--baseline BASE.json" in out
+    assert "\n  vcc-helpers score prediction.h5ad truth.h5ad --baseline baseline.json" in out
 
 
 @pytest.mark.parametrize(
@@ -86,14 +82,11 @@ def test_help(capsys):
         ("score a.h5ad", "REAL"),
         ("score a.h5ad b.h5ad --preset vcc1999", "vcc1999"),
         ("score a.h5ad b.h5ad --threads 0", "1 or more, got '0'"),
-        ("score a.h5ad b.h5ad --threads two", "1 or more, got 'two'"),
         ("score a.h5ad b.h5ad --nonsense", "--nonsense"),
         ("prep a.h5ad -o b.vcc", "--genes"),
         ("prep a.h5ad --genes b.csv", "-o"),
-        ("sort", "IN.h5ad"),
         ("fetch everything", "everything"),
-        ("simulate x.h5ad --size huge", "huge"),
-        ("simulate x.h5ad --seed -1", "--seed"),
+        ("simulate x.h5ad --seed two", "0 or more, got 'two'"),
     ],
 )
 def test_a_wrong_command_line_exits_with_two(words, said, capsys):
@@ -119,38 +112,26 @@ OTHER = '{"preset": "vcc2025", "per_perturbation": {"A": {"des": 1}}, "settings"
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [
-        (None, "No such file"),
-        ("nonsense", "is not a score card"),
-        (OTHER, "score both against the same truth"),
-    ],
+    [("nonsense", "is not a score card"), (OTHER, "score both against the same truth")],
 )
 def test_an_unusable_baseline(text, said, files, tmp_path, capsys):
     base, out = tmp_path / "base.json", tmp_path / "out.json"
-    if text is not None:
-        base.write_text(text)
+    base.write_text(text)
     assert main(["score", *files[:2], "--baseline", str(base), "--json", str(out)]) == 1
     err = capsys.readouterr().err
     assert said in err and len(err.splitlines()) == 1 and err.startswith("vcc-helpers: ")
     assert not out.exists()
 
 
-def test_a_baseline_without_a_metric(files, card, tmp_path, capsys):
-    part = ScoreCard(card.preset, card.per_perturbation[["des", "mae"]], {})
-    part.to_json(tmp_path / "base.json")
-    assert main(["score", *files[:2], "--baseline", str(tmp_path / "base.json")]) == 1
-    assert "pds missing" in capsys.readouterr().err
-
-
-def test_the_installed_command(files, tmp_path):
-    """As a process of its own: warnings of libraries keep to the form of messages, too."""
+def test_warnings_of_libraries_keep_to_the_form_of_messages(tmp_path):
     cells = make_cells(1)
     cells.obs_names = ["same"] * cells.n_obs
-    cells.write_h5ad(tmp_path / "pred.h5ad")
-    command = [sys.executable, "-m", "vcc_helpers", "score", tmp_path / "pred.h5ad", files[1]]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("ScoreCard vcc2025")
-    assert all(line.startswith("vcc-helpers: warning: ") for line in done.stderr.splitlines())
+    cells.write_h5ad(tmp_path / "in.h5ad")
+    command = [sys.executable, "-m", "vcc_helpers", "sort", "in.h5ad", "out.h5ad"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("out.h5ad  ")
+    assert done.stderr.startswith("vcc-helpers: warning: Observation names are not unique")
+    assert all(line.startswith("vcc-helpers: ") for line in done.stderr.splitlines())
 
 
 # Files
@@ -187,15 +168,12 @@ def test_fetch_sample_needs_no_network(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("sort missing.h5ad out.h5ad", "no such file"),
         ("sort cells.h5ad cells.h5ad", "is read by the same command and would be lost"),
         ("sort cells.h5ad out.h5ad --memory much", "or a text like '4GB' or '500MB', got 'much'"),
         ("sort cells.h5ad out.h5ad --perturbation-key gene", "no column 'gene'"),
-        ("sort cells.h5ad nowhere/x.h5ad", "there is no folder"),
         ("pseudobulk cells.h5ad nowhere/x.h5ad", "there is no folder"),
         ("pseudobulk text.txt out.h5ad", "not an HDF5 file"),
         ("score cells.h5ad cells.h5ad --memory 1MB", "pred: memory of 1 MB is too small for"),
-        ("simulate nowhere/x.h5ad", "there is no folder"),
         ("fetch sample --folder text.txt", "text.txt"),
     ],
 )
@@ -215,11 +193,10 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
     assert cells.read_bytes() == before
 
 
-def stop(*_, **__):
-    raise KeyboardInterrupt
-
-
 def test_ctrl_c_is_answered_and_changes_nothing(files, tmp_path, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
     out = tmp_path / "bulk.h5ad"
     out.write_bytes(b"old")
     monkeypatch.setattr(stream, "pseudobulk", stop)

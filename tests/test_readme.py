@@ -32,7 +32,6 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OFFICIAL_FILES = README[README.index("## The official files") : README.index("## Only the")]
 OFFICIAL = sys.modules[datasets.fetch_h1.__module__].OFFICIAL
-posix = pytest.mark.skipif(os.name != "posix", reason="the steps are for a shell")
 
 
 def test_the_note_is_there_exactly_as_long_as_the_addresses_lead_nowhere():
@@ -54,7 +53,7 @@ def test_the_picture_is_the_books_own_small_and_described(tmp_path):
     assert differs < 0.001, "run python scripts/readme_picture.py"
 
 
-# --- the official files ---------------------------------------------------------------------------
+# The official files
 
 
 def chapters_that_need():
@@ -66,9 +65,7 @@ def chapters_that_need():
         if "open_world()" in code:
             found[2].append(int(path.name[:2]))
         elif "open_world(sources=False)" in code:
-            found['("train", "validation")' in code or '"validation")' in code].append(
-                int(path.name[:2])
-            )
+            found['"validation")' in code].append(int(path.name[:2]))
     return found
 
 
@@ -145,19 +142,27 @@ assert vcc.datasets.open_world(sources=False).files
 """
 
 
-@posix
-@pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip on this machine")
-@pytest.mark.parametrize("where", ["own machine", "Colab"])
-def test_the_steps_to_the_official_files_work_as_they_are(where, server, tmp_path):
-    """Line by line, in a shell, in the cloned folder; then a notebook's folder opens the files."""
-    language, folder = ("sh", tmp_path / "cloned") if where == "own machine" else ("", tmp_path)
+def steps(language):
+    """The lines of a block of code, without their remarks."""
     block = re.search(rf"^```{language}\n((?:!|make).*?)^```", OFFICIAL_FILES, re.M | re.S)[1]
+    return [re.sub(r"\s+#.*", "", line) for line in block.splitlines()]
+
+
+def test_the_steps_on_colab_are_those_on_your_own_machine():
+    environment = {"%env VCC_DATA=/content/data/h1": 'export VCC_DATA="$PWD/data/h1"'}
+    colab = [environment.get(line, line.removeprefix("!")) for line in steps("")]
+    first, *own, last = steps("sh")
+    assert own == colab and first.startswith("make setup") and last == "make lab"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the steps are for a shell")
+@pytest.mark.skipif(not shutil.which("unzip"), reason="no unzip on this machine")
+def test_the_steps_to_the_official_files_work_as_they_are(server, tmp_path):
+    """Line by line, in a shell, in the cloned folder; then a notebook's folder opens the files."""
+    folder, block = tmp_path / "cloned", "\n".join(steps("sh"))
     (folder / "notebooks").mkdir(parents=True)
     (folder / ".venv/bin").mkdir(parents=True)
     (folder / ".venv/bin/activate").touch()
-    if where == "Colab":
-        block = re.sub("^!", "", block, flags=re.M)
-        block = re.sub(r"^%env (\w+)=/content", rf"export \1={folder}", block, flags=re.M)
     path = f"{commands(tmp_path / 'bin', server)}{os.pathsep}{os.environ['PATH']}"
     env = {k: v for k, v in os.environ.items() if k != "VCC_DATA"} | {"PATH": path}
     last = f"cd notebooks\n{shlex.join(['env', f'PYTHONPATH={ROOT}', sys.executable, '-c', OPENS])}"

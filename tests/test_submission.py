@@ -41,7 +41,7 @@ def assert_words(case, text):
 def plain(text, folder):
     """A message without what is of this machine, and what only the command adds."""
     text = text.replace(f"{folder}/", "")
-    return re.sub(r"eof = \d+| \(--fix: [^()]*\)|warning: .*\n?", "", text)
+    return re.sub(r"(eof|errno) (= )?\d+| \(--fix: [^()]*\)|warning: .*\n?", "", text, flags=re.I)
 
 
 # What is said
@@ -70,7 +70,7 @@ def test_each_bad_input_is_told_and_what_is_safe_is_mended(name, tmp_path):
     assert all(problem.mended for problem in report.problems if problem.refused)
     assert submission.check(out, **options).ok
     before, after = anndata.read_h5ad(path), anndata.read_h5ad(out)
-    values = before.X.toarray() if sparse.issparse(before.X) else np.asarray(before.X)
+    values = sparse.csr_matrix(before.X).toarray()
     values = np.rint(values) if "noise" in case.what else values
     assert np.array_equal(np.sort(after.X.toarray(), axis=1), np.sort(values, axis=1))
     assert sorted(after.var_names) == sorted(case.genes if "list" not in name else GENES)
@@ -82,6 +82,8 @@ def test_the_command_tells_a_line_a_problem_and_mends(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == "" and all(line.startswith("vcc-helpers: pred: ") for line in err.splitlines())
     assert_words(CASES["five at once"], err)
+    in_memory = submission.check(anndata.read_h5ad(path), **options)
+    assert plain(err, tmp_path).replace("vcc-helpers: ", "").strip() == str(in_memory)
     path, options = write(CASES["all of another tool"], tmp_path)
     out = tmp_path / "mended.h5ad"
     assert main(["check", str(path), *arguments(options), "--fix", str(out)]) == 0
@@ -91,6 +93,8 @@ def test_the_command_tells_a_line_a_problem_and_mends(tmp_path, capsys):
     assert anndata.read_h5ad(out).obs[KEY].astype(str).isin([*TARGETS, CONTROL]).all()
     assert main(["check", str(out), *arguments(options)]) == 0
     assert capsys.readouterr().out.endswith("5 labels, counts: can be handed in\n")
+    no_x = anndata.AnnData(layers={"counts": np.ones((2, 2))})
+    assert "the layers 'counts' have some" in str(submission.check(no_x))
 
 
 def test_a_mended_prediction_scores_as_the_right_one(tmp_path):
@@ -101,8 +105,7 @@ def test_a_mended_prediction_scores_as_the_right_one(tmp_path):
     before = spoilt.copy()
     submission.mend(spoilt, path, genes=GENES)
     assert np.array_equal(spoilt.X, before.X)  # the caller's cells are never changed
-    pd.testing.assert_frame_equal(spoilt.obs, before.obs)
-    pd.testing.assert_frame_equal(spoilt.var, before.var)
+    assert spoilt.obs.equals(before.obs) and spoilt.var.equals(before.var)
     after = anndata.read_h5ad(path)
     assert (after.obs["batch"] == "b1").all()
     assert after.var["length"].tolist() == list(range(24))[::-1]
@@ -146,11 +149,10 @@ def logged(x, to=1e4):
     return np.log1p(total(x, to))
 
 
-def told_of(h1, values, base=None):
+def told_of(h1, values, **uns):
     """Kinds of what is told of the scale of these values."""
-    cells = anndata.AnnData(values, obs=h1.obs, var=h1.var)
-    if base is not None:
-        cells.uns["log1p"] = {"base": base}
+    values = values if values.dtype == np.float16 else values.astype(np.float32)
+    cells = anndata.AnnData(values, obs=h1.obs, var=h1.var, uns=uns)
     kinds = {p.kind for p in submission.check(cells, genes=cells.var_names).problems}
     return kinds - {"identical cells", "copies of controls", "one prediction", "type of values"}
 
@@ -158,19 +160,16 @@ def told_of(h1, values, base=None):
 #: What a scale is told as, and values on it, made of counts and labels.
 OFF = {
     "two logarithms": lambda x, of: [np.log1p(logged(x)), np.log1p(np.log1p(x))],
-    "no logarithm": lambda x, of: [total(x, 1), total(x, 100), total(x), np.minimum(x, 14) * 0.9],
+    "no logarithm": lambda x, of: [
+        *(total(x, 1), total(x, 100), total(x), np.minimum(x, 14) * 0.9),
+        *(x / 10, x / 100, x / 1000, np.where(of == CONTROL, x / 100, logged(x))),
+    ],
     "square roots": lambda x, of: [
-        np.sqrt(x),
-        np.sqrt(total(x)),
-        np.where(of == CONTROL, logged(x), np.sqrt(total(x, 100))),
+        *(np.sqrt(x), np.where(of == CONTROL, logged(x), np.sqrt(total(x, 100)))),
         np.where(of == CONTROL, np.sqrt(total(x, 100)), logged(x)),
     ],
-    "base of the logarithm": lambda x, of: [
-        logged(x) / np.log(2),
-        logged(x).round(3) / np.log(10),
-    ],
+    "base of the logarithm": lambda x, of: [logged(x) / np.log(2), logged(x).round(3) / np.log(10)],
     "totals": lambda x, of: [
-        np.where(of == CONTROL, logged(x), logged(x, 1e6)),
         np.where(of == CONTROL, logged(x), logged(x, 10_500)),
         np.where(of == "TET1", logged(x, 1e6), logged(x)),
     ],
@@ -181,14 +180,15 @@ OFF = {
 @pytest.mark.parametrize("kind", OFF)
 def test_a_scale_that_gives_itself_away_is_told(kind, h1):
     for values in OFF[kind](h1.X, h1.obs[KEY].to_numpy(dtype=str)[:, None]):
-        assert told_of(h1, values.astype(np.float32)) == {kind}
+        assert told_of(h1, values) == {kind}
 
 
 def test_a_note_of_the_base_is_believed_where_the_values_do_not_tell(h1):
     made = np.random.default_rng(0).gamma(1, 1, h1.shape).clip(max=14)
     for base, told in ((2, True), (10.0, True), (np.e, False), ("x", False)):
-        assert told_of(h1, made, base) == ({"base of the logarithm"} if told else set())
-    assert told_of(h1, logged(h1.X), 2) == set()
+        said = told_of(h1, made, log1p={"base": base})
+        assert said == ({"base of the logarithm"} if told else set())
+    assert told_of(h1, logged(h1.X), log1p={"base": 2}) == set()
 
 
 def test_no_scale_is_accused_wrongly(h1):
@@ -205,9 +205,10 @@ def test_no_scale_is_accused_wrongly(h1):
         np.where(control, logs, means + 0.3 * noise).clip(0, 14),
         np.where(control, logs, means + 1e-4 * noise).clip(0), means * (1 + 0.002 * noise[:, :1]),
         (logs * (1 + 0.05 * noise)).clip(0, 14), np.log1p((total(x) + total(x)[::-1]) / 2),
-        (noise**2).round(2).clip(0, 14),
+        (noise**2).round(2).clip(0, 14), (means + 0.3 * noise).clip(0, 14).round(1),
+        (means + 0.02 * noise).clip(0).round(3), (means * np.exp(noise / 2)).clip(0, 14).round(2),
     ):  # fmt: skip
-        assert told_of(h1, values if values.dtype == np.float16 else values.astype("f4")) == set()
+        assert told_of(h1, values) == set()
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -220,23 +221,13 @@ def test_nothing_is_said_of_good_cells(storage, tmp_path):
     assert report.summary == f"pred: {cells.n_obs} cells x 24 genes, 5 labels, {scale}"
 
 
-def test_cells_in_memory_are_told_the_same(tmp_path):
-    path, options = write(CASES["five at once"], tmp_path)
-    told = [submission.check(cells, **options) for cells in (path, anndata.read_h5ad(path))]
-    assert str(told[0]) == str(told[1])
-    no_x = CASES["no X"].spoil(good_cells())
-    assert "the layers 'counts' have some" in str(submission.check(no_x))
-
-
 # Too many cells
 
 
 def test_too_many_cells_are_refused_with_a_way_out():
-    n = 200_001
-    one = sparse.csr_matrix((np.ones(n, np.float32), np.zeros(n, int), np.arange(n + 1)), (n, 2))
-    names = pd.Series(["A", CONTROL]).sample(n, replace=True, random_state=0)
-    cells = anndata.AnnData(one, obs=pd.DataFrame({KEY: names.to_numpy()}))
-    text = str(submission.check(cells))
+    one = sparse.csr_matrix(np.ones((200_001, 1), np.float32))
+    labels = np.resize(["A", CONTROL], len(one.indices))
+    text = str(submission.check(anndata.AnnData(one, obs=pd.DataFrame({KEY: labels}))))
     for words in ("200,001 cells, more than the 200,000", "before October 2025", "submission.thin"):
         assert words in text
 
@@ -262,11 +253,17 @@ def inner(path):
     return anndata.read_h5ad(archive.unpack(path, path.with_suffix(".h5ad")))
 
 
-def official_prep(cells, path, **kw):
+@pytest.fixture
+def cell_eval():
+    """The oracle, and the programs that it calls."""
+    for program in ("zstd", "tar"):
+        if shutil.which(program) is None:
+            pytest.skip(f"cell-eval prep calls the program {program}, which is missing")
+    return pytest.importorskip("cell_eval._cli._prep", reason="the oracle extra is absent")
+
+
+def official_prep(prep, cells, path, **kw):
     """Write what cell-eval 0.6.6 writes."""
-    prep = pytest.importorskip("cell_eval._cli._prep", reason="the oracle extra is absent")
-    if shutil.which("zstd") is None or shutil.which("tar") is None:
-        pytest.skip("cell-eval prep calls the programs zstd and tar; one is missing")
     logging.disable()
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(None):
@@ -284,14 +281,14 @@ def official_prep(cells, path, **kw):
      ("lognorm", "csr"), ("float64", "dense"), ("int32", "csr"), ("reversed", "csc"),
      ("kept counts", "csr")],
 )  # fmt: skip
-def test_prep_equals_the_official_tool(kind, storage, tmp_path):
+def test_prep_equals_the_official_tool(kind, storage, cell_eval, tmp_path):
     cells = good_cells(scale="lognorm" if kind == "lognorm" else "counts")
     if kind in ("float64", "int32"):
         cells.X = cells.X.astype(kind)
     genes, kept = GENES[::-1] if kind == "reversed" else GENES, kind == "kept counts"
     cells = stored(cells, storage, tmp_path)
     theirs = cells.to_memory() if cells.isbacked else cells.copy()
-    official_prep(theirs, tmp_path / "t.vcc", genelist=genes, allow_discrete=kept)
+    official_prep(cell_eval, theirs, tmp_path / "t.vcc", genelist=genes, allow_discrete=kept)
     submission.prep(cells, tmp_path / "o.vcc", genes=genes, keep_counts=kept)
     ours, theirs = inner(tmp_path / "o.vcc"), inner(tmp_path / "t.vcc")
     assert (ours.X.dtype, ours.shape, ours.X.nnz) == (theirs.X.dtype, theirs.shape, theirs.X.nnz)
@@ -304,13 +301,10 @@ def test_prep_equals_the_official_tool(kind, storage, tmp_path):
 
 
 @pytest.mark.oracle
-def test_the_official_scorer_reads_what_prep_wrote(tmp_path):
+def test_the_official_scorer_reads_what_prep_wrote(cell_eval, tmp_path):
     """By the programs that the official way uses, and with the same scores as ours."""
     from parity_cases import Case, official
 
-    if shutil.which("zstd") is None or shutil.which("tar") is None:
-        pytest.skip("the programs zstd and tar are needed; one is missing")
-    pytest.importorskip("cell_eval", reason="the oracle extra is absent")
     real = good_cells()
     real.X = np.random.default_rng(5).permutation(real.X)
     submission.prep(good_cells(), tmp_path / "o.vcc", genes=GENES)
@@ -325,15 +319,14 @@ def test_the_official_scorer_reads_what_prep_wrote(tmp_path):
 
 
 def test_prep_gives_the_same_bytes_whatever_the_day_and_the_cores(tmp_path, monkeypatch):
-    names = [tmp_path / f"{i}.vcc" for i in range(2)]
-    submission.prep(good_cells(), names[0], genes=GENES)
+    submission.prep(good_cells(), tmp_path / "1.vcc", genes=GENES)
     monkeypatch.setattr("time.time", lambda: 2e9)
     monkeypatch.setattr("os.cpu_count", lambda: 7)
-    submission.prep(good_cells(), names[1], genes=GENES)
-    assert names[0].read_bytes() == names[1].read_bytes()
+    submission.prep(good_cells(), tmp_path / "2.vcc", genes=GENES)
+    assert (tmp_path / "1.vcc").read_bytes() == (tmp_path / "2.vcc").read_bytes()
 
 
-@pytest.mark.parametrize("name", ["control in capitals", "NaN", "noisy counts", "cut short"])
+@pytest.mark.parametrize("name", ["control in capitals", "NaN", "cut short"])
 def test_prep_writes_nothing_of_a_bad_prediction(name, tmp_path):
     """Not even of one that could be mended."""
     path, options = write(CASES[name], tmp_path)
@@ -380,9 +373,8 @@ def test_lists_are_read_as_tables_and_as_text(tmp_path):
         {"genes": genes, "counts": sizes},
     ):
         assert not submission.check(cells, **lists).problems
-    for name in ("genes", "counts"):
-        with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.csv"):
-            submission.check(cells, **{name: tmp_path / "nowhere.csv"})
+    with pytest.raises(FileNotFoundError, match="no such file: .*nowhere.csv"):
+        submission.check(cells, counts=tmp_path / "nowhere.csv")
     (tmp_path / "genes.csv").write_text(pd.Series(genes).to_csv(sep=";"))  # rows numbered
     (tmp_path / "counts.csv").write_text(good_counts() + f"{CONTROL},60\n")
     lists = {"genes": tmp_path / "genes.csv", "counts": tmp_path / "counts.csv"}

@@ -17,8 +17,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TextIO
 
@@ -27,14 +28,9 @@ from .datasets._official import OFFICIAL
 from .presets import PRESETS
 
 #: As in :mod:`~vcc_helpers.bulk`, which takes a second to import.
-CONTROL, PERTURBATION_KEY = "non-targeting", "target_gene"
-
-_MORE_MEMORY = (
-    "no output was changed; give a smaller --memory where the command has it, or close what else "
-    "runs on this machine"
-)
-
-
+_CONTROL, _KEY = "non-targeting", "target_gene"
+#: What a spreadsheet's formula may begin with, and the mark of text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
 #: The longest message, in characters of a line and in lines.
 _LONGEST, _MOST_LINES = 2000, 200
 
@@ -44,12 +40,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Parameters
-    ----------
-    arguments
-        Words after ``vcc-helpers``; those of the process by default.
+    """Run the command with the words after ``vcc-helpers``; those of the process by default.
 
     Returns
     -------
@@ -67,12 +58,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings(), _signals_as_interrupts():
         warnings.showwarning = _show_warning
         try:
-            _print(run(**options))
+            _print(run(**options, progress=sys.stderr.isatty()))
         except (ValueError, KeyError, OSError) as error:
-            _say(_without_line_breaks(str(_words_of(error)), options))
+            text = str(_words_of(error))
+            for name in "/".join(map(str, (*options.values(), os.getcwd()))).split("/"):
+                text = text.replace(name, _plain(name)) if "\n" in name else text
+            _say(text)
             return 1
         except MemoryError as error:
-            _say(f"not enough memory ({error or 'an array did not fit'}); {_MORE_MEMORY}")
+            _say(
+                f"not enough memory ({error or 'an array did not fit'}); no output was changed; "
+                "give a smaller --memory where the command has it, or close what else runs on this "
+                "machine"
+            )
             return 1
         except KeyboardInterrupt as error:
             _say("stopped; no output was changed")
@@ -117,15 +115,6 @@ def _words_of(error: Exception) -> object:
     return error.strerror if ours and error.strerror else error
 
 
-def _without_line_breaks(text: str, options: Mapping[str, object]) -> str:
-    """Write the names in the options, where they hold line breaks, on one line."""
-    for value in (*options.values(), os.getcwd()):
-        for name in str(value).split("/"):
-            if "\n" in name:
-                text = text.replace(name, _plain(name))
-    return text
-
-
 def _plain(text: object) -> str:
     """Write what would move the cursor of a terminal, or change its colours, as an escape."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
@@ -166,11 +155,6 @@ def _silence(stream: TextIO) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _watched() -> bool:
-    """Whether somebody looks at the progress bars."""
-    return sys.stderr.isatty()
-
-
 def _size(path: str | Path) -> str:
     return f"{_plain(path)}  {Path(path).stat().st_size / 1e6:,.1f} MB"
 
@@ -180,6 +164,7 @@ def _size(path: str | Path) -> str:
 
 def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     from . import scoring
+    from .metrics import pds_chance
     from .stream.write import check_apart, check_writable, write_whole
 
     # first what can fail at once: it should not cost the wait for a score
@@ -190,10 +175,12 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     if asked["cache"]:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
-    card = scoring.score(pred, real, progress=_watched(), ceiling=ceiling, **asked)
+    card = scoring.score(pred, real, ceiling=ceiling, **asked)
     lines = [repr(card)]
     if not ceiling:
-        lines.append(f"  chance  {_chance(card)}")
+        by_rank = "pds" in card.per_perturbation
+        chance = pds_chance(len(card.per_perturbation))
+        lines.append(f"  chance  pds {chance:.4f}" if by_rank else "  chance  pds_cosine 0.5000")
     elif card.anchors is not None and "their means, replicated" not in card.anchors.index:
         lines.append("  (mean and perfect predictions left out: more --memory would hold them)")
     if baseline is not None:
@@ -208,10 +195,9 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
 
 
 def _for_spreadsheets(table) -> str:
-    """Write a table as CSV whose labels no spreadsheet takes for formulas.
+    """Write a table as CSV; an apostrophe before a label keeps it from being a formula.
 
-    One that begins as a formula does gets an apostrophe before it; and so does one that begins with
-    an apostrophe, so that without the first apostrophe each label is what it was.
+    One that begins with an apostrophe gets another, so that each is what it was without the first.
     """
     words = table.index.map(lambda label: "'" * str(label).startswith(_FORMULA) + str(label))
     kept = table.set_axis(words).rename_axis(table.index.name)
@@ -219,25 +205,13 @@ def _for_spreadsheets(table) -> str:
     return kept.to_csv(quoting=quoted)
 
 
-#: What a spreadsheet's formula may begin with, and the mark of text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
-
-
-def _chance(card) -> str:
-    from .metrics import pds_chance
-
-    if "pds" in card.per_perturbation:
-        return f"pds {pds_chance(len(card.per_perturbation)):.4f}"
-    return "pds_cosine 0.5000"
-
-
 def _check(pred, *, fix, **asked) -> str:
     from . import submission
 
     if fix:
-        _say_mended(submission.mend(pred, fix, progress=_watched(), **asked))
+        _say_mended(submission.mend(pred, fix, **asked))
         return _size(fix)
-    report = submission.check(pred, progress=_watched(), **asked)
+    report = submission.check(pred, **asked)
     lines = [f"{p} (--fix: {p.mended})" if p.mended else str(p) for p in report.problems]
     if not report.ok:
         raise ValueError("\n".join(lines))
@@ -248,7 +222,7 @@ def _check(pred, *, fix, **asked) -> str:
 def _prep(pred, *, out, **asked) -> str:
     from . import submission
 
-    _say_mended(submission.prep(pred, out, progress=_watched(), **asked))
+    _say_mended(submission.prep(pred, out, **asked))
     return _size(out)
 
 
@@ -260,7 +234,7 @@ def _say_mended(report) -> None:
 def _sort(source, out, **asked) -> str:
     from .stream import sort_cells
 
-    return _size(sort_cells(source, out, progress=_watched(), **asked))
+    return _size(sort_cells(source, out, **asked))
 
 
 def _pseudobulk(source, out, **asked) -> str:
@@ -268,24 +242,24 @@ def _pseudobulk(source, out, **asked) -> str:
     from .stream.write import check_writable
 
     check_writable(out, inputs=[source])
-    bulk = stream.pseudobulk(source, progress=_watched(), name="cells", **asked)
+    bulk = stream.pseudobulk(source, name="cells", **asked)
     stream.write_cells(out, bulk)
     return f"{_plain(out)}  {bulk.n_obs} groups x {bulk.n_vars} genes"
 
 
-def _fetch(what, *, folder) -> str:
+def _fetch(what, **asked) -> str:
     from . import datasets
 
-    return _size(datasets.fetch_h1(what, folder=folder, progress=_watched()))
+    return _size(datasets.fetch_h1(what, **asked))
 
 
 def _simulate(out, **asked) -> str:
     from . import datasets
 
-    return f"{_size(datasets.write_h1_like(out, progress=_watched(), **asked))}  SIMULATED"
+    return f"{_size(datasets.write_h1_like(out, **asked))}  SIMULATED"
 
 
-# What the words of a command line mean
+# The command line
 
 
 def _whole(text: str, least: int = 0) -> int:
@@ -296,16 +270,12 @@ def _whole(text: str, least: int = 0) -> int:
     return int(text)
 
 
-def _positive(text: str) -> int:
-    return _whole(text, least=1)
-
-
 class _Command(NamedTuple):
-    """A subcommand: what it does, in words and as a function; its options, ! for those it needs."""
+    """A row of the table; an option that is needed has a ! behind it."""
 
-    about: str
     run: Callable[..., str]
-    options: Sequence[str]
+    options: str
+    about: str
     more: str
 
 
@@ -330,7 +300,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=command.run)
-        for option in command.options:
+        for option in command.options.split():
             words = option.removesuffix("!")
             required = {} if words == option else {"required": True}
             added.add_argument(*words.split("/"), **_OPTIONS[words], **required)
@@ -350,9 +320,9 @@ _OPTIONS = {
         "help": "the rules (%(default)s)"},
     "--genes": {"metavar": "CSV", "help": "the genes in their official order"},
     "--counts": {"metavar": "CSV", "help": "target_gene and n_cells of what is asked"},
-    "--perturbation-key": {"default": PERTURBATION_KEY, "metavar": "COLUMN",
+    "--perturbation-key": {"default": _KEY, "metavar": "COLUMN",
         "help": "column of obs that names the perturbation (%(default)s)"},
-    "--control": {"default": CONTROL, "metavar": "LABEL",
+    "--control": {"default": _CONTROL, "metavar": "LABEL",
         "help": "label of control cells (%(default)s)"},
     "--baseline": {"metavar": "BASE.json", "help": "card of the official baseline"},
     "--ceiling": {"action": "store_true",
@@ -361,7 +331,7 @@ _OPTIONS = {
     "--csv": {"metavar": "OUT.csv",
         "help": "write one row a perturbation to a file; an apostrophe is put before names that a "
         "spreadsheet would take for formulas"},
-    "--threads": {"type": _positive, "metavar": "N", "help": "threads (all cores)"},
+    "--threads": {"type": partial(_whole, least=1), "metavar": "N", "help": "threads (all cores)"},
     "--memory": {"default": "4GB", "metavar": "SIZE",
         "help": "memory to stay within (%(default)s)"},
     "--cache": {"metavar": "DIR", "help": "folder to keep each file's results in"},
@@ -374,11 +344,10 @@ _OPTIONS = {
 }  # fmt: skip
 
 _COMMANDS = {
-    "score": _Command(
+    "score": _Command(_score,
+        "pred real --preset --perturbation-key --control --baseline --ceiling --json --csv "
+        "--threads --memory --cache",
         "score predicted cells against real ones, as the leaderboard does",
-        _score,
-        ["pred", "real", "--preset", "--perturbation-key", "--control", "--baseline", "--ceiling"]
-        + ["--json", "--csv", "--threads", "--memory", "--cache"],
         """examples:
   vcc-helpers score prediction.h5ad truth.h5ad
   vcc-helpers score prediction.h5ad truth.h5ad --json card.json --csv table.csv
@@ -391,12 +360,9 @@ of the files: it is never out of date.
 A baseline file is the card of the official mean baseline against the same truth, as
 vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; with vcc2026 it
 holds a replicate's scores, too.
-""",
-    ),
-    "check": _Command(
+"""),
+    "check": _Command(_check, "pred --genes --counts --preset --perturbation-key --control --fix",
         "find all that keeps a prediction from being accepted, and mend what is safe",
-        _check,
-        ["pred", "--genes", "--counts", "--preset", "--perturbation-key", "--control", "--fix"],
         """examples:
   vcc-helpers check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
   vcc-helpers check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
@@ -404,60 +370,44 @@ holds a replicate's scores, too.
 
 Every problem is told at once, a line each; remarks do not keep a file from being handed in. --fix
 writes a file only if all can be mended without changing a prediction, and says what it changed.
-""",
-    ),
-    "prep": _Command(
+"""),
+    "prep": _Command(_prep, "pred --genes! -o/--out! --perturbation-key --control --keep-counts",
         "write the .vcc file that is uploaded",
-        _prep,
-        ["pred", "--genes!", "-o/--out!", "--perturbation-key", "--control", "--keep-counts"],
         """examples:
   vcc-helpers prep prediction.h5ad --genes gene_names.csv -o prediction.vcc
 
 The file equals that of cell-eval prep, value for value; the programs tar and zstd are not needed.
-""",
-    ),
-    "sort": _Command(
+"""),
+    "sort": _Command(_sort, "source out --perturbation-key --memory",
         "write the cells grouped by perturbation, counts kept exactly",
-        _sort,
-        ["source", "out", "--perturbation-key", "--memory"],
         """examples:
   vcc-helpers sort adata_Training.h5ad training_sorted.h5ad
   vcc-helpers sort screen.h5ad sorted.h5ad --perturbation-key gene --memory 2GB
 
 The sorted file holds the same cells and exactly the same counts, in the smallest integer type,
 compressed.
-""",
-    ),
-    "pseudobulk": _Command(
+"""),
+    "pseudobulk": _Command(_pseudobulk, "source out --perturbation-key",
         "write mean and variance of the log-normalised cells of each perturbation",
-        _pseudobulk,
-        ["source", "out", "--perturbation-key"],
         """examples:
   vcc-helpers pseudobulk training_sorted.h5ad bulk.h5ad
   vcc-helpers pseudobulk adata_Training.h5ad by_batch.h5ad --perturbation-key batch
-""",
-    ),
-    "fetch": _Command(
+"""),
+    "fetch": _Command(_fetch, "what --folder",
         "download official files: resumed when cut, checked when complete",
-        _fetch,
-        ["what", "--folder"],
         """examples:
   vcc-helpers fetch sample
   vcc-helpers fetch train
 
 The official files hold 15.5, 6.9 and 12.0 GB. Interrupted? The same command again goes on where
 it stopped. export VCC_DATA="$PWD/data/h1" then turns the book's notebooks to these files.
-""",
-    ),
-    "simulate": _Command(
+"""),
+    "simulate": _Command(_simulate, "out --size --seed",
         "write simulated cells in the official format",
-        _simulate,
-        ["out", "--size", "--seed"],
         """examples:
   vcc-helpers simulate small.h5ad
   vcc-helpers simulate adata_Training.h5ad --size h1
 
 Everything in these files is SIMULATED, and the files say so.
-""",
-    ),
-}
+"""),
+}  # fmt: skip

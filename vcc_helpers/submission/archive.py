@@ -34,10 +34,8 @@ from ..stream.open import no_hdf5, parse_memory
 from ..stream.unpack import CELLS, STEP, check_size, zstandard
 from ..stream.write import beside, check_writable, replacing
 
-#: The watermark, as cell-eval 0.6.6 writes it.
-_WATERMARK, _WORDS = "watermark.txt", b"vcc-prep"
-#: The level of the program zstd, which the official tool calls.
-_LEVEL = 3
+#: The watermark, as cell-eval 0.6.6 writes it, and the level of the program zstd, which it calls.
+_WATERMARK, _WORDS, _LEVEL = "watermark.txt", b"vcc-prep", 3
 
 
 def pack(h5ad: str | Path, path: str | Path) -> Path:
@@ -50,33 +48,25 @@ def pack(h5ad: str | Path, path: str | Path) -> Path:
     check_writable(path, inputs=[h5ad])
     with replacing(path) as part, beside(path, ".zst") as packed:
         _compress(Path(h5ad), packed)
-        with tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as archive:
-            with open(packed, "rb") as file:
-                archive.addfile(_member(CELLS, packed.stat().st_size), file)
-            archive.addfile(_member(_WATERMARK, len(_WORDS)), io.BytesIO(_WORDS))
+        with open(packed, "rb") as cells, tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as tar:
+            for name, file in ((CELLS, cells), (_WATERMARK, io.BytesIO(_WORDS))):
+                info = tarfile.TarInfo(name)  # of 1970, and nobody's
+                info.size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                tar.addfile(info, file)
     return Path(path)
 
 
 def _compress(source: Path, packed: Path) -> None:
     zstd = zstandard()
-    parameter = zstd.CompressionParameter
-    options = {
-        parameter.compression_level: _LEVEL,
-        parameter.checksum_flag: 1,
-        parameter.nb_workers: os.cpu_count() or 1,
-    }
-    compressor = zstd.ZstdCompressor(options=options)
+    options = {"compression_level": _LEVEL, "checksum_flag": 1, "nb_workers": os.cpu_count() or 1}
+    named = {getattr(zstd.CompressionParameter, name): value for name, value in options.items()}
+    compressor = zstd.ZstdCompressor(options=named)
     compressor.set_pledged_input_size(source.stat().st_size)
     with open(source, "rb") as file, open(packed, "wb") as out:
         while block := file.read(STEP):
             out.write(compressor.compress(block))
         out.write(compressor.flush())
-
-
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)  # of 1970, and nobody's
-    info.size = size
-    return info
 
 
 @contextmanager
@@ -93,13 +83,10 @@ def opened(path: str | Path, *, size_limit: int | float | str = "2GB") -> Iterat
     Yields
     ------
     Path
-        A file of plain data: a copy in a temporary folder, so that what is read is what was
-        checked.
+        A copy in a temporary folder, so that what is read is what was checked.
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
     ValueError
         The file is too large, damaged, or refers to other files.
 
@@ -134,7 +121,6 @@ def opened(path: str | Path, *, size_limit: int | float | str = "2GB") -> Iterat
 
 
 def _copy(path: Path, inner: Path, limit: int) -> None:
-    """Copy a file, so that what is read is what was checked, whatever becomes of the file."""
     with open(path, "rb") as file, open(inner, "wb") as out:
         check_size(os.fstat(file.fileno()).st_size, limit, "the file")
         while block := file.read(STEP):

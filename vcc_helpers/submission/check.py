@@ -1,8 +1,4 @@
-"""Check a prediction before it is handed in, mend what is safe, and pack it.
-
-:func:`check` finds at once everything that the official tools refuse, misread or pass over in
-silence. :func:`mend` writes a file in which what can be mended without changing a prediction is
-mended. :func:`prep` writes the ``.vcc`` that is uploaded.
+"""Find at once everything of a prediction that tools refuse, misread or pass over in silence.
 
 Taught in: notebooks/17_check_and_pack.
 
@@ -41,10 +37,8 @@ class Report:
 
     Attributes
     ----------
-    problems
-        Each problem and each remark.
-    summary
-        The file in a few words.
+    problems, summary
+        Each problem and each remark; and the file in a few words.
     """
 
     problems: tuple[Problem, ...]
@@ -79,12 +73,11 @@ def check(
         block of rows at a time, and never changed.
     genes
         The genes in their official order: names, or the path of a text file such as
-        ``gene_names.csv``; of a table the column whose names the file has is read. None: genes are
-        not compared.
+        ``gene_names.csv``; of a table the column whose names the file has is read.
     counts
         Targets and how many cells each should have: a table, or the path of a text file with the
         columns ``target_gene`` and ``n_cells``, as ``pert_counts.csv`` has them; a row of controls
-        is passed over. None: targets are not compared.
+        is passed over. What is None, genes or targets, is not compared.
     preset, perturbation_key, control, progress
         As for :func:`~.scoring.score`.
 
@@ -95,12 +88,10 @@ def check(
 
     Raises
     ------
-    FileNotFoundError
-        One of the files is not there.
+    FileNotFoundError, TypeError
+        One of the files is not there; `pred` is neither an AnnData nor a path.
     ValueError
         The file is no readable ``.h5ad``; or a list is not readable, or names something twice.
-    TypeError
-        `pred` is neither an AnnData nor a path.
 
     Notes
     -----
@@ -144,17 +135,16 @@ def _no_matrix(pred) -> Problem | None:
         if pred.X is not None:
             return None
         layers = [layer for layer in pred.layers if layer]
+    elif not (Path(pred).is_file() and h5py.is_hdf5(pred)):
+        return None
     else:
-        path = Path(pred)
-        if not (path.is_file() and h5py.is_hdf5(path)):
-            return None
         try:
-            with h5py.File(path) as file:
+            with h5py.File(pred) as file:
                 check_hdf5(file)
-                if "X" in file or not {"obs", "var"} <= set(file):
+                if {"X", "mod"} & set(file) or not {"obs", "var"} <= set(file):
                     return None
                 layers = list(file.get("layers", ()))
         except (OSError, RuntimeError, ValueError) as error:  # h5py has the first two
-            raise unreadable(path, error) from error
+            raise unreadable(pred, error) from error
     hint = f"the layers {some_of(layers)} have some: set X to one of them" if layers else "set X"
     return Problem("no X", f"pred: there is no matrix X, and only X is handed in; {hint}")

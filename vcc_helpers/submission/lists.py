@@ -1,8 +1,10 @@
 """Lists that come with a challenge: genes in order, and targets with their numbers of cells.
 
-Official lists are plain: a name a line. Others write them with an index column, a header of any
-name, semicolons, or identifiers first. Which column is meant is told by the file it is compared
-with.
+Official lists are plain: a name a line. Others have an index column, a header, semicolons, or
+identifiers first. Which column is meant is told by the file that the list is compared with.
+
+A FileNotFoundError says that there is no such list; a ValueError that it cannot be read, is empty,
+lacks a column, names something twice, or wants a number of cells that is not whole, or below 1.
 
 Taught in: notebooks/17_check_and_pack.
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -36,20 +39,9 @@ def read_genes(
 ) -> pd.Index | None:
     """Return the expected genes in order; None passes through.
 
-    Parameters
-    ----------
-    genes
-        Names, or the path of a text file: one name a line, or a table (comma, semicolon or tab).
-    like
-        Names that the file to be checked has, the likeliest first: they tell which column of a
-        table is meant, upper and lower case apart. Where none fits, it is the first.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It holds no names, or one twice.
+    `genes` is names, or the path of a text file: one name a line, or a table (comma, semicolon or
+    tab). `like` is names that the file to be checked has, the likeliest first: they tell which
+    column of a table is meant, upper and lower case apart. Where none fits, it is the first.
     """
     if genes is None:
         return None
@@ -68,15 +60,11 @@ def read_genes(
 def _best_column(path: str | Path, like: list[set]) -> list[str]:
     columns = list(_columns(_rows(path)))
     # each name of a list is there once, but for a slip; a column of numbers counts the rows
-    likely = [
-        column
-        for column in columns
-        if len(set(column)) > 0.9 * len(column) and not all(map(str.isdecimal, column))
-    ]
+    likely = [c for c in columns if len(set(c)) > 0.9 * len(c) and not all(map(str.isdecimal, c))]
     for names in like:
-        share = [_common(names, column) for column in likely]
-        if share and max(share) > 0.5:
-            return likely[share.index(max(share))]
+        best = max(likely, key=partial(_common, names), default=[])
+        if _common(names, best) > 0.5:
+            return best
     return columns[0] if columns else []
 
 
@@ -124,19 +112,8 @@ def read_counts(
 ) -> pd.Series | None:
     """Return how many cells each target should have, index target_gene; None passes through.
 
-    Parameters
-    ----------
-    counts
-        A table, or the path of a text file with the columns ``target_gene`` and ``n_cells``.
-    control
-        The label of control cells; a row of it is left out, as controls are no target.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        A column is missing, a target is there twice, or a number is not one of 1 or more.
+    `counts` is a table, or the path of a text file with the columns ``target_gene`` and
+    ``n_cells``. A row of the label `control` is left out, as controls are no target.
     """
     if counts is None:
         return None

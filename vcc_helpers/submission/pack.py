@@ -23,7 +23,7 @@ from ..stream.pseudobulk import log_block
 from ..stream.write import beside, check_writable, fill_cells, replacing
 from .archive import pack
 from .check import Report, looked
-from .rules import Seen
+from .rules import Problem, Seen
 
 
 def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
@@ -43,11 +43,6 @@ def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
         common number, so that the least is lost of those that have least. What is left over goes
         to the first labels that are cut.
 
-    Raises
-    ------
-    ValueError
-        There are more labels than cells to keep.
-
     >>> thin({"A": 5, "B": 100, "non-targeting": 400}, limit=200).tolist()
     [5, 98, 97]
     """
@@ -56,12 +51,10 @@ def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
         raise ValueError(
             f"{len(n_cells)} labels, and {limit} cells to keep; expected a cell of each at least"
         )
-    low, high = 0, int(n_cells.max())
-    while low < high:  # the largest common number at which all fit
-        middle = (low + high + 1) // 2
-        fits = n_cells.clip(upper=middle).sum() <= limit
-        low, high = (middle, high) if fits else (low, middle - 1)
-    kept = n_cells.clip(upper=low)
+    # once all smaller labels have theirs, the rest share what is left
+    sizes = np.sort(n_cells)
+    share = (limit - np.cumsum(sizes) + sizes) // np.arange(len(sizes), 0, -1)
+    kept = n_cells.clip(upper=share[sizes > share].min(initial=sizes[-1]))
     more = np.flatnonzero(n_cells > kept)[: limit - int(kept.sum())]
     kept.iloc[more] += 1
     return kept
@@ -97,11 +90,8 @@ def mend(
 
     Raises
     ------
-    ValueError
-        A problem cannot be mended; the message lists these, and nothing is written. Or `path` is
-        an input.
-    OSError
-        The folder is missing or cannot be written to.
+    ValueError, OSError
+        A problem cannot be mended; the message lists these. Or `path` cannot be written.
 
     Notes
     -----
@@ -110,21 +100,18 @@ def mend(
     """
     check_writable(path, inputs=(pred, genes, counts))
     with looked(pred, genes, counts, preset, perturbation_key, control, progress) as (report, seen):
-        if left := [p for p in report.problems if p.refused and not p.mended]:
-            raise ValueError("\n".join(map(str, left)))
-        cells = seen.cells
-        obs = cells.obs.assign(**{PERTURBATION_KEY: seen.labels})
+        _refuse([p for p in report.problems if p.refused and not p.mended])
+        obs, var = seen.cells.obs.assign(**{PERTURBATION_KEY: seen.labels}), seen.cells.var
         obs.index = anndata.utils.make_index_unique(obs.index.astype(str))
-        var = cells.var
         if seen.columns is not None:
             var = var.iloc[seen.columns].set_axis(seen.genes)
-        rows = np.ones(cells.n_obs, bool)
+        rows = np.ones(len(obs), bool)
         if not seen.rules.upload_controls:
             rows = seen.labels != control
-        dtype = float_type(stored_matrix(cells).dtype)
-        frame = _frame(obs[rows], var, dtype, dict(cells.uns))
+        parts = {"obs": obs[rows], "var": var, "uns": dict(seen.cells.uns)}
+        dtype = float_type(stored_matrix(seen.cells).dtype)
         with replacing(path) as part:
-            _write(part, frame, seen, rows, lambda block, _: block)
+            _write(part, seen, lambda block, at: block[rows[at]], dtype, parts)
     return report
 
 
@@ -156,11 +143,9 @@ def prep(
 
     Raises
     ------
-    ValueError
-        The prediction cannot be handed in; the message lists every problem, and nothing is
+    ValueError, OSError
+        The prediction cannot be handed in; the message lists every problem. Or `path` cannot be
         written.
-    OSError
-        The folder is missing or cannot be written to.
 
     Notes
     -----
@@ -169,47 +154,44 @@ def prep(
     but ``uns["log1p"]`` is empty where the tool writes a null, which AnnData 0.10 cannot read.
     Read a block of rows at a time; the disk needs room for the cells twice.
     """
-    path = Path(path)
     check_writable(path, inputs=(pred, genes))
     rules = genes, None, "vcc2025", perturbation_key, control, progress
     with looked(pred, *rules) as (report, seen), beside(path, ".h5ad") as inner:
-        if left := [p for p in report.problems if p.refused and p.kind != "gene order"]:
-            raise ValueError("\n".join(map(str, left)))
+        _refuse([p for p in report.problems if p.refused and p.kind != "gene order"])
         values = ValueSummary(seen.scale, seen.of["total"].to_numpy())
         scaling = Scaling(None) if keep_counts else Scaling.of(values)
         names = seen.names if seen.columns is None else seen.genes
         obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(seen.labels)})
+        obs.index = obs.index.astype(str)
         var = pd.DataFrame(index=pd.Index(names.to_list()))
         uns = {} if scaling.library_size is None else {"log1p": {}}
 
         def scaled(block, rows: slice):
             return log_block(scaling, block.astype(np.float32), rows)
 
-        obs.index = obs.index.astype(str)
-        frame = _frame(obs, var, np.float32, uns)
-        _write(inner, frame, seen, np.ones(len(obs), bool), scaled)
+        _write(inner, seen, scaled, np.float32, {"obs": obs, "var": var, "uns": uns})
         pack(inner, path)
     return report
 
 
-def _frame(obs: pd.DataFrame, var: pd.DataFrame, dtype, uns: dict) -> anndata.AnnData:
-    empty = sparse.csr_matrix((len(obs), len(var)), dtype=dtype)
-    return anndata.AnnData(empty, obs=obs, var=var, uns=uns)
+def _refuse(problems: list[Problem]) -> None:
+    if problems:
+        raise ValueError("\n".join(map(str, problems)))
 
 
-def _write(path: Path, frame: anndata.AnnData, seen: Seen, keep, change: Callable) -> None:
-    """Fill a frame with the cells to keep, each block of rows changed, the columns in order."""
+def _write(path: Path, seen: Seen, change: Callable, dtype, parts: Mapping) -> None:
+    """Write an ``.h5ad`` of the cells, each block of rows changed, the columns in order."""
+    shape = len(parts["obs"]), len(parts["var"])
+    frame = anndata.AnnData(sparse.csr_matrix(shape, dtype=dtype), **parts)
     with tqdm(total=frame.n_obs, unit=" cells", desc="write", disable=not seen.progress) as bar:
-        fill_cells(path, frame, _changed(seen, keep, change, bar))
+        fill_cells(path, frame, _changed(seen, change, bar))
 
 
-def _changed(seen: Seen, keep: np.ndarray, change: Callable, bar: tqdm) -> Iterator[tuple]:
+def _changed(seen: Seen, change: Callable, bar: tqdm) -> Iterator[tuple]:
     done = 0
     for start, block in stored_blocks(seen.cells):
-        rows = slice(start, start + block.shape[0])
-        block = change(as_csr(block), rows)
+        block = change(as_csr(block), slice(start, start + block.shape[0]))
         block = block if seen.columns is None else block[:, seen.columns]
-        block = block if keep[rows].all() else block[keep[rows]]
         if seen.noisy:
             whole = np.rint(block.data)
             block = sparse.csr_matrix((whole, block.indices, block.indptr), block.shape)

@@ -45,14 +45,12 @@ class Problem(NamedTuple):
 
     Attributes
     ----------
-    kind
-        A few words that stay the same, such as ``"gene order"``.
-    text
-        What was seen and where, what was expected, what follows, and how to mend it.
-    refused
-        Whether the file cannot be handed in so; else it is a remark.
-    mended
-        What :func:`~.submission.mend` does about it; empty if nothing is safe.
+    kind, text
+        A few words that stay the same, such as ``"gene order"``; and what was seen and where, what
+        was expected, what follows, and how to mend it.
+    refused, mended
+        Whether the file cannot be handed in so, else it is a remark; and what
+        :func:`~.submission.mend` does about it, empty if nothing is safe.
     """
 
     kind: str
@@ -298,20 +296,20 @@ class Seen:
 
         Of cells that have fractions. The two may come from different hands.
         """
-        codes = np.where(self.fractional, self.codes, -2)
-        control = self.groups.get_indexer([self.control])
-        targets = _spread_out(np.setdiff1d(codes, [-2, -1, *control]), _MOST_TARGETS)
-        each = max(2, _SAMPLED // max(len(targets), 1))
-        of_target = [_spread_out(np.flatnonzero(codes == target), each) for target in targets]
-        rows = {
-            "the control cells": _spread_out(np.flatnonzero(codes == control), _SAMPLED),
-            "the targets": np.sort(np.concatenate([*of_target, []]).astype(int)),
-        }
         if not len(self.groups):
-            rows = {"the cells": _spread_out(np.flatnonzero(self.fractional), 2 * _SAMPLED)}
-        elif control < 0:
-            del rows["the control cells"]
-        return {k: (read_rows(self.cells, r), codes[r]) for k, r in rows.items() if len(r)}
+            rows = {"the cells": _spread_out(self.fractional, 2 * _SAMPLED)}
+        else:
+            control = self.fractional & (self.labels == self.control)
+            others = self.fractional & ~control & (self.codes >= 0)
+            targets = np.unique(self.codes[others])
+            targets = targets[_spread_out(targets >= 0, _MOST_TARGETS)]
+            each = max(2, _SAMPLED // max(len(targets), 1))
+            of_target = [_spread_out(others & (self.codes == i), each) for i in targets]
+            rows = {
+                "the control cells": _spread_out(control, _SAMPLED),
+                "the targets": np.sort(np.concatenate([*of_target, []]).astype(int)),
+            }
+        return {k: (read_rows(self.cells, r), self.codes[r]) for k, r in rows.items() if len(r)}
 
     @cached_property
     def scales(self) -> dict[str, str | None]:
@@ -341,10 +339,7 @@ class Seen:
 
     @cached_property
     def sums(self) -> list[tuple[pd.Series, bool]]:
-        """What each cell of a part that holds log1p of counts adds up to; index its code.
-
-        And whether the cells of the part, or those of each label, were scaled to one total.
-        """
+        """What cells that hold log1p of counts add up to, index code; and whether to one total."""
         found = []
         for who, (rows, codes) in self.parts.items():
             if self.scales.get(who) == LOG1P:
@@ -411,8 +406,9 @@ def _close(means: pd.DataFrame, one: pd.Series) -> pd.Series:
     return gap <= 1e-5 * max(one.abs().max(), 1e-12)
 
 
-def _spread_out(these: np.ndarray, n: int) -> np.ndarray:
-    """Return at most `n` of these, at equal distances."""
+def _spread_out(which: np.ndarray, n: int) -> np.ndarray:
+    """Return the numbers of at most `n` of those that are meant, at equal distances."""
+    these = np.flatnonzero(which)
     return these[np.linspace(0, len(these) - 1, min(n, len(these))).astype(int)]
 
 
@@ -439,7 +435,7 @@ class _Rule(NamedTuple):
     kind: str
     #: Returns what there is to say: names, words by name, or whether the rule is broken.
     see: Callable[[Seen], dict | list | bool | None]
-    #: What is said. ``{s}`` is what was seen, ``{n}`` the number of names, ``{some}`` some.
+    #: What is said; ``{s}`` is what was seen, ``{n}`` the number of names, ``{some}`` some.
     tell: str
     #: What is done about it where that is safe, in the same way.
     fix: str = ""
@@ -623,8 +619,7 @@ _RULES = (
         "the counts behind the log values of {n} of {of} labels looked at ({some}) add up to "
         "{total:,.6g} in each cell, those of the others to {usual:,.6g}: scaled to different "
         "totals; cell-eval says nothing, and sees an effect on every gene; scale all cells to one "
-        "total before log1p",
-        chain="scale"),
+        "total before log1p", chain="scale"),
     _remark("no total", Seen.no_total,
         "the values look like log1p of counts that add up to {low:,.6g} in one cell and "
         "to {high:,.6g} in another: a cell's depth will look like an effect; scale each cell to "

@@ -55,10 +55,7 @@ _CHANCE, _MORE, _FEWEST_GENES = 1.5, 0.05, 50
 def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
     """Name what was done to counts, a key of :data:`UNDO`; None if nothing tells.
 
-    Parameters
-    ----------
-    rows
-        Values of some cells, ``(n, n_genes)``, finite and not negative.
+    `rows` holds values of some cells, ``(n, n_genes)``, finite and not negative.
     """
     rows = _as_float64(rows)
     if not rows.nnz:
@@ -146,11 +143,7 @@ def _rounded_to(values: np.ndarray) -> float | None:
 
 
 def _vary_as_counts(rows: sparse.csr_matrix) -> bool:
-    """Tell whether genes vary from cell to cell by chance, as counts do, and by biology.
-
-    The variance of a gene is then its mean and a part of the square of that; of rounded values that
-    nobody counted it follows no such law.
-    """
+    """Tell whether a gene's variance is its mean, as chance has it, and a part of its square."""
     n, (mean, square) = rows.shape[0], (np.asarray(x.mean(axis=0)) for x in (rows, rows.power(2)))
     mean, square = mean[mean > 0], square[mean > 0]
     if n < _FEWEST_CELLS or len(mean) < _FEWEST_GENES:
