@@ -95,49 +95,48 @@ def test_names_that_lead_outside_are_never_used(name, packed, h5ad, tmp_path):
         assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "p.vcc"]
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_are_no_cells(kind, h5ad, tmp_path):
+def member(kind, size=0):
+    """A member that is no plain file, and needs no content."""
     info = tarfile.TarInfo("pred.h5ad.zst")
-    info.type, info.linkname = kind, str(h5ad)
-    refused(tar(tmp_path / "p.vcc", [(info, b"")]), "0 files .h5ad.zst in the archive")
+    info.type, info.size, info.linkname = kind, size, "/etc/hosts"
+    return info, b""
 
 
-def test_a_bomb_is_stopped_while_it_unpacks(tmp_path):
-    bomb = zstd.compress(bytes(5 * 10**7))
-    assert len(bomb) < 10**5
-    refused(tar(tmp_path / "p.vcc", [("pred.h5ad.zst", bomb)]), "unpacked so far: .* the 5 allowed")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.vcc"]
-
-
-def test_a_window_that_wants_all_memory_is_refused(tmp_path):
+def window_of_two_gigabytes():
     parameter = zstd.CompressionParameter
     options = {parameter.window_log: 31, parameter.enable_long_distance_matching: 1}
     big = zstd.ZstdCompressor(options=options)
-    frame = big.compress(bytes(10)) + big.flush()
-    path = tar(tmp_path / "p.vcc", [("pred.h5ad.zst", frame)])
-    refused(path, "damaged .*memory|not an HDF5")
+    return big.compress(bytes(10)) + big.flush()
+
+
+def test_contents_that_are_refused(packed, tmp_path):
+    cases = {
+        "no cells": ([("watermark.txt", b"vcc-prep")], "0 files .h5ad.zst"),
+        "two": ([("a.h5ad.zst", packed), ("b.h5ad.zst", packed)], "2 files .h5ad.zst"),
+        "many": ([(f"{i}.txt", b"") for i in range(100)], "more than 64 files"),
+        "link": ([member(tarfile.SYMTYPE)], "0 files .h5ad.zst in the archive"),
+        "hard link": ([member(tarfile.LNKTYPE)], "0 files .h5ad.zst in the archive"),
+        "device": ([member(tarfile.CHRTYPE)], "0 files .h5ad.zst in the archive"),
+    }
+    contents = {
+        "text": (b"text " * 100, "is damaged"),
+        "nothing": (b"", "ends too early"),
+        "more": (packed + b"more", "is damaged"),
+        "no HDF5": (zstd.compress(b"text"), "not an HDF5 file"),
+        "few empty frames": (zstd.compress(b"") * 1000, "not an HDF5 file"),
+        "bomb": (zstd.compress(bytes(5 * 10**7)), "unpacked so far: .* the 5 allowed"),
+        "window": (window_of_two_gigabytes(), "damaged .*memory|not an HDF5"),
+    }
+    cases |= {name: ([("pred.h5ad.zst", x)], says) for name, (x, says) in contents.items()}
+    for name, (members, says) in cases.items():
+        refused(tar(tmp_path / f"{name}.vcc", members), says)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".vcc"}
 
 
 def test_frames_without_end_are_refused_soon(tmp_path):
     """A million empty ones are 9 MB, and to unpack each takes minutes."""
-    few = tar(tmp_path / "few.vcc", [("pred.h5ad.zst", zstd.compress(b"") * 1000)])
-    refused(few, "not an HDF5 file")
     many = tar(tmp_path / "many.vcc", [("pred.h5ad.zst", zstd.compress(b"") * 1_000_000)])
     refused(many, "more than 10,000 frames; make it anew", limit="10MB")
-
-
-def test_other_contents(packed, tmp_path):
-    cases = {
-        "no cells": ([("watermark.txt", b"vcc-prep")], "0 files .h5ad.zst"),
-        "two": ([("a.h5ad.zst", packed), ("b.h5ad.zst", packed)], "2 files .h5ad.zst"),
-        "text": ([("pred.h5ad.zst", b"text " * 100)], "is damaged"),
-        "nothing": ([("pred.h5ad.zst", b"")], "ends too early"),
-        "more": ([("pred.h5ad.zst", packed + b"more")], "is damaged"),
-        "no HDF5": ([("pred.h5ad.zst", zstd.compress(b"text"))], "not an HDF5 file"),
-        "many": ([(f"{i}.txt", b"") for i in range(100)], "more than 64 files"),
-    }
-    for name, (members, says) in cases.items():
-        refused(tar(tmp_path / f"{name}.vcc", members), says)
 
 
 def test_an_archive_cut_anywhere_is_refused_or_whole(h5ad, tmp_path):
@@ -150,7 +149,7 @@ def test_an_archive_cut_anywhere_is_refused_or_whole(h5ad, tmp_path):
 
 def test_a_damaged_archive_gives_the_right_cells_or_an_error(h5ad, tmp_path):
     whole = archive.pack(h5ad, tmp_path / "p.vcc").read_bytes()
-    for seed in range(30):
+    for seed in range(15):
         rng, data = np.random.default_rng(seed), bytearray(whole)
         for place in rng.integers(0, len(data), rng.integers(1, 4)):
             data[place] = rng.integers(256)
@@ -164,10 +163,9 @@ def test_a_damaged_archive_gives_the_right_cells_or_an_error(h5ad, tmp_path):
 
 def test_a_header_of_any_length_takes_no_memory(packed, tmp_path):
     """A pax header may claim gigabytes; here it is passed over, never read."""
-    info = tarfile.TarInfo("long")
-    info.type, info.size = tarfile.XHDTYPE, 8 * 2**30 - 1
+    info, _ = member(tarfile.XHDTYPE, 8 * 2**30 - 1)
     (tmp_path / "p.vcc").write_bytes(info.tobuf(tarfile.USTAR_FORMAT) + packed)
-    refused(tmp_path / "p.vcc", "cut short: 'long' should hold 8589934591 bytes")
+    refused(tmp_path / "p.vcc", "cut short: 'pred.h5ad.zst' should hold 8589934591 bytes")
 
 
 def test_a_file_that_is_too_large_or_not_there_is_not_looked_into(h5ad, tmp_path):
@@ -177,25 +175,16 @@ def test_a_file_that_is_too_large_or_not_there_is_not_looked_into(h5ad, tmp_path
         pass
 
 
-@pytest.mark.parametrize("kind", ["external", "soft", "virtual", "storage"])
-def test_a_file_that_shows_another_is_refused(kind, h5ad, tmp_path):
+def test_a_file_that_shows_another_is_refused(h5ad, tmp_path):
+    """By one way; the tests of the guard have all."""
     path = tmp_path / "p.h5ad"
     path.write_bytes(h5ad.read_bytes())
     with h5py.File(path, "a") as file:
         shape = file["X"].shape
         del file["X"]
-        if kind == "external":
-            file["X"] = h5py.ExternalLink(str(h5ad), "X")
-        elif kind == "soft":
-            file["X"] = h5py.SoftLink("/var")
-        elif kind == "virtual":
-            layout = h5py.VirtualLayout(shape, "f4")
-            layout[:] = h5py.VirtualSource(str(h5ad), "X", shape=shape)
-            file.create_virtual_dataset("X", layout)
-        else:
-            file.create_dataset("X", shape, "f4", external=[(str(h5ad), 0, h5py.h5f.UNLIMITED)])
-    refused(path, "is a link|shows another file")
-    refused(archive.pack(path, tmp_path / "p.vcc"), "is a link|shows another file")
+        file.create_dataset("X", shape, "f4", external=[(str(h5ad), 0, h5py.h5f.UNLIMITED)])
+    refused(path, "shows another file")
+    refused(archive.pack(path, tmp_path / "p.vcc"), "shows another file")
 
 
 def test_an_array_that_claims_more_than_there_is(tmp_path):

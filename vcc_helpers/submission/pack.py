@@ -51,10 +51,10 @@ def thin(n_cells: pd.Series | Mapping[str, int], *, limit: int) -> pd.Series:
         raise ValueError(
             f"{len(n_cells)} labels, and {limit} cells to keep; expected a cell of each at least"
         )
-    # once all smaller labels have theirs, the rest share what is left
+    # what a label and all larger ones can have, once the smaller ones have theirs
     sizes = np.sort(n_cells)
     share = (limit - np.cumsum(sizes) + sizes) // np.arange(len(sizes), 0, -1)
-    kept = n_cells.clip(upper=share[sizes > share].min(initial=sizes[-1]))
+    kept = n_cells.clip(upper=share.max())
     more = np.flatnonzero(n_cells > kept)[: limit - int(kept.sum())]
     kept.iloc[more] += 1
     return kept

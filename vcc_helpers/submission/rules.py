@@ -23,7 +23,7 @@ from ..presets import Preset
 from ..stream.blocks import read_rows, stored_matrix
 from ..stream.look import NEARLY, scan
 from ..stream.open import left_on_disk, plain_labels, spaced_labels, text_for_none
-from .scales import LOG1P, name_scale, one_total_each, totals
+from .scales import LOG1P, name_scale, sums_before_log
 
 #: Columns that other tools name the perturbation in.
 _OTHER_KEYS = ("gene", "perturbation", "condition", "target", "gene_target", "guide_target")
@@ -343,9 +343,8 @@ class Seen:
         found = []
         for who, (rows, codes) in self.parts.items():
             if self.scales.get(who) == LOG1P:
-                kinds = np.zeros(len(codes), int), pd.factorize(codes)[0]
-                one_total = any(one_total_each(rows, groups, LOG1P) for groups in kinds)
-                found.append((pd.Series(totals(rows, LOG1P), codes), one_total))
+                sums, one_total = sums_before_log(rows, codes)
+                found.append((pd.Series(sums, codes), one_total))
         return found
 
     def other_totals(self) -> dict | None:

@@ -23,7 +23,7 @@ from scipy import sparse
 #: The scale that is expected.
 LOG1P = "natural logarithms"
 #: What may have been done to counts, and how it is undone.
-UNDO = {
+_UNDO = {
     LOG1P: np.expm1,
     "logarithms to base 2": lambda x: np.exp2(x) - 1,
     "logarithms to base 10": lambda x: np.power(10.0, x) - 1,
@@ -53,16 +53,16 @@ _CHANCE, _MORE, _FEWEST_GENES = 1.5, 0.05, 50
 
 
 def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
-    """Name what was done to counts, a key of :data:`UNDO`; None if nothing tells.
+    """Name what was done to counts, as "square roots"; None if nothing tells.
 
     `rows` holds values of some cells, ``(n, n_genes)``, finite and not negative.
     """
     rows = _as_float64(rows)
     if not rows.nnz:
         return None
-    _, first = np.unique(totals(rows, LOG1P), return_index=True)
+    _, first = np.unique(_sums(_undone(rows, LOG1P)), return_index=True)
     unlike = rows[np.sort(first)]  # equal cells add up to the same on every scale
-    spread = {name: _spread(_undone(unlike, name)) for name in UNDO}
+    spread = {name: _spread(_undone(unlike, name)) for name in _UNDO}
     best = min(spread, key=spread.get)
     if spread[best] < _ONE_TOTAL:
         return best if _BETTER * spread[best] < spread[LOG1P] else LOG1P
@@ -70,28 +70,35 @@ def name_scale(rows: np.ndarray | sparse.spmatrix) -> str | None:
     small = rows.data.max() < _SMALL
     if not small and (size := _rounded_to(rows.data)):
         return "no logarithms" if _vary_as_counts(rows * size) else None
-    names = ["no logarithms"] if small else UNDO
+    names = ["no logarithms"] if small else _UNDO
     whole = {name: _whole_share(_undone(rows[:_MOST_CELLS], name)) for name in names}
     best = max(whole, key=whole.get)
     return best if whole[best] >= _SHARE else None
 
 
-def totals(rows: np.ndarray | sparse.spmatrix, scale: str) -> np.ndarray:
-    """Add up each cell's values after undoing `scale`, ``(n,)``."""
-    return np.asarray(_undone(_as_float64(rows), scale).sum(axis=1)).ravel()
+def sums_before_log(
+    rows: np.ndarray | sparse.spmatrix, groups: np.ndarray
+) -> tuple[np.ndarray, bool]:
+    """Add up each cell's values after undoing log1p, ``(n,)``; tell whether to one total.
 
-
-def one_total_each(rows: np.ndarray | sparse.spmatrix, groups: np.ndarray, scale: str) -> bool:
-    """Tell whether cells were scaled to one total, each group perhaps to another.
-
-    The sums within the groups then vary far less than those of as many independent values. So
-    equal cells tell nothing, nor do means with noise, whose sums are nearly the same by chance.
-    `groups` numbers each cell's group from 0, ``(n,)``; `rows` and `scale` as above.
+    That is one of all cells, or one of each group; `groups` is numbers, ``(n,)``. The sums then
+    vary far less than those of as many independent values. So equal cells tell nothing, nor do
+    means with noise, whose sums are nearly the same by chance.
     """
+    undone = _undone(_as_float64(rows), LOG1P)
+    kinds = np.zeros(len(groups), int), np.unique(groups, return_inverse=True)[1]
+    return _sums(undone), any(_one_total(undone, numbers) for numbers in kinds)
+
+
+def _one_total(undone: sparse.csr_matrix, groups: np.ndarray) -> bool:
     if len(groups) - len(np.unique(groups)) < _FEWEST_CELLS // 2:  # sums may be alike by chance
         return False
-    together, alone = _variances(_undone(_as_float64(rows), scale), groups)
+    together, alone = _variances(undone, groups)
     return bool(alone > _UNLIKE**2 and together * _EQUAL**2 < alone)
+
+
+def _sums(rows: sparse.csr_matrix) -> np.ndarray:
+    return np.asarray(rows.sum(axis=1)).ravel()
 
 
 def _variances(undone: sparse.csr_matrix, groups: np.ndarray) -> tuple[float, float]:
@@ -100,11 +107,10 @@ def _variances(undone: sparse.csr_matrix, groups: np.ndarray) -> tuple[float, fl
     Both relative to the squared mean sum of the group, and 0 where nothing is known.
     """
     members = sparse.csr_matrix((np.ones(len(groups)), (groups, np.arange(len(groups)))))
-    n_cells, of_cell = np.bincount(groups), np.asarray(undone.sum(axis=1)).ravel()
+    n_cells, of_cell = np.bincount(groups), _sums(undone)
     mean = members @ of_cell / n_cells
     together = members @ (of_cell - mean[groups]) ** 2
-    squares = np.asarray((members @ undone.power(2)).sum(axis=1)).ravel()
-    alone = squares - np.asarray((members @ undone).power(2).sum(axis=1)).ravel() / n_cells
+    alone = _sums(members @ undone.power(2)) - _sums((members @ undone).power(2)) / n_cells
     known = (n_cells > 1) & (mean > 0)
     degrees = max((n_cells[known] - 1).sum(), 1)
     together, alone = ((x[known] / mean[known] ** 2).sum() / degrees for x in (together, alone))
@@ -119,7 +125,7 @@ def _as_float64(rows: np.ndarray | sparse.spmatrix) -> sparse.csr_matrix:
 
 def _undone(rows: sparse.csr_matrix, scale: str) -> sparse.csr_matrix:
     with np.errstate(over="ignore"):
-        values = UNDO[scale](rows.data)
+        values = _UNDO[scale](rows.data)
     return sparse.csr_matrix((values, rows.indices, rows.indptr), rows.shape)
 
 
