@@ -93,10 +93,6 @@ def renamed(**names):
     return named(lambda old: [names.get(name, name) for name in old])
 
 
-def first_gene(name):
-    return renamed(G0=name)
-
-
 @step
 def labelled(cells, change):
     cells.obs[KEY] = change(cells.obs[KEY].astype(object))
@@ -237,24 +233,12 @@ def in_context(cells, n):
 # Files
 
 
-def text_file(path, good):
-    path.write_text("cell,gene\n1,2\n")
-
-
-def pointer(path, good):
-    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")
+def text_file(text):
+    return lambda path, good: path.write_text(text)
 
 
 def cut_short(path, good):
     path.write_bytes(good.read_bytes()[:-4000])
-
-
-def zipped(path, good):
-    path.write_bytes(gzip.compress(good.read_bytes()))
-
-
-def folder(path, good):
-    path.mkdir()
 
 
 def part_of_zarr(path, good):
@@ -295,24 +279,24 @@ def changed(change):
     return write
 
 
-def sparse_file(change):
-    """Write the cells in CSR, then change the HDF5 file."""
+def sparse_file(part, place=None, value=None):
+    """Write the cells in CSR, then change a value of one of its parts, or remove the part."""
 
     def write(path, good):
         cells = anndata.read_h5ad(good)
         cells.X = sparse.csr_matrix(cells.X)
         cells.write_h5ad(path)
-        changed(change)(path, path)
+        with h5py.File(path, "a") as file:
+            if place is None:
+                del file[part]
+            else:
+                file[part][place] = value
 
     return write
 
 
-def without_parts(*names):
-    def remove(file):
-        for name in names:
-            del file[name]
-
-    return changed(remove)
+def without_part(name):
+    return changed(lambda file: file.pop(name))
 
 
 def strange_filter(file):
@@ -336,18 +320,6 @@ def reserved_column(file):
     file["obs"].attrs["column-order"] = np.array([KEY, "_index"], dtype=object)
 
 
-def far_column(file):
-    file["X/indices"][3] = 10**6
-
-
-def falling_pointer(file):
-    file["X/indptr"][5] = 0
-
-
-def no_indices(file):
-    del file["X/indices"]
-
-
 def of_type(change, kind="array"):
     """Write values of a type that is none of expression."""
 
@@ -369,19 +341,19 @@ CASES = {
     "unknown gene": Bad("a gene too many", ("1 genes are not in the official list: 'NEW'",),
         one_more_gene),
     "repeated gene": Bad("two genes of one name", ("occur more than once: 'G1'",),
-        first_gene("G1")),
+        renamed(G0="G1")),
     "lower case": Bad("gene names in small letters", ("24 genes are spelt otherwise",
         "'g0 for G0'"), named(lambda names: [name.lower() for name in names]), mended=True),
-    "gene with a space": Bad("a space after a gene's name", ("'G0  for G0'",), first_gene("G0 "),
+    "gene with a space": Bad("a space after a gene's name", ("'G0  for G0'",), renamed(G0="G0 "),
         mended=True),
     "gene version": Bad("gene identifiers with versions", ("24 genes are spelt otherwise",
         "'G0.1 for G0'"), named(lambda names: [f"{name}.1" for name in names]), mended=True),
     "spreadsheet date": Bad("a spreadsheet made dates of genes", ("'1-Sep for SEPTIN1'",),
-        first_gene("1-Sep"), mended=True, genes=["SEPTIN1", *GENES[1:]]),
-    "old symbol": Bad("a gene family's old name", ("'MARCH1 for MARCHF1'",), first_gene("MARCH1"),
+        renamed(G0="1-Sep"), mended=True, genes=["SEPTIN1", *GENES[1:]]),
+    "old symbol": Bad("a gene family's old name", ("'MARCH1 for MARCHF1'",), renamed(G0="MARCH1"),
         mended=True, genes=["MARCHF1", *GENES[1:]]),
     "alias": Bad("another name of the same gene", ("'H2AZ1'", "perhaps 'H2AFZ' for 'H2AZ1'"),
-        first_gene("H2AFZ"), genes=["H2AZ1", *GENES[1:]]),
+        renamed(G0="H2AFZ"), genes=["H2AZ1", *GENES[1:]]),
     "two that mean one": Bad("two spellings of one gene", ("are not in the official list",
         "are missing: 'G0'"), renamed(G0="g9", G9="g9 "), genes=GENES),
     "symbols in a column": Bad("identifiers as names, symbols in a column",
@@ -543,12 +515,13 @@ CASES = {
         then(put(np.nan), lambda cells: cells[:, ::-1].copy(), some_labels(CONTROL, "ctrl"),
              some_labels("G1", "G9")), counts="good"),
     # files
-    "text file": Bad("a text file", ("is not an HDF5 file",), file=text_file),
+    "text file": Bad("a text file", ("is not an HDF5 file",),
+        file=text_file("cell,gene\n1,2\n")),
     "cut short": Bad("a file that was cut short", ("cannot be read",), file=cut_short),
     "compressed": Bad("a file that is still compressed", ("is not an HDF5 file", "still"),
-        file=zipped),
+        file=lambda path, good: path.write_bytes(gzip.compress(good.read_bytes()))),
     "git pointer": Bad("a pointer that Git LFS left", ("Git LFS pointer", "git lfs pull"),
-        file=pointer),
+        file=text_file("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")),
     "several modalities": Bad("an .h5mu", ("MuData, of the modalities 'atac', 'rna'",),
         file=mudata),
     "strange filter": Bad("packed with a filter that HDF5 lacks", ("packed with zstd",
@@ -557,15 +530,16 @@ CASES = {
         file=part_of_zarr),
     "locked file": Bad("a file that another program writes", ("another program has it open",
         "HDF5_USE_FILE_LOCKING"), file=locked),
-    "folder": Bad("a folder", ("is not an HDF5 file",), file=folder),
+    "folder": Bad("a folder", ("is not an HDF5 file",),
+        file=lambda path, good: path.mkdir()),
     "no file": Bad("no file", ("no such file",), file=missing),
     "another layout": Bad("HDF5 of another layout", ("cannot be read as an .h5ad",), file=loom),
     "column out of range": Bad("a gene number out of range", ("damaged", "1000000"),
-        file=sparse_file(far_column)),
+        file=sparse_file("X/indices", 3, 10**6)),
     "pointer that falls": Bad("a row pointer that falls", ("row pointer of X does not rise",),
-        file=sparse_file(falling_pointer)),
+        file=sparse_file("X/indptr", 5, 0)),
     "no gene numbers": Bad("a sparse matrix without gene numbers", ("cannot be read", "'indices'"),
-        file=sparse_file(no_indices)),
+        file=sparse_file("X/indices")),
     "text values": Bad("values stored as text", ("values of type", "convert"),
         file=of_type(lambda x: x.astype(str).astype(object), "string-array")),
     "complex values": Bad("complex values", ("values of type complex64",),

@@ -41,7 +41,7 @@ CASES = {
     "unknown gene": (bad.one_more_gene, "pred: 1 genes are not in real: 'NEW'", "remove them"),
     "genes in another order": (lambda cells: cells[:, ::-1].copy(), "another order",
         "position 0 is 'G23', expected 'G0'", "pred[:, real.var_names]"),
-    "repeated gene": (bad.first_gene("G1"), "pred: gene names must be unique",
+    "repeated gene": (bad.renamed(G0="G1"), "pred: gene names must be unique",
         "'G1' occur more than once", "drop or sum"),
     "perturbation missing": (bad.without("G1"),
         "pred: 1 of 5 perturbations of real are missing: 'G1'", "every one must be predicted"),
@@ -60,14 +60,14 @@ CASES = {
         "below 15", "give raw counts, or log1p"),
     "no cells": (lambda cells: cells[:0].copy(),
         "pred: empty, shape (0, 24); expected at least one cell", "\npred: no control cells"),
-    "several problems": (bad.then(bad.without(CONTROL), bad.first_gene("G1")),
+    "several problems": (bad.then(bad.without(CONTROL), bad.renamed(G0="G1")),
         "pred: gene names must be unique", "\npred: no control cells"),
 }  # fmt: skip
 #: What is written in place of a file, given that of good cells, and words that must be said.
 FILES = {
     "truncated file": (bad.cut_short, "pred.h5ad cannot be read", "truncated"),
-    "no obs": (bad.without_parts("obs"), "pred.h5ad cannot be read", "'obs'"),
-    "no X": (bad.without_parts("X"), "X"),
+    "no obs": (bad.without_part("obs"), "pred.h5ad cannot be read", "'obs'"),
+    "no X": (bad.without_part("X"), "X"),
     "no file": (bad.missing, "no such file", "pred.h5ad"),
 }
 
