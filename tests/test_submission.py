@@ -12,7 +12,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from bad_cases import CASES, GENES, TARGETS, good_cells, good_counts, write
+from bad_cases import CASES, GENES, TARGETS, good_cells, good_counts, in_context, of_target, write
 from conftest import CONTROL, KEY, ROOT, STORAGES, stored
 from scipy import sparse
 
@@ -113,6 +113,17 @@ def test_a_mended_prediction_scores_as_the_right_one(tmp_path):
     pd.testing.assert_frame_equal(card.per_perturbation, expected.per_perturbation)
 
 
+def test_controls_are_left_out_where_the_rules_want_none(tmp_path):
+    wanted, controls = in_context(400)(good_cells()), good_cells()
+    controls = controls[controls.obs[KEY] == CONTROL].copy()
+    controls.obs["context"] = "A"
+    asked = {"genes": GENES, "preset": "vcc2026"}
+    submission.mend(anndata.concat([controls, wanted]), tmp_path / "out.h5ad", **asked)
+    written = anndata.read_h5ad(tmp_path / "out.h5ad")
+    assert np.array_equal(written.X.toarray(), wanted.X)
+    assert list(written.obs[KEY]) == list(wanted.obs[KEY])
+
+
 def test_names_that_anndata_keeps_for_itself_are_replaced(tmp_path):
     cells, out = good_cells(), tmp_path / "out.h5ad"
     cells.obs = cells.obs.rename_axis(KEY).assign(_index=1)
@@ -205,6 +216,11 @@ def test_no_scale_is_accused_wrongly(h1):
         (means + 0.02 * noise).clip(0).round(3), (means * np.exp(noise / 2)).clip(0, 14).round(2),
     ):  # fmt: skip
         assert told_of(h1, values) == set()
+
+
+def test_one_copy_of_a_control_is_no_copy_of_controls():
+    cells = of_target(lambda own, controls: np.vstack([controls[:1], own[1:]]))(good_cells())
+    assert not submission.check(cells).problems
 
 
 @pytest.mark.parametrize("storage", STORAGES)
