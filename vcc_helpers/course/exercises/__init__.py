@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-Answers = Iterator[tuple[str, object]]
 EXERCISES: dict[str, Exercise] = {}
 
 
@@ -51,21 +50,13 @@ class Feedback:
 class Exercise:
     """One exercise.
 
-    Attributes
-    ----------
-    answers
-        Yields names and answers: first ``"right"`` with the right one, which is a number, a string,
-        names or an array, then known mistakes.
-    words
-        What is said to each, by the same names.
-    tolerance
-        Relative tolerance for numbers.
-    probe
-        Turns what the reader hands in into something to compare; for an exercise that asks for a
-        function, call it here on a fixed input. By default the answer itself.
+    `answers` yields names and answers: first ``"right"`` with the right one, which is a number, a
+    string, names or an array, then known mistakes; `words` are what is said to each. `tolerance` is
+    relative. `probe` turns what the reader hands in into something to compare: for an exercise that
+    asks for a function, it calls it on a fixed input.
     """
 
-    answers: Callable[[], Answers]
+    answers: Callable[[], Iterator[tuple[str, object]]]
     words: Mapping[str, str]
     tolerance: float = 1e-3
     probe: Callable[[object], object] | None = None
@@ -93,16 +84,14 @@ class Exercise:
         return Feedback("wrong", _slip(answer, right, self.tolerance) or not_it)
 
 
-def exercise(
-    number: str, *, tolerance: float = 1e-3, probe: Callable[[object], object] | None = None
-) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
-    """Make an exercise of the function below, which yields its answers.
+def exercise(number: str, **options) -> Callable[[Callable], Callable]:
+    """Make an exercise, such as ``"03-1"``, of the function below, which yields its answers.
 
-    `number` is that of chapter and exercise, such as ``"03-1"``; the rest as in :class:`Exercise`.
+    `options` are `tolerance` and `probe` of :class:`Exercise`.
     """
 
-    def keep(answers: Callable[[], Answers]) -> Callable[[], Answers]:
-        EXERCISES[number] = Exercise(answers, _words()[number], tolerance, probe)
+    def keep(answers: Callable) -> Callable:
+        EXERCISES[number] = Exercise(answers, _words()[number], **options)
         return answers
 
     return keep

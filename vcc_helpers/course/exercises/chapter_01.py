@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import Answers, exercise
+from . import exercise
 from ._data import h1
 
 
@@ -11,8 +11,7 @@ def _is(target: str) -> np.ndarray:
 
 
 @exercise("01-1")
-def _depth_of_the_controls() -> Answers:
-    """Median depth of the control cells."""
+def _depth_of_the_controls():
     depth, control = np.ravel(h1().X.sum(axis=1)), _is("non-targeting")
     yield "right", np.median(depth[control])
     yield "all cells", np.median(depth)
@@ -21,8 +20,7 @@ def _depth_of_the_controls() -> Answers:
 
 
 @exercise("01-2")
-def _when_csr_is_smaller() -> Answers:
-    """Share of entries that may be stored for CSR to be smaller."""
+def _when_csr_is_smaller():
     yield "right", 2 / (2 + 4)
     yield "4 bytes", 1 / 2
     yield "values only", 1.0
@@ -31,8 +29,7 @@ def _when_csr_is_smaller() -> Answers:
 
 
 @exercise("01-3")
-def _counts_that_are_left() -> Answers:
-    """Find how much the weaker pair of guides leaves."""
+def _counts_that_are_left():
     own, mine = h1()[:, "TMSB4X"].to_df()["TMSB4X"], _is("TMSB4X")
     control = own[_is("non-targeting")]
     pairs = own[mine].groupby(h1().obs["guide_id"].astype(str)[mine])

@@ -7,7 +7,7 @@ from vcc_helpers.bulk import effects
 from vcc_helpers.counts import lognorm
 from vcc_helpers.stream import pseudobulk
 
-from . import Answers, exercise
+from . import exercise
 from ._data import h1
 
 _N_TARGET, _N_CONTROL = 1045, 38176
@@ -31,8 +31,7 @@ def _noise(n_target: float, n_control: float) -> float:
 
 
 @exercise("02-1", tolerance=1e-4)
-def _mean_of_logs() -> Answers:
-    """One entry of the pseudobulk, by hand."""
+def _mean_of_logs():
     med12 = (h1().obs["target_gene"] == "MED12").to_numpy()
     counts, logs = (
         x[med12][:, h1().var_names.get_loc("VIM")].toarray() for x in (h1().X, lognorm(h1()))
@@ -45,8 +44,7 @@ def _mean_of_logs() -> Answers:
 
 
 @exercise("02-2")
-def _log2_fold_change() -> Answers:
-    """Turn an effect into a log2 fold change."""
+def _log2_fold_change():
     effect = _effect("MED12", "TAGLN")
     yield "right", effect / np.log(2)
     yield "natural", effect
@@ -57,8 +55,7 @@ def _log2_fold_change() -> Answers:
 
 
 @exercise("02-3")
-def _effect_of_depth() -> Answers:
-    """Find the target whose genes seem to rise without scaling."""
+def _effect_of_depth():
     depth = pd.Series(np.ravel(h1().X.sum(axis=1))).groupby(h1().obs["target_gene"].to_numpy())
     yield "right", _share_rising(scaled=False).idxmax()
     yield "deepest", depth.median().drop("non-targeting").idxmax()
@@ -67,8 +64,7 @@ def _effect_of_depth() -> Answers:
 
 
 @exercise("02-4")
-def _noise_of_an_effect() -> Answers:
-    """Noise of an effect with as many cells as in the official file."""
+def _noise_of_an_effect():
     yield "right", _noise(_N_TARGET, _N_CONTROL)
     yield "100 controls", _noise(_N_TARGET, 100)
     yield "equal", _noise(_N_TARGET, _N_TARGET)

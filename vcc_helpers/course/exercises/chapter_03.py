@@ -6,7 +6,7 @@ import pandas as pd
 from vcc_helpers.bulk import CONTROL
 from vcc_helpers.counts import lognorm
 
-from . import Answers, exercise
+from . import exercise
 from ._data import day, targets
 
 _N_BATCHES, _N_CELLS = 48, 600
@@ -24,8 +24,7 @@ def _rarely_seen(*, perturbed: bool = False) -> pd.Series:
 
 
 @exercise("03-1")
-def _share_by_chance() -> Answers:
-    """Share of the variance that batches without meaning account for."""
+def _share_by_chance():
     yield "right", (_N_BATCHES - 1) / (_N_CELLS - 1)
     yield "none", 0.0
     yield "nearly", _N_BATCHES / _N_CELLS
@@ -34,8 +33,7 @@ def _share_by_chance() -> Answers:
 
 
 @exercise("03-2", tolerance=1e-9)
-def _targets_rarely_seen() -> Answers:
-    """Count the targets that most control cells show no count of."""
+def _targets_rarely_seen():
     yield "right", int(_rarely_seen().sum())
     yield "perturbed", int(_rarely_seen(perturbed=True).sum())
     yield "others", int((~_rarely_seen()).sum())
@@ -43,8 +41,7 @@ def _targets_rarely_seen() -> Answers:
 
 
 @exercise("03-3", tolerance=0.02)
-def _cells_needed() -> Answers:
-    """Find how many cells a given noise takes."""
+def _cells_needed():
     yield "right", _LAST_POINT * (_LAST_NOISE / _ASKED_NOISE) ** 2
     yield "in proportion", _LAST_POINT * _LAST_NOISE / _ASKED_NOISE
     yield "root", _LAST_POINT * np.sqrt(_LAST_NOISE / _ASKED_NOISE)
@@ -53,8 +50,7 @@ def _cells_needed() -> Answers:
 
 
 @exercise("03-4")
-def _noise_of_a_half() -> Answers:
-    """How far the mean of a random half lies from that of all."""
+def _noise_of_a_half():
     values = pd.DataFrame(lognorm(day(5)).toarray(), columns=day(5).var_names)
     values = values[(day(5).obs["target_gene"] == CONTROL).to_numpy()]
     own, others = values["POU5F1"], values.drop(columns="POU5F1")

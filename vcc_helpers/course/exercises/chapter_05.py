@@ -5,14 +5,14 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from vcc_helpers import evaluation, intervals, models
+from vcc_helpers import evaluation, models
 from vcc_helpers.bulk import CONTROL, silenced
 from vcc_helpers.counts import lognorm
 from vcc_helpers.features import GeneLoadings, source_effects
 from vcc_helpers.splits import k_fold
 
-from . import Answers, exercise
-from ._data import bulk, day, effect, folds, targets
+from . import exercise
+from ._data import bulk, day, effect, scores, sources, targets
 
 
 def _norm_of_w(
@@ -35,16 +35,11 @@ def _norm_of_w(
 
 @cache
 def _scores(number: int) -> pd.Series:
-    """Return the means of ridge on the effects of a day, scored as in the chapter."""
-    ridge = models.ridge(source_effects({"source": effect(number)}))
-    return intervals.interval(evaluation.repeated({"ridge": ridge}, bulk(5), folds()))["mean"][
-        "ridge"
-    ]
+    return scores({"": models.ridge(source_effects(sources(number)))})[""]
 
 
 @exercise("05-1")
-def _most_alike() -> Answers:
-    """Find the gene whose loadings point most like NANOG's."""
+def _most_alike():
     train = effect(5)[targets() != "NANOG"]
     tables = {n: GeneLoadings(n)(train) for n in (2, 10)}
     products = {n: (table @ table.loc["NANOG"]).drop("NANOG") for n, table in tables.items()}
@@ -57,8 +52,7 @@ def _most_alike() -> Answers:
 
 
 @exercise("05-2")
-def _w_by_hand() -> Answers:
-    """Norm of the matrix W."""
+def _w_by_hand():
     yield "right", _norm_of_w()
     yield "not held out", _norm_of_w(held_out="nothing")
     yield "NANOG", _norm_of_w(held_out="NANOG")
@@ -69,19 +63,17 @@ def _w_by_hand() -> Answers:
 
 
 @exercise("05-3")
-def _features_of_day_2() -> Answers:
-    """PDS of ridge on the effects of day 2."""
+def _features_of_day_2():
     yield "right", _scores(2)["pds"]
     yield "day 4", _scores(4)["pds"]
-    ridge = models.ridge(source_effects({"source": effect(2)}))
+    ridge = models.ridge(source_effects(sources(2)))
     alone = evaluation.cross_predict(ridge, bulk(5), k_fold(targets(), n_splits=len(targets())))
     yield "leave one out", evaluation.evaluate(alone, bulk(5))["pds"].mean()
     yield "MAE", _scores(2)["mae"]
 
 
 @exercise("05-4")
-def _response_of_utf1() -> Answers:
-    """Tell what silencing NANOG does to UTF1, from the controls' covariance."""
+def _response_of_utf1():
     controls = day(5)[day(5).obs["target_gene"] == CONTROL].copy()
     logs = pd.DataFrame(lognorm(controls).toarray(), columns=controls.var_names)
     variance, together = logs[["NANOG", "UTF1"]].var(), logs["NANOG"].cov(logs["UTF1"])

@@ -5,19 +5,17 @@ from functools import cache
 import pandas as pd
 from sklearn.metrics.pairwise import cosine_similarity
 
-from vcc_helpers.evaluation import evaluate, repeated
+from vcc_helpers.evaluation import evaluate
 from vcc_helpers.features import source_effects
-from vcc_helpers.intervals import interval
 from vcc_helpers.models import knn_baseline
 
-from . import Answers, exercise
-from ._data import bulk, folds, sources, targets
+from . import exercise
+from ._data import bulk, scores, sources, targets
 
 
 @cache
 def _held_out(k: int, *days: int) -> pd.Series:
-    model = knn_baseline(source_effects(sources(*days)), k)
-    return interval(repeated({"kNN": model}, bulk(5), folds()))["mean"]["kNN"]
+    return scores({"": knn_baseline(source_effects(sources(*days)), k)})[""]
 
 
 @cache
@@ -27,8 +25,7 @@ def _in_sample(k: int) -> pd.Series:
 
 
 @exercise("06-1")
-def _nearest_neighbour() -> Answers:
-    """Find the target most similar to PRDM14."""
+def _nearest_neighbour():
     table = source_effects(sources())
     similar = pd.Series(cosine_similarity(table, table.loc[["PRDM14"]]).ravel(), table.index)
     similar = similar.sort_values(ascending=False)
@@ -39,16 +36,14 @@ def _nearest_neighbour() -> Answers:
 
 
 @exercise("06-2")
-def _asked_what_it_saw() -> Answers:
-    """PDS of one neighbour on the targets it was fitted on."""
+def _asked_what_it_saw():
     yield "right", _in_sample(1)["pds"]
     yield "held out", _held_out(1)["pds"]
     yield "five", _in_sample(5)["pds"]
 
 
 @exercise("06-3")
-def _day_4_alone() -> Answers:
-    """MAE of kNN with the features of day 4 alone."""
+def _day_4_alone():
     yield "right", _held_out(3, 4)["mae"]
     yield "all days", _held_out(3)["mae"]
     yield "PDS", _held_out(3, 4)["pds"]

@@ -9,7 +9,7 @@ from vcc_helpers.adapt import ContextGain
 from vcc_helpers.bulk import CONTROL
 from vcc_helpers.evaluation import evaluate
 
-from . import Answers, exercise
+from . import exercise
 from ._data import bulk, effect, precision, sources, targets
 
 
@@ -27,8 +27,7 @@ def _gain4(support: Iterable[str], *days: int, **kw) -> float:
 
 
 @exercise("07-1")
-def _without_day_2() -> Answers:
-    """MAE of the zero-shot prediction from days 3 and 4."""
+def _without_day_2():
     yield "right", _scores(3, 4)["mae"]
     yield "all days", _scores()["mae"]
     yield "PDS", _scores(3, 4)["pds"]
@@ -37,8 +36,7 @@ def _without_day_2() -> Answers:
 
 
 @exercise("07-2")
-def _without_pou5f1() -> Answers:
-    """Find the gain of day 4 without POU5F1."""
+def _without_pou5f1():
     others = targets().drop("POU5F1")
     yield "right", _gain4(others)
     yield "with it", _gain4(targets())
@@ -48,8 +46,7 @@ def _without_pou5f1() -> Answers:
 
 
 @exercise("07-3")
-def _least_squares() -> Answers:
-    """Slope of day 5 on day 4."""
+def _least_squares():
     x, y = effect(4).X, effect(5).X
     yield "right", float((x * y).sum() / (x**2).sum())
     yield "shrunk", _gain4(targets(), 4)

@@ -11,12 +11,10 @@ from vcc_helpers.metrics import overall
 from vcc_helpers.scoring import split_half
 from vcc_helpers.stream import pseudobulk
 
-from . import Answers, exercise
-from ._data import h1
+from . import exercise
+from ._data import BASELINE, WINNER, h1
 
 _P_VALUES = np.array([0.001, 0.008, 0.016, 0.019, 0.024, 0.028, 0.041, 0.20, 0.45, 0.90])
-WINNER = {"des": 0.349, "pds": 0.872, "mae": 1.03}
-BASELINE = {"des": 0.095, "pds": 0.508, "mae": 0.026}
 
 
 @cache
@@ -35,8 +33,7 @@ def _rank(*, own_gene: bool) -> int:
 
 
 @exercise("08-1")
-def _half_the_effect() -> Answers:
-    """MAE of half the effect."""
+def _half_the_effect():
     pred, real = _means()
     effect = pred.loc["MED12"] - pred.loc[CONTROL]
     none = pred.loc[CONTROL] - real.loc["MED12"]
@@ -52,8 +49,7 @@ def _half_the_effect() -> Answers:
 
 
 @exercise("08-2")
-def _with_the_own_gene() -> Answers:
-    """PDS of TMSB4X with its own gene counted."""
+def _with_the_own_gene():
     yield "right", 1 - _rank(own_gene=True) / 5
     yield "without it", 1 - _rank(own_gene=False) / 5
     yield "rank", _rank(own_gene=True)
@@ -61,8 +57,7 @@ def _with_the_own_gene() -> Answers:
 
 
 @exercise("08-3")
-def _genes_called() -> Answers:
-    """Count the genes called by Benjamini and Hochberg."""
+def _genes_called():
     n = len(_P_VALUES)
     below = _P_VALUES <= 0.05 * np.arange(1, n + 1) / n
     yield "right", int((false_discovery_control(_P_VALUES) < 0.05).sum())
@@ -73,11 +68,8 @@ def _genes_called() -> Answers:
 
 
 @exercise("08-4", tolerance=5e-3)
-def _score_of_the_winner() -> Answers:
-    """Overall score of the winner of 2025."""
-    des, pds = (
-        (WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds")
-    )
+def _score_of_the_winner():
+    des, pds = ((WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds"))
     yield "right", overall(WINNER, BASELINE)
     yield "not cut", 100 * np.mean([des, pds, 1 - WINNER["mae"] / BASELINE["mae"]])
     yield "without MAE", 100 * np.mean([des, pds])
@@ -85,8 +77,7 @@ def _score_of_the_winner() -> Answers:
 
 
 @exercise("08-5", tolerance=5e-3)
-def _score_with_a_smaller_error() -> Answers:
-    """Score the winner with half of the baseline's MAE."""
+def _score_with_a_smaller_error():
     yield "right", overall(WINNER | {"mae": BASELINE["mae"] / 2}, BASELINE)
     yield "as it was", overall(WINNER, BASELINE)
     yield "perfect", overall(WINNER | {"mae": 0.0}, BASELINE)

@@ -13,7 +13,7 @@ from vcc_helpers.emit import replicate, resample_and_shift
 from vcc_helpers.scoring import ScoreCard, official_baseline, score
 from vcc_helpers.stream import pseudobulk
 
-from . import Answers, exercise
+from . import exercise
 from ._data import deal, effect, predicted
 
 _ROOM, _N_TARGETS = 200_000 - 38_176, 100
@@ -47,8 +47,7 @@ def _repaired(*, by_position: bool = False) -> ScoreCard:
 
 
 @exercise("09-1")
-def _tripled_effects() -> Answers:
-    """Overall score of effects made three times as large."""
+def _tripled_effects():
     known, real, recipe = deal()
     baseline = score(official_baseline(known, n_cells=recipe["n_cells"]), real)
     yield "right", _stretched(3).overall(baseline)
@@ -59,8 +58,7 @@ def _tripled_effects() -> Answers:
 
 
 @exercise("09-2", tolerance=1e-6)
-def _cells_for_a_target() -> Answers:
-    """Cells that a file has room for, per target."""
+def _cells_for_a_target():
     yield "right", _ROOM // _N_TARGETS
     yield "no controls", 200_000 // _N_TARGETS
     yield "not whole", _ROOM / _N_TARGETS
@@ -69,8 +67,7 @@ def _cells_for_a_target() -> Answers:
 
 
 @exercise("09-3")
-def _repaired_file() -> Answers:
-    """PDS of the file put in order."""
+def _repaired_file():
     yield "right", _repaired().summary["pds"]
     yield "renamed", _repaired(by_position=True).summary["pds"]
     yield "DES", _repaired().summary["des"]

@@ -3,7 +3,7 @@
 from vcc_helpers.bulk import CONTROL
 from vcc_helpers.evaluation import evaluate
 
-from . import Answers, exercise
+from . import exercise
 from ._data import bulk, day, effect, targets
 
 
@@ -17,8 +17,7 @@ def _carried_over(number: int, metric: str = "mae", *, means: bool = False) -> f
 
 
 @exercise("10-1", tolerance=0)
-def _count_of_a_log() -> Answers:
-    """Find the count of which 2.3979 is the log1p."""
+def _count_of_a_log():
     yield "right", 10
     yield "exp", 11
     yield "base 2", round(2**2.3979 - 1)
@@ -26,8 +25,7 @@ def _count_of_a_log() -> Answers:
 
 
 @exercise("10-2")
-def _carried_from_day_2() -> Answers:
-    """MAE of the effects of day 2 on day 5."""
+def _carried_from_day_2():
     yield "right", _carried_over(2)
     yield "day 4", _carried_over(4)
     yield "means", _carried_over(2, means=True)
@@ -35,8 +33,7 @@ def _carried_from_day_2() -> Answers:
 
 
 @exercise("10-3", tolerance=0)
-def _new_names() -> Answers:
-    """Count the names that are not in the screen."""
+def _new_names():
     yield "right", 1
     yield "none", 0
     yield "others", day(5).n_vars - 1

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from . import Answers, exercise
+from . import exercise
 
 _N_TARGETS, _N_CELLS, _N_CONTROLS = 100, 100, 10_000
 #: Perturbed values, unsorted, and sorted controls: with zeros and ties in and between both.
@@ -25,8 +25,7 @@ def _called(function: Callable) -> np.ndarray:
 
 
 @exercise("11-1")
-def _u_by_hand() -> Answers:
-    """U of three values against two."""
+def _u_by_hand():
     u = _count(0.5)[0]
     yield "right", u
     yield "higher only", _count(0.0)[0]
@@ -36,8 +35,7 @@ def _u_by_hand() -> Answers:
 
 
 @exercise("11-2")
-def _steps_of_a_walk() -> Answers:
-    """How many times as many steps a walk for each target takes."""
+def _steps_of_a_walk():
     separate, one_walk = _N_TARGETS * (_N_CELLS + _N_CONTROLS), _N_TARGETS * _N_CELLS + _N_CONTROLS
     yield "right", separate / one_walk
     yield "no controls", separate / (_N_TARGETS * _N_CELLS)
@@ -46,8 +44,7 @@ def _steps_of_a_walk() -> Answers:
 
 
 @exercise("11-3")
-def _what_ties_take() -> Answers:
-    """Compare the standard deviation of U with ties and without."""
+def _what_ties_take():
     taken = (450**3 - 450) / (500**3 - 500)
     yield "right", np.sqrt(1 - taken)
     yield "share", np.sqrt(1 - 450 / 500)
@@ -55,8 +52,7 @@ def _what_ties_take() -> Answers:
 
 
 @exercise("11-4", probe=_called)
-def _u_by_search() -> Answers:
-    """Write a function that returns U."""
+def _u_by_search():
     yield "right", _count(0.5)
     yield "nothing", _count(0.0)
     yield "in full", _count(1.0)

@@ -1,6 +1,6 @@
 """Exercises of notebooks/12_scale_out: bytes, the limit of reading, shared controls."""
 
-from . import Answers, exercise
+from . import exercise
 
 _NON_ZEROS = 10_000_000 * 2_000
 _CORE_HOURS, _SECONDS_TO_READ = 40, 500
@@ -8,8 +8,7 @@ _WELLS, _CELLS, _CONTROLS = 94, 1_500, 3_000
 
 
 @exercise("12-1")
-def _gigabytes() -> Answers:
-    """Size of ten million cells in GB."""
+def _gigabytes():
     yield "right", 3 * _NON_ZEROS / 1e9
     yield "8 bytes", 8 * _NON_ZEROS / 1e9
     yield "GiB", 3 * _NON_ZEROS / 2**30
@@ -18,16 +17,14 @@ def _gigabytes() -> Answers:
 
 
 @exercise("12-2")
-def _useful_workers() -> Answers:
-    """Find the number of workers after which reading is the limit."""
+def _useful_workers():
     yield "right", _CORE_HOURS * 3600 / _SECONDS_TO_READ
     yield "hours", _CORE_HOURS / _SECONDS_TO_READ
     yield "minutes", _CORE_HOURS * 60 / _SECONDS_TO_READ
 
 
 @exercise("12-3")
-def _controls_read_again() -> Answers:
-    """How many times as much is read by separate tasks."""
+def _controls_read_again():
     by_each = _WELLS * (_CELLS + _CONTROLS)
     yield "right", by_each / (_WELLS * _CELLS + _CONTROLS)
     yield "no controls", by_each / (_WELLS * _CELLS)

@@ -11,7 +11,7 @@ from vcc_helpers.evaluation import repeated
 from vcc_helpers.intervals import by_stratum, compare, interval
 from vcc_helpers.splits import few_shot_split
 
-from . import Answers, exercise
+from . import exercise
 from ._data import bulk, effect, precision, sources, targets
 
 
@@ -53,8 +53,7 @@ def _ahead() -> pd.DataFrame:
 
 
 @exercise("13-1")
-def _targets_needed() -> Answers:
-    """Find how many targets an interval of 0.02 to each side takes."""
+def _targets_needed():
     factor = (_half_width() / 0.02) ** 2
     yield "right", 23 * factor
     yield "not squared", 23 * np.sqrt(factor)
@@ -63,8 +62,7 @@ def _targets_needed() -> Answers:
 
 
 @exercise("13-2")
-def _lead_of_a_leak() -> Answers:
-    """PDS that a leak adds."""
+def _lead_of_a_leak():
     pds, mae = _leak().loc["pds"], _leak().loc["mae"]
     yield "right", pds["leaky"] - pds["honest"]
     yield "over the mean", pds["leaky"] - pds["mean"]
@@ -72,8 +70,7 @@ def _lead_of_a_leak() -> Answers:
 
 
 @exercise("13-3")
-def _lead_on_strong_targets() -> Answers:
-    """Lead in PDS on the third with the strongest effects."""
+def _lead_on_strong_targets():
     yield "right", _ahead().loc["pds"].iloc[-1]
     yield "weakest", _ahead().loc["pds"].iloc[0]
     yield "MAE", _ahead().loc["mae"].iloc[-1]

@@ -7,9 +7,8 @@ import numpy as np
 from vcc_helpers import metrics, scoring
 from vcc_helpers.course import exploits
 
-from . import Answers, exercise
-from ._data import honest
-from .chapter_08 import BASELINE, WINNER
+from . import exercise
+from ._data import BASELINE, WINNER, honest
 
 
 @cache
@@ -20,8 +19,7 @@ def _curve(preset: str, factor: float) -> float:
 
 
 @exercise("14-1")
-def _without_the_floor() -> Answers:
-    """Score the winner without the floor."""
+def _without_the_floor():
     free = dict.fromkeys(BASELINE, (-np.inf, np.inf))
     yield "right", metrics.overall(WINNER, BASELINE, limits=free)
     yield "with it", metrics.overall(WINNER, BASELINE)
@@ -29,16 +27,14 @@ def _without_the_floor() -> Answers:
 
 
 @exercise("14-2")
-def _points_for_a_factor() -> Answers:
-    """Points that a factor of 3 gains in 2025."""
+def _points_for_a_factor():
     yield "right", _curve("vcc2025", 3.0) - _curve("vcc2025", 1.0)
     yield "itself", _curve("vcc2025", 3.0)
     yield "2026", _curve("vcc2026", 3.0) - _curve("vcc2026", 1.0)
 
 
 @exercise("14-3")
-def _two_ranks() -> Answers:
-    """Chance of 2025 less chance of 2026, with 50 targets."""
+def _two_ranks():
     yield "right", metrics.pds_chance(50) - 0.5
     yield "of 2025", metrics.pds_chance(50)
     yield "13 targets", metrics.pds_chance(13) - 0.5

@@ -8,7 +8,7 @@ from vcc_helpers import metrics, scoring
 from vcc_helpers.bulk import CONTROL
 from vcc_helpers.presets import VCC2026
 
-from . import Answers, exercise
+from . import exercise
 from ._data import honest
 
 
@@ -23,16 +23,14 @@ def _discrimination(*, left_out: bool) -> float:
 
 
 @exercise("15-1")
-def _genes_left_out() -> Answers:
-    """Find what PDS loses by leaving out the targets' genes."""
+def _genes_left_out():
     yield "right", _discrimination(left_out=False) - _discrimination(left_out=True)
     yield "without exclusion", _discrimination(left_out=False)
     yield "from chance", _discrimination(left_out=False) - 0.5
 
 
 @exercise("15-2")
-def _jaccard() -> Answers:
-    """Significant Jaccard of 15 right ones of 20, with 40 real ones."""
+def _jaccard():
     yield "right", 15 / 40
     yield "precision", 15 / 20
     yield "coverage", 20 / 40
@@ -40,8 +38,7 @@ def _jaccard() -> Answers:
 
 
 @exercise("15-3")
-def _scaled_error() -> Answers:
-    """Place an MSE of 0.3 on the scale from baseline to replicate."""
+def _scaled_error():
     yield "right", (0.98 - 0.3) / (0.98 - 0.04)
     yield "from 0", 1 - 0.3 / 0.98
     yield "distance", 0.98 - 0.3

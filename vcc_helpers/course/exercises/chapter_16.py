@@ -10,7 +10,7 @@ from vcc_helpers.classroom import doubt, rank
 from vcc_helpers.scoring import ScoreCard, official_baseline, score
 from vcc_helpers.stream import pseudobulk
 
-from . import Answers, exercise
+from . import exercise
 from ._data import deal, precision, sources
 
 _PRESET, _SHIFT = "vcc2025-generalist", 0.1
@@ -47,24 +47,21 @@ def _board() -> pd.DataFrame:
 
 
 @exercise("16-1")
-def _second_place() -> Answers:
-    """How often the second place is ahead of the third."""
+def _second_place():
     yield "right", _beats_next()[1]
     yield "first", _beats_next()[0]
     yield "third", _beats_next()[2]
 
 
 @exercise("16-2")
-def _place_by_mean_rank() -> Answers:
-    """Place of kNN by mean rank."""
+def _place_by_mean_rank():
     yield "right", int(_board()["mean rank"].rank(method="min")["knn"])
     yield "overall", int(_board()["place"]["knn"])
     yield "mean rank", float(_board()["mean rank"]["knn"])
 
 
 @exercise("16-3")
-def _one_step() -> Answers:
-    """Step of the board's MAE when one value changes."""
+def _one_step():
     n_genes, n_targets = deal().real.n_vars, len(deal().query)
     yield "right", _SHIFT / (n_genes * n_targets)
     yield "of the target", _SHIFT / n_genes

@@ -10,7 +10,7 @@ import pandas as pd
 from vcc_helpers import emit, submission
 from vcc_helpers.bulk import CONTROL
 
-from . import Answers, exercise
+from . import exercise
 from ._data import deal, predicted
 
 
@@ -33,8 +33,7 @@ def _kept(limit: int) -> pd.Series:
 
 
 @exercise("17-1")
-def _spread_of_the_sums() -> Answers:
-    """Spread of the cells' sums, relative to their mean."""
+def _spread_of_the_sums():
     yield "right", _spread(np.expm1)
     yield "base 2", _spread(lambda v: np.exp2(v) - 1)
     yield "logs", _spread(lambda v: v)
@@ -42,16 +41,14 @@ def _spread_of_the_sums() -> Answers:
 
 
 @exercise("17-2")
-def _cells_after_thinning() -> Answers:
-    """Cells that a group is cut to."""
+def _cells_after_thinning():
     yield "right", int(_kept(500).min())
     yield "larger", int(_kept(500).max())
     yield "800", int(_kept(800).min())
 
 
 @exercise("17-3")
-def _silent_copies() -> Answers:
-    """Count the targets without a prediction of their own."""
+def _silent_copies():
     yield "right", 5
     yield "copies", 2
     yield "mean", 3

@@ -10,7 +10,7 @@ from vcc_helpers import adapt, datasets, emit, scoring
 from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.stream import pseudobulk
 
-from . import Answers, exercise
+from . import exercise
 from ._data import recipe
 
 
@@ -43,8 +43,7 @@ def _summary(part: str) -> pd.Series:
 
 
 @exercise("18-1")
-def _the_wrong_table() -> Answers:
-    """DES of the table in X."""
+def _the_wrong_table():
     yield "right", _summary("X")["des"]
     yield "obsm", _summary("obsm")["des"]
     yield "PDS", _summary("X")["pds"]
@@ -52,8 +51,7 @@ def _the_wrong_table() -> Answers:
 
 
 @exercise("18-2")
-def _another_logarithm() -> Answers:
-    """Largest distance between two logarithms of the means."""
+def _another_logarithm():
     yield "right", float(_means().X.max() * (1 / np.log(2) - 1))
     yield "factor", 1 / np.log(2)
     yield "mean", float(_means().X.mean() * (1 / np.log(2) - 1))
@@ -61,8 +59,7 @@ def _another_logarithm() -> Answers:
 
 
 @exercise("18-3")
-def _fallbacks() -> Answers:
-    """Count the targets with the controls' mean."""
+def _fallbacks():
     yield "right", 7
     yield "first", 4
     yield "with controls", 8

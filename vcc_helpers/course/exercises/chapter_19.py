@@ -12,7 +12,7 @@ from vcc_helpers.features import source_effects
 from vcc_helpers.scoring import split_half
 from vcc_helpers.stream import pseudobulk
 
-from . import Answers, exercise
+from . import exercise
 from ._data import bulk, day, effect, folds, precision, sources, targets
 
 
@@ -78,16 +78,14 @@ def _imitated() -> pd.Series:
 
 
 @exercise("19-1")
-def _very_nearest() -> Answers:
-    """How often the right gene is the very nearest."""
+def _very_nearest():
     yield "right", int((_inverse() == 1).sum())
     yield "second too", int((_inverse() > 0.95).sum())
     yield "share", float((_inverse() == 1).mean())
 
 
 @exercise("19-2")
-def _without_the_mean() -> Answers:
-    """Forward score of ridge with the mean taken off."""
+def _without_the_mean():
     centred, before = _ridge(centred=True), _ridge(centred=False)
     yield "right", centred["forward"]
     yield "as it was", before["forward"]
@@ -97,15 +95,13 @@ def _without_the_mean() -> Answers:
 
 
 @exercise("19-3")
-def _clock_of_other_controls() -> Answers:
-    """Find the knock-out that points back to day 4, by separate controls."""
+def _clock_of_other_controls():
     yield "right", _apart().idxmax()
     yield "shared", _towards(effect(5), bulk(5)).idxmax()
     yield "least", _apart().idxmin()
 
 
 @exercise("19-4")
-def _promise_kept() -> Answers:
-    """Share of the promise that is kept."""
+def _promise_kept():
     yield "right", _imitated()["kept"] / _imitated()["promised"]
     yield "kept", _imitated()["kept"]

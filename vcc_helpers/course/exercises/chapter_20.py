@@ -17,7 +17,7 @@ from vcc_helpers.stream import pseudobulk
 from vcc_helpers.submission import archive
 from vcc_helpers.submission import check as preflight
 
-from . import Answers, exercise
+from . import exercise
 from ._data import day, precision, recipe, sources
 
 
@@ -95,8 +95,7 @@ def _accepted(path) -> str:
 
 
 @exercise("20-1", probe=_better_than_the_mean)
-def _your_model() -> Answers:
-    """Write a model that is better than the mean."""
+def _your_model():
     yield "right", "MAE and PDS"
     yield "PDS", "PDS"
     yield "MAE", "MAE"
@@ -104,16 +103,14 @@ def _your_model() -> Answers:
 
 
 @exercise("20-2", probe=_accepted)
-def _your_file() -> Answers:
-    """Pack a file that would be accepted."""
+def _your_file():
     yield "right", "accepted"
     yield "not packed", "not packed"
     yield "refused", "refused"
 
 
 @exercise("20-3")
-def _below_the_baseline() -> Answers:
-    """Count the entries below the baseline on any metric."""
+def _below_the_baseline():
     below = _contest()[2]["below baseline"]
     yield "right", int((below != "").sum())
     yield "DES", int(below.str.contains("des").sum())
