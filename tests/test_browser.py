@@ -33,7 +33,7 @@ SEARCHED = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("book"),
+    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(BROWSER is None, reason=f"no browser: none of {', '.join(NAMES)}"),
 ]
 
