@@ -129,23 +129,6 @@ def test_chapter_12_installs_what_dask_needs_for_processes(tmp_path):
     assert f"dask=={version('dask')}" in asked
 
 
-def test_what_a_reader_on_colab_should_not_see_is_found():
-    def ran(first, second):
-        cells = [new_code_cell(outputs=first), new_code_cell(outputs=second)]
-        return run_in_colab.problems(new_notebook(cells=cells))
-
-    def says(text, name="stdout"):
-        return nbformat.v4.new_output("stream", name=name, text=text)
-
-    ready = [says("ready: vcc_helpers 1.0.0\n")]
-    assert ran(ready, [says("more\n")]) == []
-    assert "the first cell shows" in ran([says("you may need to restart\n"), *ready], [])[0]
-    assert "code cell 1 writes to standard error" in ran(ready, [says("oh\n", "stderr")])[0]
-    assert run_in_colab.replaced({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2"}) == [
-        "b 1 became 2", "c 1 became nothing",
-    ]  # fmt: skip
-
-
 def shown(notebook, folder, **variables):
     """Run a notebook with a Python that looks like Colab; return what its first cell shows."""
     (folder / "google/colab").mkdir(parents=True)
