@@ -1,4 +1,4 @@
-"""Exercises of chapters 01 to 03."""
+"""Exercises of chapters 1 to 3."""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +9,6 @@ from vcc_helpers.stream import pseudobulk
 
 from . import exercise
 from ._data import day, h1, targets
-
-# --- 01_load_the_h1_data --------------------------------------------------------------------------
 
 
 def _is(target: str) -> np.ndarray:
@@ -47,8 +45,6 @@ def _counts_that_are_left():
     yield "medians", pairs.median()[left.idxmax()] / control.median()
     yield "all others", left.max() / own[~mine].mean()
 
-
-# --- 02_from_counts_to_effects --------------------------------------------------------------------
 
 _N_TARGET, _N_CONTROL = 1045, 38176
 
@@ -112,8 +108,6 @@ def _noise_of_an_effect():
     yield "100 each", _noise(100, 100)
     yield "in proportion", _noise(100, 100) * 100 / _N_TARGET
 
-
-# --- 03_quality_and_knockdown ---------------------------------------------------------------------
 
 _N_BATCHES, _N_CELLS = 48, 600
 #: Noise of the mean of so many random controls of the official training file, as the chapter

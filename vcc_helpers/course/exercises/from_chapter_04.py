@@ -1,4 +1,4 @@
-"""Exercises of chapters 04 to 07."""
+"""Exercises of chapters 4 to 7."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -18,8 +18,6 @@ from vcc_helpers.splits import k_fold
 
 from . import exercise
 from ._data import bulk, day, effect, folds, precision, scores, sources, targets
-
-# --- 04_mean_baseline -----------------------------------------------------------------------------
 
 
 def _floor(target: str) -> float:
@@ -77,9 +75,6 @@ def _pearson_of_one_gene():
         "no change": nothing,
     }
     yield from scores(named).loc["pearson", list(named)].items()
-
-
-# --- 05_linear_baseline ---------------------------------------------------------------------------
 
 
 def _norm_of_w(
@@ -154,9 +149,6 @@ def _response_of_utf1():
     yield "undivided", together * push["NANOG"]
 
 
-# --- 06_knn_baseline ------------------------------------------------------------------------------
-
-
 @cache
 def _held_out(k: int, *days: int) -> pd.Series:
     return scores({"": knn_baseline(source_effects(sources(*days)), k)})[""]
@@ -192,9 +184,6 @@ def _day_4_alone():
     yield "all days", _held_out(3)["mae"]
     yield "PDS", _held_out(3, 4)["pds"]
     yield "five", _held_out(5, 4)["mae"]
-
-
-# --- 07_few_shot_adaptation -----------------------------------------------------------------------
 
 
 def _fit(support: Iterable[str], *days: int, **kw) -> ContextGain:

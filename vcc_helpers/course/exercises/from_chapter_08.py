@@ -1,4 +1,4 @@
-"""Exercises of chapters 08 to 09."""
+"""Exercises of chapters 8 to 9."""
 
 from collections.abc import Callable
 from functools import cache
@@ -18,8 +18,6 @@ from vcc_helpers.stream import pseudobulk
 
 from . import exercise
 from ._data import BASELINE, WINNER, deal, effect, h1, predicted
-
-# --- 08_metrics_by_hand ---------------------------------------------------------------------------
 
 _P_VALUES = np.array([0.001, 0.008, 0.016, 0.019, 0.024, 0.028, 0.041, 0.20, 0.45, 0.90])
 
@@ -89,8 +87,6 @@ def _score_with_a_smaller_error():
     yield "as it was", overall(WINNER, BASELINE)
     yield "perfect", overall(WINNER | {"mae": 0.0}, BASELINE)
 
-
-# --- 09_first_submission --------------------------------------------------------------------------
 
 _ROOM, _N_TARGETS = 200_000 - 38_176, 100
 

@@ -10,8 +10,6 @@ from vcc_helpers.evaluation import evaluate
 from . import exercise
 from ._data import bulk, day, effect, targets
 
-# --- 10_bring_your_own_screen ---------------------------------------------------------------------
-
 
 def _carried_over(number: int, metric: str = "mae", *, means: bool = False) -> float:
     """Mean score on day 5 of the effects, or the means, of another day."""
@@ -44,8 +42,6 @@ def _new_names():
     yield "none", 0
     yield "others", day(5).n_vars - 1
 
-
-# --- 11_rank_every_gene ---------------------------------------------------------------------------
 
 _N_TARGETS, _N_CELLS, _N_CONTROLS = 100, 100, 10_000
 #: Perturbed values, unsorted, and sorted controls: with zeros and ties in and between both.
@@ -100,8 +96,6 @@ def _u_by_search():
     yield "sum", _count(0.5) * 2
     yield "of the controls", np.array([len(x) * len(y) for x, y in _PAIRS]) - _count(0.5)
 
-
-# --- 12_scale_out ---------------------------------------------------------------------------------
 
 _NON_ZEROS = 10_000_000 * 2_000
 _CORE_HOURS, _SECONDS_TO_READ = 40, 500

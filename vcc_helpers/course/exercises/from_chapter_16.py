@@ -16,8 +16,6 @@ from vcc_helpers.stream import pseudobulk
 from . import exercise
 from ._data import deal, precision, predicted, recipe, sources
 
-# --- 16_run_your_own_leaderboard ------------------------------------------------------------------
-
 _PRESET, _SHIFT = "vcc2025-generalist", 0.1
 
 
@@ -42,27 +40,20 @@ def _cards() -> tuple[dict[str, ScoreCard], ScoreCard]:
     return cards, score(baseline, truth, _PRESET)
 
 
-@cache
-def _beats_next() -> list[float]:
-    return doubt(*_cards())["beats next"].tolist()
-
-
-def _board() -> pd.DataFrame:
-    return rank(*_cards())
-
-
 @exercise("16-1")
 def _second_place():
-    yield "right", _beats_next()[1]
-    yield "first", _beats_next()[0]
-    yield "third", _beats_next()[2]
+    beats_next = doubt(*_cards())["beats next"].tolist()
+    yield "right", beats_next[1]
+    yield "first", beats_next[0]
+    yield "third", beats_next[2]
 
 
 @exercise("16-2")
 def _place_by_mean_rank():
-    yield "right", int(_board()["mean rank"].rank(method="min")["knn"])
-    yield "overall", int(_board()["place"]["knn"])
-    yield "mean rank", float(_board()["mean rank"]["knn"])
+    board = rank(*_cards())
+    yield "right", int(board["mean rank"].rank(method="min")["knn"])
+    yield "overall", int(board["place"]["knn"])
+    yield "mean rank", float(board["mean rank"]["knn"])
 
 
 @exercise("16-3")
@@ -72,9 +63,6 @@ def _one_step():
     yield "of the target", _SHIFT / n_genes
     yield "of the gene", _SHIFT / n_targets
     yield "itself", _SHIFT
-
-
-# --- 17_check_and_pack ----------------------------------------------------------------------------
 
 
 @cache
@@ -118,29 +106,22 @@ def _silent_copies():
     yield "all", 13
 
 
-# --- 18_score_another_model -----------------------------------------------------------------------
-
-
 @cache
-def _world() -> tuple[datasets.World, anndata.AnnData, anndata.AnnData]:
+def _world() -> tuple[anndata.AnnData, ...]:
+    """Return known cells and real ones, and the means that the notebook predicts."""
     world = datasets.make_h1_like(seed=0)
-    return world, world.cells("train").copy(), world.cells("validation").copy()
-
-
-@cache
-def _means() -> anndata.AnnData:
-    """Return the pseudobulk that the notebook predicts."""
-    world, known, _ = _world()
+    known, real = (world.cells(part).copy() for part in ("train", "validation"))
     sources = {name: effects(pseudobulk(world.contexts[name])) for name in world.sources}
-    return adapt.ContextGain(sources).fit(pseudobulk(known)).predict(world.split["validation"])
+    fitted = adapt.ContextGain(sources).fit(pseudobulk(known))
+    return known, real, fitted.predict(world.split["validation"])
 
 
 @cache
 def _summary(part: str) -> pd.Series:
     """Score the prediction, or the control cells that State's layout has in X."""
-    world, known, real = _world()
-    n_cells = real.obs["target_gene"].astype(str).value_counts()[world.split["validation"]]
-    cells = emit.resample_and_shift(_means(), **recipe(known, n_cells))
+    known, real, means = _world()
+    n_cells = real.obs["target_gene"].astype(str).value_counts()[means.obs_names.drop(CONTROL)]
+    cells = emit.resample_and_shift(means, **recipe(known, n_cells))
     if part == "X":
         is_control = cells.obs["target_gene"].to_numpy() == CONTROL
         source, controls = np.arange(cells.n_obs), np.flatnonzero(is_control)
@@ -159,10 +140,11 @@ def _the_wrong_table():
 
 @exercise("18-2")
 def _another_logarithm():
-    yield "right", float(_means().X.max() * (1 / np.log(2) - 1))
+    means = _world()[2].X
+    yield "right", float(means.max() * (1 / np.log(2) - 1))
     yield "factor", 1 / np.log(2)
-    yield "mean", float(_means().X.mean() * (1 / np.log(2) - 1))
-    yield "value", float(_means().X.max() / np.log(2))
+    yield "mean", float(means.mean() * (1 / np.log(2) - 1))
+    yield "value", float(means.max() / np.log(2))
 
 
 @exercise("18-3")
