@@ -560,6 +560,7 @@ def test_strangers_meet_no_secret_and_none_of_their_code_runs(workflow):
 HOOK = """
 import os, time
 from contextlib import contextmanager
+from vcc_helpers.submission import archive
 
 opened = archive.opened
 
