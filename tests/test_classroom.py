@@ -566,6 +566,8 @@ opened = archive.opened
 
 @contextmanager
 def strange(path, **limits):
+    if "PASSPHRASE" in os.environ:
+        raise PermissionError("a secret lies open")
     with open(path, "rb") as file:
         begin = file.read(5)
     if begin == b"CRASH":
