@@ -56,12 +56,12 @@ def _lead_on_strong_targets():
     zero_shot = adapt.ContextGain(sources(), prior=precision(), shrinkage=np.inf)
     table = _scores(zero_shot=zero_shot, nothing=models.no_change())
     strata = by_stratum(table, effect_strength(bulk(5))["norm"], n_strata=3)
-    mean = interval(strata, by=("model", "metric", "stratum"))["mean"]
-    pds, mae = (mean["zero_shot", name] - mean["nothing", name] for name in ("pds", "mae"))
-    yield "right", pds.iloc[-1]
-    yield "weakest", pds.iloc[0]
-    yield "MAE", mae.iloc[-1]
-    yield "middle", pds.iloc[1]
+    mean = interval(strata, by=("model", "stratum", "metric"))["mean"].unstack("stratum")
+    lead = mean.loc["zero_shot"] - mean.loc["nothing"]
+    yield "right", lead.loc["pds"].iloc[-1]
+    yield "weakest", lead.loc["pds"].iloc[0]
+    yield "MAE", lead.loc["mae"].iloc[-1]
+    yield "middle", lead.loc["pds"].iloc[1]
 
 
 @cache
