@@ -73,14 +73,6 @@ def test_the_reference_lists_every_module():
         assert f".. automodule:: vcc_helpers.{name}\n" in path.read_text(encoding="utf-8")
 
 
-def test_every_page_that_draws_has_the_look_of_the_book():
-    for path in (ROOT / "book").glob("*.md"):
-        text = path.read_text(encoding="utf-8")
-        if "import matplotlib" in text or "plot." in "".join(text.split("```{code-cell}")[1:]):
-            assert text.count('plt.style.use("vcc_helpers.light")') == 1, path.name
-            assert "frameon=" not in text and '"constrained"' not in text, path.name
-
-
 # --- the first cell ------------------------------------------------------------------------------
 
 KEEP = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
