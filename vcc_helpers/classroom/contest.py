@@ -101,6 +101,9 @@ def prepare(
 ) -> None:
     """Split a screen into what a class gets and what the teacher keeps.
 
+    A ValueError says that one folder holds the other, or `private` lies in a git repository, that
+    there are no controls, or no target to know or to hold out.
+
     Parameters
     ----------
     cells
@@ -110,18 +113,10 @@ def prepare(
         ``genes.csv`` and ``targets.csv`` (each held-out target and its number of cells), the
         teacher ``truth.h5ad`` (held-out perturbations and all controls) and ``baseline.json`` (the
         official baseline's card). The files use the contest's words.
-    n_known
-        How many perturbations the class may see.
+    n_known, seed
+        How many perturbations the class may see, and the seed of the split.
     preset, perturbation_key, control
         As for :func:`~vcc_helpers.scoring.score`.
-    seed
-        Seed of the split.
-
-    Raises
-    ------
-    ValueError
-        One folder holds the other, or `private` lies in a git repository; there are no controls, or
-        no target to know or to hold out.
     """
     public, private = _apart(public, private)
     written = [public / name for name in ("train.h5ad", "genes.csv", "targets.csv")]
@@ -184,8 +179,7 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
     to: in a repository it could name the truth. In the names that are refused, what cannot be
     printed is written as an escape.
     """
-    today = today or (datetime.now(UTC) + timedelta(hours=14)).date()
-    folder = Path(folder)
+    today, folder = today or (datetime.now(UTC) + timedelta(hours=14)).date(), Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}: expected one with a folder for each team")
     entries, refused = {}, {}
@@ -357,8 +351,6 @@ def score_folder(
 
     Parameters
     ----------
-    folder, baseline, today, size_limit, seconds, memory
-        As in all of this module; the baseline's preset is the rules.
     truth
         Real cells, the path of a file that the teams cannot read. What is wrong with it is an
         error, and no team's fault.
@@ -380,7 +372,7 @@ def score_folder(
     # the truth's faults are the teacher's to mend, and no team's
     check_cells(open_cells(truth), name="truth")
     kept = {"truth": _hash(truth), "version": SCORING_VERSION, "baseline": baseline}
-    records, cards = Records(cache / "records", **kept), {}
+    cards, records = {}, Records(cache / "records", **kept)
     refused |= {plain(name.replace("_", ", ")): _DAMAGED for name in records.damaged}
     limits = {"seconds": seconds, "memory": memory, "size_limit": size_limit}
     halves = (cache / "halves").resolve()
