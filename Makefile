@@ -21,6 +21,8 @@ MEMORY ?= 2GB
 UNIT    = -n $(JOBS) --dist worksteal -m "not slow"
 NBMAKE  = "$(BIN)/pytest" --nbmake -p notebook_memory \
           -o addopts="-ra -p no:fast_array_utils -p no:zarr"
+# As many notebooks at a time as there are cores: threads of one would wait for another's.
+ALONE   = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Notebooks that ran as tests, with their outputs: the book is built of them. Not in _build, where
 # nbmake looks for none.
 RAN    := build/executed
@@ -100,7 +102,7 @@ test: lint  ## lint, unit tests, every notebook, the book itself, the official s
 	@"$(BIN)/pytest" $(UNIT)
 	@echo "==> Notebooks, each within $(MEMORY)"
 	@rm -rf $(RAN) && mkdir -p $(RAN) && cp notebooks/*.ipynb $(RAN)
-	@$(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
+	@$(ALONE) $(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
 	@echo "==> The book, from a clean copy and in a browser; other Pythons; Colab's versions"
 	@VCC_EXECUTED=$(RAN) "$(BIN)/pytest" -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m slow
 	@$(MAKE) --no-print-directory parity
