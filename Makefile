@@ -36,7 +36,6 @@ RESOLUTION ?= lowest-direct
 # What needs the book's packages, or the versions of the lock.
 BOUNDS_LEAVE_OUT := -m "not slow" --ignore=tests/test_build.py --ignore=tests/test_repository.py
 STAMP  := $(VENV)/.installed
-COMPILE ?= --compile-bytecode
 LOCK   := requirements.lock
 
 # A coverage or path setting of the caller must not leak into the environment.
@@ -60,7 +59,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
-	@"$(BIN)/uv" pip sync --quiet $(COMPILE) --python "$(PY)" --allow-empty-requirements $(LOCK)
+	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
 	@"$(BIN)/uv" pip install --quiet --python "$(PY)" --no-deps --editable .
 	@# Matplotlib tells on standard error when it lists the fonts for the first time: do that now.
 	@"$(PY)" -c "import matplotlib.font_manager" 2>/dev/null

@@ -251,18 +251,15 @@ def read_teams(path: str | Path) -> dict[str, str]:
 def changes_of(text: str | Iterable[str]) -> list[tuple[str, str]]:
     """Return letter and path of each changed file.
 
-    `text` is the output of ``git diff --name-status -z``, or lines with a letter, a tab and a path.
+    `text` is the output of ``git diff --name-status --no-renames -z``, or lines with a letter, a
+    tab and a path.
     """
     text = text if isinstance(text, str) else "\n".join(text)
     if "\0" not in text:
         pairs = (re.split(r"[\t ]", line, maxsplit=1) for line in text.splitlines() if line.strip())
         return [(pair[0], "".join(pair[1:])) for pair in pairs]
-    fields, found = iter(text.split("\0")), []
-    for letter, path in zip(fields, fields, strict=False):  # the last one is empty
-        found.append((letter, path))
-        if letter.startswith(("R", "C")):
-            found.append((letter, next(fields)))
-    return found
+    fields = iter(text.split("\0"))
+    return list(zip(fields, fields, strict=False))  # the last one is empty
 
 
 def change_problems(
