@@ -30,7 +30,7 @@ _COLUMN = {
 }  # fmt: skip
 
 
-def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
+def _imports(package: Path = PACKAGE) -> dict[str, set[str]]:
     """Read from the source which files of a package each file imports; nothing is run.
 
     Names have dots, such as ``"stream.open"``; an ``__init__.py`` goes by its folder's name, that
@@ -67,7 +67,7 @@ def rooms(package: Path = PACKAGE) -> dict[str, set[str]]:
     begin with an underscore, are left out.
     """
     found = {}
-    for name, imported in imports(package).items():
+    for name, imported in _imports(package).items():
         if not name.startswith("_") and name:
             found.setdefault(_room(name, package), set()).update(
                 _room(other, package) for other in imported if other and not other.startswith("_")

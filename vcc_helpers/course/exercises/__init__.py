@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-EXERCISES: dict[str, Exercise] = {}
+_EXERCISES: dict[str, Exercise] = {}
 #: First chapter of each part of the book, which has a module of its own.
 _PARTS = ("01", "04", "08", "10", "13", "16", "19")
 
@@ -93,7 +93,7 @@ def exercise(number: str, **options) -> Callable[[Callable], Callable]:
     """
 
     def keep(answers: Callable) -> Callable:
-        EXERCISES[number] = Exercise(answers, _words()[number], **options)
+        _EXERCISES[number] = Exercise(answers, _words()[number], **options)
         return answers
 
     return keep
@@ -118,9 +118,9 @@ def check(exercise_id: str, answer: object) -> Feedback:
     """
     if part := max((first for first in _PARTS if first <= str(exercise_id)), default=""):
         import_module(f"{__name__}.from_chapter_{part}")
-    if exercise_id not in EXERCISES:
+    if exercise_id not in _EXERCISES:
         raise KeyError(f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'")
-    return EXERCISES[exercise_id].judge(answer)
+    return _EXERCISES[exercise_id].judge(answer)
 
 
 def _slip(answer: object, right: object, tolerance: float) -> str | None:
