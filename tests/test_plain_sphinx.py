@@ -71,7 +71,7 @@ def test_pages_are_the_same_on_every_python_and_sphinx(monkeypatch):
     assert [node.get("heading-level") for node in page] == [3, None]
 
 
-PAGE = '<article class="bd-article"><h1>One</h1><p>Text</p><img alt="A" src="a1.png"></article>'
+PAGE = '<article class="bd-article"><h1>One</h1> <p>Text</p><img alt="A" src="a1.png"></article>'
 
 
 def test_two_builds_are_compared_by_their_content(tmp_path, capsys):
