@@ -21,21 +21,21 @@ MEMORY ?= 2GB
 UNIT    = -n $(JOBS) --dist worksteal -m "not slow"
 NBMAKE  = "$(BIN)/pytest" --nbmake -p notebook_memory \
           -o addopts="-ra -p no:fast_array_utils -p no:zarr"
+# As many notebooks at a time as there are cores: threads of one would wait for another's.
+ALONE   = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 # Notebooks that ran as tests, with their outputs: the book is built of them. Not in _build, where
 # nbmake looks for none.
 RAN    := build/executed
-# The official scorers do not install on Python 3.13: another environment holds them.
+# The official scorers do not install on Python 3.13: another environment holds them, and little
+# else. What is held against them:
 ORACLE := .venv-oracle
-# What is held against them, and the core of the package on the oldest Python.
-CORE    = tests/test_parity.py tests/test_parity_2026.py tests/test_submission.py \
-          tests/test_metrics.py tests/test_de.py tests/test_scoring.py tests/test_scoring_2026.py
+PARITY  = tests/test_parity.py tests/test_parity_2026.py tests/test_submission.py
 # For what notebooks start as commands; found in the shell, as the folder's path may hold spaces.
 WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
 RESOLUTION ?= lowest-direct
 # What needs the book's packages, or the versions of the lock.
 BOUNDS_LEAVE_OUT := -m "not slow" --ignore=tests/test_build.py --ignore=tests/test_repository.py
 STAMP  := $(VENV)/.installed
-COMPILE ?= --compile-bytecode
 LOCK   := requirements.lock
 
 # A coverage or path setting of the caller must not leak into the environment.
@@ -59,7 +59,7 @@ $(STAMP): pyproject.toml $(LOCK)
 	@echo "*" > "$(VENV)/.gitignore"
 	@"$(PY)" -m pip install --quiet "uv>=0.8"
 	@echo "==> Installing the packages of $(LOCK)"
-	@"$(BIN)/uv" pip sync --quiet $(COMPILE) --python "$(PY)" --allow-empty-requirements $(LOCK)
+	@"$(BIN)/uv" pip sync --quiet --compile-bytecode --python "$(PY)" --allow-empty-requirements $(LOCK)
 	@"$(BIN)/uv" pip install --quiet --python "$(PY)" --no-deps --editable .
 	@# Matplotlib tells on standard error when it lists the fonts for the first time: do that now.
 	@"$(PY)" -c "import matplotlib.font_manager" 2>/dev/null
@@ -101,18 +101,21 @@ test: lint  ## lint, unit tests, every notebook, the book itself, the official s
 	@"$(BIN)/pytest" $(UNIT)
 	@echo "==> Notebooks, each within $(MEMORY)"
 	@rm -rf $(RAN) && mkdir -p $(RAN) && cp notebooks/*.ipynb $(RAN)
-	@$(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
+	@$(ALONE) $(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
 	@echo "==> The book, from a clean copy and in a browser; other Pythons; Colab's versions"
-	@VCC_EXECUTED=$(RAN) "$(BIN)/pytest" -n $(JOBS) --dist loadgroup -m slow
+	@VCC_EXECUTED=$(RAN) "$(BIN)/pytest" -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m slow
 	@$(MAKE) --no-print-directory parity
 
 parity: $(STAMP)  ## the tests against the official scorers, where a Python that they install on is here
 	@if "$(PY)" -c "import cell_eval" 2>/dev/null; then \
 	  echo "==> The official scorers are in $(VENV): their tests are among the unit tests"; \
 	elif [ -n "$(old)" ]; then \
-	  $(MAKE) --no-print-directory setup VENV=$(ORACLE) PYTHON="$(old)" COMPILE= && \
-	  echo "==> Parity with the official scorers, and the core, on $$("$(ORACLE)/bin/python" --version)" && \
-	  "$(ORACLE)/bin/pytest" $(UNIT) $(CORE); \
+	  echo "==> Installing the official scorers into $(ORACLE)" && \
+	  "$(BIN)/uv" venv --quiet --allow-existing --python "$(old)" $(ORACLE) && \
+	  "$(BIN)/uv" pip install --quiet --python $(ORACLE)/bin/python --constraint $(LOCK) \
+	     --editable ".[oracle]" pytest pytest-xdist && \
+	  echo "==> Parity with the official scorers, on $$("$(ORACLE)/bin/python" --version)" && \
+	  "$(ORACLE)/bin/pytest" $(UNIT) $(PARITY); \
 	else \
 	  echo "==> No Python 3.11 or 3.12 here, which the official scorers need: parity is not tested"; \
 	fi

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 UNITS = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
-SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_BETWEEN_LOOKS = 0.25
 
 
 def parse_size(text: str) -> int:

@@ -37,8 +37,10 @@ STORAGES = [
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items):
-    """Run what is slow last: a quick failure should not wait for it."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Run what is slow last, since a quick failure should not wait, and the browser at the end."""
+    items.sort(
+        key=lambda item: (item.get_closest_marker("slow") is not None, "browser" in item.path.name)
+    )
 
 
 @pytest.hookimpl(wrapper=True)

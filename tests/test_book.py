@@ -19,7 +19,8 @@ PAGES = [TOC["root"]] + [
 ]
 NOTEBOOKS = [page for page in PAGES if page.startswith("notebooks/")]
 
-#: One process builds the book and looks at it; another one has the other slow tests.
+#: One process builds the book and looks at it; another one has the other slow tests, then the
+#: browser.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("book")]
 
 

@@ -57,11 +57,22 @@ OTHERS = [
 ]  # fmt: skip
 
 
-def test_a_good_toy_builds_and_pages_of_others_in_the_tree_are_none_of_it(tmp_path):
+def test_a_good_toy_builds_of_what_was_run_and_pages_of_others_are_none_of_it(
+    tmp_path, monkeypatch
+):
     links = f"[a]({ADDRESS}book/index.html), [b]({ADDRESS}book/index.html#toy), [c]({ADDRESS})"
-    says = "from IPython.display import Markdown\nMarkdown('### Title\\n\\nSee naming.py')"
-    cells = new_code_cell("print(6 * 7)"), new_code_cell(says), new_markdown_cell(links)
-    root = toy(tmp_path, *cells)
+    counts = new_code_cell("print(6 * 7)", execution_count=1)
+    says = new_code_cell("Markdown(said)", execution_count=2)
+    counts.metadata["execution"] = {"iopub.execute_input": "2026-12-01T10:00:00.5Z"}
+    counts.outputs = [new_output("stream", text="forty-two")]
+    says.outputs = [
+        new_output("display_data", {"text/markdown": "### Title\n\nSee naming.py"}),
+    ]
+    (tmp_path / "ran").mkdir()
+    write_notebook(tmp_path / "ran/01_toy.ipynb", counts, says, new_markdown_cell(links))
+    cells = new_code_cell("print(6 * 7)"), new_code_cell("Markdown(said)"), new_markdown_cell(links)
+    root = toy(tmp_path / "toy", *cells)
+    monkeypatch.setenv("VCC_EXECUTED", str(tmp_path / "ran"))
     for name in OTHERS:
         page = root / name
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +80,6 @@ def test_a_good_toy_builds_and_pages_of_others_in_the_tree_are_none_of_it(tmp_pa
             write_notebook(page, new_code_cell("1 / 0"))
         else:
             page.write_text("# Foreign\n\n[nowhere](missing.md)\n")
-    told = execute(root)
-    assert told.stderr == "     1  notebooks/01_toy.ipynb\n"
-    assert told.stdout == "1 pages executed, 0 failed\n"
     done = build(root)
     assert done.returncode == 0, done.stdout[-3000:]
     site = root / "_build" / "html"
@@ -80,7 +88,7 @@ def test_a_good_toy_builds_and_pages_of_others_in_the_tree_are_none_of_it(tmp_pa
         "index.html", "genindex.html", "search.html", "book/index.html", "notebooks/01_toy.html",
     }  # fmt: skip
     text = article(site, "notebooks/01_toy")
-    assert "42" in text and "<h3" in text
+    assert "forty-two" in text and "<h3" in text
     assert "http://naming.py" not in text  # Markdown as GitHub reads it has this link
     found = Page(site / "notebooks/01_toy.html").links
     assert {"../book/index.html", "../book/index.html#toy", ADDRESS} <= set(found)
@@ -94,15 +102,10 @@ def test_a_notebook_that_failed_or_never_ran_is_run_by_the_build(outputs, tmp_pa
     assert not execute_pages.take_outputs(None, Path("01_toy.ipynb"), tmp_path)
 
 
-def test_a_notebook_that_was_run_is_not_run_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("VCC_EXECUTED", str(tmp_path))
-    ran = new_code_cell("print(6 * 7)", execution_count=1)
-    ran.outputs = [new_output("stream", text="forty-two")]
-    ran.metadata["execution"] = {"iopub.execute_input": "2026-12-01T10:00:00.5Z"}
-    write_notebook(tmp_path / "01_toy.ipynb", ran)
-    done = build(toy(tmp_path / "book", new_code_cell("print(6 * 7)")))
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "forty-two" in article(tmp_path / "book/_build/html", "notebooks/01_toy")
+def test_a_page_is_executed_and_told(tmp_path):
+    told = execute(toy(tmp_path, new_code_cell("print(6 * 7)")))
+    assert told.stderr == "     1  notebooks/01_toy.ipynb\n"
+    assert told.stdout == "1 pages executed, 0 failed\n"
 
 
 def test_an_error_fails_and_what_a_page_says_at_the_lowest_level_is_told(tmp_path):

@@ -22,7 +22,6 @@ from conftest import make_cells
 from vcc_helpers import classroom, scoring
 from vcc_helpers.classroom import apart, contest
 from vcc_helpers.scoring import ScoreCard
-from vcc_helpers.submission import archive
 
 TODAY = date(2026, 3, 9)
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "leaderboard.py"
@@ -33,6 +32,7 @@ def kit(tmp_path_factory):
     """The public and the private folder of a toy class, and two predictions."""
     root = tmp_path_factory.mktemp("class")
     cells = make_cells(n_cells=(30, 20, 40, 25, 60))
+    cells.var_names = [*cells.var_names[:-3], "NA", "a,b", 'say "x"']
     kw = {"public": root / "public", "private": root / "private"}
     classroom.prepare(cells, **kw, n_known=1)
     known = anndata.read_h5ad(root / "public" / "train.h5ad")
@@ -45,14 +45,17 @@ def kit(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def handed_in(kit, tmp_path):
-    """A folder with one good file of each of two teams."""
-    folder = tmp_path / "submissions"
+def hand_in(kit, folder):
+    """Put one good file of each of two teams into a folder, and return it."""
     for team, source in (("ada", "noisy"), ("bob", "mean")):
         (folder / team).mkdir(parents=True)
         shutil.copy(kit / f"{source}.h5ad", folder / team / "2026-03-01.h5ad")
     return folder
+
+
+@pytest.fixture
+def handed_in(kit, tmp_path):
+    return hand_in(kit, tmp_path / "submissions")
 
 
 def baseline_of(kit):
@@ -74,7 +77,7 @@ def test_the_class_gets_no_cell_of_a_held_out_target(kit):
     assert not set(known.obs["target_gene"]) & set(targets.index)
     assert set(truth.obs["target_gene"]) == {*targets.index, "non-targeting"}
     assert targets.to_dict() == truth.obs["target_gene"].value_counts()[targets.index].to_dict()
-    genes = pd.read_csv(kit / "public" / "genes.csv")["gene"]
+    genes = pd.read_csv(kit / "public" / "genes.csv", keep_default_na=False)["gene"]
     assert genes.tolist() == truth.var_names.tolist() == known.var_names.tolist()
     assert sorted(p.name for p in (kit / "public").iterdir()) == [
         "genes.csv", "targets.csv", "train.h5ad",
@@ -102,39 +105,22 @@ def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
     assert scoring.score(truth, truth, "vcc2026").overall(base) > 50
 
 
-def test_awkward_gene_names_survive(tmp_path):
-    cells = make_cells()
-    cells.var_names = ["NA", "a,b", 'say "x"', *cells.var_names[3:]]
-    cells.obs["target_gene"] = cells.obs["target_gene"].replace("no gene", "a,b")
-    folders = {"public": tmp_path / "a", "private": tmp_path / "b"}
-    classroom.prepare(cells, **folders, n_known=1)
-    (tmp_path / "in" / "ada").mkdir(parents=True)
-    shutil.copy(tmp_path / "b" / "truth.h5ad", tmp_path / "in" / "ada" / "2026-03-01.h5ad")
-    assert classroom.check_folder(tmp_path / "in", tmp_path / "a", today=TODAY) == {}
-
-
-def test_the_truth_is_kept_apart(tmp_path):
-    cells = make_cells()
-    for public, private in (("a", "a"), ("a", "a/b"), ("a/b", "a")):
-        with pytest.raises(ValueError, match="hold each other"):
-            classroom.prepare(
-                cells, public=tmp_path / public, private=tmp_path / private, n_known=1
-            )
-    (tmp_path / "repository" / ".git").mkdir(parents=True)
-    private = tmp_path / "repository" / "private"
-    with pytest.raises(ValueError, match="lies in a git repository"):
-        classroom.prepare(cells, public=tmp_path / "a", private=private, n_known=1)
-    assert not (tmp_path / "a").exists() and not private.exists()
-
-
-def test_a_split_leaves_something_to_learn_and_to_predict(tmp_path):
-    cells, folders = make_cells(), {"public": tmp_path / "a", "private": tmp_path / "b"}
-    for n_known in (0, 4):
-        with pytest.raises(ValueError, match=f"{n_known} of 4 targets known; expected 1 to 3"):
-            classroom.prepare(cells, **folders, n_known=n_known)
-    with pytest.raises(ValueError, match="no control cells"):
-        classroom.prepare(cells, **folders, n_known=1, control="ctrl")
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize(
+    ("public", "private", "options", "says"),
+    [
+        ("a", "a", {}, "hold each other"), ("a", "a/b", {}, "hold each other"),
+        ("a/b", "a", {}, "hold each other"), ("a", "git/b", {}, "lies in a git repository"),
+        ("a", "b", {"n_known": 0}, "0 of 4 targets known; expected 1 to 3"),
+        ("a", "b", {"n_known": 4}, "4 of 4 targets known"),
+        ("a", "b", {"control": "ctrl"}, "no control cells"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_split_writes_nothing(public, private, options, says, tmp_path):
+    (tmp_path / "git" / ".git").mkdir(parents=True)
+    folders = {"public": tmp_path / public, "private": tmp_path / private}
+    with pytest.raises(ValueError, match=says):
+        classroom.prepare(make_cells(), **folders, **{"n_known": 1} | options)
+    assert [path.name for path in tmp_path.rglob("*")] == ["git", ".git"]
 
 
 # --- names ---------------------------------------------------------------------------------------
@@ -173,16 +159,13 @@ def test_what_a_folder_holds_is_sorted_and_the_rest_refused(tmp_path):
 
 
 def test_links_are_refused_whatever_they_lead_to(kit, tmp_path):
-    truth, folder = kit / "private" / "truth.h5ad", tmp_path / "submissions"
-    (folder / "ada").mkdir(parents=True)
-    (folder / "ada" / "2026-03-01.h5ad").symlink_to(truth)
-    (folder / "eve").symlink_to(folder / "ada")
-    found = score(kit, folder, tmp_path / "cache")
-    assert found.cards == {}
-    assert {name: why.split(";")[0] for name, why in found.refused.items()} == {
-        "ada/2026-03-01.h5ad": "a link or a folder",
-        "eve": "a link",
-    }
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "ada" / "2026-03-01.h5ad").symlink_to(kit / "private" / "truth.h5ad")
+    (tmp_path / "eve").symlink_to(tmp_path / "ada")
+    entries, refused = classroom.read_folder(tmp_path, today=TODAY)
+    assert not entries and [why.split(";")[0] for why in refused.values()] == [
+        "a link or a folder", "a link",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -193,19 +176,14 @@ def test_links_are_refused_whatever_they_lead_to(kit, tmp_path):
         ([], "0 files changed"),
         (["A\tsubmissions/ada/2026-03-09.h5ad", "M\tscripts/leaderboard.py"], "2 files changed"),
         (["M\t.github/workflows/leaderboard.yml"], "is no submission"),
-        (["A\tsubmissions/../ada/2026-03-09.h5ad"], "is no submission"),
         (["A\tother/submissions/ada/2026-03-09.h5ad"], "is no submission"),
         (["A\tsubmissions/Ada/2026-03-09.h5ad"], "is no submission"),
-        (["A\tsubmissions/ada/x/2026-03-09.h5ad"], "is no submission"),
         (['A\t"submissions/ada/\\303\\274.h5ad"'], "is no submission"),
         (["A\tsubmissions/ada/2026-03-01.h5ad"], "is not of today"),
         (["D\tsubmissions/bob/2026-03-09.h5ad"], "removed or renamed"),
         (["R100\tsubmissions/bob/2026-03-09.h5ad\tsubmissions/a/b"], "removed or renamed"),
-        (["T\tsubmissions/bob/2026-03-09.h5ad"], "removed or renamed"),
         (["A\t submissions/ada/2026-03-09.h5ad"], "is no submission"),
-        (["A\tsubmissions/ ada/2026-03-09.h5ad"], "is no submission"),
         (["A\tsubmissions/bob/2026-03-09.h5ad"], "in another team's folder; 'Ada-L' belongs"),
-        (["A\tsubmissions/ada-/2026-03-09.h5ad"], "in another team's folder"),
     ],
 )
 def test_a_change_hands_in_one_file_of_today_and_nothing_else(lines, says):
@@ -307,17 +285,8 @@ def test_a_bad_file_says_why_and_does_not_stop_the_others(kit, handed_in, tmp_pa
 def test_a_check_of_one_team_does_not_speak_of_others(kit, handed_in):
     of_text(handed_in / "bob" / "2026-03-01.h5ad", None)
     touch(handed_in, "bob/final.h5ad", "Bad/2026-03-01.h5ad")
-    kw = {"today": TODAY}
-    assert len(classroom.check_folder(handed_in, kit / "public", **kw)) == 3
-    assert classroom.check_folder(handed_in, kit / "public", only={"ada"}, **kw) == {}
-    assert len(classroom.check_folder(handed_in, kit / "public", only={"bob"}, **kw)) == 2
-
-
-def test_a_vcc_scores_as_its_h5ad(kit, handed_in, tmp_path):
-    archive.pack(kit / "noisy.h5ad", handed_in / "bob" / "2026-03-02.vcc")
-    cards = score(kit, handed_in, tmp_path / "cache").cards
-    by_name = {entry.name: card.per_perturbation for entry, card in cards.items()}
-    pd.testing.assert_frame_equal(by_name["ada, 2026-03-01"], by_name["bob, 2026-03-02"])
+    kw = {"only": {"ada"}, "today": TODAY}
+    assert classroom.check_folder(handed_in, kit / "public", **kw) == {}
 
 
 # --- scores --------------------------------------------------------------------------------------
@@ -350,10 +319,7 @@ def values(scored):
 def scored_once(kit, tmp_path_factory):
     """Score the files of `handed_in` for the first time; the cache, and what was found."""
     folder = tmp_path_factory.mktemp("first")
-    for team, source in (("ada", "noisy"), ("bob", "mean")):
-        (folder / "in" / team).mkdir(parents=True)
-        shutil.copy(kit / f"{source}.h5ad", folder / "in" / team / "2026-03-01.h5ad")
-    return folder / "cache", score(kit, folder / "in", folder / "cache")
+    return folder / "cache", score(kit, hand_in(kit, folder / "in"), folder / "cache")
 
 
 @pytest.fixture
@@ -368,8 +334,9 @@ def test_the_first_score_stands_whatever_comes_between(
     shutil.copy(handed_in / "ada" / "2026-03-01.h5ad", bob.with_name("2026-03-02.h5ad"))
     second = score(kit, handed_in, cache)
     assert counted == [] and second.refused == {}  # the new one is a copy
-    ada, copied = (values(second)[name] for name in ("ada, 2026-03-01", "bob, 2026-03-02"))
-    assert ada == copied and values(scored_once[1]).items() <= values(second).items()
+    days = ("ada, 2026-03-01", "bob, 2026-03-02", "bob, 2026-03-01")
+    ada, copied, other = (values(second)[name] for name in days)
+    assert ada == copied != other and values(scored_once[1]).items() <= values(second).items()
     # a file that changes, and a version that counts otherwise
     shutil.copy(kit / "noisy.h5ad", bob)
     monkeypatch.setattr(contest, "SCORING_VERSION", contest.SCORING_VERSION + 1)
@@ -392,20 +359,14 @@ def test_a_damaged_record_says_so_and_stops_nothing(kit, handed_in, cache, score
     assert (cache / "records" / "ada_2026-03-01.json.damaged").read_bytes() == b"\x89HDF"
 
 
-def test_a_file_that_took_too_long_is_not_tried_with_as_little_time(
+def test_a_file_without_a_score_is_tried_with_more_time_or_when_it_is_mended(
     kit, handed_in, tmp_path, counted
 ):
-    for seconds in (1e-3, 1e-4):
+    for seconds in (1e-3, 1e-4):  # as little time: not tried again
         found = score(kit, handed_in, tmp_path / "cache", seconds=seconds)
         assert len(counted) == 2 and found.cards == {}
         assert f"took longer than {seconds:g} seconds" in found.refused["ada, 2026-03-01"]
-    assert len(score(kit, handed_in, tmp_path / "cache").cards) == 2
-
-
-def test_a_file_without_a_score_may_be_mended(kit, handed_in, tmp_path):
-    of_text(handed_in / "bob" / "2026-03-01.h5ad", None)
-    assert len(score(kit, handed_in, tmp_path / "cache").cards) == 1
-    shutil.copy(kit / "mean.h5ad", handed_in / "bob" / "2026-03-01.h5ad")
+    shutil.copy(kit / "noisy.h5ad", handed_in / "bob" / "2026-03-01.h5ad")
     found = score(kit, handed_in, tmp_path / "cache")
     assert len(found.cards) == 2 and found.refused == {}
 
@@ -462,12 +423,9 @@ def test_what_is_published_holds_means_only(kit, scored_once, tmp_path):
 
 
 def test_the_page_is_written_whole_or_not_at_all(kit, scored_once, tmp_path, monkeypatch):
-    scored = scored_once[1]
-    site = tmp_path / "site"
+    scored, site, real = scored_once[1], tmp_path / "site", Path.rename
     publish(kit, scored, site)
     before = {p: p.read_bytes() for p in site.rglob("*.*")}
-
-    real = Path.rename
 
     def rename(self, target):
         if self.name == "new":
@@ -528,12 +486,9 @@ def test_the_command_from_deal_to_page(run, kit, handed_in, tmp_path, monkeypatc
     status, out, err = run("score", handed_in, "--out", tmp_path / "site")
     assert status == 0 and out.endswith("1 entries\n") and err.count("\n") == 1
     assert (tmp_path / "private" / "scored").is_dir()
-    shutil.rmtree(handed_in / "bob")
-    assert run("check", handed_in, "--task", kit / "public")[:2] == (0, "all can be scored\n")
     (tmp_path / "diff.txt").write_text("M\tREADME.md\n")
-    status, out, _ = run(
-        "check", handed_in, "--task", kit / "public", "--changes", tmp_path / "diff.txt"
-    )
+    words = ("check", handed_in, "--task", kit / "public", "--changes", tmp_path / "diff.txt")
+    status, out, _ = run(*words)
     assert status == 1 and "'README.md' is no submission" in out
 
 
@@ -557,9 +512,8 @@ def test_the_command_keeps_the_truth_out_of_reach(run, kit, handed_in, tmp_path)
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no such names there")
 def test_a_line_break_in_a_name_stays_on_its_line(run, kit, tmp_path):
-    if os.name == "nt":
-        pytest.skip("no such names there")
     touch(tmp_path / "submissions", "a\n::stop-commands::x/2026-03-01.h5ad")
     _, out, _ = run("check", tmp_path / "submissions", "--task", kit / "public")
     assert all(line.startswith("leaderboard: ") for line in out.splitlines())
@@ -574,47 +528,28 @@ def workflow():
     return yaml.safe_load(text)
 
 
-def test_a_proposal_meets_no_secret_and_none_of_its_own_code_runs(workflow):
+def test_strangers_meet_no_secret_and_none_of_their_code_runs(workflow):
+    jobs = workflow["jobs"]
     assert set(workflow[True]) == {"pull_request", "push", "workflow_dispatch"}
-    for name, job in workflow["jobs"].items():
-        with_secrets = "secrets." in json.dumps(job)
-        assert with_secrets == (name == "score")
-    assert workflow["jobs"]["check"]["if"] == "github.event_name == 'pull_request'"
-    condition = workflow["jobs"]["score"]["if"]
+    assert [name for name in jobs if "secrets." in json.dumps(jobs[name])] == ["score"]
+    assert jobs["check"]["if"] == "github.event_name == 'pull_request'"
+    condition = jobs["score"]["if"]
     assert "github.event_name != 'pull_request'" in condition and "refs/heads/main" in condition
-    first, second = (s["with"] for s in workflow["jobs"]["check"]["steps"][:2])
+    first, second = (step["with"] for step in jobs["check"]["steps"][:2])
     assert first["ref"] == "${{ github.event.pull_request.base.sha }}" and "path" not in first
     assert second["path"] == "proposed"
-    runs = [step["run"] for step in workflow["jobs"]["check"]["steps"] if "run" in step]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    runs = [step.get("run", "") for step in steps]
+    assert not any("${{" in run for run in runs)
     assert not any(re.search(r"(python|bash|sh|make|\./)\S* +proposed/", run) for run in runs)
-
-
-def test_actions_are_pinned_and_shells_get_no_text_of_strangers(workflow):
-    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
-    used = [step["uses"] for step in steps if "uses" in step]
-    assert used and all(re.fullmatch(r"actions/[\w/-]+@[0-9a-f]{40}", name) for name in used)
-    assert not any("${{" in step.get("run", "") for step in steps)
-    checkouts = [step["with"] for step in steps if "checkout" in step.get("uses", "")]
-    assert all(options["persist-credentials"] is False for options in checkouts)
-
-
-def test_the_truth_and_what_was_scored_leave_the_runner_only_locked(workflow):
-    steps = workflow["jobs"]["score"]["steps"]
-    given = {s["with"]["path"] for s in steps if "upload" in s.get("uses", "")}
-    assert given == {"scored.tar.gpg", "${{ runner.temp }}/site"}
-    assert "cache" not in json.dumps(workflow)
-
-
-def test_who_may_write_runs_nothing_of_the_project(workflow):
-    jobs = workflow["jobs"]
-    assert [name for name, job in jobs.items() if "contents" in job.get("permissions", {})] == [
-        "records"
-    ]
-    assert not [step for step in jobs["records"]["steps"] if "checkout" in step.get("uses", "")]
-    assert "python" not in json.dumps(jobs["records"])
-    installs = [s["run"] for s in jobs["score"]["steps"] if "pip install" in s.get("run", "")]
-    assert len(installs) == 1 and "--no-deps ." in installs[0]
-    assert installs[0].count("pip install") == 2 and "--require-hashes" in installs[0]
+    # the truth leaves only locked; who may write runs nothing of the project
+    uploads = [step["with"]["path"] for step in steps if "upload" in step.get("uses", "")]
+    assert uploads == ["scored.tar.gpg", "${{ runner.temp }}/site"]
+    assert "cache" not in json.dumps(workflow) and "python" not in json.dumps(jobs["records"])
+    writers = [name for name, job in jobs.items() if "contents" in job.get("permissions", {})]
+    assert writers == ["records"] and "checkout" not in json.dumps(jobs["records"])
+    (install,) = (step["run"] for step in jobs["score"]["steps"] if step.get("name") == "Install")
+    assert install.count("pip install") == 2 and "--require-hashes" in install
 
 
 HOOK = """
@@ -626,6 +561,8 @@ opened = archive.opened
 
 @contextmanager
 def strange(path, **limits):
+    if "PASSPHRASE" in os.environ:
+        raise PermissionError("a secret lies open")
     with open(path, "rb") as file:
         begin = file.read(5)
     if begin == b"CRASH":
@@ -715,10 +652,7 @@ def test_a_class_played_through_by_the_steps_of_the_workflow(
     fair = steps("One file of today, of the team of who proposes it, and can it be scored?")
     assert fair == "all can be scored\n"
     for account, path, content, words in [
-        ("mallory", f"submissions/mallory/{day}.h5ad", mean, "'mallory' is in no team"),
         ("eve", f"submissions/ada/{day}.h5ad", mean, "in another team's folder"),
-        ("eve", f"submissions/ada/{day}.vcc", mean, "in another team's folder"),
-        ("eve", f" submissions/eve/{day}.h5ad", mean, "is no submission"),
         ("eve", "task/teams.csv", b"account,team\neve,ada\n", "is no submission"),
         ("eve", f"submissions/eve/{day}.h5ad\n::error::", mean, "is no submission"),
         ("eve", f"submissions/eve/{day}.h5ad", b"CRASH", "ended the process (SIGSEGV)"),

@@ -3,8 +3,8 @@
 The versions are those of Colab's published lists (August 2026) and of its older runtime; of Dask,
 which Colab brings without `distributed`, any. The notebooks are those of a fork that was published
 as the README says: the first cell runs as it is, and git finds the fork on this machine.
-With VCC_COLAB=all every notebook runs in both, which is done every week; else the first and the one
-that needs a cluster, in the newer one.
+With VCC_COLAB=all every notebook runs in both, which is done every week; else the one that needs a
+cluster, in the newer one.
 """
 
 import os
@@ -20,7 +20,7 @@ import run_in_colab
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 ALL = os.environ.get("VCC_COLAB") == "all"
-CHOSEN = NOTEBOOKS if ALL else ["01_load_the_h1_data.ipynb", "12_scale_out.ipynb"]
+CHOSEN = NOTEBOOKS if ALL else ["12_scale_out.ipynb"]
 COMMON = ["scikit-learn==1.6.1", "matplotlib==3.10.0", "scipy==1.16.3", "ipykernel", "ipywidgets"]
 NEW = "numpy==2.1.3 pandas==2.2.3 h5py==3.16.0 numba==0.61.2 dask==2026.1.1 tqdm".split()
 OLD = "numpy==2.0.2 pandas==2.2.2 h5py==3.14.0 numba==0.60.0 dask==2025.5.1 tqdm".split()

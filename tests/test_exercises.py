@@ -16,9 +16,9 @@ from vcc_helpers.course import exercises
 from vcc_helpers.course.exercises import Exercise, Feedback
 
 ROOT = Path(__file__).resolve().parents[1]
-for path in Path(exercises.__file__).parent.glob("chapter_*.py"):
+for path in Path(exercises.__file__).parent.glob("from_chapter_*.py"):
     import_module(f"vcc_helpers.course.exercises.{path.stem}")
-FOUND = dict(sorted(exercises.EXERCISES.items()))
+FOUND = dict(sorted(exercises._EXERCISES.items()))
 NOT_IT = "That is not it."
 
 

@@ -32,7 +32,7 @@ def test_no_kit_file_imports_a_folder(rooms):
 
 def test_there_is_no_circle_between_rooms_or_files(rooms):
     assert house.floors(rooms)["metrics"] == 0
-    files = {name: others - {""} for name, others in house.imports().items() if name}
+    files = {name: others - {""} for name, others in house._imports().items() if name}
     faces = {name for name in files if (house.PACKAGE / name.replace(".", "/")).is_dir()}
     inner = {name: others - faces for name, others in files.items() if name not in faces}
     assert max(house.floors(inner).values()) > 3
@@ -48,9 +48,9 @@ def test_what_the_rule_forbids_is_seen(tmp_path):
     )
     assert into_folders(house.rooms(package)) == {"kit": {"machine/"}}
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .kit import x\n"
-    assert house.imports(write(tmp_path, typed=text))["typed"] == set()
+    assert house._imports(write(tmp_path, typed=text))["typed"] == set()
     with pytest.raises(ValueError, match="a circle of imports among"):
-        house.floors(house.imports(package))
+        house.floors(house._imports(package))
 
 
 def test_every_room_has_its_place_in_the_drawing(rooms):

@@ -73,14 +73,6 @@ def test_the_reference_lists_every_module():
         assert f".. automodule:: vcc_helpers.{name}\n" in path.read_text(encoding="utf-8")
 
 
-def test_every_page_that_draws_has_the_look_of_the_book():
-    for path in (ROOT / "book").glob("*.md"):
-        text = path.read_text(encoding="utf-8")
-        if "import matplotlib" in text or "plot." in "".join(text.split("```{code-cell}")[1:]):
-            assert text.count('plt.style.use("vcc_helpers.light")') == 1, path.name
-            assert "frameon=" not in text and '"constrained"' not in text, path.name
-
-
 # --- the first cell ------------------------------------------------------------------------------
 
 KEEP = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
@@ -127,23 +119,6 @@ def test_chapter_12_installs_what_dask_needs_for_processes(tmp_path):
     _, asked = run_first_cell(tmp_path, tools.expected_first_cell(notebook, "ada/book"))
     assert asked[3].startswith("vcc-helpers[cluster] @ ")
     assert f"dask=={version('dask')}" in asked
-
-
-def test_what_a_reader_on_colab_should_not_see_is_found():
-    def ran(first, second):
-        cells = [new_code_cell(outputs=first), new_code_cell(outputs=second)]
-        return run_in_colab.problems(new_notebook(cells=cells))
-
-    def says(text, name="stdout"):
-        return nbformat.v4.new_output("stream", name=name, text=text)
-
-    ready = [says("ready: vcc_helpers 1.0.0\n")]
-    assert ran(ready, [says("more\n")]) == []
-    assert "the first cell shows" in ran([says("you may need to restart\n"), *ready], [])[0]
-    assert "code cell 1 writes to standard error" in ran(ready, [says("oh\n", "stderr")])[0]
-    assert run_in_colab.replaced({"a": "1", "b": "1", "c": "1"}, {"a": "1", "b": "2"}) == [
-        "b 1 became 2", "c 1 became nothing",
-    ]  # fmt: skip
 
 
 def shown(notebook, folder, **variables):

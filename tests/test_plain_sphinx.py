@@ -71,44 +71,19 @@ def test_pages_are_the_same_on_every_python_and_sphinx(monkeypatch):
     assert [node.get("heading-level") for node in page] == [3, None]
 
 
-PAGE = (
-    '<h1>Elsewhere</h1><article class="bd-article"><h1>One</h1>\n<p>Text of a <b>pa</b>ge.'
-    '<img alt="A plot" src="a1.png"></p><div class="cell_output">42</div><table></table>'
-    '<a href="b.html">there</a><div class="highlight"><pre>x = 1</pre></div>'
-    "<script>let a = 1</script></article><p>Footer</p>"
-)
+PAGE = '<article class="bd-article"><h1>One</h1> <p>Text</p><img alt="A" src="a1.png"></article>'
 
 
-def compared(tmp_path, capsys, *changes):
-    page = PAGE
-    for old, new in changes:
-        page = page.replace(old, new)
-    for site, text in (("a", PAGE), ("b", page)):
-        (tmp_path / site / "_static").mkdir(parents=True)
-        (tmp_path / site / "one.html").write_text(text)
-    (tmp_path / "b/_static/template.html").write_text(PAGE)
-    status = compare_builds.main(str(tmp_path / "a"), str(tmp_path / "b"))
-    return status, capsys.readouterr().out.replace(str(tmp_path), "").splitlines()
-
-
-def test_two_builds_with_the_same_content_do_not_differ(tmp_path, capsys):
-    changes = ("a1.png", "b2.png"), ("<b>pa</b>ge", "p<i>age</i>"), ("Elsewhere", ""), ("let a", "")
-    assert compared(tmp_path, capsys, *changes) == (0, ["1 pages, 0 differences"])
-
-
-def test_what_differs_is_named(tmp_path, capsys):
-    changes = [
-        ("<h1>One</h1>", "<h2>One</h2>"), ("Text", "Word"), ('alt="A plot"', 'alt="None"'),
-        ("cell_output", ""), ("<table></table>", ""), ("b.html", "c.html"), ("highlight", ""),
-    ]  # fmt: skip
-    said = [
-        "-1 headings: h1 One", "+1 headings: h2 One", "-1 words: Text", "+1 words: Word",
-        "-1 figures: A plot", "+1 figures: None", "-1 outputs: an output", "-1 code: a block",
-        "-1 tables: a table", "-1 links: b.html", "+1 links: c.html",
-    ]  # fmt: skip
-    (tmp_path / "b").mkdir()
+def test_two_builds_are_compared_by_their_content(tmp_path, capsys):
+    """A picture's file may have another name; words, headings and figures may not differ."""
+    for site, page in (("a", PAGE), ("b", PAGE.replace("a1.png", "b2.png"))):
+        (tmp_path / site).mkdir()
+        (tmp_path / site / "one.html").write_text(page)
+    sites = str(tmp_path / "a"), str(tmp_path / "b")
+    assert compare_builds.main(*sites) == 0
+    (tmp_path / "b/one.html").write_text(PAGE.replace("h1>", "h2>").replace("Text", "Word"))
     (tmp_path / "b/two.html").write_text(PAGE)
-    status, lines = compared(tmp_path, capsys, *changes)
-    assert status == 1
-    assert lines == ["two.html: only in /b", *(f"one.html: {line}" for line in said),
-                     "1 pages, 12 differences"]  # fmt: skip
+    assert compare_builds.main(*sites) == 1
+    told = capsys.readouterr().out
+    for line in ("two.html: only in", "-1 headings: h1 One", "+1 words: Word", "5 differences"):
+        assert line in told, told

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import anndata
@@ -40,7 +40,6 @@ from ..stream.open import parse_memory
 _LIBRARIES = "2GB"
 _SECRET = re.compile("token|secret|pass|key|credential", re.IGNORECASE)
 _ENDED = "reading it ended the process"
-_HERE = Path(__file__).parents[2]
 #: The longest reason, in characters.
 _LONGEST = 600
 
@@ -49,12 +48,12 @@ _LONGEST = 600
 def processes() -> Iterator[Callable[..., str]]:
     """Give a function that does one of the tasks below in another process.
 
-    Its argument is ``"check"`` or ``"score"``, `seconds` and `memory` are the most that it may
-    take, all else are options of the task, text and numbers. It returns why the task failed; an
-    empty text if it did not.
+    Its argument is ``"check"`` or ``"score"``; `seconds` and `memory` are the most that it may
+    take, all else are options of the task. It returns why the task failed, or an empty text.
     """
     environment = {k: v for k, v in os.environ.items() if not _SECRET.search(k)}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(_HERE), *sys.path]))
+    places = [str(Path(__file__).parents[2]), *sys.path]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, places))
     server = None
 
     def run(task: str, **options) -> str:
@@ -84,17 +83,13 @@ def _start(environment: dict[str, str]) -> subprocess.Popen:
 
 def _end(server: subprocess.Popen) -> None:
     if os.name == "posix":
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)  # with what it has forked
-        except ProcessLookupError:
-            pass
     server.kill()
     server.wait()
     server.stdout.close()
-    try:
+    with suppress(OSError):  # what it never read
         server.stdin.close()
-    except OSError:  # what it never read
-        pass
 
 
 def plain(text: str) -> str:
@@ -152,12 +147,15 @@ def _do(job: dict) -> str:
 
 def _do_in_a_fork(job: dict) -> str:
     """Do a task in a process of its own, within its bounds; return why it failed."""
+    import resource
+
     seconds = job.pop("seconds")
     answer, end = os.pipe()
     with tempfile.TemporaryDirectory() as tempfile.tempdir:  # what is left there is removed
         if (child := os.fork()) == 0:
             try:
-                _bound_memory(job["memory"])
+                most = parse_memory(job["memory"]) + parse_memory(_LIBRARIES)
+                resource.setrlimit(resource.RLIMIT_DATA, (most, most))
                 os.write(end, _do(job).encode("utf-8", "replace") or b"\0")
             finally:
                 os._exit(0)
@@ -174,13 +172,6 @@ def _do_in_a_fork(job: dict) -> str:
     if status < 0:
         return f"{_ENDED} ({signal.Signals(-status).name})"
     return said.strip("\0") if said else _ENDED
-
-
-def _bound_memory(memory: int | float | str) -> None:
-    import resource
-
-    most = parse_memory(memory) + parse_memory(_LIBRARIES)
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _main() -> None:

@@ -57,7 +57,7 @@ _PUBLISHED = {"board.html", "cards"}
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of one team: small letters, digits, hyphens; the day is that of the file's name."""
+    """One file of one team; the day is that of its name."""
 
     team: str
     day: date
@@ -101,34 +101,27 @@ def prepare(
 ) -> None:
     """Split a screen into what a class gets and what the teacher keeps.
 
+    A ValueError says that one folder holds the other, or `private` lies in a git repository, that
+    there are no controls, or no target to know or to hold out.
+
     Parameters
     ----------
     cells
         Real or simulated cells with controls, ``(n_cells, n_genes)``; held in memory.
-    public
-        Folder to write ``train.h5ad`` (known perturbations and all controls), ``genes.csv`` and
-        ``targets.csv`` (each held-out target and its number of cells) to.
-    private
-        Folder to write ``truth.h5ad`` (held-out perturbations and all controls) and
-        ``baseline.json`` (the official baseline's card) to.
-    n_known
-        How many perturbations the class may see.
+    public, private
+        Folders to write to. The class gets ``train.h5ad`` (known perturbations and all controls),
+        ``genes.csv`` and ``targets.csv`` (each held-out target and its number of cells), the
+        teacher ``truth.h5ad`` (held-out perturbations and all controls) and ``baseline.json`` (the
+        official baseline's card). The files use the contest's words.
+    n_known, seed
+        How many perturbations the class may see, and the seed of the split.
     preset, perturbation_key, control
-        As for :func:`~vcc_helpers.scoring.score`; the files written use the contest's words.
-    seed
-        Seed of the split.
-
-    Raises
-    ------
-    ValueError
-        One folder holds the other, or `private` lies in a git repository; there are no controls, or
-        no target to know or to hold out.
+        As for :func:`~vcc_helpers.scoring.score`.
     """
     public, private = _apart(public, private)
-    for name in ("train.h5ad", "genes.csv", "targets.csv"):
-        check_apart(public / name, [cells])
-    for name in ("truth.h5ad", "baseline.json"):
-        check_apart(private / name, [cells])
+    written = [public / name for name in ("train.h5ad", "genes.csv", "targets.csv")]
+    for path in (*written, private / "truth.h5ad", private / "baseline.json"):
+        check_apart(path, [cells])
     cells = open_cells(cells)
     check_cells(cells, perturbation_key=perturbation_key, control=control)
     labels = labels_of(cells, perturbation_key)
@@ -186,8 +179,7 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
     to: in a repository it could name the truth. In the names that are refused, what cannot be
     printed is written as an escape.
     """
-    today = today or (datetime.now(UTC) + timedelta(hours=14)).date()
-    folder = Path(folder)
+    today, folder = today or (datetime.now(UTC) + timedelta(hours=14)).date(), Path(folder)
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}: expected one with a folder for each team")
     entries, refused = {}, {}
@@ -216,10 +208,8 @@ def _team_problem(path: Path) -> str | None:
     if not path.is_dir():
         return "not in a team's folder; expected <team>/<YYYY-MM-DD>.h5ad"
     if not _TEAM.fullmatch(path.name):
-        return (
-            "no name for a team; expected small letters, digits and hyphens, 32 at most, the first "
-            "no hyphen"
-        )
+        words = "small letters, digits and hyphens, 32 at most, the first no hyphen"
+        return f"no name for a team; expected {words}"
     return None
 
 
@@ -229,14 +219,10 @@ def _day_of(path: Path, today: date) -> tuple[date | None, str | None]:
         return None, "a link or a folder; expected a file"
     match = _FILE.fullmatch(path.name)
     try:
-        day = date.fromisoformat(match.group(1)) if match else None
-    except ValueError:
-        day = None
-    if day is None:
+        day = date.fromisoformat(match[1])
+    except (TypeError, ValueError):  # another name, or no day of the calendar
         return None, "expected a name such as 2026-03-01.h5ad or 2026-03-01.vcc"
-    if day > today:
-        return day, f"its name says {day}, which is not yet; today is {today}"
-    return day, None
+    return day, f"its name says {day}, which is not yet; today is {today}" if day > today else None
 
 
 def read_teams(path: str | Path) -> dict[str, str]:
@@ -265,19 +251,15 @@ def read_teams(path: str | Path) -> dict[str, str]:
 def changes_of(text: str | Iterable[str]) -> list[tuple[str, str]]:
     """Return letter and path of each changed file.
 
-    `text` is the output of ``git diff --name-status -z``, or lines with a letter, a tab and a path.
+    `text` is the output of ``git diff --name-status --no-renames -z``, or lines with a letter, a
+    tab and a path.
     """
-    if not isinstance(text, str) or "\0" not in text:
-        lines = text.splitlines() if isinstance(text, str) else text
-        pairs = [re.split(r"[\t ]", line, maxsplit=1) for line in lines if line.strip()]
+    text = text if isinstance(text, str) else "\n".join(text)
+    if "\0" not in text:
+        pairs = (re.split(r"[\t ]", line, maxsplit=1) for line in text.splitlines() if line.strip())
         return [(pair[0], "".join(pair[1:])) for pair in pairs]
-    fields, found = text.split("\0"), []
-    while len(fields) > 1:
-        letter = fields.pop(0)
-        found.append((letter, fields.pop(0)))
-        if letter.startswith(("R", "C")):  # its second path
-            found.append((letter, fields.pop(0)))
-    return found
+    fields = iter(text.split("\0"))
+    return list(zip(fields, fields, strict=False))  # the last one is empty
 
 
 def change_problems(
@@ -289,27 +271,17 @@ def change_problems(
 ) -> list[str]:
     """List what a proposed change does besides handing in one file of today for one's own team.
 
-    Parameters
-    ----------
-    lines
-        As for :func:`changes_of`.
-    account, teams
-        Who proposes it, and the team of each account as of :func:`read_teams`; without `teams`
-        nobody looks whose file it is.
-    today
-        By default today; a day before or after passes, as time zones differ.
+    `lines` are as for :func:`changes_of`; `account` is who proposes it, `teams` the team of each
+    account as of :func:`read_teams`: without, nobody looks whose file it is. `today` is by default
+    today; a day before or after passes, as time zones differ.
 
-    Returns
-    -------
-    list of str
-        Empty when the change adds or mends exactly one submission. A change of anything else may
-        be good, but a person must read it.
+    The list is empty when the change adds or mends exactly one submission. A change of anything
+    else may be good, but a person must read it.
     """
-    today, found = today or datetime.now(UTC).date(), []
+    today, found, mine = today or datetime.now(UTC).date(), [], None
     changes = changes_of(lines)
     if len(changes) != 1:
         found.append(f"{len(changes)} files changed; expected one, the submission of today")
-    mine = None
     if teams is not None:
         mine = teams.get((account or "").lower())
         if mine is None:
@@ -376,8 +348,6 @@ def score_folder(
 
     Parameters
     ----------
-    folder, baseline, today, size_limit, seconds, memory
-        As in all of this module; the baseline's preset is the rules.
     truth
         Real cells, the path of a file that the teams cannot read. What is wrong with it is an
         error, and no team's fault.
@@ -385,11 +355,6 @@ def score_folder(
         Private folder for what is finished. In ``records`` there is a file for each score, with
         its card and the checksum of the file that has it: keep these. All else is computed anew
         where it is missing.
-
-    Returns
-    -------
-    Scored
-        Cards, and remarks.
 
     Notes
     -----
@@ -404,14 +369,11 @@ def score_folder(
     # the truth's faults are the teacher's to mend, and no team's
     check_cells(open_cells(truth), name="truth")
     kept = {"truth": _hash(truth), "version": SCORING_VERSION, "baseline": baseline}
-    records, cards = Records(cache / "records", **kept), {}
+    cards, records = {}, Records(cache / "records", **kept)
     refused |= {plain(name.replace("_", ", ")): _DAMAGED for name in records.damaged}
     limits = {"seconds": seconds, "memory": memory, "size_limit": size_limit}
-    job = {
-        "truth": truth.resolve(),
-        "preset": baseline.preset,
-        "cache": (cache / "halves").resolve(),
-    }
+    halves = (cache / "halves").resolve()
+    job = limits | {"truth": truth.resolve(), "preset": baseline.preset, "cache": halves}
     with processes() as run:
         for entry in entries:
             try:
@@ -426,7 +388,7 @@ def score_folder(
                 why = f"it took longer than {seconds:g} seconds, and was stopped"
             elif card is None:
                 begin = time.monotonic()
-                card, why = _score_apart(run, entry.path, **job, **limits)
+                card, why = _score_apart(run, entry.path, **job)
                 if why and time.monotonic() - begin >= seconds:
                     records.keep_slow(content, seconds)
             if why:
@@ -476,7 +438,13 @@ def publish(
     says that it holds other things.
     """
     out = Path(out)
-    _check_replaceable(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the leaderboard")
+    if out.exists() and (others := sorted({p.name for p in out.iterdir()} - _PUBLISHED)):
+        raise ValueError(
+            f"{out} holds {some_of(others)}, which would be lost: name a folder of its own for the "
+            "leaderboard"
+        )
     known = {"X", "obs", "var", PERTURBATION_KEY, *baseline.per_perturbation.index}
     reasons = {name: _without_quotes(why, known) for name, why in scored.refused.items()}
     html = board(newest(scored.cards), baseline, title=title, not_scored=reasons)
@@ -501,17 +469,6 @@ def publish(
 def _without_quotes(why: str, known: Collection[str]) -> str:
     """Leave out what stands between quotation marks, as repr writes them, and is not known."""
     return _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in known else "'...'", why)
-
-
-def _check_replaceable(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the leaderboard")
-    others = sorted({p.name for p in out.iterdir()} - _PUBLISHED) if out.exists() else []
-    if others:
-        raise ValueError(
-            f"{out} holds {some_of(others)}, which would be lost: name a folder of its own for the "
-            "leaderboard"
-        )
 
 
 def _public(entry: Entry, card: ScoreCard, baseline: ScoreCard) -> dict:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import metrics
 from ..scoring.card import ScoreCard
-from .ranking import LEVEL, _loss, doubt, rank
+from .ranking import _LEVEL, _loss, doubt, rank
 
 # Grey lines on the surrounding page's own colours, readable on light and on dark.
 _STYLE = """
@@ -36,8 +36,6 @@ _STYLE = """
 .vcc-board small{display:block;font-size:.8em;font-weight:400}
 .vcc-board :is(p,li){font-size:.9rem;max-width:46rem;overflow-wrap:anywhere}
 """.strip()
-#: An entry is ahead of the next for certain in so many of the repeats.
-_SURE = (1 + LEVEL) / 2
 
 
 def board(
@@ -49,38 +47,32 @@ def board(
 ) -> str:
     """Write :func:`~.classroom.rank` and :func:`~.classroom.doubt` as HTML, in one table.
 
-    Parameters
-    ----------
-    cards, baseline
-        As for :func:`~.classroom.rank`; without any card the page says so.
-    title
-        Caption of the table.
-    not_scored
-        Name of each submission that has no score, and why; listed below the table.
+    It is a fragment with its own style, for a notebook or a page: no scripts, and nothing to load.
+    Without any card it says so. `title` is the caption of the table; `not_scored` the name of each
+    submission that has no score, and why, which are listed below. Names and reasons are untrusted
+    and appear as text, never as markup.
 
-    Returns
-    -------
-    str
-        A fragment of HTML with its own style, for a notebook or a page. It has no scripts and
-        loads nothing. Names and reasons are untrusted and appear as text, never as markup.
-
-    Notes
-    -----
     Below an entry whose lead over the next is not sure (beats next below 0.975) the line is dotted,
     and the column *ahead of the next* says *open*. Colours are the surrounding page's, so the table
     follows its light or dark scheme.
     """
     parts = [f"<style>{_STYLE}</style>", '<div class="vcc-board">']
     if cards:
-        ranked = rank(cards, baseline)
-        doubts = doubt(cards, baseline)
         names = list(baseline.per_perturbation)
-        rows = _rows(ranked, doubts.loc[ranked.index], names)
-        parts += _table(rows, _baseline_row(baseline), names, title)
-        parts.append(_how_to_read(len(baseline.per_perturbation)))
+        rows = _rows(rank(cards, baseline), doubt(cards, baseline), names)
+        parts += _table(rows, baseline, names, title)
+        parts.append(
+            f"<p>Intervals hold {100 * _LEVEL:.0f} % of the results when the "
+            f"{len(baseline.per_perturbation)} perturbations are drawn anew, with replacement. "
+            "<em>Open</em>, and a dotted line below: these two places are not really different. "
+            "▼: here the entry is worse than the mean baseline.</p>"
+        )
     else:
         parts.append(f"<p>{_text(title)}: no entry has a score yet.</p>")
-    parts += _not_scored(not_scored or {})
+    if not_scored:
+        told = (f"{_text(name)}: not scored: {_text(why)}" for name, why in not_scored.items())
+        items = "".join(f"<li>{one}</li>" for one in told)
+        parts += ["<p><strong>Not scored</strong></p>", f"<ul>{items}</ul>"]
     return "\n".join([*parts, "</div>"])
 
 
@@ -89,25 +81,25 @@ def _rows(ranked, doubts, names: list[str]) -> list[str]:
     ranks = _loss(ranked[names]).rank(method="min", na_option="bottom").astype(int)
     rows = []
     for entry, row in ranked.iterrows():
-        ends, lead = doubts.loc[entry], doubts.loc[entry, "beats next"]
+        ends = doubts.loc[entry]
+        lead, best, worst = ends["beats next"], int(ends["best place"]), int(ends["worst place"])
         below = [name for name in row["below baseline"].split(", ") if name]
-        best, worst = int(ends["best place"]), int(ends["worst place"])
+        kind = "sure" if not lead < (1 + _LEVEL) / 2 else "open"
         cells = [
             _cell(row["place"], f"{best} to {worst}" if best < worst else f"{best} only"),
             _entry(entry, len(below)),
             _cell(f"{row['overall']:.1f}", f"{ends['low']:.1f} to {ends['high']:.1f}"),
-            _lead(lead),
+            _cell("last") if np.isnan(lead) else _cell(kind, f"{int(100 * lead)} %"),
             _cell(f"{row['mean rank']:.2f}"),
         ]
         for name in names:
             place = f"rank {ranks.loc[entry, name]}{' ▼' if name in below else ''}"
             cells.append(_cell(_number(row[name]), place))
-        kind = "open" if lead < _SURE else "sure"
         rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
     return rows
 
 
-def _table(rows: list[str], foot: str, names: list[str], title: str) -> list[str]:
+def _table(rows: list[str], baseline: ScoreCard, names: list[str], title: str) -> list[str]:
     def head(words: str, small: str = "") -> str:
         words = _text(words).replace("_", "_<wbr>")
         return f'<th scope="col">{words}<small>{small}</small></th>'
@@ -120,6 +112,9 @@ def _table(rows: list[str], foot: str, names: list[str], title: str) -> list[str
         head("mean rank", "less is better"),
         *(head(n, f"{'less' if metrics.BEST[n] == 0 else 'more'} is better") for n in names),
     ]
+    own = _cell(f"{baseline.overall(baseline):.1f}") + 2 * _cell("")
+    values = "".join(_cell(_number(value)) for value in baseline.summary)
+    foot = f'<tr>{_cell("")}<th scope="row">the mean baseline</th>{own}{values}</tr>'
     return [
         f'<div class="scroll" role="region" aria-label="{_text(title)}" tabindex="0"><table>',
         f"<caption>{_text(title)}</caption>",
@@ -129,38 +124,10 @@ def _table(rows: list[str], foot: str, names: list[str], title: str) -> list[str
     ]
 
 
-def _baseline_row(baseline: ScoreCard) -> str:
-    values = "".join(_cell(_number(value)) for value in baseline.summary)
-    name = '<th scope="row">the mean baseline</th>'
-    own = _cell(f"{baseline.overall(baseline):.1f}")
-    return f"<tr>{_cell('')}{name}{own}{_cell('') * 2}{values}</tr>"
-
-
 def _entry(name: object, n_below: int) -> str:
     several = "" if n_below == 1 else "s"
     flag = f"<small>▼ below the baseline on {n_below} metric{several}</small>" if n_below else ""
     return f'<th scope="row">{_text(name)}{flag}</th>'
-
-
-def _lead(lead: float) -> str:
-    if np.isnan(lead):
-        return _cell("last")
-    return _cell("sure" if lead >= _SURE else "open", f"{int(100 * lead)} %")
-
-
-def _how_to_read(n: int) -> str:
-    return (
-        f"<p>Intervals hold {100 * LEVEL:.0f} % of the results when the {n} perturbations are "
-        "drawn anew, with replacement. <em>Open</em>, and a dotted line below: these two places "
-        "are not really different. ▼: here the entry is worse than the mean baseline.</p>"
-    )
-
-
-def _not_scored(why: Mapping[str, str]) -> list[str]:
-    if not why:
-        return []
-    items = [f"<li>{_text(name)}: not scored: {_text(reason)}</li>" for name, reason in why.items()]
-    return ["<p><strong>Not scored</strong></p>", f"<ul>{''.join(items)}</ul>"]
 
 
 def _cell(value: object, small: str = "") -> str:

@@ -22,7 +22,7 @@ from .. import metrics
 from ..scoring.card import ScoreCard
 
 #: Share of repetitions of the contest, with other perturbations, that an interval should hold.
-LEVEL = 0.95
+_LEVEL = 0.95
 
 
 def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
@@ -33,7 +33,8 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
     cards
         Name of each entry, and its score card, all of one preset.
     baseline
-        The card of the official mean baseline against that truth.
+        The card of the official mean baseline against that truth. A ValueError says that there is
+        no entry, or one of another preset, other perturbations or other metrics.
 
     Returns
     -------
@@ -47,12 +48,6 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
           criterion where the cards have the seven metrics. Less is better, 1 is best;
         - *below baseline*: metrics on which the entry is worse than the baseline, a text;
         - *qualified place*: by overall score among those that are below on none; NaN for others.
-
-    Raises
-    ------
-    ValueError
-        There is no entry, or a card is of another preset, other perturbations or other metrics
-        than the baseline's.
 
     Notes
     -----
@@ -74,20 +69,11 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
 
 
 def doubt(
-    cards: Mapping[str, ScoreCard],
-    baseline: ScoreCard,
-    *,
-    n_boot: int = 2000,
-    seed: int = 0,
+    cards: Mapping[str, ScoreCard], baseline: ScoreCard, *, n_boot: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Say which places of a leaderboard are really different.
 
-    Parameters
-    ----------
-    cards, baseline
-        As for :func:`rank`.
-    n_boot, seed
-        Number of bootstrap samples, and their seed.
+    `cards` and `baseline` are as for :func:`rank`; `n_boot` is the number of bootstrap samples.
 
     Returns
     -------
@@ -112,7 +98,7 @@ def doubt(
     order = overall.sort_values(ascending=False, kind="stable").index
     drawn = _drawn_overall({name: cards[name] for name in order}, baseline, n_boot, seed)
     places = stats.rankdata(-drawn, method="min", axis=1)
-    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    ends = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
     table = pd.DataFrame({"overall": overall[order]})
     table["low"], table["high"] = np.quantile(drawn, ends, axis=0)
     best, worst = np.quantile(places, ends, axis=0, method="nearest").astype(int)

@@ -29,7 +29,7 @@ from ..stream.write import write_whole
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
-class Record(NamedTuple):
+class _Record(NamedTuple):
     """Checksum of the file that was scored, its card, and the version that scored it."""
 
     file: str
@@ -46,7 +46,7 @@ class Records:
 
     def __init__(self, folder: Path, *, truth: str, version: int, baseline: ScoreCard):
         self.folder, self.truth, self.version, self.baseline = folder, truth, version, baseline
-        self.first: dict[str, Record] = {}
+        self.first: dict[str, _Record] = {}
         folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(folder.glob("*_*.json")):
             try:
@@ -64,7 +64,7 @@ class Records:
         mine, ours = card.per_perturbation, self.baseline.per_perturbation
         if set(mine.index) != set(ours.index) or list(mine) != list(ours):
             raise ValueError("other perturbations or metrics than the baseline's")
-        self.first[path.stem] = Record(str(of["file"]), card, of["version"])
+        self.first[path.stem] = _Record(str(of["file"]), card, of["version"])
 
     def card_of(self, file: str) -> ScoreCard | None:
         """Return the card of a file that was scored by today's version, under any name."""
@@ -75,7 +75,7 @@ class Records:
         """Keep the card of a file."""
         first = self.first.get(name)
         if first is None or first.version != self.version:
-            self.first[name] = Record(file, card, self.version)
+            self.first[name] = _Record(file, card, self.version)
             of = {"file": file, "truth": self.truth, "version": self.version}
             text = json.dumps(card.to_dict() | {"first": of}, indent=1) + "\n"
             write_whole(self.folder / f"{name}.json", text)

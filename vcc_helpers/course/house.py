@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ _COLUMN = {
 }  # fmt: skip
 
 
-def imports(package: Path = PACKAGE) -> dict[str, set[str]]:
+def _imports(package: Path = PACKAGE) -> dict[str, set[str]]:
     """Read from the source which files of a package each file imports; nothing is run.
 
     Names have dots, such as ``"stream.open"``; an ``__init__.py`` goes by its folder's name, that
@@ -66,7 +67,7 @@ def rooms(package: Path = PACKAGE) -> dict[str, set[str]]:
     begin with an underscore, are left out.
     """
     found = {}
-    for name, imported in imports(package).items():
+    for name, imported in _imports(package).items():
         if not name.startswith("_") and name:
             found.setdefault(_room(name, package), set()).update(
                 _room(other, package) for other in imported if other and not other.startswith("_")
@@ -79,24 +80,18 @@ def _room(name: str, package: Path) -> str:
     return f"{first}/" if (package / first).is_dir() else first
 
 
-def kit(package: Path = PACKAGE) -> set[str]:
-    """Return the files at the root that can be copied: all but the doors and the command."""
-    return {name for name in rooms(package) if not name.endswith("/")} - {"cli"}
-
-
 def floors(graph: Mapping[str, set[str]]) -> dict[str, int]:
     """Give each room a floor: one above the highest of those that it imports.
 
     `graph` holds rooms, and the rooms that each imports. What imports nothing is on floor 0. A
     ValueError names a circle.
     """
-    found, rest = {}, dict(graph)
-    while rest:
-        ready = [room for room, others in rest.items() if others <= found.keys()]
-        if not ready:
-            raise ValueError(f"a circle of imports among {', '.join(sorted(rest))}")
-        found |= {room: max((found[o] + 1 for o in rest[room]), default=0) for room in ready}
-        rest = {room: others for room, others in rest.items() if room not in ready}
+    found = {}
+    try:
+        for room in TopologicalSorter(graph).static_order():
+            found[room] = max((found[other] + 1 for other in graph[room]), default=0)
+    except CycleError as error:
+        raise ValueError(f"a circle of imports among {', '.join(error.args[1])}") from None
     return found
 
 
@@ -109,23 +104,23 @@ def _without_detours(graph: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return {room: others - set().union(*map(below, others)) for room, others in graph.items()}
 
 
-def draw(package: Path = PACKAGE, *, ax: Axes | None = None) -> Axes:
+def draw() -> Axes:
     """Draw the rooms, each above what it imports; an arrow that follows from others is left out.
 
     Blue are files in memory, to copy; orange are folders of files, streams and engines. A KeyError
     says that a room has no place in the drawing yet.
     """
-    graph, copied = rooms(package), kit(package)
+    graph = rooms()
     level = floors(graph)
     place = {room: (11 * _COLUMN[room] + 7, 10 * level[room] + 4) for room in graph}
     title = "Blue is the kit: no blue box needs an orange one"
-    ax = _sheet(ax, 113, 10 * max(level.values()) + 8, title)
+    ax = _sheet(None, 113, 10 * max(level.values()) + 8, title)
     for room, others in _without_detours(graph).items():
         for other in others:
             (x, y), (to_x, to_y) = place[room], place[other]
             look = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", (to_x, to_y + 2), (x, y - 2), arrowprops=look)
     for room, (x, y) in place.items():
-        colour = ORANGE if room.endswith("/") else BLUE if room in copied else _PALE
+        colour = ORANGE if room.endswith("/") else _PALE if room == "cli" else BLUE
         _box(ax, x - 5, y - 2, 10, 4, colour, room)
     return ax

@@ -2,11 +2,11 @@
 
 A notebook asks, the reader writes ``answer = ...`` and calls ``check("03-1", answer)``. The right
 answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
-Each exercise is a function in its chapter's module that yields the answers people give, by name;
-``words.md`` holds what is said to each.
+Each exercise is a function in the module of its part of the book. It yields the answers people
+give, by name; ``words.md`` holds what is said to each.
 
 Taught in: every notebook.
-Needs: words.md, the modules of the chapters, and whatever those compute with.
+Needs: words.md, the modules of the parts, and whatever those compute with.
 
 >>> check("03-1", ...)
 Not attempted yet: replace the dots with your answer, then run the cell again.
@@ -25,8 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-Answers = Iterator[tuple[str, object]]
-EXERCISES: dict[str, Exercise] = {}
+_EXERCISES: dict[str, Exercise] = {}
+#: First chapter of each part of the book, which has a module of its own.
+_PARTS = ("01", "04", "08", "10", "13", "16", "19")
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,13 @@ class Feedback:
 class Exercise:
     """One exercise.
 
-    Attributes
-    ----------
-    answers
-        Yields names and answers: first ``"right"`` with the right one, which is a number, a string,
-        names or an array, then known mistakes.
-    words
-        What is said to each, by the same names.
-    tolerance
-        Relative tolerance for numbers.
-    probe
-        Turns what the reader hands in into something to compare; for an exercise that asks for a
-        function, call it here on a fixed input. By default the answer itself.
+    `answers` yields names and answers: first ``"right"`` with the right one, which is a number, a
+    string, names or an array, then known mistakes; `words` are what is said to each. `tolerance` is
+    relative. `probe` turns what the reader hands in into something to compare: for an exercise that
+    asks for a function, it calls it on a fixed input.
     """
 
-    answers: Callable[[], Answers]
+    answers: Callable[[], Iterator[tuple[str, object]]]
     words: Mapping[str, str]
     tolerance: float = 1e-3
     probe: Callable[[object], object] | None = None
@@ -93,16 +86,14 @@ class Exercise:
         return Feedback("wrong", _slip(answer, right, self.tolerance) or not_it)
 
 
-def exercise(
-    number: str, *, tolerance: float = 1e-3, probe: Callable[[object], object] | None = None
-) -> Callable[[Callable[[], Answers]], Callable[[], Answers]]:
-    """Make an exercise of the function below, which yields its answers.
+def exercise(number: str, **options) -> Callable[[Callable], Callable]:
+    """Make an exercise, such as ``"03-1"``, of the function below, which yields its answers.
 
-    `number` is that of chapter and exercise, such as ``"03-1"``; the rest as in :class:`Exercise`.
+    `options` are `tolerance` and `probe` of :class:`Exercise`.
     """
 
-    def keep(answers: Callable[[], Answers]) -> Callable[[], Answers]:
-        EXERCISES[number] = Exercise(answers, _words()[number], tolerance, probe)
+    def keep(answers: Callable) -> Callable:
+        _EXERCISES[number] = Exercise(answers, _words()[number], **options)
         return answers
 
     return keep
@@ -125,14 +116,11 @@ def check(exercise_id: str, answer: object) -> Feedback:
     `exercise_id` is chapter and number, such as ``"03-1"``; one that does not exist is a KeyError.
     `answer` is ``...`` where there is none yet.
     """
-    try:
-        import_module(f"{__name__}.chapter_{str(exercise_id).partition('-')[0]}")
-        found = EXERCISES[exercise_id]
-    except (ModuleNotFoundError, KeyError):
-        raise KeyError(
-            f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'"
-        ) from None
-    return found.judge(answer)
+    if part := max((first for first in _PARTS if first <= str(exercise_id)), default=""):
+        import_module(f"{__name__}.from_chapter_{part}")
+    if exercise_id not in _EXERCISES:
+        raise KeyError(f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'")
+    return _EXERCISES[exercise_id].judge(answer)
 
 
 def _slip(answer: object, right: object, tolerance: float) -> str | None:

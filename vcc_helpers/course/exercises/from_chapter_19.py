@@ -1,4 +1,4 @@
-"""Exercises of notebooks/20_build_your_own_model: a model, a packed file, a board."""
+"""Exercises of chapters 19 to 20."""
 
 import tempfile
 from functools import cache
@@ -8,17 +8,93 @@ import anndata
 import numpy as np
 import pandas as pd
 
-from vcc_helpers import adapt, classroom, emit, evaluation, intervals, models
+from vcc_helpers import adapt, classroom, emit, evaluation, intervals, metrics, models
 from vcc_helpers.bulk import CONTROL, bulk_of_effects, effects
 from vcc_helpers.features import source_effects
-from vcc_helpers.scoring import ScoreCard, score
+from vcc_helpers.scoring import ScoreCard, score, split_half
 from vcc_helpers.splits import k_fold
 from vcc_helpers.stream import pseudobulk
 from vcc_helpers.submission import archive
 from vcc_helpers.submission import check as preflight
 
-from . import Answers, exercise
-from ._data import day, precision, recipe, sources
+from . import exercise
+from ._data import bulk, day, effect, folds, precision, recipe, sources, targets
+
+
+@cache
+def _ridge(*, centred: bool) -> pd.Series:
+    def measure(pred, real):
+        names = pred.obs_names.drop(CONTROL)
+        a, b = (effects(x)[names].X for x in (pred, real))
+        own = pred.var_names.get_indexer(names)
+        a = a - a.mean(axis=0) if centred else a
+        forward, inverse = metrics.pds_cosine(a, b, own), metrics.pds_cosine(b, a, own)
+        return pd.DataFrame({"forward": forward, "inverse": inverse}, index=names)
+
+    model = {"ridge": models.ridge(source_effects(sources()))}
+    table = evaluation.repeated(model, bulk(5), folds(2), measure=measure)
+    return table.groupby("metric")["value"].mean()
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    a, b = (np.asarray(x, np.float64) / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+    return a @ b.T
+
+
+def _others() -> np.ndarray:
+    return ~bulk(5).var_names.isin(targets())
+
+
+def _towards(effect: anndata.AnnData, control: anndata.AnnData) -> pd.Series:
+    """How far knock-outs point back to day 4, seen from these controls."""
+    back, here = (np.asarray(b[CONTROL].X, np.float64)[:, _others()] for b in (bulk(4), control))
+    return pd.Series(_cosine(effect[targets()].X[:, _others()], back - here).ravel(), targets())
+
+
+@exercise("19-1")
+def _very_nearest():
+    model = adapt.ContextGain(sources(), prior=precision()).fit(bulk(5)[[CONTROL]])
+    pred, own = effects(model.predict(targets()))[targets()], bulk(5).var_names
+    inverse = metrics.pds_cosine(effect(5).X, pred.X, own.get_indexer(targets()))
+    yield "right", int((inverse == 1).sum())
+    yield "second too", int((inverse > 0.95).sum())
+    yield "share", float((inverse == 1).mean())
+
+
+@exercise("19-2")
+def _without_the_mean():
+    centred, before = _ridge(centred=True), _ridge(centred=False)
+    yield "right", centred["forward"]
+    yield "as it was", before["forward"]
+    yield "inverse", centred["inverse"]
+    yield "inverse as it was", before["inverse"]
+    yield "both", centred.mean()
+
+
+@exercise("19-3")
+def _clock_of_other_controls():
+    found = []
+    for seed in range(5):
+        a, b = (pseudobulk(half) for half in split_half(day(5), seed=seed))
+        found.append(_towards(effects(a), b))
+    apart = pd.concat(found).groupby(level=0).mean()
+    yield "right", apart.idxmax()
+    yield "shared", _towards(effect(5), bulk(5)).idxmax()
+    yield "least", apart.idxmin()
+
+
+@exercise("19-4")
+def _promise_kept():
+    halves = split_half(day(5), seed=0)
+    seen, unseen = (effects(pseudobulk(h)).to_df().loc[targets(), _others()] for h in halves)
+    promised, kept = [], []
+    for target in targets():
+        rest = seen.drop(target)
+        like = _cosine(rest, seen.loc[[target]]).ravel()
+        promised.append(like.max())
+        kept.append(_cosine(rest.iloc[[like.argmax()]], unseen.loc[[target]])[0, 0])
+    yield "right", np.mean(kept) / np.mean(promised)
+    yield "kept", np.mean(kept)
 
 
 def _better_than_the_mean(model) -> str:
@@ -95,8 +171,7 @@ def _accepted(path) -> str:
 
 
 @exercise("20-1", probe=_better_than_the_mean)
-def _your_model() -> Answers:
-    """Write a model that is better than the mean."""
+def _your_model():
     yield "right", "MAE and PDS"
     yield "PDS", "PDS"
     yield "MAE", "MAE"
@@ -104,16 +179,14 @@ def _your_model() -> Answers:
 
 
 @exercise("20-2", probe=_accepted)
-def _your_file() -> Answers:
-    """Pack a file that would be accepted."""
+def _your_file():
     yield "right", "accepted"
     yield "not packed", "not packed"
     yield "refused", "refused"
 
 
 @exercise("20-3")
-def _below_the_baseline() -> Answers:
-    """Count the entries below the baseline on any metric."""
+def _below_the_baseline():
     below = _contest()[2]["below baseline"]
     yield "right", int((below != "").sum())
     yield "DES", int(below.str.contains("des").sum())
