@@ -44,19 +44,13 @@ OF_MEANS: Mapping[str, Callable[[Pair], np.ndarray]] = {
 def evaluate(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
-    Returns
-    -------
-    DataFrame
-        Index target_gene, sorted; columns pds and mae, as of :mod:`~vcc_helpers.metrics`, and
-        pearson: the correlation over genes of the predicted effect with the real one, -1 to 1,
-        best 1, higher is better.
+    Index target_gene, sorted; columns pds and mae, as of :mod:`~vcc_helpers.metrics`, and pearson:
+    the correlation over genes of the predicted effect with the real one, -1 to 1, best 1.
 
-    Notes
-    -----
     A predicted effect of zero, as of "no change", has no correlation; it counts as 0, so that
-    means over perturbations stay comparable. Chance is no 0 for pearson:
-    what all perturbations share is enough to be above it. The target's own gene counts, and its
-    knock-down alone lifts the correlation of a weak effect.
+    means over perturbations stay comparable. Chance is no 0 for pearson: what all perturbations
+    share is enough to be above it. The target's own gene counts, and its knock-down alone lifts
+    the correlation of a weak effect.
     """
     pair = paired(pred, real)
     columns = {name: measure(pair) for name, measure in OF_MEANS.items()}
@@ -78,8 +72,8 @@ def repeated(
     Parameters
     ----------
     models
-        Name of each model, and the model: anything with ``fit(bulk)`` and ``predict(targets)``.
-        Cloned for each split, never changed.
+        Name of each model, and the model: anything with ``fit(bulk)`` and ``predict(targets)``. A
+        clone is fitted to each split.
     splits
         Support and query sets, as of :func:`~vcc_helpers.splits.k_fold`; those of several seeds
         one after the other for repeated cross-validation. A target on both sides is a ValueError.
@@ -92,18 +86,14 @@ def repeated(
         The smallest support set that a model can learn from, by its name: it has no rows for
         smaller ones. Models that are not named are fitted to all, the control alone included.
 
-    Returns
-    -------
-    DataFrame
-        Columns model, split (number, from 0), n_support, target_gene, metric, value.
-
     Notes
     -----
-    A model gets a fresh copy of the support rows and the control; no query row is within its
-    reach. Each split is scored by itself, so PDS ranks among its query targets only, as the
-    contest ranks unseen targets. Were the folds ranked together, a prediction would meet the very
-    effects it learnt from: one copied from a neighbour lies at distance 0 from it, and can never
-    be nearest to its own truth.
+    Columns are model, split (number, from 0), n_support, target_gene, metric and value. A model
+    gets a fresh copy of the support rows and the control; no query row is within its reach. Each
+    split is scored by itself, so PDS ranks among its query targets only, as the contest ranks
+    unseen targets. Were the folds ranked together, a prediction would meet the very effects it
+    learnt from: one copied from a neighbour lies at distance 0 from it, and can never be nearest
+    to its own truth.
     """
     truth = bulk if truth is None else truth
     tables = []
@@ -153,16 +143,13 @@ def _fit_predict(name: str, model, bulk: anndata.AnnData, split: FewShotSplit):
 
 def _long(tables: list[tuple[Mapping[str, object], pd.DataFrame]]) -> pd.DataFrame:
     """Lay tables of a row a target and a column a metric under each other, a row a value."""
-    sizes = [scores.size for _, scores in tables]
-    columns = {
-        name: np.repeat(np.array([where[name] for where, _ in tables]), sizes)
-        for name in tables[0][0]
-    }
-    parts = [scores for _, scores in tables]
-    columns["target_gene"] = np.concatenate([np.tile(t.index, t.shape[1]) for t in parts])
-    columns["metric"] = np.concatenate([np.repeat(t.columns, t.shape[0]) for t in parts])
-    columns["value"] = np.concatenate([t.to_numpy(np.float64).T.ravel() for t in parts])
-    return pd.DataFrame(columns)
+    parts, where = [scores for _, scores in tables], pd.DataFrame([where for where, _ in tables])
+    where = where.loc[where.index.repeat([scores.size for scores in parts])]
+    return where.reset_index(drop=True).assign(
+        target_gene=np.concatenate([np.tile(t.index, t.shape[1]) for t in parts]),
+        metric=np.concatenate([np.repeat(t.columns, t.shape[0]) for t in parts]),
+        value=np.concatenate([t.to_numpy(np.float64).T.ravel() for t in parts]),
+    )
 
 
 def _check_split(split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnData) -> None:
@@ -217,10 +204,10 @@ def learning_curve(
 
 
 def chance(table: pd.DataFrame) -> pd.DataFrame:
-    """Return reference rows: the PDS that a prediction which knows nothing expects.
+    """Return rows of a model "chance": the PDS that a prediction which knows nothing expects.
 
-    Rows for the splits and targets of `table`, model "chance", metric pds:
-    :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
+    For the splits and targets of `table` it is :func:`~vcc_helpers.metrics.pds_chance` of the
+    number of targets that were ranked.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -238,10 +225,8 @@ class Dealt(NamedTuple):
 def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     r"""Return the PDS that these predictions would have if nobody knew which is whose.
 
-    Two perturbations at least; a ValueError with fewer.
+    Fewer than two perturbations are a ValueError.
 
-    Notes
-    -----
     The sharpest chance level: it keeps the sizes of all effects, and asks only whether each
     prediction was given to the right target. Per-target values of PDS are spread over 0 to 1,
     mostly because weak real effects are near to every prediction, and so an interval over targets
@@ -254,12 +239,11 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     Statistics 22:558, 1951.
     """
     pair = paired(pred, real)
-    n = len(pair.names)
-    if n < 2:
+    if (n := len(pair.names)) < 2:
         raise ValueError(f"{n} perturbation; there is nothing to deal with fewer than two")
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))
-    alike = (np.broadcast_to(effect, truth.shape) for effect in mine)
-    given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in alike])
+    to_all = (np.broadcast_to(effect, truth.shape) for effect in mine)
+    given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in to_all])
     rest = given - given.mean(axis=0) - given.mean(axis=1, keepdims=True) + given.mean()
     return Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
 
@@ -270,22 +254,14 @@ def ceiling(
     *,
     measure: Measure = evaluate,
 ) -> pd.DataFrame:
-    r"""Return reference rows: one half of the real cells as a prediction of the other half.
+    r"""Return rows of "split-half ceiling": half of the real cells as a prediction of the others.
 
-    Rows for the splits and targets of `table`, model "split-half ceiling", each metric.
+    They are for the splits and targets of `table`, and each metric of `measure`, as for
+    :func:`repeated`; a ceiling of DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
+    `source` are pairs of pseudobulks of halves of the cells, from :func:`~.scoring.halves`; or,
+    where the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
+    ``obs["n_cells"]``; a ValueError if a group has one cell only.
 
-    Parameters
-    ----------
-    source
-        Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
-        the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
-        ``obs["n_cells"]``; a ValueError if a group has one cell only.
-    measure
-        As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
-        DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
-
-    Notes
-    -----
     It shows what a repeat of the experiment with half of the cells would score. For PDS hard to
     beat; for MAE no ceiling at all, since half of the cells are noisier than a good model.
 
@@ -317,8 +293,7 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
             "no layers['variance'] or no obs['n_cells']; give a pseudobulk with both, or, of "
             "cells, the pairs that scoring.halves(cells) returns"
         )
-    lonely = bulk.obs_names[bulk.obs["n_cells"] < 2]
-    if len(lonely):
+    if len(lonely := bulk.obs_names[bulk.obs["n_cells"] < 2]):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
     n_cells, spread = bulk.obs["n_cells"].to_numpy()[:, None], bulk.layers["variance"]
     apart = np.random.default_rng(seed).normal(size=bulk.shape) * np.sqrt(spread / n_cells)
@@ -332,14 +307,10 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
 class Calibration(NamedTuple):
     """Whether predicted effects have the right size.
 
-    Attributes
-    ----------
-    slope
-        The factor on all predicted effects that would bring them closest to the real ones; 1 is
-        calibrated, below 1 means exaggerated, above 1 timid. NaN where nothing is predicted.
-    per_perturbation
-        Index target_gene; real_norm and pred_norm, L2 norms of the effects over genes; ratio,
-        predicted over real; slope, the same factor for this perturbation alone.
+    `slope` is the factor on all predicted effects that would bring them closest to the real ones: 1
+    is calibrated, below 1 means exaggerated, above 1 timid, NaN that nothing is predicted.
+    `per_perturbation` has the index target_gene; real_norm and pred_norm, L2 norms of the effects
+    over genes; ratio, predicted over real; slope, the same factor for this perturbation alone.
     """
 
     slope: float
@@ -349,8 +320,6 @@ class Calibration(NamedTuple):
 def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
     r"""Compare the sizes of predicted and real effects, given as two pseudobulks.
 
-    Notes
-    -----
     .. math:: b = \frac{\sum_p \langle \hat\Delta_p, \Delta_p \rangle}
                        {\sum_p \| \hat\Delta_p \|^2},
 
