@@ -35,8 +35,8 @@ from .models import BulkModel, gain_products, shrunken_gains
 class _SourceAdapter(BulkModel):
     """The template of adapters: ``_adapt(targets, effect)`` sees the support set, perhaps empty.
 
-    ``_carry(targets)`` returns effects. Both are only asked about targets that some source measured,
-    or that the fallback covers.
+    ``_carry(targets)`` returns effects. Both only see targets that some source measured, or that
+    the fallback covers.
     """
 
     sources: Mapping[str, anndata.AnnData]

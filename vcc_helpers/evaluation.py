@@ -1,10 +1,9 @@
 """Measure models honestly: repeated splits, intervals over perturbations, paired comparisons.
 
 One long table holds every value: a row for each model, split, target and metric. Reference rows
-(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it. A
-pseudobulk is ``(n_groups, n_genes)``, mean lognorm, the control among its rows. Where two are
-compared, they have the same genes; a perturbation that only the prediction has is ignored. A
-control row or a perturbation that is missing is a KeyError, other genes are a ValueError.
+(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it. Of two
+pseudobulks that are compared, a perturbation that only the prediction has is ignored; a control row
+or a perturbation that is missing is a KeyError, other genes are a ValueError.
 
 Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation,
 notebooks/08_metrics_by_hand and notebooks/13_choose_and_compare_models.
@@ -45,12 +44,11 @@ def evaluate(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
     Index target_gene, sorted; columns pds and mae, as of :mod:`~vcc_helpers.metrics`, and pearson:
-    the correlation over genes of the predicted effect with the real one, -1 to 1, best 1.
-
-    A predicted effect of zero, as of "no change", has no correlation; it counts as 0, so that
-    means over perturbations stay comparable. Chance is no 0 for pearson: what all perturbations
-    share is enough to be above it. The target's own gene counts, and its knock-down alone lifts
-    the correlation of a weak effect.
+    the correlation over genes of the predicted effect with the real one, -1 to 1, best 1. A
+    predicted effect of zero, as of "no change", has none; it counts as 0, so that means over
+    perturbations stay comparable. Chance is no 0 for pearson: what all perturbations share is
+    enough to be above it. The target's own gene counts, and its knock-down alone lifts the
+    correlation of a weak effect.
     """
     pair = paired(pred, real)
     columns = {name: measure(pair) for name, measure in OF_MEANS.items()}
@@ -80,8 +78,7 @@ def repeated(
     truth
         Pseudobulk with the query targets and a control of its own; by default `bulk`.
     measure
-        Function of a predicted and a real pseudobulk that returns a row a target and a column a
-        metric.
+        Function of a predicted and a real pseudobulk; returns a row a target, a column a metric.
     least
         The smallest support set that a model can learn from, by its name: it has no rows for
         smaller ones. Models that are not named are fitted to all, the control alone included.
@@ -114,10 +111,9 @@ def repeated(
 def cross_predict(model, bulk: anndata.AnnData, splits: Iterable[FewShotSplit]) -> anndata.AnnData:
     """Predict each split's query targets from its support set, and put the predictions together.
 
-    `model` and `splits` are as for :func:`repeated`; of ``k_fold(targets, n_splits=len(targets))``
-    each target is predicted from all others, which is leave-one-out. Returned is a pseudobulk with
-    the control and the query targets, in the order of `bulk`. It suits sizes and errors; what a PDS
-    of it is worth, a note of :func:`repeated` says.
+    Of ``k_fold(targets, n_splits=len(targets))`` each target is predicted from all others:
+    leave-one-out. Returned is a pseudobulk with the control and the query targets, in the order of
+    `bulk`. It suits sizes and errors; what a PDS of it is worth, :func:`repeated` says.
     """
     mean = {CONTROL: control_row(bulk)}
     for split in splits:
@@ -188,19 +184,18 @@ def learning_curve(
     """Measure each model with support sets that grow, several times over.
 
     Support targets are drawn from `bulk`, `n_repeats` times, with seeds `seed`, `seed` + 1, ...;
-    `sizes` are those of the support set, 0 being zero-shot. All targets of `truth` are predicted,
-    always the same; by default those of `bulk` that the largest support set of each draw leaves.
-    The rest is as for :func:`repeated`; split is the number of the draw. Within a draw the query
-    set is one, and smaller support sets lie in larger ones: only the size changes.
+    `sizes` are those of the support set, 0 being zero-shot. All targets of `truth` are predicted;
+    by default those of `bulk` that the largest support set of the draw leaves. The rest is as for
+    :func:`repeated`; split is the number of the draw. Within a draw the query set is one, and
+    smaller support sets lie in larger ones: only the size changes.
     """
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
     query = None if truth is None else truth.obs_names[truth.obs_names != CONTROL]
-    tables = []
-    for number in range(n_repeats):
-        splits = nested_splits(targets, sizes, query=query, seed=seed + number)
-        found = repeated(models, bulk, splits, truth=truth, least=least)
-        tables.append(found.assign(split=number))
-    return pd.concat(tables, ignore_index=True)
+    splits = []
+    for draw in range(n_repeats):
+        splits += nested_splits(targets, sizes, query=query, seed=seed + draw)
+    table = repeated(models, bulk, splits, truth=truth, least=least)
+    return table.assign(split=table["split"] // len(sizes))
 
 
 def chance(table: pd.DataFrame) -> pd.DataFrame:
@@ -216,7 +211,7 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 class Dealt(NamedTuple):
-    """Mean PDS over targets of predictions given to them at random: mean, sd over all ways."""
+    """Mean and sd, over all ways to give predictions to targets, of the mean PDS."""
 
     mean: float
     sd: float
@@ -225,10 +220,8 @@ class Dealt(NamedTuple):
 def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     r"""Return the PDS that these predictions would have if nobody knew which is whose.
 
-    Fewer than two perturbations are a ValueError.
-
     The sharpest chance level: it keeps the sizes of all effects, and asks only whether each
-    prediction was given to the right target. Per-target values of PDS are spread over 0 to 1,
+    prediction was given to the right target, of two or more. Values of PDS are spread over 0 to 1,
     mostly because weak real effects are near to every prediction, and so an interval over targets
     is wide. That spread drops out here.
 
@@ -263,11 +256,10 @@ def ceiling(
     ``obs["n_cells"]``; a ValueError if a group has one cell only.
 
     It shows what a repeat of the experiment with half of the cells would score. For PDS hard to
-    beat; for MAE no ceiling at all, since half of the cells are noisier than a good model.
-
-    From a pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`,
-    which is how far the halves of n cells fall apart, each gene by itself; five draws are averaged.
-    Noise that genes share (a cell's state, its depth) is left out.
+    beat; for MAE no ceiling at all, since half of the cells are noisier than a good model. From a
+    pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`, which is how
+    far the halves of n cells fall apart, each gene by itself; five draws are averaged. Noise that
+    genes share (a cell's state, its depth) is left out.
     """
     pairs = source
     if isinstance(source, anndata.AnnData):
@@ -327,9 +319,8 @@ def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
     perturbations together. It asks for the right direction too: a prediction of the right size
     and a wrong direction has ratio 1 and slope 0. Noise lengthens real effects, so a noise-free
     truth has a ratio below 1 (see ``norm_denoised`` of
-    :func:`~vcc_helpers.bulk.effect_strength`), yet slope 1.
-
-    PDS rewards exaggeration and MAE timidity: look here before believing either.
+    :func:`~vcc_helpers.bulk.effect_strength`), yet slope 1. PDS rewards exaggeration and MAE
+    timidity: look here before believing either.
     """
     pair = paired(pred, real)
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))

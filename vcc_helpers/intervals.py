@@ -33,13 +33,11 @@ CHANCE, CEILING = "chance", "split-half ceiling"
 def interval(table: pd.DataFrame, *, by: Sequence[str] = ("model", "metric")) -> pd.DataFrame:
     """Return means over perturbations, with 95 % bootstrap confidence intervals.
 
-    Columns are mean, low, high and n_targets.
-
-    Of many repetitions of the experiment, with other targets, 95 in 100 such intervals should
-    hold the mean. It is the percentile bootstrap over targets. A target's values from several
-    splits are averaged first: they are repeated measurements of one perturbation, and no amount of
-    splits makes more perturbations of it. (Taking them for independent gives intervals that are
-    too short.)
+    Columns are mean, low, high and n_targets. Of many repetitions of the experiment, with other
+    targets, 95 in 100 such intervals should hold the mean. It is the percentile bootstrap over
+    targets. A target's values from several splits are averaged first: they are repeated
+    measurements of one perturbation, and to take them for independent gives intervals that are too
+    short.
 
     The interval speaks of *which targets were asked*. It does not hold the luck of the support
     set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
@@ -68,11 +66,9 @@ def _summary(rows: Mapping[tuple, list], by: list[str], columns: list[str]) -> p
 
 
 def _check_values(table: pd.DataFrame, by: list[str]) -> None:
-    if table["value"].isna().any():
-        bad = table[table["value"].isna()]
-        raise ValueError(
-            f"values are NaN, of {some_of((bad['model'] + ' ' + bad['metric']).unique())}"
-        )
+    if len(bad := table[table["value"].isna()]):
+        names = (bad["model"] + " " + bad["metric"]).unique()
+        raise ValueError(f"values are NaN, of {some_of(names)}")
     keys = [*by, "split", "target_gene"]
     if table.duplicated(keys).any():
         more = [c for c in table.columns if c not in [*keys, "value"]]
@@ -90,10 +86,9 @@ def compare(
     A `reference` that is none of the models is a KeyError, a model that shares no target and split
     with it a ValueError; ``"model"`` is among `by`. Columns are difference (mean of the model's
     value minus the reference's), low, high (its interval, as of :func:`interval`), won (share of
-    targets on which the model is better; a tie counts half) and n_targets.
-
-    Two models fail on the same hard targets. Taking differences target by target removes what
-    they share, so a difference can be clear although the intervals of the two means overlap.
+    targets on which the model is better; a tie counts half) and n_targets. Two models fail on the
+    same hard targets. Taking differences target by target removes what they share, so a difference
+    can be clear although the intervals of the two means overlap.
 
     To compare support sizes of one learning curve, make the size part of the name:
     ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
@@ -145,11 +140,10 @@ def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.D
 
     `of` is a number for each target, index target_gene: ``effect_strength(bulk)["norm"]``, or
     ``["n_cells"]``; a target without one is a KeyError. There are `n_strata` groups of about equal
-    size (quantiles), fewer where many numbers are equal.
-
-    Returned is a copy of `table` with a column stratum, an ordered category named by the least and
-    the largest number in it. Give ``by=("model", "metric", "stratum")`` to :func:`interval` or
-    :func:`compare`. The values stay as they are: PDS still ranks among all targets of the split.
+    size (quantiles), fewer where many numbers are equal. Returned is a copy of `table` with a
+    column stratum, an ordered category named by the least and the largest number in it. Give
+    ``by=("model", "metric", "stratum")`` to :func:`interval` or :func:`compare`. The values stay as
+    they are: PDS still ranks among all targets of the split.
     """
     targets = pd.Index(sorted(table["target_gene"].unique()))
     if len(missing := targets.difference(of.dropna().index)):
