@@ -96,15 +96,14 @@ class ContextGain(_SourceAdapter):
         How many support targets the starting point is worth, :math:`\alpha \ge 0`. 0 trusts
         the support set alone, ``inf`` the starting point. Of a list, the best is chosen.
     prior
-        Weight of each source at the start, a mapping of names, scaled to a sum of 1; such as
-        :func:`precision` makes. By default all weigh the same.
+        Weight of each source at the start, scaled to a sum of 1; :func:`precision` makes some. By
+        default all weigh the same.
     fallback
         What to predict for a target that no source measured: ``None`` raises a KeyError,
         ``"mean"`` takes each source's mean effect for it.
     keep_size
-        Divide the gains by their sum (negative ones count as 0), so that the support set decides
-        whom to trust and not how large effects are. Without it, noise makes predictions from 1
-        to 5 support targets small, and PDS suffers.
+        Divide the gains by their sum (negative ones count as 0): the support set decides whom to
+        trust, not how large effects are, which noise makes small with 1 to 5 support targets.
 
     Notes
     -----
@@ -117,11 +116,9 @@ class ContextGain(_SourceAdapter):
     where :math:`g^0` are the weights at the start, and :math:`\bar e` the mean of
     :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`: that is zero-shot. A target
     missing from some sources is predicted from the others, their gains divided by the share of
-    :math:`g^0` that is theirs. A support target that some source lacks teaches nothing about the
-    gains.
-
-    Learnt are ``gain_``, a Series; ``shrinkage_``, the one in use; and ``support_``, the support
-    targets that some source measured.
+    :math:`g^0` that is theirs; a support target that some source lacks teaches nothing. Learnt are
+    ``gain_``, a Series; ``shrinkage_``, the one in use; and ``support_``, the support targets that
+    some source measured.
     """
 
     _: KW_ONLY
@@ -287,9 +284,9 @@ class SourceBilinear(ResidualRidge):
 
     .. math:: \hat y_q = m + (z_q - m)\, G G^{\mathsf{T}} + b + \phi_q W G^{\mathsf{T}}
 
-    The shift b and the small matrix W are learnt from the support set by the same ridge
-    regression; without support both are 0: it is :class:`~vcc_helpers.models.BilinearRegressor`
-    with both sides taken from other contexts, and so with a zero-shot end.
+    The shift b and the small matrix W are learnt by the same ridge regression; without support
+    both are 0. It is :class:`~vcc_helpers.models.BilinearRegressor` with both sides taken from
+    other contexts, and so with a zero-shot end.
     """
 
     _: KW_ONLY
@@ -324,13 +321,10 @@ class Blend(BulkModel):
     r"""Trust zero-shot while the support set is small, and what was learnt from it when it grows.
 
     `zero_shot` is a model that needs the new context's control only, such as :class:`ContextGain`,
-    `adapted` any model; `n0` is the number of support targets, 0 or more, at which both count the
-    same. With n support targets,
+    `adapted` any model; with `n0` support targets, 0 or more, both count the same. With n of them,
 
     .. math:: \hat y = (1 - w)\, \hat y^{\text{zero-shot}} + w\, \hat y^{\text{adapted}},
               \qquad w = \frac{n}{n + n_0}
-
-    Fitted are ``zero_shot_`` and ``adapted_``, which is None without support; ``weight_`` is w.
     """
 
     zero_shot: BaseEstimator
@@ -357,9 +351,8 @@ class Blend(BulkModel):
 def _choose(
     strength: float | Sequence[float], held_out: Callable[[float], np.ndarray], n_support: int
 ) -> float:
-    """Return a lone strength as it is; of several that with the smallest mean absolute error.
+    """Return a lone strength as it is; of several that with the least mean of held-out errors.
 
-    `held_out` gives for a strength the errors on support targets that were left out of the fit.
     The greatest, which is the most careful, is taken of equals, and where none can be left out.
     """
     if np.ndim(strength) == 0:

@@ -257,9 +257,8 @@ def ceiling(
 
     It shows what a repeat of the experiment with half of the cells would score. For PDS hard to
     beat; for MAE no ceiling at all, since half of the cells are noisier than a good model. From a
-    pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`, which is how
-    far the halves of n cells fall apart, each gene by itself; five draws are averaged. Noise that
-    genes share (a cell's state, its depth) is left out.
+    pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`, each gene by
+    itself; five draws are averaged. Noise that genes share (a cell's state, its depth) is left out.
     """
     pairs = source
     if isinstance(source, anndata.AnnData):
@@ -300,9 +299,9 @@ class Calibration(NamedTuple):
     """Whether predicted effects have the right size.
 
     `slope` is the factor on all predicted effects that would bring them closest to the real ones: 1
-    is calibrated, below 1 means exaggerated, above 1 timid, NaN that nothing is predicted.
-    `per_perturbation` has the index target_gene; real_norm and pred_norm, L2 norms of the effects
-    over genes; ratio, predicted over real; slope, the same factor for this perturbation alone.
+    is calibrated, below 1 means exaggerated, above 1 timid, NaN that nothing is predicted. Columns
+    of `per_perturbation` are real_norm and pred_norm, L2 norms of the effects over genes; ratio,
+    predicted over real; slope, the same factor for this perturbation alone.
     """
 
     slope: float

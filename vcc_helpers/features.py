@@ -10,9 +10,8 @@ Taught in: notebooks/03_quality_and_knockdown, notebooks/05_linear_baseline,
 notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
 Needs: bulk.py.
 
->>> import anndata, numpy, pandas
->>> obs, var = pandas.DataFrame(index=["SOX2"]), pandas.DataFrame(index=["G1", "G2"])
->>> delta = anndata.AnnData(numpy.array([[0.5, -1.0]]), obs=obs, var=var)
+>>> obs, var = pd.DataFrame(index=["SOX2"]), pd.DataFrame(index=["G1", "G2"])
+>>> delta = anndata.AnnData(np.array([[0.5, -1.0]]), obs=obs, var=var)
 >>> source_effects({"day 2": delta, "day 3": delta}).shape
 (1, 4)
 """
@@ -55,8 +54,8 @@ def stack_effects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put the effects of targets in several contexts, of the same genes, on top of each other.
 
-    Returned are effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not
-    measure the target; and which it did measure, ``(n_contexts, n_targets)``.
+    Returned are effects, ``(n_contexts, n_targets, n_genes)``, 0 where a context did not measure
+    the target; and which it did measure, ``(n_contexts, n_targets)``.
     """
     rows = [delta.obs_names.get_indexer(targets) for delta in effects_by_context.values()]
     stack = np.zeros((len(rows), len(targets), next(iter(effects_by_context.values())).n_vars))
@@ -77,8 +76,7 @@ def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFra
         if not other.var_names.equals(delta.var_names):
             raise ValueError(
                 f"sources {first!r} and {name!r} differ in their genes ({delta.n_vars} and "
-                f"{other.n_vars}) or in the genes' order; select common ones with "
-                "source[:, genes]"
+                f"{other.n_vars}) or in the genes' order; select common ones with source[:, genes]"
             )
     targets = sorted(set().union(*(d.obs_names for d in effects_by_context.values())))
     targets = pd.Index(targets, name="target_gene")
@@ -94,7 +92,6 @@ def source_components(
 
     Rows are those of :func:`source_mean`; there are `n_components` columns, or as many as there
     are, in the unit of the effects. The mean over targets is 0; a component's sign is arbitrary.
-
     Targets are the observations of this principal component analysis; each is described by its
     effects on the same genes in all contexts, side by side. Where a context did not measure a
     target, the mean of those that did takes its place.
@@ -123,18 +120,16 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
     _refuse_repeats(table, "more than one row")
-    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    if words:
+    if words := [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ValueError(
             f"columns {some_of(words)} hold no numbers but {some_of(table[words[0]])}; drop them, "
             "or write 0.5 for 0,5"
         )
     table = table.astype(np.float64)
-    bad = ~np.isfinite(table.to_numpy()).all(axis=1)
-    if bad.any():
+    if len(bad := table.index[~np.isfinite(table.to_numpy()).all(axis=1)]):
         raise ValueError(
-            f"NaN or infinite features of {some_of(table.index[bad])}; leave these rows out: what "
-            "is missing is reported, not guessed"
+            f"NaN or infinite features of {some_of(bad)}; leave these rows out: what is missing is "
+            "reported, not guessed"
         )
     empty = (table == 0).all(axis=1)
     kept = table[~empty]
@@ -177,20 +172,18 @@ def own_expression(bulk: anndata.AnnData) -> pd.DataFrame:
     lognorm, m; ``knockdown``, the effect of silencing on the gene itself,
     :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
     """
-    mean = np.asarray(control_row(bulk), dtype=np.float64)
-    table = pd.DataFrame(
-        {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}, index=bulk.var_names
-    )
-    return table[mean > 0].rename_axis(index="target_gene")
+    mean = control_row(bulk).astype(np.float64)
+    columns = {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}
+    table = pd.DataFrame(columns, index=bulk.var_names.rename("target_gene"))
+    return table[mean > 0]
 
 
 def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put feature tables, each with its name, side by side; the index of each holds targets.
 
     Each is divided by the root mean square length of its rows, so that none outweighs another. Rows
-    are the targets that every table has, in the first one's order (none is a ValueError); columns
-    ``(table, feature)``. ``attrs["left_out"]`` gives for each table the targets that it lacks and
-    another has.
+    are the targets that every table has, in the first one's order; columns ``(table, feature)``;
+    ``attrs["left_out"]`` gives for each table the targets that it lacks and another has.
     """
     if not tables:
         raise ValueError("no table was given; expected at least one")
@@ -241,11 +234,9 @@ class GeneLoadings:
     """Describe a target by how its own gene behaves in the training effects.
 
     Called with training effects, it returns a feature table for all genes, in the unit of the
-    effects; so a model that uses it never sees more than what it is fitted on. It has
-    `n_components` columns, or as many as the training effects have.
-
-    Genes are the observations of this principal component analysis, as in Ahlmann-Eltze, Huber
-    and Anders 2025: two genes are close when the training perturbations move them alike.
+    effects; so a model that uses it never sees more than what it is fitted on. Genes are the
+    observations of this principal component analysis, as in Ahlmann-Eltze, Huber and Anders 2025:
+    two genes are close when the training perturbations move them alike.
     """
 
     n_components: int = 10
@@ -257,10 +248,9 @@ class GeneLoadings:
 
 
 def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
-    """Return the principal component scores of genes across perturbations.
+    """Return the principal component scores of genes across perturbations, ``(n_genes, K)``.
 
-    For effects, ``(n_perts, n_genes)``: ``(n_genes, K)``, float64; K is `n_components`, cut to what
-    there is. The sign of a component is arbitrary.
+    K is `n_components`, or as many as there are. The sign of a component is arbitrary.
     """
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
@@ -271,9 +261,8 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
 class EffectTable:
     """Put a table whose values are effects into the gene order of the training data.
 
-    Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes them.
-    Called with training effects, it returns the table with one block of ``n_genes`` columns a
-    context; a gene that the table lacks is an error, not a zero.
+    Its columns are genes, or ``(context, gene)`` as :func:`source_effects` makes them: one block of
+    ``n_genes`` columns a context. A gene that the table lacks is a ValueError, not a zero.
     """
 
     table: pd.DataFrame
@@ -284,8 +273,7 @@ class EffectTable:
         if columns.nlevels > 1:
             wanted = pd.MultiIndex.from_product([columns.unique(level=0), wanted])
         place = columns.get_indexer(wanted)
-        if (place < 0).any():
-            lost = wanted[place < 0]
+        if len(lost := wanted[place < 0]):
             raise ValueError(
                 f"the table has no effects on {some_of(lost)}: {len(lost)} of {len(wanted)} "
                 "columns are missing; give the data and the table the same genes"
@@ -299,11 +287,9 @@ def resolve(
     features: pd.DataFrame | Callable | Mapping | None,
     train_effects: anndata.AnnData | None = None,
 ) -> pd.DataFrame | None:
-    """Make the feature table that a model asks for.
+    """Make a feature table of one, a function of `train_effects`, or a mapping of names to these.
 
-    It is given as a table; as a function that makes one from `train_effects`; as a mapping of names
-    to these, which are joined; or as None, which stays None. A target with more than one row is a
-    ValueError.
+    None stays None. A target with more than one row is a ValueError.
     """
     if isinstance(features, Mapping):
         return join({name: resolve(part, train_effects) for name, part in features.items()})

@@ -149,9 +149,7 @@ def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.D
     if len(missing := targets.difference(of.dropna().index)):
         raise KeyError(f"`of` has no number for {some_of(missing)}")
     numbers = of[targets].astype(float)
-    code = pd.qcut(numbers, n_strata, labels=False, duplicates="drop")
-    ends = numbers.groupby(code).agg(["min", "max"])
+    strata = pd.qcut(numbers, n_strata, duplicates="drop").cat.remove_unused_categories()
+    ends = numbers.groupby(strata, observed=True).agg(["min", "max"])
     names = [f"{low:.3g} to {high:.3g}" for low, high in ends.itertuples(index=False)]
-    place = table["target_gene"].map(code.map(dict(zip(ends.index, range(len(ends)), strict=True))))
-    stratum = pd.Categorical.from_codes(place.to_numpy(), names, ordered=True)
-    return table.assign(stratum=stratum)
+    return table.assign(stratum=table["target_gene"].map(strata.cat.rename_categories(names)))

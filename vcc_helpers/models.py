@@ -90,11 +90,10 @@ def _check_bulk(bulk: anndata.AnnData) -> None:
     if not bulk.obs_names.is_unique:
         twice = bulk.obs_names[bulk.obs_names.duplicated()].unique()
         raise ValueError(f"the pseudobulk has more than one row for {some_of(twice)}")
-    bad = ~np.isfinite(bulk.X).all(axis=1)
-    if bad.any():
+    if len(bad := bulk.obs_names[~np.isfinite(bulk.X).all(axis=1)]):
         raise ValueError(
-            f"the pseudobulk's rows {some_of(bulk.obs_names[bad])} hold NaN or infinite "
-            "values; leave these rows out"
+            f"the pseudobulk's rows {some_of(bad)} hold NaN or infinite values; "
+            "leave these rows out"
         )
 
 
@@ -153,8 +152,8 @@ class EffectModel(BulkModel):
         covered = self._covered(targets)
         if not covered.any():
             raise ValueError("no training target has features; nothing can be learnt")
-        self.regressor_ = clone(self.regressor)
-        self.regressor_.fit(self._rows(targets[covered]), effect[covered])
+        rows = self._rows(targets[covered])
+        self.regressor_ = clone(self.regressor).fit(rows, effect[covered])
 
     def _effect(self, targets: pd.Index) -> np.ndarray:
         covered = self._covered(targets)
@@ -195,20 +194,13 @@ class EffectModel(BulkModel):
 class KnockedDown(BulkModel):
     r"""Any model, with each target's own gene set to what silencing leaves of it.
 
-    Parameters
-    ----------
-    model
-        Anything with ``fit(bulk)`` and ``predict(targets)``.
-    residual
-        Share of its expression that a silenced gene keeps, r, 0 to 1. By default the median of
-        the training targets, then in ``residual_``; a ValueError where none is an expressed gene.
-
-    Notes
-    -----
     In a screen with CRISPR interference one thing is known of every target before it is measured:
     its own expression falls. With the control's mean lognorm m, the prediction for the target's
-    own gene is :math:`\log(1 + r (e^m - 1))`; all others are the model's. PDS leaves a target's
-    own gene out, so it hardly changes; MAE gains a little.
+    own gene is :math:`\log(1 + r (e^m - 1))`; all others are the model's, anything with
+    ``fit(bulk)`` and ``predict(targets)``. `residual`, r, is the share of its expression that a
+    silenced gene keeps, 0 to 1; by default the median of the training targets, or a ValueError
+    where none is an expressed gene. PDS leaves a target's own gene out, so it hardly changes; MAE
+    gains a little.
     """
 
     model: BaseEstimator
@@ -239,8 +231,6 @@ class KnockedDown(BulkModel):
 class Stretched(BulkModel):
     r"""Any model, its predicted effects made as large as the MAE allows.
 
-    `model` is as for :class:`KnockedDown`; it learns from two perturbations or more.
-
     PDS measures L1 distances, and a timid prediction is near to every weak effect. So among
     predictions with the same directions larger ones win in PDS, until they cost MAE. With the
     mean absolute predicted effect :math:`m_q` of target q over genes, and that of the training
@@ -250,8 +240,9 @@ class Stretched(BulkModel):
 
     where c, ``factor_``, is the largest on a grid from 1/8 to 8 with which the predictions of
     held-out training targets, in ten folds, have no larger MAE than the mean baseline; 1/8 where
-    none has. Before the model learns, each training effect is divided by the square root of its
-    size, so that a few strong perturbations do not drown the directions of all others.
+    none has. Before `model`, as of :class:`KnockedDown`, learns, each training effect is divided by
+    the square root of its size, so that a few strong perturbations do not drown the directions of
+    all others.
     """
 
     model: BaseEstimator
@@ -357,15 +348,13 @@ class CentredKernelRidge(_EffectRegressor):
     Parameters
     ----------
     alpha
-        Penalty, above 0, in units of the mean squared length of the centred features. Large
-        values predict the mean.
+        Penalty, above 0, in units of the centred features' mean squared length.
     kernel
         Similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
         ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two
         feature matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``.
     gamma
-        Width of the kernel where it has one. By default 1 / median squared distance of two
-        training targets.
+        Width of the kernel; by default 1 / median squared distance of two training targets.
 
     Notes
     -----
@@ -375,9 +364,9 @@ class CentredKernelRidge(_EffectRegressor):
     .. math:: \hat y_q = b + k_q (K + \alpha \bar k I)^{-1} (Y - b), \qquad
               \bar k = \tfrac1n \operatorname{tr} K
 
-    For a linear kernel that is ridge regression with an intercept, with the penalty
-    :math:`\alpha \bar k`; but it solves for n numbers a gene, not for one number a feature
-    and gene. So 150 targets with 36,000 features each and 18,080 genes take a second or so.
+    For a linear kernel that is ridge regression with an intercept and the penalty
+    :math:`\alpha \bar k`; but it solves for n numbers a gene, not for one a feature and gene. So
+    150 targets with 36,000 features each and 18,080 genes take a second or so.
     """
 
     alpha: float = 1.0
@@ -415,24 +404,16 @@ class CentredKernelRidge(_EffectRegressor):
 class ShrunkenNeighbors(_EffectRegressor):
     r"""Average the most similar training targets, and pull the average towards the mean.
 
-    Parameters
-    ----------
-    n_neighbors
-        How many training targets to average, k; no more are used than there are.
-    shrinkage
-        0 takes the neighbours at their word, 1 predicts the mean, numbers between mix. Or
-        ``"similarity"``: 1 minus the neighbours' mean cosine similarity, cut to 0 to 1, so that a
-        target unlike all others is predicted by the mean.
-
-    Notes
-    -----
-    With the mean training effect :math:`b` and the k targets N(q) whose features point most
-    nearly in the query's direction (ties: the first in training order):
+    With the mean training effect :math:`b` and the k targets N(q), `n_neighbors` or all there are,
+    whose features point most nearly in the query's direction (ties: the first in training order):
 
     .. math:: \hat y_q = b + (1 - s_q) \, \Bigl(\tfrac1k \sum_{t \in N(q)} y_t - b\Bigr)
 
-    Features whose mean is far from 0 are similar for all; ``make_pipeline(StandardScaler(),
-    ShrunkenNeighbors())`` centres them on the training targets.
+    A `shrinkage` s of 0 takes the neighbours at their word, 1 predicts the mean, numbers between
+    mix. With ``"similarity"`` it is 1 minus the neighbours' mean cosine similarity, cut to 0 to 1,
+    so that a target unlike all others is predicted by the mean. Features whose mean is far from 0
+    are similar for all; ``make_pipeline(StandardScaler(), ShrunkenNeighbors())`` centres them on
+    the training targets.
     """
 
     n_neighbors: int = 5

@@ -40,8 +40,7 @@ class FewShotSplit(NamedTuple):
     def rows(self, bulk: AnnData) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of both sets in a pseudobulk, the control's first in each.
 
-        A list of such pairs is what scikit-learn's searches take as ``cv``. A name that has no
-        row is a KeyError.
+        A list of such pairs is what scikit-learn's searches take as ``cv``.
         """
         return tuple(
             np.array([bulk.obs_names.get_loc(name) for name in ("non-targeting", *part)])
