@@ -103,7 +103,8 @@ def compare(
     rows = {}
     others = table[table["model"] != reference]
     for key, part in others.groupby(by, sort=False, observed=True):
-        gap = (part.set_index(keys)["value"] - base).dropna()
+        values = part.set_index(keys)["value"]
+        gap = (values - base.reindex(values.index)).dropna()
         metric = part["metric"].iloc[0]
         if gap.empty and metric in set(table.loc[table["model"] == reference, "metric"]):
             raise ValueError(f"{key} and {reference!r} share no target of the same split")
