@@ -13,9 +13,8 @@ equal = np.testing.assert_allclose
 
 @pytest.fixture
 def table():
-    return frame(
-        np.random.default_rng(9).normal(size=(12, 4)), [f"G{i}" for i in range(12)]
-    ).to_df()
+    values = np.random.default_rng(9).normal(size=(12, 4))
+    return frame(values, [f"G{i}" for i in range(12)]).to_df()
 
 
 @pytest.fixture
@@ -78,9 +77,7 @@ def test_source_components_keep_all_products_between_targets(sources):
             function({"K562": sources["K562"], "RPE1": sources["RPE1"][:, ::-1]})
 
 
-@pytest.mark.parametrize(
-    ("kind", "sep"), [("csv", ";"), ("csv.gz", "\t"), ("tsv", ","), ("npz", 0)]
-)
+@pytest.mark.parametrize("kind, sep", [("csv", ";"), ("tsv", ","), ("csv.gz", "\t"), ("npz", 0)])
 def test_an_embedding_comes_back_from_a_file(kind, sep, table, tmp_path):
     path = tmp_path / f"table.{kind}"
     if sep:
