@@ -200,7 +200,7 @@ class ResidualRidge(_SourceAdapter):
     alpha
         Penalty, above 0; ``inf`` keeps zero-shot. Of a list, the best is chosen.
     features
-        A table whose index holds targets, to describe them by instead of the source components.
+        A table whose index holds targets, to describe them by instead.
 
     Notes
     -----
@@ -212,10 +212,9 @@ class ResidualRidge(_SourceAdapter):
     .. math:: \hat y_q = z_q + k_q (K + \alpha I)^{-1} R
 
     The 1 is what the new context adds to every effect. A huge :math:`\alpha` leaves :math:`z_q`,
-    and so does an empty support set: that is zero-shot. While :math:`\alpha` is chosen, the few
-    gains of the starting point stay those of the whole support set. The components take a moment;
-    where many support sets are tried, make them once and give them as `features`. Learnt are
-    ``alpha_``, the penalty in use, and ``gain_`` and ``support_``, as of :class:`ContextGain`.
+    and so does an empty support set: that is zero-shot. While :math:`\alpha`, then ``alpha_``, is
+    chosen, the few gains of the starting point stay those of the whole support set. The components
+    take a moment; where many support sets are tried, make them once and give them as `features`.
     """
 
     _: KW_ONLY
@@ -241,7 +240,7 @@ class ResidualRidge(_SourceAdapter):
         self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
-        """Pairs of similarities and residuals; what each pair learns is added up."""
+        """Pairs of similarities and residuals; what each learns is added up."""
         return [(self._similarity(targets), residual)]
 
     def _carry(self, targets: pd.Index) -> np.ndarray:

@@ -80,8 +80,8 @@ def repeated(
     measure
         Function of a predicted and a real pseudobulk; returns a row a target, a column a metric.
     least
-        The smallest support set that a model can learn from, by its name: it has no rows for
-        smaller ones. Models that are not named are fitted to all, the control alone included.
+        The smallest support set that a model, by its name, can learn from: it has no rows for
+        smaller ones. Others are fitted to all, the control alone included.
 
     Notes
     -----
@@ -286,13 +286,12 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
         )
     if len(lonely := bulk.obs_names[bulk.obs["n_cells"] < 2]):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
-    n_cells, spread = bulk.obs["n_cells"].to_numpy()[:, None], bulk.layers["variance"]
-    apart = np.random.default_rng(seed).normal(size=bulk.shape) * np.sqrt(spread / n_cells)
-    obs, var = bulk.obs[["n_cells"]] // 2, pd.DataFrame(index=bulk.var_names)
-    return [
-        anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), obs, var, layers={"variance": spread})
-        for sign in (1, -1)
-    ]
+    n_cells, spread = bulk.obs[["n_cells"]], bulk.layers["variance"]
+    sd = np.sqrt(spread / n_cells.to_numpy())
+    apart = np.random.default_rng(seed).normal(size=bulk.shape) * sd
+    names = n_cells // 2, pd.DataFrame(index=bulk.var_names)
+    means = [np.maximum(bulk.X + sign * apart, 0) for sign in (1, -1)]
+    return [anndata.AnnData(mean, *names, layers={"variance": spread}) for mean in means]
 
 
 class Calibration(NamedTuple):

@@ -233,10 +233,9 @@ def coverage(
 class GeneLoadings:
     """Describe a target by how its own gene behaves in the training effects.
 
-    Called with training effects, it returns a feature table for all genes, in the unit of the
-    effects; so a model that uses it never sees more than what it is fitted on. Genes are the
-    observations of this principal component analysis, as in Ahlmann-Eltze, Huber and Anders 2025:
-    two genes are close when the training perturbations move them alike.
+    Called with training effects, it returns a table of all genes; so a model that uses it never
+    sees more than what it is fitted on. Genes are the observations of this principal component
+    analysis: two are close when the training perturbations move them alike.
     """
 
     n_components: int = 10
@@ -278,9 +277,8 @@ class EffectTable:
                 f"the table has no effects on {some_of(lost)}: {len(lost)} of {len(wanted)} "
                 "columns are missing; give the data and the table the same genes"
             )
-        if np.array_equal(place, np.arange(len(columns))):
-            return self.table
-        return self.table.iloc[:, place]
+        as_it_is = np.array_equal(place, np.arange(len(columns)))
+        return self.table if as_it_is else self.table.iloc[:, place]
 
 
 def resolve(

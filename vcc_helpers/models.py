@@ -40,8 +40,8 @@ from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_me
 class BulkModel(BaseEstimator):
     """The template of all models: each says ``_learn(targets, effect, bulk)`` and ``_effect``.
 
-    The first sees the names of the measured targets, their effects and the pseudobulk with both;
-    ``_effect(targets)`` returns effects. `y` is ignored; scikit-learn's tools pass it.
+    The first sees the measured targets, their effects and the pseudobulk with both; the second
+    returns the effects of targets. `y` is ignored; scikit-learn's tools pass it.
     """
 
     def fit(self, bulk: anndata.AnnData, y: None = None) -> BulkModel:
@@ -249,9 +249,8 @@ class Stretched(BulkModel):
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if len(targets) < 2:
-            raise ValueError(
-                f"{len(targets)} perturbation to learn from; a factor needs two, one held out"
-            )
+            few = f"{len(targets)} perturbation to learn from"
+            raise ValueError(f"{few}; a factor needs two, one held out")
         size = np.linalg.norm(effect, axis=1)
         weight = (np.where(size > 0, size, 1) / (np.median(size) or 1.0)) ** -0.5
         # below 0 too: nothing is lost
@@ -287,10 +286,9 @@ def _held_out(model: BaseEstimator, bulk: anndata.AnnData) -> np.ndarray:
 
 
 class _EffectRegressor(RegressorMixin, BaseEstimator):
-    """The template of regressors for many genes at once: each says ``_learn`` and ``_effect``."""
+    """The template of regressors from features to effects: each says ``_learn`` and ``_effect``."""
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> _EffectRegressor:
-        """Learn from features and effects."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
         self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
         self.mean_ = y.mean(axis=0)
@@ -298,7 +296,6 @@ class _EffectRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return effects for features."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         return self._effect(X).reshape(len(X), *self.shape_)
@@ -345,19 +342,12 @@ class BilinearRegressor(_EffectRegressor):
 class CentredKernelRidge(_EffectRegressor):
     r"""Ridge regression around the training mean, by the similarities between targets.
 
-    Parameters
-    ----------
-    alpha
-        Penalty, above 0, in units of the centred features' mean squared length.
-    kernel
-        Similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
-        ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two
-        feature matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``.
-    gamma
-        Width of the kernel; by default 1 / median squared distance of two training targets.
+    `alpha` is the penalty, above 0, in units of the centred features' mean squared length. `kernel`
+    is the similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
+    ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two feature
+    matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``. `gamma` is its
+    width, by default 1 / median squared distance of two training targets.
 
-    Notes
-    -----
     With effects :math:`Y`, their mean :math:`b`, and the kernel matrix :math:`K` of the training
     targets, centred as if each feature's mean were taken off:
 
