@@ -117,8 +117,7 @@ class ContextGain(_SourceAdapter):
     :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`: that is zero-shot. A target
     missing from some sources is predicted from the others, their gains divided by the share of
     :math:`g^0` that is theirs; a support target that some source lacks teaches nothing. Learnt are
-    ``gain_``, a Series; ``shrinkage_``, the one in use; and ``support_``, the support targets that
-    some source measured.
+    ``gain_``, a Series, and ``shrinkage_``, the one in use.
     """
 
     _: KW_ONLY
@@ -350,10 +349,7 @@ class Blend(BulkModel):
 def _choose(
     strength: float | Sequence[float], held_out: Callable[[float], np.ndarray], n_support: int
 ) -> float:
-    """Return a lone strength as it is; of several that with the least mean of held-out errors.
-
-    The greatest, which is the most careful, is taken of equals, and where none can be left out.
-    """
+    """Return the strength with the least held-out errors; of equals the greatest, most careful."""
     if np.ndim(strength) == 0:
         return strength
     if not len(strength):
@@ -367,8 +363,7 @@ def _choose(
 def _left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
     r"""Return the errors of kernel ridge regression on targets left out one at a time.
 
-    No refitting: of similarities K, ``(n, n)``, and Y, ``(n, n_genes)``, with
-    :math:`A = (K + \alpha I)^{-1}` the error of target i is :math:`(A Y)_i / A_{ii}`.
+    With :math:`A = (K + \alpha I)^{-1}`, that of target i is :math:`(A Y)_i / A_{ii}`.
     """
     if np.isinf(alpha):  # all are predicted as 0
         return y

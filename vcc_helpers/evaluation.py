@@ -199,10 +199,9 @@ def learning_curve(
 
 
 def chance(table: pd.DataFrame) -> pd.DataFrame:
-    """Return rows of a model "chance": the PDS that a prediction which knows nothing expects.
+    """Return rows of a model "chance" for the splits and targets of `table`.
 
-    For the splits and targets of `table` it is :func:`~vcc_helpers.metrics.pds_chance` of the
-    number of targets that were ranked.
+    It is :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -221,15 +220,12 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     r"""Return the PDS that these predictions would have if nobody knew which is whose.
 
     The sharpest chance level: it keeps the sizes of all effects, and asks only whether each
-    prediction was given to the right target, of two or more. Values of PDS are spread over 0 to 1,
-    mostly because weak real effects are near to every prediction, and so an interval over targets
-    is wide. That spread drops out here.
-
-    With :math:`a_{ij}` the PDS of prediction i when it is given to target j, and
-    :math:`d_{ij}` what is left of it without row and column means, the mean is that of all
-    :math:`a_{ij}`, and the variance of :math:`\tfrac1n \sum_i a_{i\pi(i)}` is
-    :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of Mathematical
-    Statistics 22:558, 1951.
+    prediction was given to the right target, of two or more. The spread of PDS over targets, mostly
+    because weak real effects are near to every prediction, drops out. With :math:`a_{ij}` the PDS
+    of prediction i when it is given to target j, and :math:`d_{ij}` what is left of it without row
+    and column means, the mean is that of all :math:`a_{ij}`, and the variance of :math:`\tfrac1n
+    \sum_i a_{i\pi(i)}` is :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of
+    Mathematical Statistics 22:558, 1951.
     """
     pair = paired(pred, real)
     if (n := len(pair.names)) < 2:
@@ -316,9 +312,8 @@ def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
     the least-squares line through the origin of real on predicted effects, genes and
     perturbations together. It asks for the right direction too: a prediction of the right size
     and a wrong direction has ratio 1 and slope 0. Noise lengthens real effects, so a noise-free
-    truth has a ratio below 1 (see ``norm_denoised`` of
-    :func:`~vcc_helpers.bulk.effect_strength`), yet slope 1. PDS rewards exaggeration and MAE
-    timidity: look here before believing either.
+    truth has a ratio below 1, yet slope 1. PDS rewards exaggeration and MAE timidity: look here
+    before believing either.
     """
     pair = paired(pred, real)
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))

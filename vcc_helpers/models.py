@@ -116,18 +116,16 @@ class EffectModel(BulkModel):
     features
         A table whose index holds targets; or a function that makes one from the training effects;
         or a mapping of names to these, which :func:`~vcc_helpers.features.join` puts side by side;
-        or None where the regressor needs no features.
+        or None where the regressor needs none.
     fallback
-        What to predict for a target without features: ``None`` raises a KeyError, ``"mean"``
-        predicts the mean training effect.
+        For a target without features: ``None`` raises a KeyError, ``"mean"`` predicts the mean.
     scale
         Factor on what the prediction adds to the mean training effect. Below 1 is shrinkage,
         which MAE rewards; above 1 exaggeration, which PDS rewards.
 
     Notes
     -----
-    Learnt are ``regressor_`` and ``features_``, the table in use. Settings are chosen as anywhere
-    in scikit-learn. The search can be the regressor,
+    Settings are chosen as anywhere in scikit-learn. The search can be the regressor,
     ``EffectModel(GridSearchCV(Ridge(), {"alpha": [1, 10]}), table)``; its folds are then the
     training targets. Or it can be around the model, ``GridSearchCV(EffectModel(Ridge(), table),
     {"regressor__alpha": [1, 10], "scale": [0.5, 1]}, cv=folds)``, with folds that keep the
@@ -238,11 +236,10 @@ class Stretched(BulkModel):
 
     .. math:: \hat\Delta_q \leftarrow c \, (m_q / \bar m) \, \hat\Delta_q
 
-    where c, ``factor_``, is the largest on a grid from 1/8 to 8 with which the predictions of
-    held-out training targets, in ten folds, have no larger MAE than the mean baseline; 1/8 where
-    none has. Before `model`, as of :class:`KnockedDown`, learns, each training effect is divided by
-    the square root of its size, so that a few strong perturbations do not drown the directions of
-    all others.
+    where c, ``factor_``, is the largest from 1/8 to 8 with which the predictions of held-out
+    training targets, in ten folds, have no larger MAE than the mean baseline; 1/8 where none has.
+    Before `model` learns, each training effect is divided by the square root of its size, so that
+    a few strong perturbations do not drown the directions of all others.
     """
 
     model: BaseEstimator

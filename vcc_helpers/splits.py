@@ -73,9 +73,8 @@ def nested_splits(
     """Draw support sets that grow, with one query set for all: the points of a learning curve.
 
     Those of `targets` that are in `query` are never drawn; by default the query set is what the
-    largest support set leaves. There is one split a size, in the order given: smaller support sets
-    lie in larger ones, and equal those of :func:`few_shot_split` with this seed where `query` is
-    left out. Sizes that cannot be drawn are a ValueError.
+    largest support set leaves. There is one split a size, in the order given; without `query` the
+    support sets are those of :func:`few_shot_split` with this seed.
     """
     asked, sizes = None if query is None else set(query), list(sizes)
     order = _shuffled(set(targets) - (asked or set()), seed)
@@ -93,11 +92,10 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
     """Write a few-shot split as cell-load reads it, and with it Arc's State.
 
     `data` is the ``.h5ad``, or a folder of such files, with the cells of all contexts, `dataset` a
-    name for them, `context` the new context, as the cells' column of contexts has it; all others
-    are trained on. Returned is the text of a ``.toml`` file, as of cell-load 0.10. Query targets
-    (none is a ValueError) are its test part, and its validation part too, since cell-load wants
-    one: choosing by it is looking at the answers. A `dataset` with a dot comes back here, but
-    cell-load itself refuses it.
+    name for them, without a dot, `context` the new context, as the cells' column of contexts has
+    it; all others are trained on. Returned is the text of a ``.toml`` file, as of cell-load 0.10.
+    Query targets are its test part, and its validation part too, since cell-load wants one:
+    choosing by it is looking at the answers.
     """
     if not split.query:
         raise ValueError("no query target; expected one at least, which the model must predict")
@@ -114,9 +112,8 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
     """Read the few-shot split of a context from a ``.toml`` file of cell-load.
 
     `targets` are all of the context, since those to train on are not named. The query set is the
-    test part, the support set all that is in neither part; a context that is held out as a whole
-    has no support. Names of data sets may hold dots if the file lists them under ``datasets``. A
-    file that is no TOML, or holds no split of that context, is a ValueError.
+    test part, the support set all that is in no part; a context that is held out as a whole has
+    none. Names of data sets may hold dots if the file lists them under ``datasets``.
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
