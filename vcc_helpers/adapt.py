@@ -1,8 +1,8 @@
 """Few-shot adapters: carry effects from contexts that were measured into a new one.
 
 Every adapter is fitted on a support set: the pseudobulk of the new context's control and of a few
-measured targets. The control alone is zero-shot, the zero end of the same curve. A strength that
-is given as a list is chosen by leave-one-out on the support set, and on nothing else.
+measured targets. The control alone is zero-shot, the zero end of the same curve. Of a strength that
+is a list, the best is chosen by leave-one-out on the support set, and on nothing else.
 
 Taught in: notebooks/07_few_shot_adaptation.
 Needs: bulk.py, features.py, models.py.
@@ -35,8 +35,7 @@ from .models import BulkModel, gain_products, shrunken_gains
 class _SourceAdapter(BulkModel):
     """The template of adapters: ``_adapt(targets, effect)`` sees the support set, perhaps empty.
 
-    ``_carry(targets)`` returns effects. Both only see targets that some source measured, or that
-    the fallback covers.
+    ``_carry(targets)`` returns effects. Both see only targets that are covered.
     """
 
     sources: Mapping[str, anndata.AnnData]
@@ -96,11 +95,10 @@ class ContextGain(_SourceAdapter):
         How many support targets the starting point is worth, :math:`\alpha \ge 0`. 0 trusts
         the support set alone, ``inf`` the starting point. Of a list, the best is chosen.
     prior
-        Weight of each source at the start, scaled to a sum of 1; :func:`precision` makes some. By
-        default all weigh the same.
+        Weight of each source at the start, such as :func:`precision` makes; by default the same.
     fallback
-        What to predict for a target that no source measured: ``None`` raises a KeyError,
-        ``"mean"`` takes each source's mean effect for it.
+        For a target that no source measured: ``None`` raises a KeyError, ``"mean"`` takes each
+        source's mean effect.
     keep_size
         Divide the gains by their sum (negative ones count as 0): the support set decides whom to
         trust, not how large effects are, which noise makes small with 1 to 5 support targets.
@@ -117,7 +115,7 @@ class ContextGain(_SourceAdapter):
     :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`: that is zero-shot. A target
     missing from some sources is predicted from the others, their gains divided by the share of
     :math:`g^0` that is theirs; a support target that some source lacks teaches nothing. Learnt are
-    ``gain_``, a Series, and ``shrinkage_``, the one in use.
+    ``gain_``, a Series; ``shrinkage_``; and ``support_``, the support targets in use.
     """
 
     _: KW_ONLY
@@ -168,12 +166,11 @@ class ContextGain(_SourceAdapter):
 def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:
     r"""Weigh contexts by how precisely they were measured.
 
-    `bulk_by_context` is the name of each source context, and its pseudobulk, ``(n_groups,
-    n_genes)``, with ``layers["variance"]`` and ``obs["n_cells"]``; what is missing is a KeyError.
-    An effect is a difference of two means, with the squared standard error
-    :math:`v_t / n_t + v_0 / n_0`. The weight of a context is 1 over the mean of that over its
-    targets and genes: the weights of the most precise average, were the contexts alike. They sum
-    to 1. No target of the new context is looked at.
+    `bulk_by_context` is the name of each source context, and its pseudobulk, with
+    ``layers["variance"]`` and ``obs["n_cells"]``. An effect is a difference of two means, with the
+    squared standard error :math:`v_t / n_t + v_0 / n_0`. The weight of a context is 1 over the mean
+    of that over its targets and genes: the weights of the most precise average, were the contexts
+    alike. They sum to 1. No target of the new context is looked at.
     """
     weights = {}
     for name, bulk in bulk_by_context.items():
@@ -282,9 +279,8 @@ class SourceBilinear(ResidualRidge):
 
     .. math:: \hat y_q = m + (z_q - m)\, G G^{\mathsf{T}} + b + \phi_q W G^{\mathsf{T}}
 
-    The shift b and the small matrix W are learnt by the same ridge regression; without support
-    both are 0. It is :class:`~vcc_helpers.models.BilinearRegressor` with both sides taken from
-    other contexts, and so with a zero-shot end.
+    The shift b and the small matrix W are learnt by the same ridge regression; without support both
+    are 0. It is :class:`~vcc_helpers.models.BilinearRegressor` with a zero-shot end.
     """
 
     _: KW_ONLY

@@ -43,12 +43,11 @@ OF_MEANS: Mapping[str, Callable[[Pair], np.ndarray]] = {
 def evaluate(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
-    Index target_gene, sorted; columns pds and mae, as of :mod:`~vcc_helpers.metrics`, and pearson:
-    the correlation over genes of the predicted effect with the real one, -1 to 1, best 1. A
-    predicted effect of zero, as of "no change", has none; it counts as 0, so that means over
-    perturbations stay comparable. Chance is no 0 for pearson: what all perturbations share is
-    enough to be above it. The target's own gene counts, and its knock-down alone lifts the
-    correlation of a weak effect.
+    Columns are pds and mae, as of :mod:`~vcc_helpers.metrics`, and pearson: the correlation over
+    genes of the predicted effect with the real one. A predicted effect of zero, as of "no change",
+    has none; it counts as 0, so that means over perturbations stay comparable. Chance is no 0 for
+    pearson: what all perturbations share is enough to be above it, and the target's own gene
+    counts.
     """
     pair = paired(pred, real)
     columns = {name: measure(pair) for name, measure in OF_MEANS.items()}
@@ -112,8 +111,8 @@ def cross_predict(model, bulk: anndata.AnnData, splits: Iterable[FewShotSplit]) 
     """Predict each split's query targets from its support set, and put the predictions together.
 
     Of ``k_fold(targets, n_splits=len(targets))`` each target is predicted from all others:
-    leave-one-out. Returned is a pseudobulk with the control and the query targets, in the order of
-    `bulk`. It suits sizes and errors; what a PDS of it is worth, :func:`repeated` says.
+    leave-one-out. Returned is a pseudobulk, in the order of `bulk`. It suits sizes and errors; what
+    a PDS of it is worth, :func:`repeated` says.
     """
     mean = {CONTROL: control_row(bulk)}
     for split in splits:
@@ -164,10 +163,9 @@ def _check_split(split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnD
 
 def _rows_of(bulk: anndata.AnnData, names: list[str]) -> anndata.AnnData:
     """Copy some rows and leave all behind that may tell of the others (parent, uns, obsp)."""
-    part = bulk[names]
+    part, var = bulk[names], pd.DataFrame(index=bulk.var_names)
     # anndata 0.13 counts X as the layer None
     layers = {name: np.array(values) for name, values in part.layers.items() if name is not None}
-    var = pd.DataFrame(index=bulk.var_names)
     return anndata.AnnData(np.array(part.X), obs=part.obs.copy(), var=var, layers=layers)
 
 
@@ -185,9 +183,9 @@ def learning_curve(
 
     Support targets are drawn from `bulk`, `n_repeats` times, with seeds `seed`, `seed` + 1, ...;
     `sizes` are those of the support set, 0 being zero-shot. All targets of `truth` are predicted;
-    by default those of `bulk` that the largest support set of the draw leaves. The rest is as for
-    :func:`repeated`; split is the number of the draw. Within a draw the query set is one, and
-    smaller support sets lie in larger ones: only the size changes.
+    by default those of `bulk` that the largest support set of the draw leaves. Within a draw, whose
+    number is split, smaller support sets lie in larger ones: only the size changes. The rest is as
+    for :func:`repeated`.
     """
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
     query = None if truth is None else truth.obs_names[truth.obs_names != CONTROL]
@@ -223,9 +221,9 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     prediction was given to the right target, of two or more. The spread of PDS over targets, mostly
     because weak real effects are near to every prediction, drops out. With :math:`a_{ij}` the PDS
     of prediction i when it is given to target j, and :math:`d_{ij}` what is left of it without row
-    and column means, the mean is that of all :math:`a_{ij}`, and the variance of :math:`\tfrac1n
-    \sum_i a_{i\pi(i)}` is :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of
-    Mathematical Statistics 22:558, 1951.
+    and column means, the mean is that of all :math:`a_{ij}`, and the variance that of
+    :math:`\tfrac1n \sum_i a_{i\pi(i)}`, :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source:
+    Hoeffding, Annals of Mathematical Statistics 22:558, 1951.
     """
     pair = paired(pred, real)
     if (n := len(pair.names)) < 2:
@@ -253,8 +251,8 @@ def ceiling(
 
     It shows what a repeat of the experiment with half of the cells would score. For PDS hard to
     beat; for MAE no ceiling at all, since half of the cells are noisier than a good model. From a
-    pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`, each gene by
-    itself; five draws are averaged. Noise that genes share (a cell's state, its depth) is left out.
+    pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`, gene by gene,
+    without noise that genes share; five draws are averaged.
     """
     pairs = source
     if isinstance(source, anndata.AnnData):
@@ -309,11 +307,10 @@ def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
     .. math:: b = \frac{\sum_p \langle \hat\Delta_p, \Delta_p \rangle}
                        {\sum_p \| \hat\Delta_p \|^2},
 
-    the least-squares line through the origin of real on predicted effects, genes and
-    perturbations together. It asks for the right direction too: a prediction of the right size
-    and a wrong direction has ratio 1 and slope 0. Noise lengthens real effects, so a noise-free
-    truth has a ratio below 1, yet slope 1. PDS rewards exaggeration and MAE timidity: look here
-    before believing either.
+    the least-squares line through the origin of real on predicted effects. It asks for the right
+    direction too: a prediction of the right size and a wrong direction has ratio 1 and slope 0.
+    Noise lengthens real effects, so a noise-free truth has a ratio below 1, yet slope 1. PDS
+    rewards exaggeration and MAE timidity: look here before believing either.
     """
     pair = paired(pred, real)
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))

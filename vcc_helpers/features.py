@@ -1,10 +1,9 @@
 """Perturbation features: what is known of a target before it is silenced here.
 
-A feature table has one row a target, index target_gene. A model can only predict targets that have
-a row, so each table can say which of the asked targets it covers. A target without a row is
-missing, never zero. `effects_by_context` is the name of each source context, and its effects,
-``(n_perts, n_genes)``, differences of mean lognorm values; no context, or contexts that differ in
-genes where they must not, are a ValueError.
+A feature table has one row a target, index target_gene; a target without a row is missing, never
+zero, and a model cannot predict it. `effects_by_context` is the name of each source context, and
+its effects, ``(n_perts, n_genes)``, differences of mean lognorm values. No context or no common
+target, or genes that differ where they must not, are a ValueError.
 
 Taught in: notebooks/03_quality_and_knockdown, notebooks/05_linear_baseline,
 notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
@@ -36,8 +35,7 @@ RESIDUAL = 0.05
 def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     """Describe a target by what silencing it did in other contexts; the genes may differ.
 
-    Rows are the targets measured in every context, sorted (none is a ValueError); columns
-    ``(context, gene)``; values are effects.
+    Rows are the targets measured in every context, sorted; columns ``(context, gene)``.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -67,7 +65,7 @@ def stack_effects(
 def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     """Average a target's effects over the contexts that measured it; all have the same genes.
 
-    Rows are all targets that some context measured, sorted; columns genes; values are effects.
+    Rows are all targets that some context measured, sorted; columns genes.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -90,11 +88,10 @@ def source_components(
 ) -> pd.DataFrame:
     r"""Describe a target by a few numbers that sum up its effects in other contexts.
 
-    Rows are those of :func:`source_mean`; there are `n_components` columns, or as many as there
-    are, in the unit of the effects. The mean over targets is 0; a component's sign is arbitrary.
-    Targets are the observations of this principal component analysis; each is described by its
-    effects on the same genes in all contexts, side by side. Where a context did not measure a
-    target, the mean of those that did takes its place.
+    There are `n_components` columns, or as many as there are; the mean over targets is 0, a
+    component's sign is arbitrary. Targets are the observations of this principal component
+    analysis; each is described by its effects on the same genes in all contexts, side by side.
+    Where a context did not measure a target, the mean of those that did takes its place.
     """
     mean = source_mean(effects_by_context)
     stack, present = stack_effects(effects_by_context, mean.index)
@@ -112,10 +109,9 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 
     `source` is a DataFrame whose index holds genes; or the path of a ``.csv`` or ``.tsv`` (may end
     in ``.gz``; commas, semicolons or tabs) whose first column does; or of an ``.npz`` with one list
-    of names and one matrix ``(n_names, n_features)``. Returned are float64 values. A row of nothing
-    but zeros says that nothing is known of the gene, so it is left out; ``attrs["empty"]`` names
-    those genes. A file of another kind or without features, a gene with more than one row, or a
-    value that is no finite number is a ValueError.
+    of names and one matrix ``(n_names, n_features)``. A row of nothing but zeros says that nothing
+    is known of the gene, so it is left out; ``attrs["empty"]`` names those genes. A gene with more
+    than one row, or a value that is no finite number, is a ValueError.
     """
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
@@ -167,10 +163,9 @@ def _read_table(path: Path) -> pd.DataFrame:
 def own_expression(bulk: anndata.AnnData) -> pd.DataFrame:
     r"""Describe a gene by its own expression in control cells, and by what silencing takes.
 
-    Of `bulk`, ``(n_groups, n_genes)``, mean lognorm, only the control's row is read, so no
-    perturbation can leak. Rows are the genes that the control expresses; ``expression`` is mean
-    lognorm, m; ``knockdown``, the effect of silencing on the gene itself,
-    :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
+    Only the control's row is read, so no perturbation can leak. Rows are the genes that the control
+    expresses; ``expression`` is mean lognorm, m; ``knockdown``, the effect of silencing on the gene
+    itself, :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
     """
     mean = control_row(bulk).astype(np.float64)
     columns = {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}
@@ -217,8 +212,7 @@ def coverage(
 ) -> pd.DataFrame:
     """Count which of the `targets` that a model will be asked about each feature table covers.
 
-    `tables` is one, or several with their names. Index: name of the table; ``covered`` and
-    ``asked``, numbers of targets; ``missing``, the names without features, a list.
+    ``covered`` and ``asked`` are numbers of targets; ``missing`` is a list of names.
     """
     tables = {"features": tables} if isinstance(tables, pd.DataFrame) else tables
     asked, rows = pd.Index(targets).unique(), {}

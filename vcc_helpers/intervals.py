@@ -36,8 +36,7 @@ def interval(table: pd.DataFrame, *, by: Sequence[str] = ("model", "metric")) ->
     Columns are mean, low, high and n_targets. Of many repetitions of the experiment, with other
     targets, 95 in 100 such intervals should hold the mean. It is the percentile bootstrap over
     targets. A target's values from several splits are averaged first: they are repeated
-    measurements of one perturbation, and to take them for independent gives intervals that are too
-    short.
+    measurements of one perturbation, and taken for independent they make intervals too short.
 
     The interval speaks of *which targets were asked*. It does not hold the luck of the support
     set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
@@ -85,10 +84,10 @@ def compare(
 
     A `reference` that is none of the models is a KeyError, a model that shares no target and split
     with it a ValueError; ``"model"`` is among `by`. Columns are difference (mean of the model's
-    value minus the reference's), low, high (its interval, as of :func:`interval`), won (share of
-    targets on which the model is better; a tie counts half) and n_targets. Two models fail on the
-    same hard targets. Taking differences target by target removes what they share, so a difference
-    can be clear although the intervals of the two means overlap.
+    value minus the reference's), low, high, won (share of targets on which the model is better; a
+    tie counts half) and n_targets. Two models fail on the same hard targets. Taking differences
+    target by target removes what they share: a difference can be clear although the intervals of
+    the two means overlap.
 
     To compare support sizes of one learning curve, make the size part of the name:
     ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
@@ -121,8 +120,8 @@ def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3
 
     `summary` comes from :func:`interval` or :func:`compare`, with ``"metric"`` in its index;
     `digits` after the point is one number, or one for each metric, and 3 for those not named. Text
-    is such as ``".577 [.517, .632]"``, without a 0 before the point so that four fit next to each
-    other, with a sign where it is a difference, and empty where a model lacks the metric.
+    is such as ``".577 [.517, .632]"``, with a sign where it is a difference, and empty where a
+    model lacks the metric.
     """
     sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
     texts = []

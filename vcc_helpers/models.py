@@ -48,8 +48,8 @@ class BulkModel(BaseEstimator):
         """Learn from the measured perturbations of one context.
 
         The control alone is enough for a model that can do without measured targets: zero-shot. A
-        KeyError says that `bulk` lacks the control or a training target its features; a ValueError,
-        that it holds NaN, a row twice or too few perturbations, or a setting is out of range.
+        KeyError says that the control or a target's features are missing; a ValueError, that `bulk`
+        holds NaN, a row twice or too few perturbations, or that a setting is out of range.
         """
         _check_bulk(bulk)
         measured = effects(bulk)
@@ -193,12 +193,11 @@ class KnockedDown(BulkModel):
     r"""Any model, with each target's own gene set to what silencing leaves of it.
 
     In a screen with CRISPR interference one thing is known of every target before it is measured:
-    its own expression falls. With the control's mean lognorm m, the prediction for the target's
-    own gene is :math:`\log(1 + r (e^m - 1))`; all others are the model's, anything with
+    its own expression falls. With the control's mean lognorm m, the prediction for the target's own
+    gene is :math:`\log(1 + r (e^m - 1))`; all others are those of `model`, anything with
     ``fit(bulk)`` and ``predict(targets)``. `residual`, r, is the share of its expression that a
-    silenced gene keeps, 0 to 1; by default the median of the training targets, or a ValueError
-    where none is an expressed gene. PDS leaves a target's own gene out, so it hardly changes; MAE
-    gains a little.
+    silenced gene keeps, 0 to 1; by default the median of the training targets. PDS leaves a
+    target's own gene out, so it hardly changes; MAE gains a little.
     """
 
     model: BaseEstimator
@@ -230,16 +229,16 @@ class Stretched(BulkModel):
     r"""Any model, its predicted effects made as large as the MAE allows.
 
     PDS measures L1 distances, and a timid prediction is near to every weak effect. So among
-    predictions with the same directions larger ones win in PDS, until they cost MAE. With the
-    mean absolute predicted effect :math:`m_q` of target q over genes, and that of the training
-    predictions :math:`\bar m`,
+    predictions with the same directions larger ones win in PDS, until they cost MAE. With the mean
+    absolute predicted effect :math:`m_q` of target q, and that of the training predictions
+    :math:`\bar m`,
 
     .. math:: \hat\Delta_q \leftarrow c \, (m_q / \bar m) \, \hat\Delta_q
 
     where c, ``factor_``, is the largest from 1/8 to 8 with which the predictions of held-out
     training targets, in ten folds, have no larger MAE than the mean baseline; 1/8 where none has.
-    Before `model` learns, each training effect is divided by the square root of its size, so that
-    a few strong perturbations do not drown the directions of all others.
+    Before `model` learns, each training effect is divided by the square root of its size, so that a
+    few strong perturbations do not drown the directions of all others.
     """
 
     model: BaseEstimator
@@ -351,9 +350,9 @@ class CentredKernelRidge(_EffectRegressor):
     .. math:: \hat y_q = b + k_q (K + \alpha \bar k I)^{-1} (Y - b), \qquad
               \bar k = \tfrac1n \operatorname{tr} K
 
-    For a linear kernel that is ridge regression with an intercept and the penalty
-    :math:`\alpha \bar k`; but it solves for n numbers a gene, not for one a feature and gene. So
-    150 targets with 36,000 features each and 18,080 genes take a second or so.
+    For a linear kernel that is ridge regression with an intercept and the penalty :math:`\alpha
+    \bar k`; but it solves for n numbers a gene, not for one a feature and gene, so 36,000 features
+    of 150 targets take a second or so.
     """
 
     alpha: float = 1.0
@@ -397,10 +396,9 @@ class ShrunkenNeighbors(_EffectRegressor):
     .. math:: \hat y_q = b + (1 - s_q) \, \Bigl(\tfrac1k \sum_{t \in N(q)} y_t - b\Bigr)
 
     A `shrinkage` s of 0 takes the neighbours at their word, 1 predicts the mean, numbers between
-    mix. With ``"similarity"`` it is 1 minus the neighbours' mean cosine similarity, cut to 0 to 1,
-    so that a target unlike all others is predicted by the mean. Features whose mean is far from 0
-    are similar for all; ``make_pipeline(StandardScaler(), ShrunkenNeighbors())`` centres them on
-    the training targets.
+    mix. With ``"similarity"`` it is 1 minus the neighbours' mean cosine similarity, cut to 0 to 1:
+    a target unlike all others is predicted by the mean. Features whose mean is far from 0 are
+    similar for all; ``make_pipeline(StandardScaler(), ShrunkenNeighbors())`` centres them.
     """
 
     n_neighbors: int = 5
@@ -467,9 +465,8 @@ class GainRegressor(_EffectRegressor):
 def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all that gains depend on, target by target, so that one can be left out.
 
-    `x` are effects in each source, ``(n_sources, n_targets, n_genes)``, `y` those to explain. The
-    sums over genes are of two sources' products, ``(n_targets, n_sources, n_sources)``, and of a
-    source's with `y`, ``(n_targets, n_sources)``.
+    `x` are effects in each source, ``(n_sources, n_targets, n_genes)``, `y` those to explain: sums
+    of products, ``(n_targets, n_sources, n_sources)``, and with `y`, ``(n_targets, n_sources)``.
     """
     x = x.swapaxes(0, 1)
     return x @ x.swapaxes(1, 2), (x @ y[:, :, None])[:, :, 0]

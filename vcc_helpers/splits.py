@@ -138,8 +138,7 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
 def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[FewShotSplit]:
     """Split the targets into folds; each is the query set once, the others being the support.
 
-    There are `n_splits` folds, 2 to the number of targets, which is leave-one-out. Their sizes
-    differ by one at most.
+    There are `n_splits` folds, 2 to the number of targets; their sizes differ by one at most.
     """
     order = _shuffled(targets, seed)
     if not 2 <= n_splits <= len(order):
