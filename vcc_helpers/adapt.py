@@ -74,8 +74,7 @@ class _SourceAdapter(BulkModel):
         told_apart = [targets.isin(known) for known in self._known().values()]
         return np.all(told_apart, axis=0) | (self.fallback == "mean")
 
-    def _known(self) -> dict[str, pd.Index]:
-        """Which targets can be told apart, by what is said of the others."""
+    def _known(self) -> dict[str, pd.Index]:  # by what is said of all other targets
         return {"no source context measured": self._measured()}
 
     def _measured(self) -> pd.Index:
@@ -236,7 +235,6 @@ class ResidualRidge(_SourceAdapter):
         self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
-        """Pairs of similarities and residuals; what each learns is added up."""
         return [(self._similarity(targets), residual)]
 
     def _carry(self, targets: pd.Index) -> np.ndarray:

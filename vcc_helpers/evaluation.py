@@ -97,11 +97,10 @@ def repeated(
         _check_split(split, bulk, truth)
         real = _rows_of(truth, [CONTROL, *split.query])
         for name, model in models.items():
-            if len(split.support) < (least or {}).get(name, 0):
-                continue
-            pred = _fit_predict(name, model, bulk, split)
-            where = {"model": name, "split": number, "n_support": len(split.support)}
-            tables.append((where, measure(pred, real)))
+            if len(split.support) >= (least or {}).get(name, 0):
+                pred = _fit_predict(name, model, bulk, split)
+                where = {"model": name, "split": number, "n_support": len(split.support)}
+                tables.append((where, measure(pred, real)))
     if not tables:
         raise ValueError("nothing was measured: expected at least one split and one model")
     return _long(tables)
@@ -189,9 +188,8 @@ def learning_curve(
     """
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
     query = None if truth is None else truth.obs_names[truth.obs_names != CONTROL]
-    splits = []
-    for draw in range(n_repeats):
-        splits += nested_splits(targets, sizes, query=query, seed=seed + draw)
+    draws = [{"query": query, "seed": seed + number} for number in range(n_repeats)]
+    splits = [split for draw in draws for split in nested_splits(targets, sizes, **draw)]
     table = repeated(models, bulk, splits, truth=truth, least=least)
     return table.assign(split=table["split"] // len(sizes))
 

@@ -87,10 +87,8 @@ def compare(
     value minus the reference's), low, high, won (share of targets on which the model is better; a
     tie counts half) and n_targets. Two models fail on the same hard targets. Taking differences
     target by target removes what they share: a difference can be clear although the intervals of
-    the two means overlap.
-
-    To compare support sizes of one learning curve, make the size part of the name:
-    ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
+    the two means overlap. To compare support sizes of one learning curve, make the size part of the
+    name: ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
     """
     by = list(by)
     if reference not in set(table["model"]):

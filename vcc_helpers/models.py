@@ -527,10 +527,7 @@ def kernel_ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
 def knn_baseline(
     features: pd.DataFrame, n_neighbors: int = 5, *, shrinkage: float | str | None = None
 ) -> EffectModel:
-    """Return the model that averages the effects of the most similar training targets (cosine).
-
-    `shrinkage` is that of :class:`ShrunkenNeighbors`; None takes scikit-learn's own neighbours.
-    """
+    """Return :class:`ShrunkenNeighbors`, or without `shrinkage` scikit-learn's own, as a model."""
     if shrinkage is None:
         return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
     return EffectModel(ShrunkenNeighbors(n_neighbors, shrinkage=shrinkage), features)

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 class FewShotSplit(NamedTuple):
     """Targets of a new context: measured ones to learn from, and the others to predict.
 
-    A model may see the effects of the support set, but not those of the query set. Both are sorted,
-    and share no target.
+    A model may see the effects of the support set, but not those of the query set.
     """
 
     support: list[str]
