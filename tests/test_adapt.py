@@ -16,12 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vcc_helpers import adapt, effects, features, models, splits
-from vcc_helpers.adapt import (
-    Blend,
-    ContextGain,
-    ResidualRidge,
-    SourceBilinear,
-)
+from vcc_helpers.adapt import Blend, ContextGain, ResidualRidge, SourceBilinear
 from vcc_helpers.models import EffectModel, KnockedDown
 
 TARGETS = [f"T{i}" for i in range(8)]
@@ -202,14 +197,14 @@ def leave_one_out(model, bulk, support):
     return np.mean(error)
 
 
-@pytest.mark.parametrize(
-    ("make", "name"),
-    [
-        (lambda s, v: ContextGain(s, shrinkage=v, keep_size=True), "shrinkage"),
-        (lambda s, v: ResidualRidge(s, alpha=v, shrinkage=np.inf), "alpha"),
-        (lambda s, v: SourceBilinear(s, alpha=v, shrinkage=np.inf, n_components=4), "alpha"),
-    ],
-)
+LISTED = [
+    (lambda s, v: ContextGain(s, shrinkage=v, keep_size=True), "shrinkage"),
+    (lambda s, v: ResidualRidge(s, alpha=v, shrinkage=np.inf), "alpha"),
+    (lambda s, v: SourceBilinear(s, alpha=v, shrinkage=np.inf, n_components=4), "alpha"),
+]
+
+
+@pytest.mark.parametrize(("make", "name"), LISTED)
 def test_a_list_is_chosen_from_by_leave_one_out(make, name, sources, bulk):
     """The choice equals that of refitting without each support target, written out."""
     for few in ([], ["T1"]):  # without two to compare the most careful is chosen

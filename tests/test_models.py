@@ -16,15 +16,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from vcc_helpers import effects, features, knockdown, models, splits
 from vcc_helpers.bulk import bulk_of_effects
-from vcc_helpers.models import (
-    BilinearRegressor,
-    CentredKernelRidge,
-    EffectModel,
-    GainRegressor,
-    KnockedDown,
-    ShrunkenNeighbors,
-    Stretched,
-)
+from vcc_helpers.models import CentredKernelRidge, EffectModel, GainRegressor, ShrunkenNeighbors
 
 equal = np.testing.assert_allclose
 
@@ -57,7 +49,7 @@ def effect_of(pred):
 
 
 REGRESSORS = [
-    BilinearRegressor(3, ridge=10),
+    models.BilinearRegressor(3, ridge=10),
     CentredKernelRidge(0.1, kernel="rbf"),
     ShrunkenNeighbors(2, shrinkage="similarity"),
     GainRegressor(),
@@ -93,7 +85,7 @@ def test_what_a_model_cannot_use(bulk, table):
          models.knn_baseline(table.iloc[:-1], 2), bulk),
         (ValueError, "knock-down is unknown; give resi", models.crispr_mean(), bulk[:, 12:]),
         (ValueError, "residual=2; expected 0", models.crispr_mean(residual=2), bulk),
-        (ValueError, "a factor needs two", Stretched(mean), bulk[["G1", CONTROL]]),
+        (ValueError, "a factor needs two", models.Stretched(mean), bulk[["G1", CONTROL]]),
     ]:  # fmt: skip
         with pytest.raises(error, match=match):
             model.fit(data)
@@ -121,6 +113,8 @@ def test_no_change_the_mean_and_what_is_added_to_it(bulk, table):
     model = EffectModel(Ridge(), table)
     plain, triple = (effect_of(model.set_params(scale=s).fit(bulk).predict(["G0"])) for s in (1, 3))
     equal(triple, mean + 3 * (plain - mean), atol=1e-5)
+    found = bulk_of_effects(np.array([[-5.0, 1.0]]), ["A"], np.ones(2), bulk.var[:2])
+    equal(found.X, [[1, 1], [0, 2]])  # no prediction falls below 0
 
 
 def test_knn_by_hand(bulk):
@@ -145,7 +139,7 @@ def solve_directly(p, y, n_components, ridge):
 def test_bilinear_equals_a_direct_solution(n_components, ridge, bulk):
     rng = np.random.default_rng(0)
     p, y = rng.normal(size=(12, 5)), rng.normal(size=(12, 20))
-    found = BilinearRegressor(n_components, ridge=ridge).fit(p, y).predict(p)
+    found = models.BilinearRegressor(n_components, ridge=ridge).fit(p, y).predict(p)
     equal(found, solve_directly(p, y, n_components, ridge), rtol=1e-8)
     delta = effects(bulk)
     model = models.linear_baseline(n_components, ridge=ridge).fit(bulk)
@@ -256,18 +250,12 @@ def test_predictions_are_stretched_as_far_as_the_mean_baselines_error_goes(table
     factors = [2 ** (i / 4) for i in range(-12, 13)]
     error = {c: np.abs(np.maximum(c * shaped, -base) - delta.X).mean() for c in factors}
     affordable = [factor for factor in factors if error[factor] <= error_of_mean]
-    found = Stretched(inner).fit(bulk)
+    found = models.Stretched(inner).fit(bulk)
     assert factors[0] < found.factor_ == max(affordable) < factors[-1]
     plain = effect_of(inner.fit(tempered).predict(["G1", "G5"]))
     plain *= np.abs(plain).mean(axis=1, keepdims=True) / strength.mean()
     want = np.maximum(found.factor_ * plain, -base)
     equal(effect_of(found.predict(["G1", "G5"])), want, atol=1e-5)
-
-
-def test_predictions_do_not_fall_below_zero():
-    genes = pd.DataFrame(index=["G0", "G1"])
-    found = bulk_of_effects(np.array([[-5.0, 1.0]]), ["A"], np.ones(2), genes)
-    np.testing.assert_array_equal(found.X, [[1, 1], [0, 2]])
 
 
 def test_targets_without_features_are_named_or_get_the_mean_training_effect(bulk, table):
@@ -287,7 +275,7 @@ def test_targets_without_features_are_named_or_get_the_mean_training_effect(bulk
 def test_grid_search_around_the_model(bulk, table):
     """The control is in both parts of a fold, and the settings of any depth can be searched."""
     folds = [fold.rows(bulk) for fold in splits.k_fold(effects(bulk).obs_names, n_splits=2)]
-    model = KnockedDown(EffectModel(make_pipeline(StandardScaler(), Ridge()), table))
+    model = models.KnockedDown(EffectModel(make_pipeline(StandardScaler(), Ridge()), table))
     grid = {"model__regressor__ridge__alpha": [0.1, 1e9], "residual": [0.0, 0.9]}
     grid["model__features"] = [table, 0 * table]
     search = GridSearchCV(model, grid, cv=folds).fit(bulk)
