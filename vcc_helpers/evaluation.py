@@ -205,23 +205,22 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
     return rows[table.columns.intersection(rows.columns)].reset_index(drop=True)
 
 
-class Dealt(NamedTuple):
-    """Mean and sd, over all ways to give predictions to targets, of the mean PDS."""
-
+class _Dealt(NamedTuple):
     mean: float
     sd: float
 
 
-def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
+def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> _Dealt:
     r"""Return the PDS that these predictions would have if nobody knew which is whose.
 
-    The sharpest chance level: it keeps the sizes of all effects, and asks only whether each
-    prediction was given to the right target, of two or more. The spread of PDS over targets, mostly
-    because weak real effects are near to every prediction, drops out. With :math:`a_{ij}` the PDS
-    of prediction i when it is given to target j, and :math:`d_{ij}` what is left of it without row
-    and column means, the mean is that of all :math:`a_{ij}`, and the variance that of
-    :math:`\tfrac1n \sum_i a_{i\pi(i)}`, :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source:
-    Hoeffding, Annals of Mathematical Statistics 22:558, 1951.
+    Returned are its ``mean`` and ``sd`` over all ways to give predictions to targets. It is the
+    sharpest chance level: it keeps the sizes of all effects, and asks only whether each prediction
+    was given to the right target, of two or more. The spread of PDS over targets, mostly because
+    weak real effects are near to every prediction, drops out. With :math:`a_{ij}` the PDS of
+    prediction i when it is given to target j, and :math:`d_{ij}` what is left of it without row and
+    column means, the mean is that of all :math:`a_{ij}`, and the variance that of :math:`\tfrac1n
+    \sum_i a_{i\pi(i)}`, :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of
+    Mathematical Statistics 22:558, 1951.
     """
     pair = paired(pred, real)
     if (n := len(pair.names)) < 2:
@@ -230,7 +229,7 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
     to_all = (np.broadcast_to(effect, truth.shape) for effect in mine)
     given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in to_all])
     rest = given - given.mean(axis=0) - given.mean(axis=1, keepdims=True) + given.mean()
-    return Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
+    return _Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
 
 
 def ceiling(
