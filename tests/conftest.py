@@ -166,6 +166,13 @@ def dense_of(matrix):
     return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
 
+def frame(values, names, genes=None):
+    """Return values as an AnnData of float64; genes are G0, G1 ... if nothing is said."""
+    values = np.asarray(values, dtype=float)
+    genes = genes or [f"G{i}" for i in range(values.shape[1])]
+    return anndata.AnnData(values, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=genes))
+
+
 @pytest.fixture
 def cells():
     return make_cells()

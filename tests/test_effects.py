@@ -14,24 +14,19 @@ from vcc_helpers.stream import lognorm_blocks, sort_cells
 from vcc_helpers.stream.pseudobulk import SMALL_COUNTS
 
 
-def with_scanpy(cells):
-    sc = pytest.importorskip("scanpy", reason="scanpy comes with the book extra")
-    cells = cells.copy()
-    sc.pp.normalize_total(cells)
-    sc.pp.log1p(cells)
-    return dense_of(cells.X)
-
-
 @pytest.mark.filterwarnings("ignore")  # scanpy's own
 @pytest.mark.parametrize(("storage", "dtype"), [("dense", "float64"), ("csr", "int16")])
 def test_lognorm_is_scanpys_to_the_last_bit(dtype, storage, tmp_path):
+    sc = pytest.importorskip("scanpy", reason="scanpy comes with the book extra")
     cells = make_cells(dtype=dtype)
     if storage == "dense":
         cells.X[3] = 0  # an empty cell; scanpy 1.11 counts it in the median of sparse files
-    found = lognorm(stored(cells, storage, tmp_path))
-    expected = with_scanpy(stored(cells, storage, tmp_path))
-    assert found.dtype == (np.float64 if dtype == "float64" else np.float32) == expected.dtype
-    np.testing.assert_array_equal(dense_of(found), expected)
+    expected = stored(cells, storage, tmp_path)
+    found = lognorm(expected)
+    sc.pp.normalize_total(expected)
+    sc.pp.log1p(expected)
+    assert found.dtype == (np.float64 if dtype == "float64" else np.float32) == expected.X.dtype
+    np.testing.assert_array_equal(dense_of(found), dense_of(expected.X))
     assert (storage == "dense") == isinstance(found, np.ndarray)
 
 
@@ -43,20 +38,30 @@ def test_lognorm_by_hand():
     np.testing.assert_allclose(lognorm(cells, target_sum=8)[1], np.log1p([6, 2]), rtol=1e-15)
 
 
-def test_log_values_come_back_unchanged(any_storage):
-    logged = anndata.AnnData(lognorm(any_storage))
-    np.testing.assert_array_equal(dense_of(lognorm(logged)), dense_of(logged.X))
+@pytest.fixture
+def storage_kept(any_storage, snapshot):
+    """Cells in any storage, which nothing may change; what is backed is opened read only."""
+    take, same = snapshot
+    before = None if any_storage.isbacked else take(any_storage)
+    yield any_storage
+    if before:
+        same(any_storage, before)
+
+
+def test_log_values_come_back_unchanged(storage_kept):
+    logged = anndata.AnnData(lognorm(storage_kept))
     again = lognorm(logged)
+    np.testing.assert_array_equal(dense_of(again), dense_of(logged.X))
     (again.data if hasattr(again, "indptr") else again)[:] = -1
     assert dense_of(logged.X).min() == 0  # a result of its own, not the caller's matrix
 
 
-def test_pseudobulk_equals_a_plain_loop(any_storage, capsys):
-    bulk, same = pseudobulk(any_storage, progress=True), pseudobulk(make_cells())
+def test_pseudobulk_equals_a_plain_loop(storage_kept, capsys):
+    bulk, plain = pseudobulk(storage_kept, progress=True), pseudobulk(make_cells())
     shown = set(re.findall(r"(\w+): 100%", capsys.readouterr().err))
     assert {"inspect", "average"} <= shown
-    np.testing.assert_array_equal(bulk.X, same.X)
-    np.testing.assert_array_equal(bulk.layers["variance"], same.layers["variance"])
+    np.testing.assert_array_equal(bulk.X, plain.X)
+    np.testing.assert_array_equal(bulk.layers["variance"], plain.layers["variance"])
     values = pd.DataFrame(lognorm(make_cells()).astype(np.float64), columns=make_cells().var_names)
     groups = values.groupby(make_cells().obs[KEY].to_numpy())
     assert bulk.obs["n_cells"].to_dict() == groups.size().to_dict()
@@ -111,10 +116,7 @@ def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     np.testing.assert_array_equal(lognorm(cells).toarray(), expected)
 
 
-@pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [("dense", "uint8"), ("csr", "int64"), ("backed csr", "uint16"), ("backed csc", "uint32")],
-)
+@pytest.mark.parametrize(("kind", "dtype"), [("dense", "uint8"), ("backed csc", "uint32")])
 def test_pseudobulk_of_integers_is_that_of_float32(kind, dtype, tmp_path):
     one = pseudobulk(make_cells())
     other = pseudobulk(stored(make_cells(dtype=dtype), kind, tmp_path))
@@ -129,16 +131,6 @@ def test_a_group_of_one_cell_has_no_variance():
     table = effect_strength(bulk)
     assert table.loc["G0", ["noise", "norm_denoised"]].isna().all()
     assert table.loc["G1"].notna().all() and np.isfinite(table.loc["G0", "norm"])
-
-
-@pytest.mark.parametrize("function", [lognorm, pseudobulk])
-def test_the_callers_cells_are_never_changed(function, any_storage, snapshot):
-    take, same = snapshot
-    if any_storage.isbacked:
-        pytest.skip("opened read only")
-    before = take(any_storage)
-    function(any_storage)
-    same(any_storage, before)
 
 
 @pytest.mark.parametrize("function", [effects, effect_strength, knockdown])
@@ -168,16 +160,13 @@ def test_effects_and_norms_by_hand(bulk):
 
 
 def test_the_noise_is_what_sampling_alone_gives():
-    """200 perturbations without any effect: the mean squared norm is the squared noise.
-
-    A squared norm over 50 genes varies by about 20 %, so the mean of 200 by 1.4 %; the shared
-    controls add 1 %. The tolerance is 6 %, more than three standard deviations.
-    """
+    """200 perturbations without any effect: the mean squared norm is the squared noise."""
     rng = np.random.default_rng(0)
     values = rng.gamma(2.0, 0.5, (200 * 20 + 2000, 50))
     labels = [*np.repeat([f"P{i}" for i in range(200)], 20), *[CONTROL] * 2000]
     obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
     table = effect_strength(pseudobulk(anndata.AnnData(values, obs=obs)))
+    # a squared norm over 50 genes varies by 20 %, the mean of 200 by 1.4 %; the controls add 1 %
     assert (table["norm"] ** 2).mean() == pytest.approx((table["noise"] ** 2).mean(), rel=0.06)
     assert table["norm_denoised"].mean() < table["norm"].mean() / 2
 

@@ -3,40 +3,27 @@
 import itertools
 from functools import partial
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, make_cells
+from conftest import CONTROL, KEY, frame, make_cells
 from scipy import stats
 
-from vcc_helpers import (
-    adapt,
-    datasets,
-    effect_strength,
-    effects,
-    emit,
-    intervals,
-    models,
-    pseudobulk,
-    score,
-    scoring,
-)
+from vcc_helpers import adapt, emit, intervals, models, pseudobulk, score, scoring
 from vcc_helpers import evaluation as ev
-from vcc_helpers.bulk import bulk_of_effects
+from vcc_helpers.bulk import bulk_of_effects, effect_strength, effects
 from vcc_helpers.scoring import split_half
 from vcc_helpers.splits import FewShotSplit, few_shot_split, k_fold
 
-GENES = [f"G{i}" for i in range(30)]
+equal = np.testing.assert_allclose
 TARGETS = [f"T{i}" for i in range(12)]
-ORDER = np.argsort(TARGETS)
 
 
-def make_bulk(seed=0, size=1.0, names=TARGETS):
+def make_bulk(seed=0, names=TARGETS):
     """Effects of random size on means high enough that no prediction is cut at 0."""
-    rng = np.random.default_rng(seed)
-    effect = size * rng.normal(size=(len(names), 30)) * rng.uniform(0.2, 2, (len(names), 1))
-    bulk = bulk_of_effects(effect, pd.Index(names), np.full(30, 50.0), pd.DataFrame(index=GENES))
+    rng, genes = np.random.default_rng(seed), pd.DataFrame(index=[f"G{i}" for i in range(30)])
+    effect = rng.normal(size=(len(names), 30)) * rng.uniform(0.2, 2, (len(names), 1))
+    bulk = bulk_of_effects(effect, pd.Index(names), np.full(30, 50.0), genes)
     bulk.obs["n_cells"] = 40
     bulk.layers["variance"] = np.full(bulk.shape, 0.4, dtype=np.float32)
     return bulk
@@ -47,15 +34,6 @@ def bulk():
     return make_bulk()
 
 
-@pytest.fixture(scope="module")
-def days():
-    """The hiPSC screen: cells of day 5, its pseudobulk, and the effects on the earlier days."""
-    screen = datasets.load_hipsc_screen()
-    day = {d: screen[screen.obs["day"] == d].copy() for d in (2, 3, 4, 5)}
-    sources = {f"day {d}": effects(pseudobulk(day[d])) for d in (2, 3, 4)}
-    return day[5], pseudobulk(day[5]), sources
-
-
 def long_table(values, model="m", metric="mae", split=0):
     """One value a target."""
     names = [f"T{i:03d}" for i in range(len(values))]
@@ -63,16 +41,11 @@ def long_table(values, model="m", metric="mae", split=0):
     return pd.DataFrame(where | {"target_gene": names, "metric": metric, "value": values})
 
 
-# --- one prediction ------------------------------------------------------------------------------
-
-
 def test_scores_are_those_of_scoring_and_scipy(bulk):
     other = make_bulk(seed=1)
-    found = ev.evaluate(other, bulk)
-    rows = [*TARGETS[::-1], CONTROL]
-    pd.testing.assert_frame_equal(ev.evaluate(other[rows], bulk), found)
+    found = ev.evaluate(other[[*TARGETS[::-1], CONTROL]], bulk)
     assert found.index.tolist() == sorted(TARGETS)
-    np.testing.assert_allclose(found["mae"], np.abs(other.X - bulk.X)[1:].mean(axis=1)[ORDER])
+    equal(found.loc[TARGETS, "mae"], np.abs(other.X - bulk.X)[1:].mean(axis=1))
     nothing = models.no_change().fit(bulk).predict(TARGETS)
     assert (ev.evaluate(nothing, bulk)["pearson"] == 0).all()
     for name in TARGETS:
@@ -87,15 +60,10 @@ def test_the_common_slope_is_least_squares(bulk):
     assert slope == pytest.approx(np.linalg.lstsq(x.reshape(-1, 1), y.ravel(), rcond=None)[0][0])
     own = [np.linalg.lstsq(a[:, None], b, rcond=None)[0][0] for a, b in zip(x, y, strict=True)]
     norms = np.linalg.norm(y, axis=1), np.linalg.norm(x, axis=1)
-    expected = np.transpose([*norms, norms[1] / norms[0], own])
-    np.testing.assert_allclose(
-        table[["real_norm", "pred_norm", "ratio", "slope"]], expected, rtol=1e-5
-    )
+    assert table.columns.tolist() == ["real_norm", "pred_norm", "ratio", "slope"]
+    equal(table.T, [*norms, norms[1] / norms[0], own], rtol=1e-5)
     nothing = models.no_change().fit(bulk).predict(TARGETS)
     assert np.isnan(ev.calibration(nothing, bulk).slope)
-
-
-# --- many predictions ----------------------------------------------------------------------------
 
 
 def test_the_table_holds_every_model_split_target_and_metric(bulk, snapshot):
@@ -110,7 +78,7 @@ def test_the_table_holds_every_model_split_target_and_metric(bulk, snapshot):
         pred = models.mean_baseline().fit(bulk[[CONTROL, *fold.support]]).predict(fold.query)
         expected = ev.evaluate(pred, bulk[[CONTROL, *fold.query]])
         found = wide(table[(table["split"] == number) & (table["model"] == "mean")])
-        np.testing.assert_allclose(found[expected.columns].loc[expected.index], expected)
+        equal(found[expected.columns].loc[expected.index], expected)
     assert not hasattr(chosen["mean"], "regressor_")
     same(bulk, before)
 
@@ -163,22 +131,16 @@ def test_a_truth_of_its_own_is_scored_against_its_own_control(bulk):
     pred = models.mean_baseline().fit(seen).predict(["N0", "T3", "N2"])
     expected = ev.evaluate(pred, truth)
     found = wide(table[table["model"] == "mean"])
-    np.testing.assert_allclose(found[expected.columns].loc[expected.index], expected)
-
-
-def test_small_supports_are_left_out_where_a_model_needs_more(bulk):
-    chosen = {"gain": adapt.ContextGain({"a": effects(make_bulk(1))})}
-    chosen |= {"mean": models.mean_baseline()}
-    table = ev.learning_curve(chosen, bulk, [0, 2, 6], n_repeats=2, least={"mean": 1})
-    seen = table.groupby("model")["n_support"].unique().map(list).to_dict()
-    assert seen == {"gain": [0, 2, 6], "mean": [2, 6]}
+    equal(found[expected.columns].loc[expected.index], expected)
 
 
 def test_a_learning_curve_changes_the_size_alone(bulk):
-    Spy.seen = []
-    table = ev.learning_curve({"spy": Spy()}, bulk, [1, 4, 8], n_repeats=3, seed=2)
+    Spy.seen, models_ = [], {"mean": models.mean_baseline(), "spy": Spy()}
+    table = ev.learning_curve(models_, bulk, [1, 4, 8], n_repeats=3, seed=2, least={"mean": 2})
     asked = table.groupby(["split", "n_support"])["target_gene"].agg(lambda x: sorted(set(x)))
     assert asked.map(len).eq(4).all()
+    sizes = table.groupby("model")["n_support"].unique().map(sorted).to_dict()
+    assert sizes == {"mean": [4, 8], "spy": [1, 4, 8]}
     for split in range(3):
         assert asked[split].map(str).nunique() == 1
         supports = [set(seen.obs_names) for seen in Spy.seen[3 * split : 3 * split + 3]]
@@ -186,8 +148,6 @@ def test_a_learning_curve_changes_the_size_alone(bulk):
         assert not supports[2] & set(asked[split].iloc[0])
         expected = few_shot_split(TARGETS, n_support=8, seed=2 + split)
         assert supports[2] == {CONTROL, *expected.support}
-    again = ev.learning_curve({"spy": Spy()}, bulk, [1, 4, 8], n_repeats=3, seed=2)
-    pd.testing.assert_frame_equal(table, again)
 
 
 def test_what_cannot_be_measured(bulk):
@@ -209,7 +169,6 @@ def test_what_cannot_be_measured(bulk):
         (ValueError, "have one cell only", lambda: ev.ceiling(none, lonely)),
         (ValueError, "a group of one cell has no halves", lambda: scoring.halves(few)),
         (ValueError, "fewer than two", lambda: ev.dealt(bulk, bulk[[CONTROL, "T1"]])),
-        (KeyError, "no row for 'T0', 'T1'", lambda: ev.dealt(less, bulk)),
         (KeyError, "no row for 'T0', 'T1'", lambda: ev.calibration(less, bulk)),
     ]:  # fmt: skip
         with pytest.raises(error, match=match):
@@ -223,52 +182,49 @@ def test_what_cannot_be_measured(bulk):
         assert caught.value.__notes__ == [f"model {name!r}, with 0 support targets"]
 
 
-@pytest.mark.parametrize("n_splits", [3, 12])
-def test_a_cross_prediction_is_that_of_each_split(n_splits, bulk):
-    folds = k_fold(TARGETS, n_splits=n_splits)
+def test_a_cross_prediction_is_that_of_each_split(bulk):
+    folds = k_fold(TARGETS, n_splits=3)
     found = ev.cross_predict(models.mean_baseline(), bulk, folds)
     assert found.obs_names.tolist() == bulk.obs_names.tolist() and found.X.dtype == np.float32
     np.testing.assert_array_equal(found[CONTROL].X, bulk[CONTROL].X)
     for fold in folds:
         expected = [effects(bulk)[fold.support].X.mean(axis=0)] * len(fold.query)
-        np.testing.assert_allclose(effects(found)[fold.query].X, expected, atol=1e-4)
+        equal(effects(found)[fold.query].X, expected, atol=1e-4)
     part = ev.cross_predict(models.mean_baseline(), bulk, folds[:1])
     assert part.obs_names.tolist() == [n for n in bulk.obs_names if n in (CONTROL, *folds[0].query)]
 
 
-def test_des_is_that_of_the_scorer(days):
-    cells, bulk, sources = days
-    split = few_shot_split(effects(bulk).obs_names, n_support=15, seed=0)
+def test_des_is_that_of_the_scorer():
+    cells = make_cells()
+    bulk, sources = pseudobulk(cells), {"other": effects(pseudobulk(make_cells(1)))}
+    split, model = FewShotSplit(["no gene"], ["G0", "G1", "G2"]), adapt.ContextGain(sources)
     measure = scoring.measure_cells(cells, emitter=partial(emit.resample_and_shift, seed=3))
-    model = adapt.ContextGain(sources)
-    table = ev.repeated({"gain": model}, bulk, [split], measure=measure)
+    found = wide(ev.repeated({"gain": model}, bulk, [split], measure=measure))
     pred = model.fit(bulk[[CONTROL, *split.support]]).predict(split.query)
     truth = cells[cells.obs[KEY].isin([CONTROL, *split.query])].copy()
     kw = {"controls": cells[cells.obs[KEY] == CONTROL].copy()}
     kw["n_cells"] = bulk.obs["n_cells"][split.query]
-    scale = float(np.median(np.asarray(cells.X.sum(axis=1))))
+    scale = float(np.median(cells.X.sum(axis=1)))
     made = emit.resample_and_shift(pred, seed=3, target_sum=scale, **kw)
-    expected, found = score(made, truth).per_perturbation["des"], wide(table)
-    assert set(found) == {"pds", "mae", "pearson", "des"}
+    expected = score(made, truth).per_perturbation["des"]
+    assert set(found) == {"pds", "mae", "pearson", "des"} and 0 < expected.mean() < 1
     np.testing.assert_array_equal(found["des"][expected.index], expected)
 
 
-# --- references ----------------------------------------------------------------------------------
+class Guess(Spy):
+    """Predicts large effects that know nothing."""
+
+    rng = np.random.default_rng(0)
+
+    def predict(self, targets):
+        effect = 30 * self.rng.normal(size=(len(targets), 30))
+        return bulk_of_effects(effect, pd.Index(targets), self.bulk[CONTROL].X[0], self.bulk.var)
 
 
 def test_chance_is_what_guessing_gets():
     names = [f"T{i}" for i in range(30)]
-    bulk = make_bulk(names=names)
     splits = [FewShotSplit([], names[:n]) for n in (4, 10, 30)]
-    class_ = type("Guess", (Spy,), {"seen": []})
-    rng = np.random.default_rng(0)
-
-    def guess(self, targets):
-        effect = 30 * rng.normal(size=(len(targets), 30))
-        return bulk_of_effects(effect, pd.Index(targets), self.bulk[CONTROL].X[0], self.bulk.var)
-
-    class_.predict = guess
-    table = ev.repeated({"guess": class_()}, bulk, splits * 15)
+    table = ev.repeated({"guess": Guess()}, make_bulk(names=names), splits * 10)
     expected = ev.chance(table)
     assert set(expected["model"]) == {intervals.CHANCE}
     level = expected.groupby("split")["value"].unique().map(list).iloc[:3].tolist()
@@ -279,10 +235,10 @@ def test_chance_is_what_guessing_gets():
     assert (by_size.mean().abs() < 4 * by_size.std() / np.sqrt(by_size.size())).all()
 
 
-def test_the_ceiling_is_half_against_half(days):
-    cells, bulk, _ = days
-    splits = k_fold(effects(bulk).obs_names, n_splits=2)
-    table = ev.repeated({"none": models.no_change()}, bulk, splits)
+def test_the_ceiling_is_half_against_half():
+    cells = make_cells()
+    splits = k_fold(["G0", "G1", "G2", "no gene"], n_splits=2)
+    table = ev.repeated({"none": models.no_change()}, pseudobulk(cells), splits)
     found = ev.ceiling(table, scoring.halves(cells, n_halvings=2, seed=4))
     assert set(found["model"]) == {intervals.CEILING} and len(found) == len(table)
     pairs = [[pseudobulk(half) for half in split_half(cells, seed=s)] for s in (4, 5)]
@@ -290,7 +246,7 @@ def test_the_ceiling_is_half_against_half(days):
         rows = [CONTROL, *fold.query]
         expected = sum(ev.evaluate(a[rows], b[rows]) for a, b in pairs) / 2
         part = wide(found[found["split"] == number])
-        np.testing.assert_allclose(part[expected.columns].loc[expected.index], expected)
+        equal(part[expected.columns].loc[expected.index], expected)
 
 
 def test_halves_from_a_pseudobulk_differ_as_halves_of_cells_do(bulk):
@@ -301,9 +257,6 @@ def test_halves_from_a_pseudobulk_differ_as_halves_of_cells_do(bulk):
     assert found == pytest.approx(gap * np.sqrt(2 / np.pi), rel=0.05)
 
 
-# --- intervals -----------------------------------------------------------------------------------
-
-
 def test_the_interval_is_scipys_percentile_bootstrap():
     values = np.random.default_rng(0).gamma(2.0, size=25)
     found = intervals.interval(long_table(values)).loc[("m", "mae")]
@@ -311,20 +264,16 @@ def test_the_interval_is_scipys_percentile_bootstrap():
     expected = stats.bootstrap((values,), np.mean, **settings).confidence_interval
     assert found["mean"] == pytest.approx(values.mean()) and found["n_targets"] == 25
     spread = values.std() / np.sqrt(25)
-    np.testing.assert_allclose(found[["low", "high"]], expected, atol=0.1 * spread)
-
-
-def simulated_table(rng, n_targets=40, n_splits=6):
-    """Targets differ by 1; the same target's splits by 0.3. The true mean is 0."""
-    own = rng.normal(size=n_targets)
-    tables = [long_table(own + 0.3 * rng.normal(size=n_targets), split=s) for s in range(n_splits)]
-    return pd.concat(tables, ignore_index=True)
+    equal(found[["low", "high"]], expected, atol=0.1 * spread)
 
 
 def test_intervals_hold_the_true_mean_as_often_as_they_say():
+    """Targets differ by 1; the same target's splits by 0.3. The true mean is 0."""
     rng, hits, naive = np.random.default_rng(0), [], []
-    for _ in range(60):
-        table = simulated_table(rng)
+    for _ in range(40):
+        own = rng.normal(size=40)
+        splits = [long_table(own + 0.3 * rng.normal(size=40), split=s) for s in range(6)]
+        table = pd.concat(splits, ignore_index=True)
         rows = table.assign(target_gene=table["target_gene"] + table["split"].astype(str))
         for kept, source in ((hits, table), (naive, rows)):
             found = intervals.interval(source).iloc[0]
@@ -339,10 +288,9 @@ def test_a_comparison_finds_a_known_difference():
     found = intervals.compare(table, "m").loc[("other", "mae")]
     assert found[["difference", "low", "high"]].tolist() == pytest.approx([-0.25] * 3)
     assert found["won"] == 1 and found["n_targets"] == 30
-    as_score = intervals.compare(table.assign(metric="pds"), "m").loc[("other", "pds")]
-    assert as_score["won"] == 0
+    assert intervals.compare(table.assign(metric="pds"), "m")["won"].tolist() == [0]
     same = pd.concat([long_table(base), long_table(base, "other")])
-    assert intervals.compare(same, "m").loc[("other", "mae"), "won"] == 0.5
+    assert intervals.compare(same, "m")["won"].tolist() == [0.5]
 
 
 def test_only_pairs_of_the_same_split_and_target_are_compared():
@@ -371,11 +319,8 @@ def test_only_pairs_of_the_same_split_and_target_are_compared():
     assert intervals.interval(more).loc[("m", "mae"), "mean"] == 2  # targets count alike
 
 
-# --- strata --------------------------------------------------------------------------------------
-
-
 def test_strata_are_quantiles_of_the_asked_targets(bulk):
-    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS))
+    table = ev.repeated({"mean": models.mean_baseline()}, bulk, k_fold(TARGETS, n_splits=2))
     norm = effect_strength(bulk)["norm"]
     found = intervals.by_stratum(table, pd.concat([norm, pd.Series({"never asked": 1e9})]))
     place = found.drop_duplicates("target_gene").set_index("target_gene")["stratum"].cat.codes
@@ -393,15 +338,15 @@ def test_strata_are_quantiles_of_the_asked_targets(bulk):
 
 
 def test_dealt_is_the_mean_and_spread_over_all_permutations():
-    rng, obs = np.random.default_rng(0), pd.DataFrame(index=[CONTROL, *"ABCDE"])
-    var = pd.DataFrame(index=["B", "A", "G0", "G1", "G2", "G3"])  # two targets are genes
-    real, pred = (anndata.AnnData(rng.normal(size=(6, 6)), obs, var) for _ in range(2))
+    values, names = np.random.default_rng(0).normal(size=(2, 5, 6)), [CONTROL, *"ABCD"]
+    genes = ["B", "A", "G0", "G1", "G2", "G3"]  # two targets are genes
+    real, pred = (frame(x, names, genes) for x in values)
     scores = []
-    for order in itertools.permutations(range(1, 6)):
+    for order in itertools.permutations(range(1, 5)):
         shuffled = pred.copy()
         shuffled.X[1:] = pred.X[list(order)]
         scores.append(ev.evaluate(shuffled, real)["pds"].mean())
-    np.testing.assert_allclose(ev.dealt(pred, real), [np.mean(scores), np.std(scores)], rtol=1e-12)
+    equal(ev.dealt(pred, real), [np.mean(scores), np.std(scores)], rtol=1e-12)
 
 
 def test_summaries_are_laid_out_in_their_own_order():

@@ -1,28 +1,20 @@
 """Features: exact where the answer is known, and what is missing is said, not filled in."""
 
-import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, make_cells, stored
+from conftest import CONTROL, KEY, frame, make_cells, stored
 
 from vcc_helpers import features, lognorm, stream
 from vcc_helpers.stream import covariance
 
-
-def frame(values, names, genes=None):
-    genes = genes or [f"G{i}" for i in range(np.shape(values)[1])]
-    return anndata.AnnData(
-        np.asarray(values, dtype=float),
-        obs=pd.DataFrame(index=names),
-        var=pd.DataFrame(index=genes),
-    )
+equal = np.testing.assert_allclose
 
 
 @pytest.fixture
 def table():
-    rng = np.random.default_rng(9)
-    return pd.DataFrame(rng.normal(size=(12, 4)), index=[f"G{i}" for i in range(12)])
+    values = np.random.default_rng(9).normal(size=(12, 4))
+    return frame(values, [f"G{i}" for i in range(12)]).to_df()
 
 
 @pytest.fixture
@@ -35,14 +27,11 @@ def sources():
     }
 
 
-# --- other contexts ------------------------------------------------------------------------------
-
-
 def test_gene_scores_span_the_effects():
     y = np.random.default_rng(0).normal(size=(6, 15))
     scores = features.gene_scores(y, 99)
     centred = y.T - y.T.mean(axis=0)
-    np.testing.assert_allclose(scores @ scores.T, centred @ centred.T, atol=1e-10)
+    equal(scores @ scores.T, centred @ centred.T, atol=1e-10)
     assert features.gene_scores(y, 2).shape == (15, 2)
 
 
@@ -65,20 +54,12 @@ def test_coverage(table):
     assert features.coverage(table, ["G0", "NEW"]).loc["features", "missing"] == ["NEW"]
 
 
-def test_stacked_effects_say_what_is_absent(sources):
-    stack, present = features.stack_effects(sources, pd.Index(["T3", "T0", "NEW"]))
-    assert stack.shape == (2, 3, 9)
-    np.testing.assert_array_equal(present, [[True, True, False], [True, False, False]])
-    np.testing.assert_array_equal(stack[1, 0], sources["RPE1"]["T3"].X[0])
-    assert not stack[~present].any()
-
-
 def test_the_source_mean_is_over_the_contexts_that_measured_a_target(sources):
     mean = features.source_mean(sources)
     assert mean.index.tolist() == [f"T{i}" for i in range(6)]
-    np.testing.assert_allclose(mean.loc["T0"], sources["K562"]["T0"].X[0])
+    equal(mean.loc["T0"], sources["K562"]["T0"].X[0])
     both = (sources["K562"]["T4"].X + sources["RPE1"]["T4"].X) / 2
-    np.testing.assert_allclose(mean.loc["T4"], both[0])
+    equal(mean.loc["T4"], both[0])
 
 
 def test_source_components_keep_all_products_between_targets(sources):
@@ -86,12 +67,9 @@ def test_source_components_keep_all_products_between_targets(sources):
     k562, rpe1 = sources["K562"].X, np.vstack([sources["K562"].X[:2], sources["RPE1"].X])
     joined = np.hstack([k562, rpe1])
     joined = joined - joined.mean(axis=0)
-    np.testing.assert_allclose(found @ found.T, joined @ joined.T, atol=1e-10)
+    equal(found @ found.T, joined @ joined.T, atol=1e-10)
     first = features.source_components(sources, 2)
-    np.testing.assert_allclose(np.abs(first), np.abs(found[[0, 1]]), atol=1e-10)
-
-
-def test_sources_of_other_genes_are_refused(sources):
+    equal(np.abs(first), np.abs(found[[0, 1]]), atol=1e-10)
     for function in (features.source_mean, features.source_components):
         with pytest.raises(ValueError, match="no source context"):
             function({})
@@ -99,25 +77,16 @@ def test_sources_of_other_genes_are_refused(sources):
             function({"K562": sources["K562"], "RPE1": sources["RPE1"][:, ::-1]})
 
 
-# --- tables that the reader brings ---------------------------------------------------------------
-
-
-def written(table, kind, folder):
-    path = folder / f"table.{kind}"
-    if kind == "npz":
-        names = table.index.to_numpy().astype(str)
-        np.savez(path, genes=names, embedding=table.to_numpy())
+@pytest.mark.parametrize("kind, sep", [("csv", ";"), ("tsv", ","), ("csv.gz", "\t"), ("npz", 0)])
+def test_an_embedding_comes_back_from_a_file(kind, sep, table, tmp_path):
+    path = tmp_path / f"table.{kind}"
+    if sep:
+        table.to_csv(path, sep=sep)
     else:
-        signs = {"semicolons": ";", "tabs": "\t", "tsv": "\t"}
-        table.to_csv(path, sep=signs.get(kind.split(".")[0], ","))
-    return path
-
-
-@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "npz", "semicolons.csv", "tabs.csv.gz"])
-def test_an_embedding_comes_back_from_a_file(kind, table, tmp_path):
-    found = features.embedding(written(table, kind, tmp_path))
+        np.savez(path, genes=table.index.to_numpy().astype(str), embedding=table.to_numpy())
+    found = features.embedding(path)
     assert found.index.tolist() == table.index.tolist() and found.index.name == "target_gene"
-    np.testing.assert_allclose(found, table, rtol=1e-14)
+    equal(found, table, rtol=1e-14)
 
 
 def test_a_row_of_zeros_is_missing_not_zero(table):
@@ -130,60 +99,40 @@ def test_a_row_of_zeros_is_missing_not_zero(table):
 
 
 def test_tables_that_cannot_be_used(table, tmp_path):
-    with pytest.raises(ValueError, match="more than one row for 'G0'"):
-        features.embedding(pd.concat([table, table[:1]]))
-    with pytest.raises(ValueError, match="NaN or infinite features of 'G1'"):
-        features.embedding(table.replace(table.iloc[1, 1], np.nan))
-    with pytest.raises(ValueError, match="columns 'word' hold no numbers"):
-        features.embedding(table.assign(word="x"))
-    with pytest.raises(ValueError, match="cannot read table.xlsx; expected .csv"):
-        features.embedding(tmp_path / "table.xlsx")
-    np.savez(tmp_path / "odd.npz", genes=np.array(["A", "B"]), matrix=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="expected one list of names and one matrix"):
-        features.embedding(tmp_path / "odd.npz")
-    with pytest.raises(FileNotFoundError):
-        features.embedding(tmp_path / "none.csv")
     (tmp_path / "spaces.csv").write_text("gene a b\nG0 1 2\n")
-    with pytest.raises(ValueError, match="1 genes, 0 features .* commas, semicolons or tabs"):
-        features.embedding(tmp_path / "spaces.csv")
     (tmp_path / "german.csv").write_text("gene;a\nG0;0,5\n")
-    with pytest.raises(ValueError, match="columns 'a' hold no numbers but '0,5'"):
-        features.embedding(tmp_path / "german.csv")
+    np.savez(tmp_path / "odd.npz", genes=np.array(["A", "B"]), matrix=np.zeros((3, 2)))
+    for match, source in [
+        ("more than one row for 'G0'", pd.concat([table, table[:1]])),
+        ("NaN or infinite features of 'G1'", table.replace(table.iloc[1, 1], np.nan)),
+        ("columns 'word' hold no numbers", table.assign(word="x")),
+        ("cannot read table.xlsx; expected .csv", "table.xlsx"),
+        ("expected one list of names and one matrix", "odd.npz"),
+        ("1 genes, 0 features .* commas, semicolons or tabs", "spaces.csv"),
+        ("columns 'a' hold no numbers but '0,5'", "german.csv"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            features.embedding(tmp_path / source if isinstance(source, str) else source)
 
 
-# --- joined --------------------------------------------------------------------------------------
-
-
-def test_join_keeps_what_all_have_and_says_what_each_lacks(table):
+def test_join_keeps_what_all_have_and_says_what_each_lacks(table, sources):
     other = pd.DataFrame({"a": [3.0, 4.0, 0.5]}, index=["G2", "NEW", "G1"])
     found = features.join({"go": table, "mine": other})
     assert found.index.tolist() == ["G1", "G2"]
     length = np.sqrt((table**2).sum(axis=1).mean())
-    np.testing.assert_allclose(found["go"], table.loc[["G1", "G2"]] / length)
+    equal(found["go"], table.loc[["G1", "G2"]] / length)
     assert found["mine"]["a"].tolist() == pytest.approx(np.array([0.5, 3.0]) / np.sqrt(25.25 / 3))
     assert found.attrs["left_out"]["go"] == ["NEW"]
     assert len(found.attrs["left_out"]["mine"]) == 10
 
-
-def test_join_balances_the_tables(table):
-    found = features.join({"go": table, "loud": 1000 * table})
-    np.testing.assert_allclose(found["go"], found["loud"])
-    assert (found["go"] ** 2).sum(axis=1).mean() == pytest.approx(1)
-
-
-def test_join_takes_what_the_other_functions_make(table, sources):
     effect_table = features.source_effects({"K562": frame(np.eye(12), table.index.tolist())})
-    found = features.join({"effects": effect_table, "go": table})
-    assert found.shape == (12, 16)
+    assert features.join({"effects": effect_table, "go": table}).shape == (12, 16)
     with pytest.raises(ValueError, match=r"no target is in every table \(go: 12 .*, other: 6"):
         features.join({"go": table, "other": features.source_mean(sources)})
     with pytest.raises(ValueError, match="no table was given"):
         features.join({})
     with pytest.raises(ValueError, match="table 'go' has more than one row for 'G0'"):
         features.join({"go": pd.concat([table, table[:1]])})
-
-
-# --- the target's own gene -----------------------------------------------------------------------
 
 
 def test_own_expression_reads_the_control_only(bulk):
@@ -196,9 +145,6 @@ def test_own_expression_reads_the_control_only(bulk):
     left = np.expm1(m + found.loc["G0", "knockdown"]) / np.expm1(m)
     assert left == pytest.approx(0.05)
     assert "G23" not in found.index  # nobody expresses it
-
-
-# --- covariance of control cells -----------------------------------------------------------------
 
 
 def control_cells():
@@ -231,60 +177,42 @@ def test_control_covariance_is_its_formula(shrinkage, within):
     assert found.index.tolist() == ["G2", "G0"]
     for target in ("G2", "G0"):
         expected = by_hand(controls, target, **options)
-        np.testing.assert_allclose(found.loc[target], expected, atol=2e-5)
+        equal(found.loc[target], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("storage", ["csc", "backed dense", "backed csr", "sparse view"])
-def test_control_covariance_streams(storage, tmp_path, monkeypatch):
+def test_control_covariance_streams_and_changes_nothing(storage, tmp_path, monkeypatch, snapshot):
     """Any storage, and pieces of a few rows, give what the dense cells give at once."""
-    controls = control_cells()
-    same = stored(controls, storage, tmp_path)
-    if storage == "sparse view":
-        same = same[len(same) - 90 :]
-    else:
-        same.obs["batch"] = controls.obs["batch"].to_numpy()
-    expected = stream.control_covariance(controls, ["G1", "G2"])
-    monkeypatch.setattr(covariance, "ROWS_AT_ONCE", 7)
-    found = stream.control_covariance(same, ["G1", "G2"])
-    np.testing.assert_allclose(found, expected, atol=2e-5)
-    if same.isbacked:
-        same.file.close()
-
-
-def test_control_covariance_reads_a_path_and_changes_nothing(tmp_path, snapshot):
     controls, (take, same) = control_cells(), snapshot
     before = take(controls)
-    expected = stream.control_covariance(controls, ["G1"])
+    expected = stream.control_covariance(controls, ["G1", "G2"])
     same(controls, before)
-    controls.write_h5ad(tmp_path / "controls.h5ad")
-    found = stream.control_covariance(tmp_path / "controls.h5ad", ["G1"])
-    pd.testing.assert_frame_equal(found, expected)
+    other = stored(controls, storage, tmp_path)
+    source = other[len(other) - 90 :] if storage == "sparse view" else other
+    if other.isbacked:
+        source = other.filename
+        other.file.close()
+    monkeypatch.setattr(covariance, "ROWS_AT_ONCE", 7)
+    found = stream.control_covariance(source, ["G1", "G2"])
+    equal(found, expected, atol=2e-5)
 
 
-def test_targets_without_covariance_are_left_out_and_counted():
+def test_control_covariance_needs_genes_that_vary_and_enough_controls():
     controls = control_cells()
     asked = ["G0", "no gene", "G23", "G0"]  # nobody expresses G23
     found = stream.control_covariance(controls, asked)
     assert found.index.tolist() == ["G0"]
     assert features.coverage(found, asked).loc["features", "missing"] == ["no gene", "G23"]
-    with pytest.raises(ValueError, match="no target is a gene that varies"):
-        stream.control_covariance(controls, ["no gene"])
-
-
-def test_control_covariance_wants_controls_enough():
-    controls = control_cells()
-    with pytest.raises(ValueError, match="must hold control cells only; 9 of 99 are 'G0'"):
-        cells = make_cells(n_cells=(9, 0, 0, 0, 90), shuffle=False)
-        stream.control_covariance(cells, ["G0"])
-    with pytest.raises(ValueError, match="1 control cells are too few"):
-        stream.control_covariance(controls[:1], ["G0"])
-    with pytest.raises(ValueError, match="shrinkage=2; expected 0 to 1"):
-        stream.control_covariance(controls, ["G0"], shrinkage=2)
-    with pytest.raises(KeyError, match="plate"):
-        stream.control_covariance(controls, ["G0"], within="plate")
-
-
-# --- tables in a model's hands -------------------------------------------------------------------
+    cells = make_cells(n_cells=(9, 0, 0, 0, 90), shuffle=False)
+    for error, match, source, target, options in [
+        (ValueError, "no target is a gene that varies", controls, "no gene", {}),
+        (ValueError, "must hold control cells only; 9 of 99 are 'G0'", cells, "G0", {}),
+        (ValueError, "1 control cells are too few", controls[:1], "G0", {}),
+        (ValueError, "shrinkage=2; expected 0 to 1", controls, "G0", {"shrinkage": 2}),
+        (KeyError, "plate", controls, "G0", {"within": "plate"}),
+    ]:
+        with pytest.raises(error, match=match):
+            stream.control_covariance(source, [target], **options)
 
 
 def test_an_effect_table_follows_the_genes_of_the_data(sources):
@@ -305,7 +233,6 @@ def test_resolve_makes_tables_of_all_kinds(table, sources):
     assert features.resolve(None, train) is None
     assert features.resolve(table, train) is table
     loadings = features.GeneLoadings(3)
-    pd.testing.assert_frame_equal(features.resolve(loadings, train), loadings(train))
     joined = features.resolve({"go": table, "loadings": loadings}, train)
     expected = features.join({"go": table, "loadings": loadings(train)})
     pd.testing.assert_frame_equal(joined, expected)

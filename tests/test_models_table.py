@@ -25,19 +25,20 @@ def day5():
     return pseudobulk(screen[screen.obs["day"] == 5])
 
 
-def test_every_model_has_every_metric_on_both_sets():
+def test_every_model_has_every_metric_on_both_sets(monkeypatch):
+    timed = benchmark.seconds(12, 4, 60, n_runs=1)["models"]
+    assert len(timed) == 16 and all(row["seconds"] > 0 for row in timed)
+    every, few = benchmark.named_models, ("mean", "gain", benchmark.ZERO_SHOT)
+    monkeypatch.setattr(benchmark, "named_models", lambda *a: {n: every(*a)[n] for n in few})
     found = benchmark.simulated(datasets.make_h1_like(seed=5, cache=False, **SMALL))
     assert list(found) == ["simulated validation", "simulated test"]
     for part, n_targets in zip(found.values(), SMALL["n_targets"][1:], strict=True):
         table = pd.DataFrame(part["table"]).set_index(["model", "metric"])
         models = table.index.unique("model").drop(CHANCE)
-        assert len(models) == 18 and {benchmark.BASELINE, CEILING} <= set(models)
+        assert set(models) == {*few, benchmark.BASELINE, CEILING}
         assert all((m, metric) in table.index for m in models for metric in h1_models.METRICS)
         assert (table["low"] <= table["mean"]).all() and (table["mean"] <= table["high"]).all()
         assert set(table["n_targets"]) == {part["targets"]} == {n_targets}
-    timed = benchmark.seconds(12, 4, 60, n_runs=1)["models"]
-    assert {row["model"] for row in timed} == set(models) - {CEILING, benchmark.BASELINE}
-    assert all(row["seconds"] > 0 for row in timed)
 
 
 def test_the_stand_in_for_des_calls_what_a_test_of_two_means_calls(day5):
@@ -58,7 +59,8 @@ def test_the_stand_in_for_des_calls_what_a_test_of_two_means_calls(day5):
 
 def test_real_effects_are_measured_for_every_model_and_target(day5, tmp_path):
     """The command, with an annotation that knows nothing, and not of the first target."""
-    day5[[*day5.obs_names[:8], "non-targeting"]].copy().write_h5ad(tmp_path / "bulk.h5ad")
+    part = day5[[*day5.obs_names[:8], "non-targeting"], ::10].copy()
+    part.write_h5ad(tmp_path / "bulk.h5ad")
     targets = day5.obs_names[:8].rename("target_gene")
     noise = np.random.default_rng(0).normal(size=(7, 4))
     pd.DataFrame(noise, index=targets[1:]).to_csv(tmp_path / "annotation.csv")

@@ -1,8 +1,8 @@
 """Few-shot adapters: carry effects from contexts that were measured into a new one.
 
 Every adapter is fitted on a support set: the pseudobulk of the new context's control and of a few
-measured targets. The control alone is zero-shot, the zero end of the same curve. A strength that
-is given as a list is chosen by leave-one-out on the support set, and on nothing else.
+measured targets. The control alone is zero-shot, the zero end of the same curve. Of a strength that
+is a list, the best is chosen by leave-one-out on the support set, and on nothing else.
 
 Taught in: notebooks/07_few_shot_adaptation.
 Needs: bulk.py, features.py, models.py.
@@ -19,6 +19,7 @@ Needs: bulk.py, features.py, models.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import anndata
 import numpy as np
@@ -29,17 +30,19 @@ from .bulk import CONTROL, some_of
 from .features import resolve, source_components, stack_effects
 from .models import BulkModel, gain_products, shrunken_gains
 
-#: The penalties to choose from.
-_PENALTIES = (1.0, 3.0, 10.0, 30.0, np.inf)
 
-
+@dataclass(eq=False, repr=False)
 class _SourceAdapter(BulkModel):
-    """What adapters share: sources, a support set, a prediction for targets of the sources.
+    """The template of adapters: ``_adapt(targets, effect)`` sees the support set, perhaps empty.
 
-    A subclass has ``_adapt(targets, effect)``, which sees the support set, perhaps empty, and
-    ``_carry(targets)``, which returns ``(n_targets, n_genes)``. Both are only asked about targets
-    that some source measured, or that the fallback covers.
+    ``_carry(targets)`` returns effects. Both see only targets that are covered.
     """
+
+    sources: Mapping[str, anndata.AnnData]
+    _: KW_ONLY
+    shrinkage: float | Sequence[float] = 1.0
+    prior: Mapping[str, float] | None = None
+    fallback: str | None = None
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if not self.sources:
@@ -50,8 +53,7 @@ class _SourceAdapter(BulkModel):
             if not np.array_equal(delta.var_names, bulk.var_names):
                 raise ValueError(
                     f"source {name!r} has other genes than the new context ({delta.n_vars} and "
-                    f"{bulk.n_vars}), or another order; select them with "
-                    "source[:, bulk.var_names]"
+                    f"{bulk.n_vars}), or another order; select them with source[:, bulk.var_names]"
                 )
         usable = self._covered(targets)
         self.support_ = targets[usable]
@@ -68,20 +70,18 @@ class _SourceAdapter(BulkModel):
                 )
         return self._carry(targets)
 
-    def _known(self) -> dict[str, pd.Index]:
-        """Which targets can be told apart, by what is said of the others."""
-        return {"no source context measured": _measured(self.sources)}
-
     def _covered(self, targets: pd.Index) -> np.ndarray:
-        if self.fallback == "mean":
-            return np.ones(len(targets), dtype=bool)
-        return np.all([targets.isin(known) for known in self._known().values()], axis=0)
+        told_apart = [targets.isin(known) for known in self._known().values()]
+        return np.all(told_apart, axis=0) | (self.fallback == "mean")
+
+    def _known(self) -> dict[str, pd.Index]:  # by what is said of all other targets
+        return {"no source context measured": self._measured()}
+
+    def _measured(self) -> pd.Index:
+        return pd.Index(sorted(set().union(*(d.obs_names for d in self.sources.values()))))
 
 
-def _measured(sources: Mapping[str, anndata.AnnData]) -> pd.Index:
-    return pd.Index(sorted(set().union(*(delta.obs_names for delta in sources.values()))))
-
-
+@dataclass(eq=False, repr=False)
 class ContextGain(_SourceAdapter):
     r"""Predict a target's effect as a weighted sum of its effects in other contexts.
 
@@ -92,25 +92,15 @@ class ContextGain(_SourceAdapter):
         the new context in its order.
     shrinkage
         How many support targets the starting point is worth, :math:`\alpha \ge 0`. 0 trusts
-        the support set alone, ``inf`` the starting point. Of a list, the best by leave-one-out
-        on the support set.
-    keep_size
-        Divide the gains by their sum (negative ones count as 0), so that the support set decides
-        whom to trust and not how large effects are. Without it, noise makes predictions from 1
-        to 5 support targets small, and PDS suffers.
+        the support set alone, ``inf`` the starting point. Of a list, the best is chosen.
     prior
-        Weight of each source at the start, a mapping of names, scaled to a sum of 1; such as
-        :func:`precision` makes. By default all weigh the same.
+        Weight of each source at the start, such as :func:`precision` makes; by default the same.
     fallback
-        What to predict for a target that no source measured: ``None`` raises a KeyError,
-        ``"mean"`` takes each source's mean effect for it.
-
-    Attributes
-    ----------
-    gain_, shrinkage_
-        One weight a source context, a Series, and the shrinkage in use.
-    support_
-        Support targets that some source measured.
+        For a target that no source measured: ``None`` raises a KeyError, ``"mean"`` takes each
+        source's mean effect.
+    keep_size
+        Divide the gains by their sum (negative ones count as 0): the support set decides whom to
+        trust, not how large effects are, which noise makes small with 1 to 5 support targets.
 
     Notes
     -----
@@ -120,75 +110,47 @@ class ContextGain(_SourceAdapter):
               g = \arg\min_g \sum_{t \in \text{support}} \| y_t - \hat y_t \|^2
               + \alpha \bar e\, \| g - g^0 \|^2
 
-    where :math:`g^0` are the weights at the start, for the plain mean :math:`1 / C` each, and
-    :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`:
-    that is zero-shot. A target missing from some sources is predicted from the others, their gains
-    divided by the share of :math:`g^0` that is theirs. A support target that some source lacks
-    teaches nothing about the gains.
+    where :math:`g^0` are the weights at the start, and :math:`\bar e` the mean of
+    :math:`\|x_{ct}\|^2`. With an empty support set :math:`g = g^0`: that is zero-shot. A target
+    missing from some sources is predicted from the others, their gains divided by the share of
+    :math:`g^0` that is theirs; a support target that some source lacks teaches nothing. Learnt are
+    ``gain_``, a Series; ``shrinkage_``; and ``support_``, the support targets in use.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, anndata.AnnData],
-        *,
-        shrinkage: float | Sequence[float] = 1.0,
-        keep_size: bool = False,
-        prior: Mapping[str, float] | None = None,
-        fallback: str | None = None,
-    ):
-        self.sources = sources
-        self.shrinkage = shrinkage
-        self.keep_size = keep_size
-        self.prior = prior
-        self.fallback = fallback
+    _: KW_ONLY
+    keep_size: bool = False
 
     def _adapt(self, targets: pd.Index, effect: np.ndarray) -> None:
-        self.weighting_ = _Weighting(self.sources, self.prior, self.keep_size)
-        self.gain_, self.shrinkage_ = self.weighting_.gains(targets, effect, self.shrinkage)
-
-    def _carry(self, targets: pd.Index) -> np.ndarray:
-        return self.weighting_.carry(targets, self.gain_)
-
-
-class _Weighting:
-    """Sources with the weights to start from: finds gains, and carries effects over by them."""
-
-    def __init__(self, sources: Mapping, prior: Mapping[str, float] | None, keep_size: bool):
-        self.sources, self.keep_size = sources, keep_size
-        prior = dict.fromkeys(sources, 1.0) if prior is None else prior
-        if set(prior) != set(sources) or not all(w > 0 for w in prior.values()):
-            raise ValueError(
-                f"prior={dict(prior)}; expected a weight above 0 for each of {some_of(sources)}"
-            )
-        weights = np.array([prior[name] for name in sources], dtype=np.float64)
-        self.start = weights / weights.sum()
-
-    def gains(self, targets: pd.Index, effect: np.ndarray, shrinkage) -> tuple[pd.Series, float]:
-        """Return one gain a source, and the shrinkage that was chosen."""
+        prior = dict.fromkeys(self.sources, 1.0) if self.prior is None else self.prior
+        if set(prior) != set(self.sources) or not all(w > 0 for w in prior.values()):
+            names = some_of(self.sources)
+            raise ValueError(f"prior={dict(prior)}; expected a weight above 0 for each of {names}")
+        weights = np.array([prior[name] for name in self.sources], dtype=np.float64)
+        self.start_ = weights / weights.sum()
         x, present = self._stack(targets)
         full = present.all(axis=0)
         x, effect = x[:, full], effect[full]
         gram, product = gain_products(x, effect)
 
         def fitted(rows, strength: float) -> np.ndarray:
-            gain = shrunken_gains(gram[rows], product[rows], prior=self.start, shrinkage=strength)
+            gain = shrunken_gains(gram[rows], product[rows], prior=self.start_, shrinkage=strength)
             if not self.keep_size:
                 return gain
             gain = np.maximum(gain, 0)
-            return gain / gain.sum() if gain.sum() > 0 else self.start
+            return gain / gain.sum() if gain.sum() > 0 else self.start_
 
         def held_out(strength: float) -> np.ndarray:
             gains = [fitted(others, strength) for others in ~np.eye(len(effect), dtype=bool)]
             return effect - np.einsum("tc,ctg->tg", gains, x)
 
-        chosen = _choose(shrinkage, held_out, len(effect))
-        return pd.Series(fitted(slice(None), chosen), list(self.sources), name="gain"), chosen
+        self.shrinkage_ = _choose(self.shrinkage, held_out, len(effect))
+        gain = fitted(slice(None), self.shrinkage_)
+        self.gain_ = pd.Series(gain, list(self.sources), name="gain")
 
-    def carry(self, targets: pd.Index, gain: pd.Series) -> np.ndarray:
-        """Return the effects of targets, ``(n_targets, n_genes)``."""
+    def _carry(self, targets: pd.Index) -> np.ndarray:
         stack, present = self._stack(targets)
-        share = self.start @ present
-        return np.tensordot(gain.to_numpy(), stack, axes=1) / share[:, None]
+        share = self.start_ @ present
+        return np.tensordot(self.gain_.to_numpy(), stack, axes=1) / share[:, None]
 
     def _stack(self, targets: pd.Index) -> tuple[np.ndarray, np.ndarray]:
         stack, present = stack_effects(self.sources, targets)
@@ -203,16 +165,11 @@ class _Weighting:
 def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:
     r"""Weigh contexts by how precisely they were measured.
 
-    `bulk_by_context` is the name of each source context, and its pseudobulk, ``(n_groups,
-    n_genes)``, with ``layers["variance"]`` and ``obs["n_cells"]``; a KeyError says that one is
-    missing, or the control's row. Returned is the weight of each context; they sum to 1.
-
-    Notes
-    -----
-    An effect is a difference of two means, with the squared standard error
-    :math:`v_t / n_t + v_0 / n_0`. The weight of a context is 1 over the mean of that over its
-    targets and genes: the weights of the most precise average, were the contexts alike. No target
-    of the new context is looked at.
+    `bulk_by_context` is the name of each source context, and its pseudobulk, with
+    ``layers["variance"]`` and ``obs["n_cells"]``. An effect is a difference of two means, with the
+    squared standard error :math:`v_t / n_t + v_0 / n_0`. The weight of a context is 1 over the mean
+    of that over its targets and genes: the weights of the most precise average, were the contexts
+    alike. They sum to 1. No target of the new context is looked at.
     """
     weights = {}
     for name, bulk in bulk_by_context.items():
@@ -224,29 +181,21 @@ def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:
     return {name: float(weight / sum(weights.values())) for name, weight in weights.items()}
 
 
+@dataclass(eq=False, repr=False)
 class ResidualRidge(_SourceAdapter):
     r"""Predict the weighted mean of the sources, and what that leaves by ridge regression.
 
     Parameters
     ----------
-    sources, shrinkage, prior
+    sources, shrinkage, prior, fallback
         As for :class:`ContextGain`, which makes the starting point :math:`z_t` with
-        ``keep_size=True``.
+        ``keep_size=True``. A target that `features` lacks needs the fallback, too: their mean.
     n_components
         Number of source components that describe a target, K.
     alpha
-        Penalty, above 0; ``inf`` keeps zero-shot. Of a list, the best by leave-one-out on the
-        support set.
+        Penalty, above 0; ``inf`` keeps zero-shot. Of a list, the best is chosen.
     features
-        A table whose index holds targets, to describe them by instead of the source components.
-    fallback
-        What to predict for a target that no source measured, or that `features` lacks: ``None``
-        raises a KeyError; ``"mean"`` takes the mean of the sources' effects, and of the features.
-
-    Attributes
-    ----------
-    alpha_, gain_, support_
-        The penalty in use; the others as of :class:`ContextGain`, in the starting point.
+        A table whose index holds targets, to describe them by instead.
 
     Notes
     -----
@@ -257,40 +206,25 @@ class ResidualRidge(_SourceAdapter):
 
     .. math:: \hat y_q = z_q + k_q (K + \alpha I)^{-1} R
 
-    The 1 stands for what the new context adds to every effect. A huge :math:`\alpha` leaves
-    :math:`z_q`, and so does an empty support set: that is zero-shot. While :math:`\alpha` is
-    chosen, the few gains of the starting point stay those of the whole support set. The
-    components take a moment; where many support sets are tried, make them once and give them as
-    `features`.
+    The 1 is what the new context adds to every effect. A huge :math:`\alpha` leaves :math:`z_q`,
+    and so does an empty support set: that is zero-shot. While :math:`\alpha`, then ``alpha_``, is
+    chosen, the few gains of the starting point stay those of the whole support set. The components
+    take a moment; where many support sets are tried, make them once and give them as `features`.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, anndata.AnnData],
-        *,
-        n_components: int = 10,
-        shrinkage: float | Sequence[float] = 1.0,
-        prior: Mapping[str, float] | None = None,
-        alpha: float | Sequence[float] = _PENALTIES,
-        features: pd.DataFrame | None = None,
-        fallback: str | None = None,
-    ):
-        self.sources = sources
-        self.n_components = n_components
-        self.shrinkage = shrinkage
-        self.prior = prior
-        self.alpha = alpha
-        self.features = features
-        self.fallback = fallback
+    _: KW_ONLY
+    n_components: int = 10
+    alpha: float | Sequence[float] = (1.0, 3.0, 10.0, 30.0, np.inf)
+    features: pd.DataFrame | None = None
 
     def _adapt(self, targets: pd.Index, effect: np.ndarray) -> None:
         if not np.all(np.asarray(self.alpha) > 0):
             raise ValueError(f"alpha={self.alpha}; expected above 0")
-        every = _measured(self.sources)
-        there, start = targets.isin(every), _Weighting(self.sources, self.prior, keep_size=True)
-        self.gain_, _ = start.gains(targets[there], effect[there], self.shrinkage)
-        carried = start.carry(every, self.gain_)
-        self.zero_shot_ = pd.DataFrame(carried, index=every, columns=self.var_.index)
+        every, plain = self._measured(), {"shrinkage": self.shrinkage, "prior": self.prior}
+        there, start = targets.isin(every), ContextGain(self.sources, **plain, keep_size=True)
+        start._adapt(targets[there], effect[there])
+        self.gain_ = start.gain_
+        self.zero_shot_ = pd.DataFrame(start._carry(every), index=every, columns=self.var_.index)
         self.features_ = self._describe()
         parts = self._parts(targets, effect - self._zero_shot(targets))
 
@@ -301,7 +235,6 @@ class ResidualRidge(_SourceAdapter):
         self.dual_ = [_inverse(similar, self.alpha_) @ residual for similar, residual in parts]
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
-        """Pairs of similarities and residuals; what each pair learns is added up."""
         return [(self._similarity(targets), residual)]
 
     def _carry(self, targets: pd.Index) -> np.ndarray:
@@ -334,48 +267,28 @@ class ResidualRidge(_SourceAdapter):
         return 1 + a @ b.T
 
 
+@dataclass(eq=False, repr=False)
 class SourceBilinear(ResidualRidge):
     r"""The bilinear model with components of the sources, adapted by a few targets.
 
-    Parameters and attributes are those of :class:`ResidualRidge`; `n_components` is the number of
-    components, K, of genes as of targets.
-
-    Notes
-    -----
-    As :class:`ResidualRidge`, but all that tells targets apart lies in the first K gene
-    components :math:`G` (genes x K, orthonormal) of the mean source effects :math:`z_t`, which
-    have the mean :math:`m`:
+    It is :class:`ResidualRidge`, but all that tells targets apart lies in the first K gene
+    components, `n_components`, :math:`G` (genes x K, orthonormal) of the mean source effects
+    :math:`z_t`, which have the mean :math:`m`:
 
     .. math:: \hat y_q = m + (z_q - m)\, G G^{\mathsf{T}} + b + \phi_q W G^{\mathsf{T}}
 
-    The shift b and the small matrix W are learnt from the support set by the same ridge
-    regression; without support both are 0. It is the model of Ahlmann-Eltze, Huber and Anders
-    (Nature Methods 2025) with both sides taken from other contexts, and so with a zero-shot end.
+    The shift b and the small matrix W are learnt by the same ridge regression; without support both
+    are 0. It is :class:`~vcc_helpers.models.BilinearRegressor` with a zero-shot end.
     """
 
-    def __init__(
-        self,
-        sources: Mapping[str, anndata.AnnData],
-        *,
-        n_components: int = 20,
-        shrinkage: float | Sequence[float] = 1.0,
-        prior: Mapping[str, float] | None = None,
-        alpha: float | Sequence[float] = _PENALTIES,
-        features: pd.DataFrame | None = None,
-        fallback: str | None = None,
-    ):
-        start = {"shrinkage": shrinkage, "prior": prior, "fallback": fallback}
-        super().__init__(
-            sources, n_components=n_components, alpha=alpha, features=features, **start
-        )
+    _: KW_ONLY
+    n_components: int = 20
 
     def _parts(self, targets: pd.Index, residual: np.ndarray) -> list:
         inside = self._project(residual)
         # what the components cannot express still shifts every effect alike
-        return [
-            (self._similarity(targets), inside),
-            (np.ones((len(targets), len(targets))), residual - inside),
-        ]
+        alike = np.ones((len(targets), len(targets)))
+        return [(self._similarity(targets), inside), (alike, residual - inside)]
 
     def _carry(self, targets: pd.Index) -> np.ndarray:
         return super()._carry(targets) + self.dual_[1].sum(axis=0)
@@ -388,43 +301,28 @@ class SourceBilinear(ResidualRidge):
         largest = largest[value[largest] > 1e-9 * value.max()]
         scores = vector[:, largest] / np.sqrt(value[largest])
         self.gene_components_ = centred.to_numpy().T @ scores
-        values = self._project(centred.to_numpy()) + mean.to_numpy()
-        self.zero_shot_ = pd.DataFrame(values, index=centred.index, columns=mean.index)
+        self.zero_shot_[:] = self._project(centred.to_numpy()) + mean.to_numpy()
         return super()._describe()
 
     def _project(self, effect: np.ndarray) -> np.ndarray:
         return effect @ self.gene_components_ @ self.gene_components_.T
 
 
+@dataclass(eq=False, repr=False)
 class Blend(BulkModel):
     r"""Trust zero-shot while the support set is small, and what was learnt from it when it grows.
 
-    Parameters
-    ----------
-    zero_shot
-        A model that needs the new context's control only, such as :class:`ContextGain`.
-    adapted
-        Any model; it is fitted on the support set. Both are cloned, never changed.
-    n0
-        Number of support targets at which both count the same, 0 or more.
-
-    Attributes
-    ----------
-    zero_shot_, adapted_, weight_
-        The fitted models, and the weight of the latter, which is None without support.
-
-    Notes
-    -----
-    With n support targets,
+    `zero_shot` is a model that needs the new context's control only, such as :class:`ContextGain`,
+    `adapted` any model; with `n0` support targets, 0 or more, both count the same. With n of them,
 
     .. math:: \hat y = (1 - w)\, \hat y^{\text{zero-shot}} + w\, \hat y^{\text{adapted}},
               \qquad w = \frac{n}{n + n_0}
     """
 
-    def __init__(self, zero_shot: BaseEstimator, adapted: BaseEstimator, *, n0: float = 5.0):
-        self.zero_shot = zero_shot
-        self.adapted = adapted
-        self.n0 = n0
+    zero_shot: BaseEstimator
+    adapted: BaseEstimator
+    _: KW_ONLY
+    n0: float = 5.0
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if not self.n0 >= 0:
@@ -445,12 +343,7 @@ class Blend(BulkModel):
 def _choose(
     strength: float | Sequence[float], held_out: Callable[[float], np.ndarray], n_support: int
 ) -> float:
-    """Return a lone strength as it is; of several that with the smallest mean absolute error.
-
-    `held_out` gives for a strength the errors on support targets that were left out of the fit.
-    Of equals the greatest is taken, which is the most careful; and where there are fewer than two
-    support targets, so that none can be left out.
-    """
+    """Return the strength with the least held-out errors; of equals the greatest, most careful."""
     if np.ndim(strength) == 0:
         return strength
     if not len(strength):
@@ -464,11 +357,9 @@ def _choose(
 def _left_out_residuals(similar: np.ndarray, y: np.ndarray, alpha: float) -> np.ndarray:
     r"""Return the errors of kernel ridge regression on targets left out one at a time.
 
-    `similar` holds the similarities K, ``(n, n)``, `y` what to predict, ``(n, n_genes)``. No
-    refitting: with :math:`A = (K + \alpha I)^{-1}` the error of target i is
-    :math:`(A Y)_i / A_{ii}`, and without a finite penalty the prediction is 0.
+    With :math:`A = (K + \alpha I)^{-1}`, that of target i is :math:`(A Y)_i / A_{ii}`.
     """
-    if np.isinf(alpha):
+    if np.isinf(alpha):  # all are predicted as 0
         return y
     inverse = _inverse(similar, alpha)
     return (inverse @ y) / np.diag(inverse)[:, None]

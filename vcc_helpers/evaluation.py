@@ -1,10 +1,9 @@
 """Measure models honestly: repeated splits, intervals over perturbations, paired comparisons.
 
 One long table holds every value: a row for each model, split, target and metric. Reference rows
-(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it. A
-pseudobulk is ``(n_groups, n_genes)``, mean lognorm, the control among its rows. Where two are
-compared, they have the same genes; a perturbation that only the prediction has is ignored. A
-control row or a perturbation that is missing is a KeyError, other genes are a ValueError.
+(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it. Of two
+pseudobulks that are compared, a perturbation that only the prediction has is ignored; a control row
+or a perturbation that is missing is a KeyError, other genes are a ValueError.
 
 Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation,
 notebooks/08_metrics_by_hand and notebooks/13_choose_and_compare_models.
@@ -44,19 +43,11 @@ OF_MEANS: Mapping[str, Callable[[Pair], np.ndarray]] = {
 def evaluate(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
-    Returns
-    -------
-    DataFrame
-        Index target_gene, sorted; columns pds and mae, as of :mod:`~vcc_helpers.metrics`, and
-        pearson: the correlation over genes of the predicted effect with the real one, -1 to 1,
-        best 1, higher is better.
-
-    Notes
-    -----
-    A predicted effect of zero, as of "no change", has no correlation; it counts as 0, so that
-    means over perturbations stay comparable. Chance is no 0 for pearson:
-    what all perturbations share is enough to be above it. The target's own gene counts, and its
-    knock-down alone lifts the correlation of a weak effect.
+    Columns are pds and mae, as of :mod:`~vcc_helpers.metrics`, and pearson: the correlation over
+    genes of the predicted effect with the real one. A predicted effect of zero, as of "no change",
+    has none; it counts as 0, so that means over perturbations stay comparable. Chance is no 0 for
+    pearson: what all perturbations share is enough to be above it, and the target's own gene
+    counts.
     """
     pair = paired(pred, real)
     columns = {name: measure(pair) for name, measure in OF_MEANS.items()}
@@ -78,32 +69,27 @@ def repeated(
     Parameters
     ----------
     models
-        Name of each model, and the model: anything with ``fit(bulk)`` and ``predict(targets)``.
-        Cloned for each split, never changed.
+        Name of each model, and the model: anything with ``fit(bulk)`` and ``predict(targets)``. A
+        clone is fitted to each split.
     splits
         Support and query sets, as of :func:`~vcc_helpers.splits.k_fold`; those of several seeds
         one after the other for repeated cross-validation. A target on both sides is a ValueError.
     truth
         Pseudobulk with the query targets and a control of its own; by default `bulk`.
     measure
-        Function of a predicted and a real pseudobulk that returns a row a target and a column a
-        metric.
+        Function of a predicted and a real pseudobulk; returns a row a target, a column a metric.
     least
-        The smallest support set that a model can learn from, by its name: it has no rows for
-        smaller ones. Models that are not named are fitted to all, the control alone included.
-
-    Returns
-    -------
-    DataFrame
-        Columns model, split (number, from 0), n_support, target_gene, metric, value.
+        The smallest support set that a model, by its name, can learn from: it has no rows for
+        smaller ones. Others are fitted to all, the control alone included.
 
     Notes
     -----
-    A model gets a fresh copy of the support rows and the control; no query row is within its
-    reach. Each split is scored by itself, so PDS ranks among its query targets only, as the
-    contest ranks unseen targets. Were the folds ranked together, a prediction would meet the very
-    effects it learnt from: one copied from a neighbour lies at distance 0 from it, and can never
-    be nearest to its own truth.
+    Columns are model, split (number, from 0), n_support, target_gene, metric and value. A model
+    gets a fresh copy of the support rows and the control; no query row is within its reach. Each
+    split is scored by itself, so PDS ranks among its query targets only, as the contest ranks
+    unseen targets. Were the folds ranked together, a prediction would meet the very effects it
+    learnt from: one copied from a neighbour lies at distance 0 from it, and can never be nearest
+    to its own truth.
     """
     truth = bulk if truth is None else truth
     tables = []
@@ -111,11 +97,10 @@ def repeated(
         _check_split(split, bulk, truth)
         real = _rows_of(truth, [CONTROL, *split.query])
         for name, model in models.items():
-            if len(split.support) < (least or {}).get(name, 0):
-                continue
-            pred = _fit_predict(name, model, bulk, split)
-            where = {"model": name, "split": number, "n_support": len(split.support)}
-            tables.append((where, measure(pred, real)))
+            if len(split.support) >= (least or {}).get(name, 0):
+                pred = _fit_predict(name, model, bulk, split)
+                where = {"model": name, "split": number, "n_support": len(split.support)}
+                tables.append((where, measure(pred, real)))
     if not tables:
         raise ValueError("nothing was measured: expected at least one split and one model")
     return _long(tables)
@@ -124,10 +109,9 @@ def repeated(
 def cross_predict(model, bulk: anndata.AnnData, splits: Iterable[FewShotSplit]) -> anndata.AnnData:
     """Predict each split's query targets from its support set, and put the predictions together.
 
-    `model` and `splits` are as for :func:`repeated`; of ``k_fold(targets, n_splits=len(targets))``
-    each target is predicted from all others, which is leave-one-out. Returned is a pseudobulk with
-    the control and the query targets, in the order of `bulk`. It suits sizes and errors; what a PDS
-    of it is worth, a note of :func:`repeated` says.
+    Of ``k_fold(targets, n_splits=len(targets))`` each target is predicted from all others:
+    leave-one-out. Returned is a pseudobulk, in the order of `bulk`. It suits sizes and errors; what
+    a PDS of it is worth, :func:`repeated` says.
     """
     mean = {CONTROL: control_row(bulk)}
     for split in splits:
@@ -153,16 +137,13 @@ def _fit_predict(name: str, model, bulk: anndata.AnnData, split: FewShotSplit):
 
 def _long(tables: list[tuple[Mapping[str, object], pd.DataFrame]]) -> pd.DataFrame:
     """Lay tables of a row a target and a column a metric under each other, a row a value."""
-    sizes = [scores.size for _, scores in tables]
-    columns = {
-        name: np.repeat(np.array([where[name] for where, _ in tables]), sizes)
-        for name in tables[0][0]
-    }
-    parts = [scores for _, scores in tables]
-    columns["target_gene"] = np.concatenate([np.tile(t.index, t.shape[1]) for t in parts])
-    columns["metric"] = np.concatenate([np.repeat(t.columns, t.shape[0]) for t in parts])
-    columns["value"] = np.concatenate([t.to_numpy(np.float64).T.ravel() for t in parts])
-    return pd.DataFrame(columns)
+    parts, where = [scores for _, scores in tables], pd.DataFrame([where for where, _ in tables])
+    where = where.loc[where.index.repeat([scores.size for scores in parts])]
+    return where.reset_index(drop=True).assign(
+        target_gene=np.concatenate([np.tile(t.index, t.shape[1]) for t in parts]),
+        metric=np.concatenate([np.repeat(t.columns, t.shape[0]) for t in parts]),
+        value=np.concatenate([t.to_numpy(np.float64).T.ravel() for t in parts]),
+    )
 
 
 def _check_split(split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnData) -> None:
@@ -181,10 +162,9 @@ def _check_split(split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnD
 
 def _rows_of(bulk: anndata.AnnData, names: list[str]) -> anndata.AnnData:
     """Copy some rows and leave all behind that may tell of the others (parent, uns, obsp)."""
-    part = bulk[names]
+    part, var = bulk[names], pd.DataFrame(index=bulk.var_names)
     # anndata 0.13 counts X as the layer None
     layers = {name: np.array(values) for name, values in part.layers.items() if name is not None}
-    var = pd.DataFrame(index=bulk.var_names)
     return anndata.AnnData(np.array(part.X), obs=part.obs.copy(), var=var, layers=layers)
 
 
@@ -201,26 +181,23 @@ def learning_curve(
     """Measure each model with support sets that grow, several times over.
 
     Support targets are drawn from `bulk`, `n_repeats` times, with seeds `seed`, `seed` + 1, ...;
-    `sizes` are those of the support set, 0 being zero-shot. All targets of `truth` are predicted,
-    always the same; by default those of `bulk` that the largest support set of each draw leaves.
-    The rest is as for :func:`repeated`; split is the number of the draw. Within a draw the query
-    set is one, and smaller support sets lie in larger ones: only the size changes.
+    `sizes` are those of the support set, 0 being zero-shot. All targets of `truth` are predicted;
+    by default those of `bulk` that the largest support set of the draw leaves. Within a draw, whose
+    number is split, smaller support sets lie in larger ones: only the size changes. The rest is as
+    for :func:`repeated`.
     """
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
     query = None if truth is None else truth.obs_names[truth.obs_names != CONTROL]
-    tables = []
-    for number in range(n_repeats):
-        splits = nested_splits(targets, sizes, query=query, seed=seed + number)
-        found = repeated(models, bulk, splits, truth=truth, least=least)
-        tables.append(found.assign(split=number))
-    return pd.concat(tables, ignore_index=True)
+    draws = [{"query": query, "seed": seed + number} for number in range(n_repeats)]
+    splits = [split for draw in draws for split in nested_splits(targets, sizes, **draw)]
+    table = repeated(models, bulk, splits, truth=truth, least=least)
+    return table.assign(split=table["split"] // len(sizes))
 
 
 def chance(table: pd.DataFrame) -> pd.DataFrame:
-    """Return reference rows: the PDS that a prediction which knows nothing expects.
+    """Return rows of a model "chance" for the splits and targets of `table`.
 
-    Rows for the splits and targets of `table`, model "chance", metric pds:
-    :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
+    It is :func:`~vcc_helpers.metrics.pds_chance` of the number of targets that were ranked.
     """
     asked = table[["split", "n_support", "target_gene"]].drop_duplicates()
     ranked = asked.groupby(["split", "n_support"])["target_gene"].transform("size")
@@ -228,40 +205,31 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
     return rows[table.columns.intersection(rows.columns)].reset_index(drop=True)
 
 
-class Dealt(NamedTuple):
-    """Mean PDS over targets of predictions given to them at random: mean, sd over all ways."""
-
+class _Dealt(NamedTuple):
     mean: float
     sd: float
 
 
-def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> Dealt:
+def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> _Dealt:
     r"""Return the PDS that these predictions would have if nobody knew which is whose.
 
-    Two perturbations at least; a ValueError with fewer.
-
-    Notes
-    -----
-    The sharpest chance level: it keeps the sizes of all effects, and asks only whether each
-    prediction was given to the right target. Per-target values of PDS are spread over 0 to 1,
-    mostly because weak real effects are near to every prediction, and so an interval over targets
-    is wide. That spread drops out here.
-
-    With :math:`a_{ij}` the PDS of prediction i when it is given to target j, and
-    :math:`d_{ij}` what is left of it without row and column means, the mean is that of all
-    :math:`a_{ij}`, and the variance of :math:`\tfrac1n \sum_i a_{i\pi(i)}` is
-    :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of Mathematical
-    Statistics 22:558, 1951.
+    Returned are its ``mean`` and ``sd`` over all ways to give predictions to targets. It is the
+    sharpest chance level: it keeps the sizes of all effects, and asks only whether each prediction
+    was given to the right target, of two or more. The spread of PDS over targets, mostly because
+    weak real effects are near to every prediction, drops out. With :math:`a_{ij}` the PDS of
+    prediction i when it is given to target j, and :math:`d_{ij}` what is left of it without row and
+    column means, the mean is that of all :math:`a_{ij}`, and the variance that of :math:`\tfrac1n
+    \sum_i a_{i\pi(i)}`, :math:`\sum_{ij} d_{ij}^2 / (n^2 (n - 1))`. Source: Hoeffding, Annals of
+    Mathematical Statistics 22:558, 1951.
     """
     pair = paired(pred, real)
-    n = len(pair.names)
-    if n < 2:
+    if (n := len(pair.names)) < 2:
         raise ValueError(f"{n} perturbation; there is nothing to deal with fewer than two")
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))
-    alike = (np.broadcast_to(effect, truth.shape) for effect in mine)
-    given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in alike])
+    to_all = (np.broadcast_to(effect, truth.shape) for effect in mine)
+    given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in to_all])
     rest = given - given.mean(axis=0) - given.mean(axis=1, keepdims=True) + given.mean()
-    return Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
+    return _Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
 
 
 def ceiling(
@@ -270,28 +238,18 @@ def ceiling(
     *,
     measure: Measure = evaluate,
 ) -> pd.DataFrame:
-    r"""Return reference rows: one half of the real cells as a prediction of the other half.
+    r"""Return rows of "split-half ceiling": half of the real cells as a prediction of the others.
 
-    Rows for the splits and targets of `table`, model "split-half ceiling", each metric.
+    They are for the splits and targets of `table`, and each metric of `measure`, as for
+    :func:`repeated`; a ceiling of DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
+    `source` are pairs of pseudobulks of halves of the cells, from :func:`~.scoring.halves`; or,
+    where the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
+    ``obs["n_cells"]``; a ValueError if a group has one cell only.
 
-    Parameters
-    ----------
-    source
-        Pairs of pseudobulks of halves of the real cells, from :func:`~.scoring.halves`; or, where
-        the cells are not at hand, their pseudobulk with ``layers["variance"]`` and
-        ``obs["n_cells"]``; a ValueError if a group has one cell only.
-    measure
-        As for :func:`repeated`; only what compares two pseudobulks makes sense here. A ceiling of
-        DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.
-
-    Notes
-    -----
     It shows what a repeat of the experiment with half of the cells would score. For PDS hard to
-    beat; for MAE no ceiling at all, since half of the cells are noisier than a good model.
-
-    From a pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`,
-    which is how far the halves of n cells fall apart, each gene by itself; five draws are averaged.
-    Noise that genes share (a cell's state, its depth) is left out.
+    beat; for MAE no ceiling at all, since half of the cells are noisier than a good model. From a
+    pseudobulk the halves are :math:`\bar y \pm d` with :math:`d \sim N(0, s^2 / n)`, gene by gene,
+    without noise that genes share; five draws are averaged.
     """
     pairs = source
     if isinstance(source, anndata.AnnData):
@@ -317,29 +275,23 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
             "no layers['variance'] or no obs['n_cells']; give a pseudobulk with both, or, of "
             "cells, the pairs that scoring.halves(cells) returns"
         )
-    lonely = bulk.obs_names[bulk.obs["n_cells"] < 2]
-    if len(lonely):
+    if len(lonely := bulk.obs_names[bulk.obs["n_cells"] < 2]):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
-    n_cells, spread = bulk.obs["n_cells"].to_numpy()[:, None], bulk.layers["variance"]
-    apart = np.random.default_rng(seed).normal(size=bulk.shape) * np.sqrt(spread / n_cells)
-    obs, var = bulk.obs[["n_cells"]] // 2, pd.DataFrame(index=bulk.var_names)
-    return [
-        anndata.AnnData(np.maximum(bulk.X + sign * apart, 0), obs, var, layers={"variance": spread})
-        for sign in (1, -1)
-    ]
+    n_cells, spread = bulk.obs[["n_cells"]], bulk.layers["variance"]
+    sd = np.sqrt(spread / n_cells.to_numpy())
+    apart = np.random.default_rng(seed).normal(size=bulk.shape) * sd
+    names = n_cells // 2, pd.DataFrame(index=bulk.var_names)
+    means = [np.maximum(bulk.X + sign * apart, 0) for sign in (1, -1)]
+    return [anndata.AnnData(mean, *names, layers={"variance": spread}) for mean in means]
 
 
 class Calibration(NamedTuple):
     """Whether predicted effects have the right size.
 
-    Attributes
-    ----------
-    slope
-        The factor on all predicted effects that would bring them closest to the real ones; 1 is
-        calibrated, below 1 means exaggerated, above 1 timid. NaN where nothing is predicted.
-    per_perturbation
-        Index target_gene; real_norm and pred_norm, L2 norms of the effects over genes; ratio,
-        predicted over real; slope, the same factor for this perturbation alone.
+    `slope` is the factor on all predicted effects that would bring them closest to the real ones: 1
+    is calibrated, below 1 means exaggerated, above 1 timid, NaN that nothing is predicted. Columns
+    of `per_perturbation` are real_norm and pred_norm, L2 norms of the effects over genes; ratio,
+    predicted over real; slope, the same factor for this perturbation alone.
     """
 
     slope: float
@@ -349,18 +301,13 @@ class Calibration(NamedTuple):
 def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
     r"""Compare the sizes of predicted and real effects, given as two pseudobulks.
 
-    Notes
-    -----
     .. math:: b = \frac{\sum_p \langle \hat\Delta_p, \Delta_p \rangle}
                        {\sum_p \| \hat\Delta_p \|^2},
 
-    the least-squares line through the origin of real on predicted effects, genes and
-    perturbations together. It asks for the right direction too: a prediction of the right size
-    and a wrong direction has ratio 1 and slope 0. Noise lengthens real effects, so a noise-free
-    truth has a ratio below 1 (see ``norm_denoised`` of
-    :func:`~vcc_helpers.bulk.effect_strength`), yet slope 1.
-
-    PDS rewards exaggeration and MAE timidity: look here before believing either.
+    the least-squares line through the origin of real on predicted effects. It asks for the right
+    direction too: a prediction of the right size and a wrong direction has ratio 1 and slope 0.
+    Noise lengthens real effects, so a noise-free truth has a ratio below 1, yet slope 1. PDS
+    rewards exaggeration and MAE timidity: look here before believing either.
     """
     pair = paired(pred, real)
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))

@@ -1,18 +1,16 @@
 """Perturbation features: what is known of a target before it is silenced here.
 
-A feature table has one row a target. A model can only predict targets that have a row, so each
-table can say which of the asked targets it covers. A target without a row is missing, never zero.
-`effects_by_context` is the name of each source context, and its effects, ``(n_perts, n_genes)``,
-differences of mean lognorm values; no context, or contexts that differ in genes where they must
-not, are a ValueError.
+A feature table has one row a target, index target_gene; a target without a row is missing, never
+zero, and a model cannot predict it. `effects_by_context` is the name of each source context, and
+its effects, ``(n_perts, n_genes)``, differences of mean lognorm values. No context or no common
+target, or genes that differ where they must not, are a ValueError.
 
 Taught in: notebooks/03_quality_and_knockdown, notebooks/05_linear_baseline,
 notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
 Needs: bulk.py.
 
->>> import anndata, numpy, pandas
->>> obs, var = pandas.DataFrame(index=["SOX2"]), pandas.DataFrame(index=["G1", "G2"])
->>> delta = anndata.AnnData(numpy.array([[0.5, -1.0]]), obs=obs, var=var)
+>>> obs, var = pd.DataFrame(index=["SOX2"]), pd.DataFrame(index=["G1", "G2"])
+>>> delta = anndata.AnnData(np.array([[0.5, -1.0]]), obs=obs, var=var)
 >>> source_effects({"day 2": delta, "day 3": delta}).shape
 (1, 4)
 """
@@ -37,8 +35,7 @@ RESIDUAL = 0.05
 def source_effects(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     """Describe a target by what silencing it did in other contexts; the genes may differ.
 
-    Index target_gene, the targets measured in every context, sorted (none is a ValueError);
-    columns ``(context, gene)``; values are effects.
+    Rows are the targets measured in every context, sorted; columns ``(context, gene)``.
     """
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
@@ -55,8 +52,8 @@ def stack_effects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put the effects of targets in several contexts, of the same genes, on top of each other.
 
-    Returned are effects, ``(n_contexts, n_targets, n_genes)``, float64, 0 where a context did not
-    measure the target; and which it did measure, ``(n_contexts, n_targets)``.
+    Returned are effects, ``(n_contexts, n_targets, n_genes)``, 0 where a context did not measure
+    the target; and which it did measure, ``(n_contexts, n_targets)``.
     """
     rows = [delta.obs_names.get_indexer(targets) for delta in effects_by_context.values()]
     stack = np.zeros((len(rows), len(targets), next(iter(effects_by_context.values())).n_vars))
@@ -68,45 +65,8 @@ def stack_effects(
 def source_mean(effects_by_context: Mapping[str, anndata.AnnData]) -> pd.DataFrame:
     """Average a target's effects over the contexts that measured it; all have the same genes.
 
-    Index target_gene, every target that some context measured, sorted; columns genes; values are
-    effects.
+    Rows are all targets that some context measured, sorted; columns genes.
     """
-    genes, targets = _genes_and_targets(effects_by_context)
-    stack, present = stack_effects(effects_by_context, targets)
-    mean = stack.sum(axis=0) / present.sum(axis=0)[:, None]
-    return pd.DataFrame(mean, index=targets, columns=genes)
-
-
-def source_components(
-    effects_by_context: Mapping[str, anndata.AnnData], n_components: int = 10
-) -> pd.DataFrame:
-    r"""Describe a target by a few numbers that sum up its effects in other contexts.
-
-    Index target_gene, every target that some context measured, sorted; `n_components` columns, or
-    as many as there are, in the unit of the effects. The mean over targets is 0; the sign of a
-    component is arbitrary.
-
-    Notes
-    -----
-    Targets are the observations of this principal component analysis; each is described by its
-    effects on the same genes in all contexts, side by side. Where a context did not measure a
-    target, the mean of those that did takes its place.
-    """
-    _, targets = _genes_and_targets(effects_by_context)
-    stack, present = stack_effects(effects_by_context, targets)
-    mean = stack.sum(axis=0) / present.sum(axis=0)[:, None]
-    stack += np.where(present[:, :, None], 0, mean)
-    stack -= stack.mean(axis=1, keepdims=True)
-    # few targets, many genes: the small matrix of products between targets holds all there is
-    value, vector = np.linalg.eigh(sum(block @ block.T for block in stack))
-    largest = np.argsort(-value, kind="stable")[: min(n_components, len(targets) - 1)]
-    scores = vector[:, largest] * np.sqrt(np.maximum(value[largest], 0))
-    return pd.DataFrame(scores, index=targets)
-
-
-def _genes_and_targets(
-    effects_by_context: Mapping[str, anndata.AnnData],
-) -> tuple[pd.Index, pd.Index]:
     if not effects_by_context:
         raise ValueError("no source context was given; expected at least one")
     (first, delta), *others = effects_by_context.items()
@@ -114,46 +74,58 @@ def _genes_and_targets(
         if not other.var_names.equals(delta.var_names):
             raise ValueError(
                 f"sources {first!r} and {name!r} differ in their genes ({delta.n_vars} and "
-                f"{other.n_vars}) or in the genes' order; select common ones with "
-                "source[:, genes]"
+                f"{other.n_vars}) or in the genes' order; select common ones with source[:, genes]"
             )
     targets = sorted(set().union(*(d.obs_names for d in effects_by_context.values())))
-    return delta.var_names, pd.Index(targets, name="target_gene")
+    targets = pd.Index(targets, name="target_gene")
+    stack, present = stack_effects(effects_by_context, targets)
+    mean = stack.sum(axis=0) / present.sum(axis=0)[:, None]
+    return pd.DataFrame(mean, index=targets, columns=delta.var_names)
+
+
+def source_components(
+    effects_by_context: Mapping[str, anndata.AnnData], n_components: int = 10
+) -> pd.DataFrame:
+    r"""Describe a target by a few numbers that sum up its effects in other contexts.
+
+    There are `n_components` columns, or as many as there are; the mean over targets is 0, a
+    component's sign is arbitrary. Targets are the observations of this principal component
+    analysis; each is described by its effects on the same genes in all contexts, side by side.
+    Where a context did not measure a target, the mean of those that did takes its place.
+    """
+    mean = source_mean(effects_by_context)
+    stack, present = stack_effects(effects_by_context, mean.index)
+    stack += np.where(present[:, :, None], 0, mean)
+    stack -= stack.mean(axis=1, keepdims=True)
+    # few targets, many genes: the small matrix of products between targets holds all there is
+    value, vector = np.linalg.eigh(sum(block @ block.T for block in stack))
+    largest = np.argsort(-value, kind="stable")[: min(n_components, len(mean) - 1)]
+    scores = vector[:, largest] * np.sqrt(np.maximum(value[largest], 0))
+    return pd.DataFrame(scores, index=mean.index)
 
 
 def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
     """Check a table of gene features that you bring: annotations, a language model, networks.
 
-    Parameters
-    ----------
-    source
-        A DataFrame whose index holds genes; or the path of a ``.csv`` or ``.tsv`` (may end in
-        ``.gz``; commas, semicolons or tabs) whose first column does; or of an ``.npz`` with one
-        list of names and one matrix ``(n_names, n_features)``. A file of another kind, without such
-        a pair or without features is a ValueError.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene; float64. A gene with more than one row, or a value that is no finite
-        number, is a ValueError. A row of nothing but zeros says that nothing is known of the
-        gene, so it is left out; ``attrs["empty"]`` names those genes.
+    `source` is a DataFrame whose index holds genes; or the path of a ``.csv`` or ``.tsv`` (may end
+    in ``.gz``; commas, semicolons or tabs) whose first column does; or of an ``.npz`` with one list
+    of names and one matrix ``(n_names, n_features)``. A row of nothing but zeros says that nothing
+    is known of the gene, so it is left out; ``attrs["empty"]`` names those genes. A gene with more
+    than one row, or a value that is no finite number, is a ValueError.
     """
     table = source if isinstance(source, pd.DataFrame) else _read_table(Path(source))
     table = table.set_axis(table.index.astype(str), axis=0).rename_axis(index="target_gene")
     _refuse_repeats(table, "more than one row")
-    words = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    if words:
+    if words := [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]:
         raise ValueError(
             f"columns {some_of(words)} hold no numbers but {some_of(table[words[0]])}; drop them, "
             "or write 0.5 for 0,5"
         )
     table = table.astype(np.float64)
-    bad = ~np.isfinite(table.to_numpy()).all(axis=1)
-    if bad.any():
+    if len(bad := table.index[~np.isfinite(table.to_numpy()).all(axis=1)]):
         raise ValueError(
-            f"NaN or infinite features of {some_of(table.index[bad])}; leave these rows out: what "
-            "is missing is reported, not guessed"
+            f"NaN or infinite features of {some_of(bad)}; leave these rows out: what is missing is "
+            "reported, not guessed"
         )
     empty = (table == 0).all(axis=1)
     kept = table[~empty]
@@ -191,35 +163,28 @@ def _read_table(path: Path) -> pd.DataFrame:
 def own_expression(bulk: anndata.AnnData) -> pd.DataFrame:
     r"""Describe a gene by its own expression in control cells, and by what silencing takes.
 
-    Of `bulk`, ``(n_groups, n_genes)``, mean lognorm, only the control's row is read, so no
-    perturbation can leak. Index target_gene, the genes that the control expresses; ``expression``,
-    mean lognorm, m; ``knockdown``, the effect of silencing on the gene itself,
-    :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
+    Only the control's row is read, so no perturbation can leak. Rows are the genes that the control
+    expresses; ``expression`` is mean lognorm, m; ``knockdown``, the effect of silencing on the gene
+    itself, :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
     """
-    mean = np.asarray(control_row(bulk), dtype=np.float64)
-    table = pd.DataFrame(
-        {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}, index=bulk.var_names
-    )
-    return table[mean > 0].rename_axis(index="target_gene")
+    mean = control_row(bulk).astype(np.float64)
+    columns = {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}
+    table = pd.DataFrame(columns, index=bulk.var_names.rename("target_gene"))
+    return table[mean > 0]
 
 
 def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put feature tables, each with its name, side by side; the index of each holds targets.
 
-    Each is divided by the root mean square length of its rows, so that none outweighs another.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene, the targets that every table has, in the first one's order (none is a
-        ValueError); columns ``(table, feature)``. ``attrs["left_out"]`` gives for each table the
-        targets that it lacks and another has.
+    Each is divided by the root mean square length of its rows, so that none outweighs another. Rows
+    are the targets that every table has, in the first one's order; columns ``(table, feature)``;
+    ``attrs["left_out"]`` gives for each table the targets that it lacks and another has.
     """
     if not tables:
         raise ValueError("no table was given; expected at least one")
     for name, table in tables.items():
         _refuse_repeats(table, f"table {name!r} has more than one row")
-    every = pd.Index(pd.unique(np.concatenate([table.index for table in tables.values()])))
+    every = pd.Index(np.concatenate([table.index for table in tables.values()])).unique()
     kept = every[np.all([every.isin(table.index) for table in tables.values()], axis=0)]
     if not len(kept):
         sizes = ", ".join(f"{name}: {len(table)} targets" for name, table in tables.items())
@@ -247,19 +212,14 @@ def coverage(
 ) -> pd.DataFrame:
     """Count which of the `targets` that a model will be asked about each feature table covers.
 
-    `tables` is one, or several with their names. Index: name of the table; ``covered`` and
-    ``asked``, numbers of targets; ``missing``, the names without features, a list.
+    ``covered`` and ``asked`` are numbers of targets; ``missing`` is a list of names.
     """
     tables = {"features": tables} if isinstance(tables, pd.DataFrame) else tables
-    asked = pd.Index(pd.unique(pd.Index(targets)))
-    rows = {
-        name: {
-            "covered": int(asked.isin(table.index).sum()),
-            "asked": len(asked),
-            "missing": asked[~asked.isin(table.index)].tolist(),
-        }
-        for name, table in tables.items()
-    }
+    asked, rows = pd.Index(targets).unique(), {}
+    for name, table in tables.items():
+        missing = asked[~asked.isin(table.index)].tolist()
+        covered = len(asked) - len(missing)
+        rows[name] = {"covered": covered, "asked": len(asked), "missing": missing}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -267,29 +227,23 @@ def coverage(
 class GeneLoadings:
     """Describe a target by how its own gene behaves in the training effects.
 
-    Called with training effects, it returns a feature table for all genes; so a model that uses
-    it never sees more than what it is fitted on. It has `n_components` columns, or as many as the
-    training effects have.
-
-    Notes
-    -----
-    Genes are the observations of this principal component analysis, as in Ahlmann-Eltze, Huber
-    and Anders 2025: two genes are close when the training perturbations move them alike.
+    Called with training effects, it returns a table of all genes; so a model that uses it never
+    sees more than what it is fitted on. Genes are the observations of this principal component
+    analysis: two are close when the training perturbations move them alike.
     """
 
     n_components: int = 10
 
     def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
-        """Return the loadings of every gene: index genes; K columns, in the unit of the effects."""
+        """Return the loadings of every gene."""
         scores = gene_scores(np.asarray(train_effects.X), self.n_components)
         return pd.DataFrame(scores, index=train_effects.var_names)
 
 
 def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
-    """Return the principal component scores of genes across perturbations.
+    """Return the principal component scores of genes across perturbations, ``(n_genes, K)``.
 
-    For effects, ``(n_perts, n_genes)``: ``(n_genes, K)``, float64; K is `n_components`, cut to what
-    there is. The sign of a component is arbitrary.
+    K is `n_components`, or as many as there are. The sign of a component is arbitrary.
     """
     by_gene = effect.T.astype(np.float64)
     u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
@@ -300,42 +254,34 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
 class EffectTable:
     """Put a table whose values are effects into the gene order of the training data.
 
-    Index targets; columns genes, or ``(context, gene)`` as :func:`source_effects` makes them.
-    Called with training effects, it returns the table with one block of ``n_genes`` columns a
-    context; a gene that the table lacks is an error, not a zero.
+    Its columns are genes, or ``(context, gene)`` as :func:`source_effects` makes them: one block of
+    ``n_genes`` columns a context. A gene that the table lacks is a ValueError, not a zero.
     """
 
     table: pd.DataFrame
 
     def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
-        """Return the table, ``(n_targets, n_contexts * n_genes)``, in these effects' genes."""
-        columns, genes = self.table.columns, train_effects.var_names
-        if columns.nlevels == 1:
-            wanted = genes
-        else:
-            contexts = columns.get_level_values(0).unique()
-            wanted = pd.MultiIndex.from_product([contexts, genes])
+        """Return the table in these effects' genes."""
+        columns, wanted = self.table.columns, train_effects.var_names
+        if columns.nlevels > 1:
+            wanted = pd.MultiIndex.from_product([columns.unique(level=0), wanted])
         place = columns.get_indexer(wanted)
-        if (place < 0).any():
-            lost = wanted[place < 0]
+        if len(lost := wanted[place < 0]):
             raise ValueError(
                 f"the table has no effects on {some_of(lost)}: {len(lost)} of {len(wanted)} "
                 "columns are missing; give the data and the table the same genes"
             )
-        if np.array_equal(place, np.arange(len(columns))):
-            return self.table
-        return self.table.iloc[:, place]
+        as_it_is = np.array_equal(place, np.arange(len(columns)))
+        return self.table if as_it_is else self.table.iloc[:, place]
 
 
 def resolve(
     features: pd.DataFrame | Callable | Mapping | None,
     train_effects: anndata.AnnData | None = None,
 ) -> pd.DataFrame | None:
-    """Make the feature table that a model asks for.
+    """Make a feature table of one, a function of `train_effects`, or a mapping of names to these.
 
-    It is given as a table; as a function that makes one from `train_effects`, ``(n_perts,
-    n_genes)``; as a mapping of names to these, which are joined; or as None, which stays None. A
-    target with more than one row is a ValueError.
+    None stays None. A target with more than one row is a ValueError.
     """
     if isinstance(features, Mapping):
         return join({name: resolve(part, train_effects) for name, part in features.items()})

@@ -1,8 +1,9 @@
 """Means over perturbations with their intervals, and paired comparisons of models.
 
 Everything here takes the long table of :mod:`~vcc_helpers.evaluation`: a row for each model, split,
-target and metric, reference rows added where wanted. A value that is NaN, or a second one for the
-same split and target, is a ValueError.
+target and metric, reference rows added where wanted. Summaries have a row for each group of the
+columns `by` (for a learning curve with ``"n_support"`` among them), in the table's order. A value
+that is NaN, or a second one for the same split and target, is a ValueError.
 
 Taught in: notebooks/04_mean_baseline and notebooks/13_choose_and_compare_models.
 Needs: bulk.py, metrics.py.
@@ -32,24 +33,10 @@ CHANCE, CEILING = "chance", "split-half ceiling"
 def interval(table: pd.DataFrame, *, by: Sequence[str] = ("model", "metric")) -> pd.DataFrame:
     """Return means over perturbations, with 95 % bootstrap confidence intervals.
 
-    Parameters
-    ----------
-    by
-        Columns to group by; for a learning curve with ``"n_support"`` among them.
-
-    Returns
-    -------
-    DataFrame
-        Index: `by`, in the order of `table`; columns mean, low, high, n_targets.
-
-    Notes
-    -----
-    Of many repetitions of the experiment, with other targets, 95 in 100 such intervals should
-    hold the mean.
-
-    The percentile bootstrap over targets. A target's values from several splits are averaged
-    first: they are repeated measurements of one perturbation, and no amount of splits makes more
-    perturbations of it. (Taking them for independent gives intervals that are too short.)
+    Columns are mean, low, high and n_targets. Of many repetitions of the experiment, with other
+    targets, 95 in 100 such intervals should hold the mean. It is the percentile bootstrap over
+    targets. A target's values from several splits are averaged first: they are repeated
+    measurements of one perturbation, and taken for independent they make intervals too short.
 
     The interval speaks of *which targets were asked*. It does not hold the luck of the support
     set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
@@ -78,11 +65,9 @@ def _summary(rows: Mapping[tuple, list], by: list[str], columns: list[str]) -> p
 
 
 def _check_values(table: pd.DataFrame, by: list[str]) -> None:
-    if table["value"].isna().any():
-        bad = table[table["value"].isna()]
-        raise ValueError(
-            f"values are NaN, of {some_of((bad['model'] + ' ' + bad['metric']).unique())}"
-        )
+    if len(bad := table[table["value"].isna()]):
+        names = (bad["model"] + " " + bad["metric"]).unique()
+        raise ValueError(f"values are NaN, of {some_of(names)}")
     keys = [*by, "split", "target_gene"]
     if table.duplicated(keys).any():
         more = [c for c in table.columns if c not in [*keys, "value"]]
@@ -98,22 +83,12 @@ def compare(
     """Compare every model with one of them, on the same targets of the same splits.
 
     A `reference` that is none of the models is a KeyError, a model that shares no target and split
-    with it a ValueError. `by` is as for :func:`interval`, with ``"model"`` among the columns.
-
-    Returns
-    -------
-    DataFrame
-        Index: `by`, without the reference; columns difference (mean of the model's value minus
-        the reference's), low, high (its 95 % bootstrap interval), won (share of targets on which
-        the model is better; a tie counts half) and n_targets.
-
-    Notes
-    -----
-    Two models fail on the same hard targets. Taking differences target by target removes what
-    they share, so a difference can be sure although the intervals of the two means overlap.
-
-    To compare support sizes of one learning curve, make the size part of the name:
-    ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
+    with it a ValueError; ``"model"`` is among `by`. Columns are difference (mean of the model's
+    value minus the reference's), low, high, won (share of targets on which the model is better; a
+    tie counts half) and n_targets. Two models fail on the same hard targets. Taking differences
+    target by target removes what they share: a difference can be clear although the intervals of
+    the two means overlap. To compare support sizes of one learning curve, make the size part of the
+    name: ``table.assign(model=table["model"] + ", " + table["n_support"].astype(str))``.
     """
     by = list(by)
     if reference not in set(table["model"]):
@@ -125,33 +100,26 @@ def compare(
     rows = {}
     others = table[table["model"] != reference]
     for key, part in others.groupby(by, sort=False, observed=True):
-        gap = (part.set_index(keys)["value"] - base).dropna()
+        values = part.set_index(keys)["value"]
+        gap = (values - base.reindex(values.index)).dropna()
         metric = part["metric"].iloc[0]
         if gap.empty and metric in set(table.loc[table["model"] == reference, "metric"]):
             raise ValueError(f"{key} and {reference!r} share no target of the same split")
         if not gap.empty:
             values = gap.groupby("target_gene").mean().to_numpy()
-            rows[key] = [values.mean(), *_bootstrap(values), _won(values, metric), len(values)]
+            better = -values if metrics.BEST.get(metric, 1.0) == 0 else values
+            won = ((better > 0) + 0.5 * (better == 0)).mean()
+            rows[key] = [values.mean(), *_bootstrap(values), won, len(values)]
     return _summary(rows, by, ["difference", "low", "high", "won", "n_targets"])
-
-
-def _won(gap: np.ndarray, metric: str) -> float:
-    better = -gap if metrics.BEST.get(metric, 1.0) == 0 else gap
-    return float(((better > 0) + 0.5 * (better == 0)).mean())
 
 
 def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3) -> pd.DataFrame:
     """Lay a summary out for reading: models down, metrics across, each with its interval.
 
     `summary` comes from :func:`interval` or :func:`compare`, with ``"metric"`` in its index;
-    `digits` after the point is one number, or one for each metric, and 3 for those not named.
-
-    Returns
-    -------
-    DataFrame
-        Index: what is left of the summary's, in its order; a column a metric; text such as
-        ``".577 [.517, .632]"``, without a 0 before the point so that four fit beside each other,
-        with a sign where it is a difference, and nothing where a model lacks the metric.
+    `digits` after the point is one number, or one for each metric, and 3 for those not named. Text
+    is such as ``".577 [.517, .632]"``, with a sign where it is a difference, and empty where a
+    model lacks the metric.
     """
     sign, value = ("+", "difference") if "difference" in summary else ("", "mean")
     texts = []
@@ -168,32 +136,18 @@ def with_intervals(summary: pd.DataFrame, *, digits: int | Mapping[str, int] = 3
 def by_stratum(table: pd.DataFrame, of: pd.Series, *, n_strata: int = 3) -> pd.DataFrame:
     """Group the targets by a property, such as the strength of their effect.
 
-    Parameters
-    ----------
-    of
-        A number for each target, index target_gene: ``effect_strength(bulk)["norm"]``, or
-        ``["n_cells"]``; a target without one is a KeyError.
-    n_strata
-        How many groups of about equal size (quantiles); fewer where many numbers are equal.
-
-    Returns
-    -------
-    DataFrame
-        A copy of `table` with a column stratum, an ordered category named by the least and the
-        largest number in it. Give ``by=("model", "metric", "stratum")`` to :func:`interval` or
-        :func:`compare`.
-
-    Notes
-    -----
-    The values stay as they are: PDS still ranks among all targets of the split.
+    `of` is a number for each target, index target_gene: ``effect_strength(bulk)["norm"]``, or
+    ``["n_cells"]``; a target without one is a KeyError. There are `n_strata` groups of about equal
+    size (quantiles), fewer where many numbers are equal. Returned is a copy of `table` with a
+    column stratum, an ordered category named by the least and the largest number in it. Give
+    ``by=("model", "metric", "stratum")`` to :func:`interval` or :func:`compare`. The values stay as
+    they are: PDS still ranks among all targets of the split.
     """
     targets = pd.Index(sorted(table["target_gene"].unique()))
     if len(missing := targets.difference(of.dropna().index)):
         raise KeyError(f"`of` has no number for {some_of(missing)}")
     numbers = of[targets].astype(float)
-    code = pd.qcut(numbers, n_strata, labels=False, duplicates="drop")
-    ends = numbers.groupby(code).agg(["min", "max"])
+    strata = pd.qcut(numbers, n_strata, duplicates="drop").cat.remove_unused_categories()
+    ends = numbers.groupby(strata, observed=True).agg(["min", "max"])
     names = [f"{low:.3g} to {high:.3g}" for low, high in ends.itertuples(index=False)]
-    place = table["target_gene"].map(code.map(dict(zip(ends.index, range(len(ends)), strict=True))))
-    stratum = pd.Categorical.from_codes(place.to_numpy(), names, ordered=True)
-    return table.assign(stratum=stratum)
+    return table.assign(stratum=table["target_gene"].map(strata.cat.rename_categories(names)))

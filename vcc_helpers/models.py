@@ -1,9 +1,10 @@
 """Models of effects: a scikit-learn regressor plus a feature table.
 
 Every model learns from a pseudobulk and predicts one, so any two can be compared and any
-regressor of scikit-learn can be put in. What is said once for all: a pseudobulk is
-``(n_groups, n_genes)``, mean lognorm, the control among its rows; features are
-``(n_perts, n_features)``, effects ``(n_perts, n_genes)``, differences of mean lognorm values.
+regressor of scikit-learn can be put in. A pseudobulk is ``(n_groups, n_genes)``, mean lognorm, the
+control among its rows; features are ``(n_perts, n_features)``, effects ``(n_perts, n_genes)``,
+differences of mean lognorm values. The settings of a model are the fields of a dataclass: a model
+or regressor among them is cloned for a fit, never changed. What is learnt ends in an underscore.
 
 Taught in: notebooks/03_quality_and_knockdown, notebooks/04_mean_baseline,
 notebooks/05_linear_baseline, notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
@@ -19,6 +20,7 @@ Needs: bulk.py, features.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
 
 import anndata
 import numpy as np
@@ -31,40 +33,23 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import KernelCenterer
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .bulk import (
-    CONTROL,
-    bulk_of_effects,
-    control_row,
-    effects,
-    knockdown,
-    silenced,
-    some_of,
-)
+from .bulk import CONTROL, bulk_of_effects, control_row, effects, knockdown, silenced, some_of
 from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_mean
 
 
 class BulkModel(BaseEstimator):
-    """The template of all models: it learns from a pseudobulk, and predicts one.
+    """The template of all models: each says ``_learn(targets, effect, bulk)`` and ``_effect``.
 
-    A model says ``_learn(targets, effect, bulk)``, which sees the names of the measured targets,
-    their effects, ``(n_targets, n_genes)``, and the pseudobulk with both; and ``_effect(targets)``,
-    which returns ``(n_targets, n_genes)``. The `y` of its methods is ignored; it is there because
-    scikit-learn's tools pass it.
+    The first sees the measured targets, their effects and the pseudobulk with both; the second
+    returns the effects of targets. `y` is ignored; scikit-learn's tools pass it.
     """
 
     def fit(self, bulk: anndata.AnnData, y: None = None) -> BulkModel:
         """Learn from the measured perturbations of one context.
 
-        The control alone is enough for a model that can do without measured targets: zero-shot.
-
-        Raises
-        ------
-        TypeError
-            `bulk` is no AnnData.
-        KeyError
-            `bulk` has no control row, or the model has no features for a training target.
-        ValueError
-            `bulk` holds NaN, a row twice or too few perturbations, or a setting is out of range.
+        The control alone is enough for a model that can do without measured targets: zero-shot. A
+        KeyError says that the control or a target's features are missing; a ValueError, that `bulk`
+        holds NaN, a row twice or too few perturbations, or that a setting is out of range.
         """
         _check_bulk(bulk)
         measured = effects(bulk)
@@ -75,18 +60,8 @@ class BulkModel(BaseEstimator):
     def predict(self, targets: Iterable[str]) -> anndata.AnnData:
         """Predict the pseudobulk of targets, in the context that the model was fitted on.
 
-        Returns
-        -------
-        AnnData
-            Shape ``(1 + n_targets, n_genes)``, mean lognorm: the training control's row, then
-            one row a target in the order given.
-
-        Raises
-        ------
-        KeyError
-            Nothing is known of a target, and there is no fallback.
-        TypeError
-            `targets` is one string instead of a list.
+        Returned are ``(1 + n_targets, n_genes)`` mean lognorm values: the training control's row,
+        then one row a target in the order given. A KeyError says that nothing is known of a target.
         """
         check_is_fitted(self)
         if isinstance(targets, str):  # it would fall into letters
@@ -95,10 +70,10 @@ class BulkModel(BaseEstimator):
         return bulk_of_effects(self._effect(targets), targets, self.control_mean_, self.var_)
 
     def score(self, bulk: anndata.AnnData, y: None = None) -> float:
-        """Return minus the MAE over the targets of a pseudobulk and genes; greater is better."""
+        """Return minus the MAE over targets and genes; greater is better."""
         _check_bulk(bulk)
         targets = bulk.obs_names[bulk.obs_names != CONTROL]
-        error = self.predict(targets)[targets].X - np.asarray(bulk[targets].X, dtype=np.float64)
+        error = self.predict(targets)[targets].X - bulk[targets].X.astype(np.float64)
         return -float(np.abs(error).mean())
 
     def _above_control(self, pred: anndata.AnnData) -> np.ndarray:
@@ -115,11 +90,10 @@ def _check_bulk(bulk: anndata.AnnData) -> None:
     if not bulk.obs_names.is_unique:
         twice = bulk.obs_names[bulk.obs_names.duplicated()].unique()
         raise ValueError(f"the pseudobulk has more than one row for {some_of(twice)}")
-    bad = ~np.isfinite(bulk.X).all(axis=1)
-    if bad.any():
+    if len(bad := bulk.obs_names[~np.isfinite(bulk.X).all(axis=1)]):
         raise ValueError(
-            f"the pseudobulk's rows {some_of(bulk.obs_names[bad])} hold NaN or infinite "
-            "values; leave these rows out"
+            f"the pseudobulk's rows {some_of(bad)} hold NaN or infinite values; "
+            "leave these rows out"
         )
 
 
@@ -131,66 +105,40 @@ class _NoChange(BulkModel):
         return np.zeros((len(targets), len(self.var_)))
 
 
+@dataclass(eq=False, repr=False)
 class EffectModel(BulkModel):
     """Predict the effects of perturbations with any multi-output regressor.
 
     Parameters
     ----------
     regressor
-        A scikit-learn regressor or pipeline from features to effects. It is cloned, never changed.
+        A scikit-learn regressor or pipeline from features to effects.
     features
-        A table whose index holds targets; or a function that makes one from the training effects
-        (``(n_perts, n_genes)`` AnnData); or a mapping of names to these, which
-        :func:`~vcc_helpers.features.join` puts side by side; or None where the regressor needs
-        no features.
+        A table whose index holds targets; or a function that makes one from the training effects;
+        or a mapping of names to these, which :func:`~vcc_helpers.features.join` puts side by side;
+        or None where the regressor needs none.
     fallback
-        What to predict for a target without features: ``None`` raises a KeyError, ``"mean"``
-        predicts the mean training effect.
+        For a target without features: ``None`` raises a KeyError, ``"mean"`` predicts the mean.
     scale
         Factor on what the prediction adds to the mean training effect. Below 1 is shrinkage,
         which MAE rewards; above 1 exaggeration, which PDS rewards.
-
-    Attributes
-    ----------
-    regressor_, features_
-        The fitted regressor, and the feature table in use; None where there is none.
 
     Notes
     -----
     Settings are chosen as anywhere in scikit-learn. The search can be the regressor,
     ``EffectModel(GridSearchCV(Ridge(), {"alpha": [1, 10]}), table)``; its folds are then the
-    training targets. Or it can be around the model, where features and scale can be searched,
-    too, with folds that keep the control's row in both parts, as ``rows`` of
-    :class:`~vcc_helpers.splits.FewShotSplit` makes them:
-
-    >>> from sklearn.linear_model import Ridge
-    >>> from sklearn.model_selection import GridSearchCV
-    >>> rng, targets = np.random.default_rng(0), list("ABCDEF")
-    >>> bulk = anndata.AnnData(rng.random((7, 3)), pd.DataFrame(index=[*targets, CONTROL]))
-    >>> table = pd.DataFrame(rng.random((6, 2)), index=targets)
-    >>> grid = {"regressor__alpha": [1, 100], "scale": [0.5, 1]}
-    >>> folds = [([6, 0, 1, 2], [6, 3, 4, 5]), ([6, 3, 4, 5], [6, 0, 1, 2])]
-    >>> search = GridSearchCV(EffectModel(Ridge(), table), grid, cv=folds)
-    >>> search.fit(bulk).best_estimator_.predict(["A"]).shape
-    (2, 3)
-
-    Without ``scoring``, the MAE decides (:meth:`score`); a function ``scoring(model, bulk)``
-    may decide by any other metric. What a regressor learns from the training targets, such as a
-    ``StandardScaler`` in a pipeline, it learns within each fold.
+    training targets. Or it can be around the model, ``GridSearchCV(EffectModel(Ridge(), table),
+    {"regressor__alpha": [1, 10], "scale": [0.5, 1]}, cv=folds)``, with folds that keep the
+    control's row in both parts, as ``rows`` of :class:`~vcc_helpers.splits.FewShotSplit` makes
+    them; then the MAE decides (:meth:`score`), or a function ``scoring(model, bulk)``. What a
+    regressor learns, such as a ``StandardScaler`` in a pipeline, it learns within each fold.
     """
 
-    def __init__(
-        self,
-        regressor: BaseEstimator,
-        features: pd.DataFrame | Callable | Mapping | None = None,
-        *,
-        fallback: str | None = None,
-        scale: float = 1.0,
-    ):
-        self.regressor = regressor
-        self.features = features
-        self.fallback = fallback
-        self.scale = scale
+    regressor: BaseEstimator
+    features: pd.DataFrame | Callable | Mapping | None = None
+    _: KW_ONLY
+    fallback: str | None = None
+    scale: float = 1.0
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if self.fallback not in (None, "mean"):
@@ -202,8 +150,8 @@ class EffectModel(BulkModel):
         covered = self._covered(targets)
         if not covered.any():
             raise ValueError("no training target has features; nothing can be learnt")
-        self.regressor_ = clone(self.regressor)
-        self.regressor_.fit(self._rows(targets[covered]), effect[covered])
+        rows = self._rows(targets[covered])
+        self.regressor_ = clone(self.regressor).fit(rows, effect[covered])
 
     def _effect(self, targets: pd.Index) -> np.ndarray:
         covered = self._covered(targets)
@@ -240,33 +188,21 @@ class EffectModel(BulkModel):
         return self.features_.loc[targets].to_numpy()
 
 
+@dataclass(eq=False, repr=False)
 class KnockedDown(BulkModel):
     r"""Any model, with each target's own gene set to what silencing leaves of it.
 
-    Parameters
-    ----------
-    model
-        Anything with ``fit(bulk)`` and ``predict(targets)``. It is cloned, never changed.
-    residual
-        Share of its expression that a silenced gene keeps, r, 0 to 1. By default the median of
-        the training targets; a ValueError where none is an expressed gene.
-
-    Attributes
-    ----------
-    model_, residual_
-        The fitted model, and the share in use.
-
-    Notes
-    -----
     In a screen with CRISPR interference one thing is known of every target before it is measured:
-    its own expression falls. With the control's mean lognorm m, the prediction for the target's
-    own gene is :math:`\log(1 + r (e^m - 1))`; all others are the model's. PDS leaves a target's
-    own gene out, so it hardly changes; MAE gains a little.
+    its own expression falls. With the control's mean lognorm m, the prediction for the target's own
+    gene is :math:`\log(1 + r (e^m - 1))`; all others are those of `model`, anything with
+    ``fit(bulk)`` and ``predict(targets)``. `residual`, r, is the share of its expression that a
+    silenced gene keeps, 0 to 1; by default the median of the training targets. PDS leaves a
+    target's own gene out, so it hardly changes; MAE gains a little.
     """
 
-    def __init__(self, model: BaseEstimator, *, residual: float | None = None):
-        self.model = model
-        self.residual = residual
+    model: BaseEstimator
+    _: KW_ONLY
+    residual: float | None = None
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         left = knockdown(bulk).dropna()
@@ -276,7 +212,7 @@ class KnockedDown(BulkModel):
                 "knock-down is unknown; give residual=, such as 0.05"
             )
         self.residual_ = min(left.median(), 1.0) if self.residual is None else self.residual
-        silenced(np.zeros(1), self.residual_)
+        silenced(np.zeros(1), self.residual_)  # refuses what is no share
         self.model_ = clone(self.model).fit(bulk)
 
     def _effect(self, targets: pd.Index) -> np.ndarray:
@@ -288,45 +224,29 @@ class KnockedDown(BulkModel):
         return effect
 
 
+@dataclass(eq=False, repr=False)
 class Stretched(BulkModel):
     r"""Any model, its predicted effects made as large as the MAE allows.
 
-    Parameters
-    ----------
-    model
-        As for :class:`KnockedDown`; it learns from two perturbations or more.
-
-    Attributes
-    ----------
-    model_, factor_
-        The fitted model, and the factor c in use.
-
-    Notes
-    -----
     PDS measures L1 distances, and a timid prediction is near to every weak effect. So among
-    predictions with the same directions larger ones win in PDS, until they cost MAE. With the
-    mean absolute predicted effect :math:`m_q` of target q over genes, and that of the training
-    predictions :math:`\bar m`,
+    predictions with the same directions larger ones win in PDS, until they cost MAE. With the mean
+    absolute predicted effect :math:`m_q` of target q, and that of the training predictions
+    :math:`\bar m`,
 
     .. math:: \hat\Delta_q \leftarrow c \, (m_q / \bar m) \, \hat\Delta_q
 
-    where c is the largest factor on a grid from 1/8 to 8 with which the predictions of held-out
+    where c, ``factor_``, is the largest from 1/8 to 8 with which the predictions of held-out
     training targets, in ten folds, have no larger MAE than the mean baseline; 1/8 where none has.
-    Before the model learns, each training effect is divided by the square root of its size, so
-    that a few strong perturbations do not drown the directions of all others.
+    Before `model` learns, each training effect is divided by the square root of its size, so that a
+    few strong perturbations do not drown the directions of all others.
     """
 
-    #: The factors that are tried.
-    FACTORS = tuple(2.0 ** (i / 4) for i in range(-12, 13))
-
-    def __init__(self, model: BaseEstimator):
-        self.model = model
+    model: BaseEstimator
 
     def _learn(self, targets: pd.Index, effect: np.ndarray, bulk: anndata.AnnData) -> None:
         if len(targets) < 2:
-            raise ValueError(
-                f"{len(targets)} perturbation to learn from; a factor needs two, one held out"
-            )
+            few = f"{len(targets)} perturbation to learn from"
+            raise ValueError(f"{few}; a factor needs two, one held out")
         size = np.linalg.norm(effect, axis=1)
         weight = (np.where(size > 0, size, 1) / (np.median(size) or 1.0)) ** -0.5
         # below 0 too: nothing is lost
@@ -335,14 +255,12 @@ class Stretched(BulkModel):
         tempered = anndata.AnnData(mean, obs=obs, var=bulk.var.copy())
         held_out, baseline = _held_out(self.model, tempered), _held_out(mean_baseline(), bulk)
         self.size_ = np.abs(held_out).mean() or 1.0
-        budget = np.abs(baseline - effect).mean()
         shaped = held_out * self._shape(held_out)
-        within = [
-            c
-            for c in self.FACTORS
-            if np.abs(np.maximum(c * shaped, -self.control_mean_) - effect).mean() <= budget
-        ]
-        self.factor_ = max(within, default=self.FACTORS[0])
+        self.factor_, budget = 1 / 8, np.abs(baseline - effect).mean()
+        for factor in (2.0 ** (i / 4) for i in range(-12, 13)):
+            error = np.maximum(factor * shaped, -self.control_mean_) - effect
+            if np.abs(error).mean() <= budget:
+                self.factor_ = factor
         self.model_ = clone(self.model).fit(tempered)
 
     def _shape(self, effect: np.ndarray) -> np.ndarray:
@@ -364,10 +282,9 @@ def _held_out(model: BaseEstimator, bulk: anndata.AnnData) -> np.ndarray:
 
 
 class _EffectRegressor(RegressorMixin, BaseEstimator):
-    """The template of regressors for many genes at once: each says ``_learn`` and ``_effect``."""
+    """The template of regressors from features to effects: each says ``_learn`` and ``_effect``."""
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> _EffectRegressor:
-        """Learn from features, ``(n_perts, n_features)``, and effects, ``(n_perts, n_genes)``."""
         X, y = validate_data(self, X, y, multi_output=True, y_numeric=True, dtype=np.float64)
         self.shape_, y = y.shape[1:], y.reshape(len(y), -1).astype(np.float64)
         self.mean_ = y.mean(axis=0)
@@ -375,7 +292,6 @@ class _EffectRegressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        """Return effects, ``(n_perts, n_genes)``, for features, ``(n_perts, n_features)``."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=np.float64)
         return self._effect(X).reshape(len(X), *self.shape_)
@@ -387,17 +303,14 @@ class _EffectRegressor(RegressorMixin, BaseEstimator):
         return tags
 
 
+@dataclass(eq=False, repr=False)
 class BilinearRegressor(_EffectRegressor):
     r"""The linear model of Ahlmann-Eltze, Huber and Anders.
 
     `n_components` is the number of gene components, K, `ridge` the penalty, :math:`\lambda`, on
-    both sides, in units of squared effects.
-
-    Notes
-    -----
-    With effects :math:`Y` (perturbations x genes), their mean :math:`b`, gene scores :math:`G`
-    (genes x K, from the training effects) and perturbation features :math:`P` (perturbations x
-    L; in :func:`linear_baseline` the rows of :math:`G` that belong to the targets):
+    both sides, in units of squared effects. With effects :math:`Y` (perturbations x genes), their
+    mean :math:`b`, gene scores :math:`G` (genes x K, from the training effects) and perturbation
+    features :math:`P` (in :func:`linear_baseline` the targets' rows of :math:`G`):
 
     .. math::
 
@@ -405,13 +318,12 @@ class BilinearRegressor(_EffectRegressor):
         W = (P^{\mathsf{T}} P + \lambda I)^{-1} P^{\mathsf{T}} (Y - b)\, G\,
         (G^{\mathsf{T}} G + \lambda I)^{-1}
 
-    Source: Ahlmann-Eltze, Huber and Anders, Nature Methods 2025, written here with
-    perturbations as rows.
+    Source: Nature Methods 2025, written here with perturbations as rows.
     """
 
-    def __init__(self, n_components: int = 10, *, ridge: float = 0.1):
-        self.n_components = n_components
-        self.ridge = ridge
+    n_components: int = 10
+    _: KW_ONLY
+    ridge: float = 0.1
 
     def _learn(self, p: np.ndarray, y: np.ndarray) -> None:
         self.gene_scores_ = g = gene_scores(y, self.n_components)
@@ -422,45 +334,31 @@ class BilinearRegressor(_EffectRegressor):
         return p @ self.coef_ @ self.gene_scores_.T + self.mean_
 
 
+@dataclass(eq=False, repr=False)
 class CentredKernelRidge(_EffectRegressor):
     r"""Ridge regression around the training mean, by the similarities between targets.
 
-    Parameters
-    ----------
-    alpha
-        Penalty, above 0, in units of the mean squared length of the centred features. Large
-        values predict the mean.
-    kernel
-        Similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
-        ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two
-        feature matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``.
-    gamma
-        Width of the kernel where it has one. By default 1 / median squared distance of two
-        training targets.
+    `alpha` is the penalty, above 0, in units of the centred features' mean squared length. `kernel`
+    is the similarity of two targets: ``"linear"`` (plain ridge regression), ``"rbf"``,
+    ``"cosine"``, or another of scikit-learn's ``pairwise_kernels``; or a function of two feature
+    matrices, ``(n, n_features)`` and ``(m, n_features)``, that returns ``(n, m)``. `gamma` is its
+    width, by default 1 / median squared distance of two training targets.
 
-    Notes
-    -----
-    With effects :math:`Y` (perturbations x genes), their mean :math:`b`, and the kernel matrix
-    :math:`K` of the training targets, centred as if each feature's mean were taken off:
+    With effects :math:`Y`, their mean :math:`b`, and the kernel matrix :math:`K` of the training
+    targets, centred as if each feature's mean were taken off:
 
     .. math:: \hat y_q = b + k_q (K + \alpha \bar k I)^{-1} (Y - b), \qquad
               \bar k = \tfrac1n \operatorname{tr} K
 
-    For a linear kernel that is ridge regression with an intercept, with the penalty
-    :math:`\alpha \bar k`; but it solves for n numbers a gene, not for one number a feature
-    and gene. So 150 targets with 36,000 features each and 18,080 genes take a second or so.
+    For a linear kernel that is ridge regression with an intercept and the penalty :math:`\alpha
+    \bar k`; but it solves for n numbers a gene, not for one a feature and gene, so 36,000 features
+    of 150 targets take a second or so.
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        *,
-        kernel: str | Callable[[np.ndarray, np.ndarray], np.ndarray] = "linear",
-        gamma: float | None = None,
-    ):
-        self.alpha = alpha
-        self.kernel = kernel
-        self.gamma = gamma
+    alpha: float = 1.0
+    _: KW_ONLY
+    kernel: str | Callable[[np.ndarray, np.ndarray], np.ndarray] = "linear"
+    gamma: float | None = None
 
     def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if not self.alpha > 0:
@@ -484,41 +382,34 @@ class CentredKernelRidge(_EffectRegressor):
     def _width(self) -> float:
         squared = euclidean_distances(self.X_fit_, squared=True)
         between = squared[np.triu_indices(len(squared), 1)]
-        return 1 / (np.median(between) if np.median(between) > 0 else 1.0) if len(between) else 1.0
+        typical = np.median(between) if len(between) else 0
+        return 1 / typical if typical > 0 else 1.0
 
 
+@dataclass(eq=False, repr=False)
 class ShrunkenNeighbors(_EffectRegressor):
     r"""Average the most similar training targets, and pull the average towards the mean.
 
-    Parameters
-    ----------
-    n_neighbors
-        How many training targets to average, k; no more are used than there are.
-    shrinkage
-        0 takes the neighbours at their word, 1 predicts the mean, numbers between mix. Or
-        ``"similarity"``: 1 minus the mean cosine similarity of the neighbours, cut to 0 to 1, so
-        that a target unlike all others is predicted by the mean.
-
-    Notes
-    -----
-    With the mean training effect :math:`b` and the k targets N(q) whose features point most
-    nearly in the query's direction (ties: the first in training order):
+    With the mean training effect :math:`b` and the k targets N(q), `n_neighbors` or all there are,
+    whose features point most nearly in the query's direction (ties: the first in training order):
 
     .. math:: \hat y_q = b + (1 - s_q) \, \Bigl(\tfrac1k \sum_{t \in N(q)} y_t - b\Bigr)
 
-    Features whose mean is far from 0 are similar for all; ``make_pipeline(StandardScaler(),
-    ShrunkenNeighbors())`` centres them on the training targets.
+    A `shrinkage` s of 0 takes the neighbours at their word, 1 predicts the mean, numbers between
+    mix. With ``"similarity"`` it is 1 minus the neighbours' mean cosine similarity, cut to 0 to 1:
+    a target unlike all others is predicted by the mean. Features whose mean is far from 0 are
+    similar for all; ``make_pipeline(StandardScaler(), ShrunkenNeighbors())`` centres them.
     """
 
-    def __init__(self, n_neighbors: int = 5, *, shrinkage: float | str = 0.5):
-        self.n_neighbors = n_neighbors
-        self.shrinkage = shrinkage
+    n_neighbors: int = 5
+    _: KW_ONLY
+    shrinkage: float | str = 0.5
 
     def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if self.n_neighbors < 1:
             raise ValueError(f"n_neighbors={self.n_neighbors}; expected 1 or more")
         word = isinstance(self.shrinkage, str)
-        if self.shrinkage != "similarity" if word else not 0 <= self.shrinkage <= 1:
+        if self.shrinkage != "similarity" and (word or not 0 <= self.shrinkage <= 1):
             raise ValueError(
                 f"shrinkage={self.shrinkage!r}; expected a number from 0 to 1, or 'similarity'"
             )
@@ -534,26 +425,22 @@ class ShrunkenNeighbors(_EffectRegressor):
         return self.mean_ + (1 - self.shrinkage) * (average - self.mean_)
 
 
+@dataclass(eq=False, repr=False)
 class GainRegressor(_EffectRegressor):
     r"""Features are effects already; learn how much to trust each block of them.
 
-    `shrinkage` is how many training targets the starting point is worth, equal gains that sum to
-    1: :math:`\alpha \ge 0`, where 0 trusts the training targets alone and ``inf`` keeps it.
-    Learnt is ``gain_``, one number a block, ``(n_blocks,)``.
-
-    Notes
-    -----
     The features, ``(n_perts, n_blocks * n_genes)``, are blocks :math:`x_c` of effects, such as
-    those in source contexts. With the means over training targets :math:`\bar x_c` and :math:`b`:
+    those in source contexts. With the means over training targets :math:`\bar x_c` and :math:`b`,
+    which is also what the new context adds to every effect,
 
     .. math:: \hat y_t = b + \sum_c g_c (x_{ct} - \bar x_c)
 
-    and the gains as in :class:`vcc_helpers.adapt.ContextGain`. The mean stands for what the new
-    context adds to every effect.
+    where ``gain_`` and `shrinkage` are as in :class:`vcc_helpers.adapt.ContextGain`: that many
+    training targets the starting point is worth, equal gains that sum to 1.
     """
 
-    def __init__(self, *, shrinkage: float = 1.0):
-        self.shrinkage = shrinkage
+    _: KW_ONLY
+    shrinkage: float = 1.0
 
     def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if X.shape[1] % y.shape[1]:
@@ -578,9 +465,8 @@ class GainRegressor(_EffectRegressor):
 def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return all that gains depend on, target by target, so that one can be left out.
 
-    Of effects in each source, ``(n_sources, n_targets, n_genes)``, and those to explain,
-    ``(n_targets, n_genes)``: the sums over genes of two sources' products, ``(n_targets, n_sources,
-    n_sources)``, and of a source's with the one to explain, ``(n_targets, n_sources)``.
+    `x` are effects in each source, ``(n_sources, n_targets, n_genes)``, `y` those to explain: sums
+    of products, ``(n_targets, n_sources, n_sources)``, and with `y`, ``(n_targets, n_sources)``.
     """
     x = x.swapaxes(0, 1)
     return x @ x.swapaxes(1, 2), (x @ y[:, :, None])[:, :, 0]
@@ -589,15 +475,10 @@ def gain_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 def shrunken_gains(
     gram: np.ndarray, product: np.ndarray, *, prior: np.ndarray, shrinkage: float
 ) -> np.ndarray:
-    r"""Fit one gain a source by least squares, and shrink them towards a starting point.
+    """Fit one gain a source by least squares, and shrink them towards `prior`, ``(n_sources,)``.
 
-    `gram` and `product` are as :func:`gain_products` makes them of effects :math:`x_{ct}` and
-    :math:`y_t`; the starting point `prior`, :math:`g^0`, ``(n_sources,)``, is worth `shrinkage`
-    targets, :math:`\alpha \ge 0` or ``inf``, and returned where there is no target. With
-    :math:`\bar e` the mean of :math:`\|x_{ct}\|^2`,
-
-    .. math:: g = \arg\min_g \sum_t \| y_t - \sum_c g_c x_{ct} \|^2
-              + \alpha \bar e\, \| g - g^0 \|^2
+    `gram` and `product` are those of :func:`gain_products`; :class:`vcc_helpers.adapt.ContextGain`
+    has the formula. Without any target the prior is returned.
     """
     if not shrinkage >= 0:
         raise ValueError(f"shrinkage={shrinkage}; expected 0 or more")
@@ -605,10 +486,9 @@ def shrunken_gains(
         return prior
     n_targets, gram = len(gram), gram.sum(axis=0)
     weight = shrinkage * np.trace(gram) / len(prior) / max(n_targets, 1)
-    penalty = weight * np.eye(len(prior))
     # lstsq, since without shrinkage two sources that agree leave the split between them open
-    missed = product.sum(axis=0) - gram @ prior
-    return prior + np.linalg.lstsq(gram + penalty, missed, rcond=None)[0]
+    penalised, missed = gram + weight * np.eye(len(prior)), product.sum(axis=0) - gram @ prior
+    return prior + np.linalg.lstsq(penalised, missed, rcond=None)[0]
 
 
 def no_change() -> BulkModel:
@@ -619,33 +499,23 @@ def no_change() -> BulkModel:
 def mean_baseline() -> EffectModel:
     """Return the model that predicts the mean training effect for every target.
 
-    The contest's official baseline differs a little: it counts the control in as one more
-    perturbation. That one is :func:`vcc_helpers.scoring.official_baseline`.
+    :func:`vcc_helpers.scoring.official_baseline`, the contest's, counts the control in as one more.
     """
     return EffectModel(DummyRegressor())
 
 
 def linear_baseline(n_components: int = 10, *, ridge: float = 0.1) -> EffectModel:
-    """Return the bilinear model; it can predict any target that is a gene of the data.
-
-    `n_components` and `ridge` are those of :class:`BilinearRegressor`.
-    """
+    """Return :class:`BilinearRegressor` as a model; it predicts any target that is a gene here."""
     return EffectModel(BilinearRegressor(n_components, ridge=ridge), GeneLoadings(n_components))
 
 
 def crispr_mean(*, residual: float | None = None) -> KnockedDown:
-    """Return the CRISPR-informed mean: the mean effect, but each target's own gene is silenced.
-
-    `residual` is that of :class:`KnockedDown`.
-    """
+    """Return the CRISPR-informed mean: :class:`KnockedDown` of the mean effect."""
     return KnockedDown(mean_baseline(), residual=residual)
 
 
 def ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
-    """Return ridge regression from features to effects, around the training mean.
-
-    `features` is that of :class:`EffectModel`, `alpha` that of :class:`CentredKernelRidge`.
-    """
+    """Return ridge regression around the training mean: :class:`CentredKernelRidge` as a model."""
     return EffectModel(CentredKernelRidge(alpha), features)
 
 
@@ -657,12 +527,7 @@ def kernel_ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
 def knn_baseline(
     features: pd.DataFrame, n_neighbors: int = 5, *, shrinkage: float | str | None = None
 ) -> EffectModel:
-    """Return the model that averages the effects of the most similar training targets.
-
-    Targets are similar when their rows of `features` point in the same direction (cosine).
-    `shrinkage` pulls towards the mean training effect, as for :class:`ShrunkenNeighbors`; None
-    takes scikit-learn's own neighbours, with no pull.
-    """
+    """Return :class:`ShrunkenNeighbors`, or without `shrinkage` scikit-learn's own, as a model."""
     if shrinkage is None:
         return EffectModel(KNeighborsRegressor(n_neighbors, metric="cosine"), features)
     return EffectModel(ShrunkenNeighbors(n_neighbors, shrinkage=shrinkage), features)
@@ -671,8 +536,8 @@ def knn_baseline(
 def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> EffectModel:
     """Return the model that predicts from how genes vary together in control cells.
 
-    `covariance` is what :func:`vcc_helpers.stream.control_covariance` made, `shrinkage` that of
-    :class:`GainRegressor`: one gain, common to all targets, is learnt from the training targets.
+    `covariance` is what :func:`vcc_helpers.stream.control_covariance` made; of it
+    :class:`GainRegressor` learns one gain, common to all targets.
     """
     return EffectModel(GainRegressor(shrinkage=shrinkage), EffectTable(covariance))
 
@@ -680,8 +545,7 @@ def control_covariance(covariance: pd.DataFrame, *, shrinkage: float = 1.0) -> E
 def additive(sources: Mapping[str, anndata.AnnData]) -> EffectModel:
     """Return the additive model: what the context adds to all, plus what the target does anywhere.
 
-    The prediction is the target's mean effect in the sources, plus the mean over training
-    targets of how much more they did in the new context. `sources` is the name of each source
-    context, and its effects, the same genes in each.
+    The prediction is the target's :func:`~vcc_helpers.features.source_mean`, plus the mean over
+    training targets of how much more they did in the new context.
     """
     return EffectModel(GainRegressor(shrinkage=np.inf), EffectTable(source_mean(sources)))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 class FewShotSplit(NamedTuple):
     """Targets of a new context: measured ones to learn from, and the others to predict.
 
-    The effects of the support set in the new context a model may see, those of the query set not.
-    Both are sorted, and share no target.
+    A model may see the effects of the support set, but not those of the query set.
     """
 
     support: list[str]
@@ -39,8 +39,7 @@ class FewShotSplit(NamedTuple):
     def rows(self, bulk: AnnData) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of both sets in a pseudobulk, the control's first in each.
 
-        A list of such pairs is what scikit-learn's searches take as ``cv``. A name that has no
-        row is a KeyError.
+        A list of such pairs is what scikit-learn's searches take as ``cv``.
         """
         return tuple(
             np.array([bulk.obs_names.get_loc(name) for name in ("non-targeting", *part)])
@@ -49,11 +48,10 @@ class FewShotSplit(NamedTuple):
 
 
 def few_shot_split(targets: Iterable[str], *, n_support: int, seed: int = 0) -> FewShotSplit:
-    """Draw the support set at random.
+    """Draw a support set of `n_support` targets at random; 0 is zero-shot, one must be left.
 
-    `n_support` is its size, 0 (zero-shot) to one less than the number of targets, else a
-    ValueError. With the same seed a larger support set contains the smaller one, so a learning
-    curve changes one thing at a time.
+    With the same seed a larger support set contains the smaller one, so a learning curve changes
+    one thing at a time.
     """
     order = _shuffled(targets, seed)
     if not 0 <= n_support < len(order):
@@ -74,10 +72,8 @@ def nested_splits(
     """Draw support sets that grow, with one query set for all: the points of a learning curve.
 
     Those of `targets` that are in `query` are never drawn; by default the query set is what the
-    largest support set leaves. There is one split a size, in the order given: smaller support sets
-    lie in larger ones, and equal those of :func:`few_shot_split` with this seed where `query` is
-    left out. A ValueError says that a size is negative or larger than what there is to draw from,
-    or that nothing is left to predict.
+    largest support set leaves. There is one split a size, in the order given; without `query` the
+    support sets are those of :func:`few_shot_split` with this seed.
     """
     asked, sizes = None if query is None else set(query), list(sizes)
     order = _shuffled(set(targets) - (asked or set()), seed)
@@ -95,21 +91,19 @@ def to_toml(split: FewShotSplit, *, data: str | Path, dataset: str, context: str
     """Write a few-shot split as cell-load reads it, and with it Arc's State.
 
     `data` is the ``.h5ad``, or a folder of such files, with the cells of all contexts, `dataset` a
-    name for them, `context` the new context, as the cells' column of contexts has it; all others
-    are trained on. Returned is the text of a ``.toml`` file, as of cell-load 0.10: ``datasets``,
-    ``training``, ``fewshot``. Query targets are its test part, and its validation part too, since
-    cell-load wants one: choosing by it is looking at the answers. A ValueError where there is no
-    query target. A `dataset` with a dot comes back here, but cell-load itself refuses it.
+    name for them, without a dot, `context` the new context, as the cells' column of contexts has
+    it; all others are trained on. Returned is the text of a ``.toml`` file, as of cell-load 0.10.
+    Query targets are its test part, and its validation part too, since cell-load wants one:
+    choosing by it is looking at the answers.
     """
     if not split.query:
         raise ValueError("no query target; expected one at least, which the model must predict")
-    names = json.dumps(split.query, ensure_ascii=False)
-    where = json.dumps(f"{dataset}.{context}", ensure_ascii=False)
-    dataset = json.dumps(dataset, ensure_ascii=False)
-    path = json.dumps(str(Path(data).resolve()), ensure_ascii=False)
+    quoted = partial(json.dumps, ensure_ascii=False)
+    name, path = quoted(dataset), quoted(str(Path(data).resolve()))
+    where, query = quoted(f"{dataset}.{context}"), quoted(split.query)
     return (
-        f'[datasets]\n{dataset} = {path}\n\n[training]\n{dataset} = "train"\n\n'
-        f"[fewshot.{where}]\nval = {names}\ntest = {names}\n"
+        f'[datasets]\n{name} = {path}\n\n[training]\n{name} = "train"\n\n'
+        f"[fewshot.{where}]\nval = {query}\ntest = {query}\n"
     )
 
 
@@ -117,9 +111,8 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
     """Read the few-shot split of a context from a ``.toml`` file of cell-load.
 
     `targets` are all of the context, since those to train on are not named. The query set is the
-    test part, the support set all that is in neither part; a context that is held out as a whole
-    has no support. Names of data sets may hold dots if the file lists them under ``datasets``. A
-    ValueError says that the file is no TOML, or holds no split of that context.
+    test part, the support set all that is in no part; a context that is held out as a whole has
+    none. Names of data sets may hold dots if the file lists them under ``datasets``.
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
@@ -129,13 +122,12 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
     few, none = content.get("fewshot", {}), content.get("zeroshot", {})
     listed = [f"{name}.{context}" for name in content.get("datasets", {})]
     meant = [name for name in (*few, *none) if name.split(".", 1)[-1] == context]
-    meant = [name for name in listed if name in few or name in none] + meant
-    if meant and meant[0] in few:
-        parts = few[meant[0]]
-        held = set(parts.get("test", [])) | set(parts.get("val", []))
-        return FewShotSplit(sorted(targets - held), sorted(set(parts.get("test", []))))
-    if meant:
-        return FewShotSplit([], sorted(targets))
+    for name in listed + meant:
+        if name in few:
+            test, val = (set(few[name].get(part, [])) for part in ("test", "val"))
+            return FewShotSplit(sorted(targets - test - val), sorted(test))
+        if name in none:
+            return FewShotSplit([], sorted(targets))
     there = sorted(name.split(".", 1)[-1] for name in [*few, *none])
     raise ValueError(
         f"{source} holds no split of {context!r}; it has {', '.join(map(repr, there)) or 'none'}"
@@ -145,15 +137,13 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
 def k_fold(targets: Iterable[str], *, n_splits: int = 5, seed: int = 0) -> list[FewShotSplit]:
     """Split the targets into folds; each is the query set once, the others being the support.
 
-    There are `n_splits` folds, 2 to the number of targets, which is leave-one-out, else a
-    ValueError. Their query sets share no target, hold all of them together, and their sizes differ
-    by one at most.
+    There are `n_splits` folds, 2 to the number of targets; their sizes differ by one at most.
     """
     order = _shuffled(targets, seed)
     if not 2 <= n_splits <= len(order):
         raise ValueError(f"n_splits={n_splits}; expected 2 to the number of targets, {len(order)}")
-    folds = [set(order[start::n_splits]) for start in range(n_splits)]
-    return [FewShotSplit(sorted(set(order) - fold), sorted(fold)) for fold in folds]
+    folds = [order[start::n_splits] for start in range(n_splits)]
+    return [FewShotSplit(sorted(set(order) - set(fold)), sorted(fold)) for fold in folds]
 
 
 def _shuffled(targets: Iterable[str], seed: int) -> list[str]:
