@@ -18,8 +18,7 @@ import pandas as pd
 from scipy import sparse
 
 from vcc_helpers import datasets, lognorm, scoring
-from vcc_helpers.metrics import LEADERBOARD
-from vcc_helpers.presets import GENERALIST
+from vcc_helpers.presets import GENERALIST, VCC2025
 
 CONTROL, KEY = "non-targeting", "target_gene"
 OFFICIAL = {
@@ -123,7 +122,7 @@ def official_overall(case: Case, baseline: anndata.AnnData) -> float:
     from cell_eval import score_agg_metrics
 
     base = Case("", baseline, case.real)
-    leaderboard = ["statistic", *(OFFICIAL[name] for name in LEADERBOARD)]
+    leaderboard = ["statistic", *(OFFICIAL[name] for name in VCC2025.metrics)]
     card = score_agg_metrics(*(_official(c)[1].select(leaderboard) for c in (case, base)))
     return 100 * card.filter(card["metric"] == "avg_score")["from_baseline"][0]
 

@@ -9,7 +9,7 @@ import pandas as pd
 import parity_cases
 import pytest
 
-from vcc_helpers import lognorm, metrics, scoring
+from vcc_helpers import lognorm, metrics, presets, scoring
 
 pytest.importorskip(
     "cell_eval",
@@ -87,7 +87,7 @@ def test_overall_formula_is_exactly_the_official_one():
 
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        names = metrics.LEADERBOARD
+        names = presets.VCC2025.metrics
         draws = [{m: rng.choice([0.0, 1.0, rng.random()]) for m in names} for _ in range(2)]
         frames = [
             pl.DataFrame({"statistic": ["mean"]} | {parity_cases.OFFICIAL[m]: [d[m]] for m in d})
