@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import sparse
 
 from vcc_helpers import datasets, lognorm, scoring
-from vcc_helpers.presets import GENERALIST, VCC2025
+from vcc_helpers.presets import VCC2025
 
 CONTROL, KEY = "non-targeting", "target_gene"
 OFFICIAL = {
@@ -196,7 +196,10 @@ def difference(case: Case) -> pd.DataFrame:
     Where ties are cut in an order that the official tool leaves open, the difference of DES is
     the distance to the range of :func:`tie_range`; column ``open_tie`` marks those rows.
     """
-    mine, theirs = scoring.score(case.pred, case.real, GENERALIST).per_perturbation, official(case)
+    mine, theirs = (
+        scoring.score(case.pred, case.real, "vcc2025-generalist").per_perturbation,
+        official(case),
+    )
     gap, ties = gap_of(mine, theirs), tie_range(case).reindex(mine.index)
     open_tie = (ties["high"] > ties["low"]) & (gap["des"] > 0)
     outside = np.maximum(ties["low"] - theirs["des"], theirs["des"] - ties["high"]).clip(lower=0)

@@ -109,7 +109,7 @@ def test_overall_is_the_formula(pair, card):
 
 def test_the_seven_hold_the_three_and_survive_the_file(pair, card, tmp_path):
     seven = score(*pair, "vcc2025-generalist")
-    assert tuple(seven.per_perturbation) == presets.GENERALIST.metrics
+    assert tuple(seven.per_perturbation) == presets.PRESETS["vcc2025-generalist"].metrics
     pd.testing.assert_frame_equal(
         seven.per_perturbation[["des", "pds", "mae"]], card.per_perturbation
     )

@@ -33,7 +33,7 @@ from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import brentq
 
 from .bulk import CONTROL, PERTURBATION_KEY, control_row, some_of
-from .counts import lognorm, rows_of, scale_of, stack_blocks
+from .counts import lognorm, rows_of, scale_of, stack
 
 #: Dispersions outside this range are moved to its ends.
 _DISPERSION_RANGE = (1e-4, 10.0)
@@ -157,8 +157,8 @@ def negative_binomial(
             mu = depth[start : start + step, None] * rate
             # a Poisson count around a gamma rate: a third quicker than rng.negative_binomial
             counts = rng.poisson(rng.standard_gamma(1 / phi, mu.shape) * (phi * mu))
-            blocks.append((start, pack(counts.astype(tail.dtype))))
-        return stack_blocks(blocks)
+            blocks.append(pack(counts.astype(tail.dtype)))
+        return stack(blocks)
 
     return _assemble(pred, controls, sizes, tail, draw, perturbation_key, control)
 
@@ -348,7 +348,7 @@ def _assemble(
         pack(make(pred.X[pred.obs_names.get_loc(name)], size), dtype=tail.dtype)
         for name, size in sizes.items()
     ]
-    matrix = stack_blocks(list(enumerate([*made, tail])))
+    matrix = stack([*made, tail])
     labels = [*np.repeat(sizes.index, sizes), *([control] * controls.n_obs)]
     names = [f"pred_{i}" for i in range(sizes.sum())] + [f"control_{n}" for n in controls.obs_names]
     obs = pd.DataFrame({perturbation_key: pd.Categorical(labels)}, index=names)

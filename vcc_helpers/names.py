@@ -44,14 +44,9 @@ _MOST_PAIRS = 10**5
 class Match(NamedTuple):
     """What :func:`match` found.
 
-    Attributes
-    ----------
-    renamed
-        Strange name, and the one missing name that it stands for.
-    missing, unknown
-        Names that were wanted and are not there; that are there and were not wanted.
-    near
-        Unknown name, and a missing one that looks like it: a guess.
+    `renamed` gives for a strange name the one missing name that it stands for. `missing` were
+    wanted and are not there, `unknown` are there and were not wanted. `near` gives for an unknown
+    name a missing one that looks like it: a guess.
     """
 
     renamed: dict[str, str]
@@ -84,7 +79,11 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
     taken = set(renamed.values())
     missing = [name for name in missing if name not in taken]
     unknown = [name for name in unknown if name not in renamed]
-    return Match(renamed, missing, unknown, _alike(unknown, missing))
+    near = {}
+    if len(unknown) * len(missing) <= _MOST_PAIRS:
+        likes = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
+        near = {name: like[0] for name, like in likes.items() if like}
+    return Match(renamed, missing, unknown, near)
 
 
 def alone(label: str) -> str:
@@ -113,10 +112,3 @@ def _other_ways(name: str) -> Iterator[str]:
         for stem, other in ((old, new), (new, old)):
             if (number := name.upper().removeprefix(stem)).isdecimal():
                 yield f"{other}{number}"
-
-
-def _alike(unknown: list[str], missing: list[str]) -> dict[str, str]:
-    if len(unknown) * len(missing) > _MOST_PAIRS:
-        return {}
-    near = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
-    return {name: likes[0] for name, likes in near.items() if likes}

@@ -25,16 +25,18 @@ class Preset:
 
     Attributes
     ----------
-    name
-        What ``score(preset=...)`` and ``vcc-helpers score --preset`` call it.
+    name, source
+        What ``score(preset=...)`` and ``vcc-helpers score --preset`` call it; the software whose
+        numbers these are.
     metrics
         Names of the metrics, in the order of a score card's columns.
-    source
-        The software whose numbers these are.
-    target_sum
-        Total that each cell is scaled to before the logarithm; None for the median of its file.
-    dtype
-        What is computed in; None for the precision of the file.
+    limits, top
+        The overall score is a mean over these metrics, each scaled so that the baseline is 0 and a
+        ``"perfect"`` score, or a ``"replicate"`` of the experiment, is 1, and held between its two
+        limits.
+    target_sum, dtype
+        Total that each cell is scaled to before the logarithm, None for the median of its file;
+        what is computed in, None for the precision of the file.
     counts_only, tolerance, most_counts
         Whether values with fractions are refused, how far from a whole number a fraction begins,
         and the most counts that a cell may have.
@@ -50,26 +52,18 @@ class Preset:
     fdr, fdr_family
         A gene is significant below this false discovery rate, taken over the tests of a whole
         ``"file"`` or of each ``"perturbation"``.
-    fold_change_clip
-        The fold change where the control's mean is 0, and its inverse where the other's is.
-    pseudocount
-        Added to both means of a fold change, which are then of scaled counts; None for means of
-        lognorm values, back-transformed, and the clip.
+    fold_change_clip, pseudocount
+        The fold change where the control's mean is 0, and its inverse where the other's is; where a
+        pseudocount is given, it is added to both means, which are then of scaled counts.
     leave_out_own_gene
         Whether the silenced gene counts in no metric; else in all but pds.
-    limits
-        The overall score is a mean over these metrics, each scaled so that the baseline is 0, and
-        held between its two limits.
     most_cells, most_entries
         Most cells that an upload may hold, and most values that are stored, zeros among them.
-    cells_a_target
-        Number of cells that every target must have; None where it is free.
-    upload_controls
-        Whether an upload must hold control cells; else it must not.
+    cells_a_target, upload_controls
+        Number of cells that every target must have, None where it is free; whether an upload must
+        hold control cells, else it must not.
     context_key
         Column of ``obs`` that an upload must name each cell's context in; None for no such column.
-    top
-        What is 1 on that scale: a ``"perfect"`` score, or a ``"replicate"`` of the experiment.
     """
 
     name: str
@@ -106,30 +100,24 @@ VCC2025 = Preset(
     limits=dict.fromkeys(("mae", "des", "pds"), (0.0, inf)),
 )
 #: The rules of 2025 with all seven metrics of the Generalist Prize.
-GENERALIST = replace(
+_GENERALIST = replace(
     VCC2025,
     name="vcc2025-generalist",
     metrics=(*VCC2025.metrics, "deg_count_spearman", "lfc_spearman", "pr_auc", "pearson_delta"),
 )
+_LIMITS_2026 = {
+    "pds_cosine": (-inf, inf),
+    "mse_normalized": (0.0, 1.0),
+    "direction_fidelity": (-inf, inf),
+    "direction_reach": (-inf, inf),
+    "significant_jaccard": (-inf, inf),
+    "lfc_nmae": (-6.0, inf),
+}
 VCC2026 = Preset(
     name="vcc2026",
-    metrics=(
-        "pds_cosine",
-        "mse_normalized",
-        "direction_fidelity",
-        "direction_reach",
-        "significant_jaccard",
-        "lfc_nmae",
-    ),
+    metrics=tuple(_LIMITS_2026),
     source="cell-eval2 0.20.0",
-    limits={
-        "pds_cosine": (-inf, inf),
-        "mse_normalized": (0.0, 1.0),
-        "direction_fidelity": (-inf, inf),
-        "direction_reach": (-inf, inf),
-        "significant_jaccard": (-inf, inf),
-        "lfc_nmae": (-6.0, inf),
-    },
+    limits=_LIMITS_2026,
     top="replicate",
     target_sum=1e6,
     dtype="float64",
@@ -150,7 +138,7 @@ VCC2026 = Preset(
     upload_controls=False,
     context_key="context",
 )
-PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST, VCC2026)}
+PRESETS = {preset.name: preset for preset in (VCC2025, _GENERALIST, VCC2026)}
 
 
 def get_preset(preset: str | Preset) -> Preset:

@@ -23,7 +23,7 @@ from scipy import sparse
 
 from .. import metrics
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
-from ..counts import Scaling, stack_blocks
+from ..counts import Scaling, stack
 from ..emit import negative_binomial, replicate, resample_and_shift
 from ..presets import Preset, get_preset
 from ..stream.blocks import row_blocks, take_cells
@@ -224,7 +224,9 @@ def official_baseline(
     targets = pd.DataFrame(index=pd.Series(n_cells).index.drop(control, errors="ignore"))
     pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
     rows = np.flatnonzero(labels == control)
-    controls = anndata.AnnData(stack_blocks(blocks)[rows], cells.obs.iloc[rows], cells.var)
+    controls = anndata.AnnData(
+        stack([block for _, block in blocks])[rows], cells.obs.iloc[rows], cells.var
+    )
     question = {"perturbation_key": perturbation_key, "control": control}
     return replicate(pred, controls=controls, n_cells=n_cells, **question)
 
