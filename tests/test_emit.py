@@ -136,7 +136,7 @@ def test_the_mean_is_the_sum_over_all_counts(rate, phi, depth):
     law = stats.nbinom(1 / phi, 1 / (1 + phi * rate * depth))
     counts = np.arange(int(law.ppf(1 - 1e-13)) + 10)
     expected = (law.pmf(counts) * np.log1p(counts / depth)).sum()
-    found = emit.mean_lognorm(rate, phi, np.array([depth]))
+    found = emit._mean_lognorm(rate, phi, np.array([depth]))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -146,7 +146,7 @@ def test_rates_give_the_wanted_mean():
     wanted = np.r_[0.0, rng.uniform(1e-4, 5, 398), 99.0]
     rate = emit._RateSolver(phi, depth, 50_000.0).rates(wanted, phi)
     np.testing.assert_allclose(
-        emit.mean_lognorm(rate[:-1], phi[:-1], depth), wanted[:-1], atol=2e-3
+        emit._mean_lognorm(rate[:-1], phi[:-1], depth), wanted[:-1], atol=2e-3
     )
     assert rate[0] == 0 and rate[-1] == pytest.approx(50_000)  # all of a cell's counts, no more
 
@@ -154,7 +154,7 @@ def test_rates_give_the_wanted_mean():
 def test_dispersion_is_found_again():
     rate, phi = np.geomspace(1, 20, 800), np.tile([1e-4, 0.05, 0.3, 2.0], 200)
     rate, phi = np.r_[rate, np.full(50, 1e-3), 0.0], np.r_[phi, np.full(51, 2.0)]
-    found = emit.nb_dispersion(draw_controls(rate, phi, n_cells=1000)).to_numpy()
+    found = emit._nb_dispersion(draw_controls(rate, phi, n_cells=1000)).to_numpy()
     for value in (0.05, 0.3, 2.0):
         assert np.median(found[:800][phi[:800] == value]) == pytest.approx(value, rel=0.1)
     assert np.median(found[:800][phi[:800] == 1e-4]) < 0.005
@@ -165,7 +165,7 @@ def test_dispersion_is_found_again():
 @pytest.mark.parametrize("storage", ["dense", "backed csr"])
 def test_dispersion_is_the_formula_in_every_storage(storage, controls, tmp_path):
     given = stored(controls, storage, tmp_path)
-    found = emit.nb_dispersion(given)
+    found = emit._nb_dispersion(given)
     if given.isbacked:
         given.file.close()
     x = controls.X.astype(np.float64)
@@ -185,7 +185,7 @@ def test_many_drawn_cells_average_to_the_prediction(day5):
     controls = day5[day5.obs[KEY] == CONTROL].copy()
     scale = float(np.median(np.asarray(day5.X.sum(axis=1))))
     made = emit.negative_binomial(bulk, controls=controls, n_cells=4000, target_sum=scale, seed=1)
-    back, base = pseudobulk(made, target_sum=scale), emit.nb_dispersion(controls)
+    back, base = pseudobulk(made, target_sum=scale), emit._nb_dispersion(controls)
     for name in ("SOX2", "POU5F1"):
         sampling = np.sqrt(back[name].layers["variance"][0] / 4000)
         gap = back[name].X[0] - bulk[name].X[0]
@@ -195,7 +195,7 @@ def test_many_drawn_cells_average_to_the_prediction(day5):
         assert np.abs(gap).mean() < np.abs(moved).mean() / 5
         # the dispersion of the real cells is never told: it follows, since rates must add up
         real, drawn = (
-            (emit.nb_dispersion(x[x.obs[KEY] == name]) / base)[bulk[name].X[0] > 0.5].median()
+            (emit._nb_dispersion(x[x.obs[KEY] == name]) / base)[bulk[name].X[0] > 0.5].median()
             for x in (day5, made)
         )
         assert 1.7 < real == pytest.approx(drawn, rel=0.3)
@@ -242,7 +242,7 @@ def test_given_dispersions_are_taken_as_they_are(day5):
     flat, found = flat_bulk(controls, "A"), []
     for phi in (0, 0.1, np.full(103, 1.0)):
         made = emit.negative_binomial(flat, controls=controls, n_cells=500, dispersion=phi)
-        found.append(emit.nb_dispersion(made[made.obs[KEY] == "A"]).median())
+        found.append(emit._nb_dispersion(made[made.obs[KEY] == "A"]).median())
     np.testing.assert_allclose(found, [0, 0.1, 1.0], rtol=0.15, atol=0.01)
 
 
@@ -256,7 +256,7 @@ def test_the_means_tell_how_dispersed_the_cells_were(factor):
     scale = float(np.median(controls.X.sum(axis=1)))
     bulk = pseudobulk(other, target_sum=scale)
     made = emit.negative_binomial(bulk, controls=controls, n_cells=1200, target_sum=scale)
-    found = emit.nb_dispersion(made[made.obs[KEY] == "A"])
+    found = emit._nb_dispersion(made[made.obs[KEY] == "A"])
     assert found.median() == pytest.approx(0.3 * factor, rel=0.1)
     fixed = emit.negative_binomial(
         bulk, controls=controls, n_cells=1200, target_sum=scale, dispersion=0.3

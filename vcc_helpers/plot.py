@@ -47,9 +47,32 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
-def _ceiling_name(metric: str) -> str:
+def _name_points(ax: Axes, names, x, y) -> None:
+    for name, *point in zip(names, x, y, strict=True):
+        ax.annotate(name, point, (4, 3), textcoords="offset points", fontsize=8)
+
+
+def _beside(ax: Axes, text: str, y: float, size: int) -> None:
+    """Write at the right edge, at a height of the data."""
+    ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=size)
+
+
+def _legend_below(ax: Axes, *, ncols: int) -> None:
+    """Draw a legend half an inch below the axes, however low these are."""
+    if ax.get_legend_handles_labels()[0]:
+        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(**spot, ncols=ncols, frameon=False)
+
+
+def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> list[tuple]:
     # half of the cells carry more noise than a good model: on errors the two halves are no ceiling
-    return "half against half" if metric == "mae" else "split-half ceiling"
+    looks = (
+        (_CHANCE, "chance", GREY, ":"),
+        (baseline, f"{baseline} baseline", ORANGE, "--"),
+        (_CEILING, "half against half" if metric == "mae" else _CEILING, GREEN, "-."),
+    )
+    return [(rows["mean"][row], *look) for row, *look in looks if row in rows.index]
 
 
 def scores(
@@ -80,19 +103,11 @@ def scores(
     rows = pd.Series(levels, dtype=np.float64).dropna().to_frame("mean")
     for level, name, colour, style in _reference_lines(rows, metric, "mean"):
         ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
-    ax.set(yticks=place, yticklabels=table.columns, xlabel=_LABELS.get(metric, metric))
-    ax.set_ylim(-0.6, len(place) - 0.3)
+    ax.set_yticks(place, table.columns)
+    ax.set(xlabel=_LABELS.get(metric, metric), ylim=(-0.6, len(place) - 0.3))
     ax.grid(axis="y", alpha=0.25)
     _legend_below(ax, ncols=3)
     return ax
-
-
-def _legend_below(ax: Axes, *, ncols: int) -> None:
-    """Draw a legend a fixed distance below the axis label, however low the axes are."""
-    if ax.get_legend_handles_labels()[0]:
-        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
-        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        ax.legend(**spot, ncols=ncols, frameon=False)
 
 
 def effect_heatmap(delta: anndata.AnnData, *, n_genes: int = 30, ax: Axes | None = None) -> Axes:
@@ -146,9 +161,8 @@ def predicted_against_real(
     ax.axhline(0, color=GREY, linewidth=0.6)
     ax.axvline(0, color=GREY, linewidth=0.6)
     if names is not None:
-        for i in np.argsort(-np.abs(real_effect))[:n_named]:
-            spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
-            ax.annotate(names[i], (real_effect[i], pred_effect[i]), **spot)
+        far = np.argsort(-np.abs(real_effect))[:n_named]
+        _name_points(ax, names[far], real_effect[far], pred_effect[far])
     ax.set(xlabel="real effect (mean lognorm)", ylabel="predicted effect (mean lognorm)")
     ax.legend(frameon=False, loc="upper left")
     return ax
@@ -166,12 +180,11 @@ def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = 
     kw = {"s": 16, "linewidths": 0}
     ax.scatter(lfc[~called], height[~called], color=GREY, alpha=0.45, label="not called", **kw)
     ax.scatter(lfc[called], height[called], color=RED, marker="D", label="significant", **kw)
-    for i in np.argsort(p, kind="stable")[:n_named]:
-        if called[i]:
-            spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
-            ax.annotate(table.genes[i], (lfc[i], height[i]), **spot)
+    surest = np.argsort(p, kind="stable")[:n_named]
+    surest = surest[called[surest]]
+    _name_points(ax, table.genes[surest], lfc[surest], height[surest])
     ax.set(xlabel="log2 fold change", ylabel="-log10 p (rank-sum test)")
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    _legend_below(ax, ncols=2)
     return ax
 
 
@@ -186,15 +199,13 @@ def ranking(distance: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot(values, np.full(len(values), y), "|", color=GREY, markersize=10, alpha=0.8)
         ax.plot(values[name], y, "D", color=BLUE, markersize=6)
         rank = int((values < values[name]).sum())
-        edge = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
-        ax.annotate(f"{rank} closer", (1.01, y), **edge)
+        _beside(ax, f"{rank} closer", y, 8)
     ax.plot([], [], "D", color=BLUE, label="its own real effect")
     ax.plot([], [], "|", color=GREY, markersize=10, label="the real effect of another target")
     ax.set_yticks(np.arange(len(rows)), rows.index)
     ax.invert_yaxis()
     ax.set(xlabel="L1 distance from the predicted effect", ylabel="prediction for")
-    below = -0.5 / (0.5 + 0.32 * len(rows))  # half an inch, whatever the number of rows
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, below), ncols=2)
+    _legend_below(ax, ncols=2)
     return ax
 
 
@@ -227,8 +238,7 @@ def model_intervals(
         ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
         face = {"markerfacecolor": ax.get_facecolor() if unsure else BLUE, "markersize": 8}
         ax.errorbar(row["mean"], place, xerr=ends, fmt="o", color=BLUE, capsize=3, zorder=3, **face)
-        edge = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
-        ax.annotate(f"{row['mean']:.3f}", (1.01, place), **edge)
+        _beside(ax, f"{row['mean']:.3f}", place, 9)
     for value, name, colour, style in _reference_lines(rows, metric, baseline):
         ax.axvline(value, color=colour, linestyle=style, label=f"{name} {value:.3f}")
     if np.isfinite(level):
@@ -240,15 +250,6 @@ def model_intervals(
     return ax
 
 
-def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> list[tuple]:
-    looks = (
-        (_CHANCE, "chance", GREY, ":"),
-        (baseline, f"{baseline} baseline", ORANGE, "--"),
-        (_CEILING, _ceiling_name(metric), GREEN, "-."),
-    )
-    return [(rows["mean"][row], *look) for row, *look in looks if row in rows.index]
-
-
 def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None) -> Axes:
     """Show how each model's score grows with the support set, with confidence intervals.
 
@@ -257,10 +258,8 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     support set are ranks on the axis: 0, 1, 2, 5 lie at equal distances.
     """
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
-    models = (
-        rows.index.get_level_values("model").unique().drop([_CHANCE, _CEILING], errors="ignore")
-    )
-    sizes = sorted(rows.index.get_level_values("n_support").unique())
+    models = rows.index.unique("model").drop([_CHANCE, _CEILING], errors="ignore")
+    sizes = sorted(rows.index.unique("n_support"))
     colours = (BLUE, ORANGE, PURPLE, SKY, RED, plt.rcParams["text.color"])
     looks = zip(cycle("os^DvPX"), cycle(colours), strict=False)
     ends = []
@@ -316,9 +315,8 @@ def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
     end = 1.2 * table[["real_norm", "pred_norm"]].to_numpy().max()
     ax.plot([0, end], [0, end], color=GREY, linestyle="--", linewidth=1)
     ax.annotate("right size ", (0.7 * end, 0.7 * end), ha="right", va="bottom", fontsize=9)
-    for name, row in table.nlargest(4, "real_norm").iterrows():
-        spot = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8}
-        ax.annotate(name, (row["real_norm"], row["pred_norm"]), **spot)
+    largest = table.nlargest(4, "real_norm")
+    _name_points(ax, largest.index, largest["real_norm"], largest["pred_norm"])
     ax.set(xlabel="size of the real effect (L2 norm, mean lognorm)", xlim=(0, end))
     ax.set(ylabel="size of the predicted effect", ylim=(0, end))
     known = np.isfinite(found.slope)
