@@ -10,7 +10,7 @@ from conftest import CONTROL, KEY, STORAGES, dense_of, make_cells, stored
 
 from vcc_helpers import ScoreCard, evaluation, lognorm, metrics, presets, pseudobulk, score, scoring
 from vcc_helpers.datasets import load_h1_sample
-from vcc_helpers.scoring.card import SHOWN
+from vcc_helpers.scoring.card import _SHOWN
 from vcc_helpers.stream.write import write_whole
 
 
@@ -79,11 +79,11 @@ def test_the_summary_is_the_mean_and_the_card_shows_itself(card):
 
 
 def test_a_long_card_shows_both_ends_of_its_perturbations():
-    n = 2 * SHOWN + 1
+    n = 2 * _SHOWN + 1
     names = pd.Index([f"T{i:02}" for i in range(n)], name="target_gene")
     values = pd.DataFrame({"pds": np.linspace(0, 1, n)[::-1]}, index=names)
     html = ScoreCard("vcc2025", values, {})._repr_html_()
-    assert [name for name in names if f"<th>{name}</th>" not in html] == [f"T{SHOWN:02}"]
+    assert [name for name in names if f"<th>{name}</th>" not in html] == [f"T{_SHOWN:02}"]
     assert f"from each end of {n}: per_perturbation has all" in html
 
 

@@ -1,15 +1,12 @@
 r"""The metrics of the Virtual Cell Challenge as pure functions on arrays.
 
-Nothing here knows files, AnnData or presets: copy this file into any project. Rows are
-perturbations, columns are genes, and row i of every argument is the same perturbation: means are
-mean lognorm, ``(n_perts, n_genes)``, effects differences of these, significant genes bool of that
-shape, False for the silenced gene. `own_gene` is the column of each perturbation's target gene,
-``(n_perts,)``, int; -1 where it is not among the genes. Returned is a value a perturbation,
+Rows are perturbations, columns are genes, and row i of every argument is the same perturbation:
+means are mean lognorm, ``(n_perts, n_genes)``, effects differences of these, significant genes bool
+of that shape, False for the silenced gene. `own_gene` is the column of each perturbation's target
+gene, ``(n_perts,)``, int; -1 where it is not among the genes. Returned is a value a perturbation,
 ``(n_perts,)``, float64, where nothing else is said. A prediction that holds NaN has the worst value
-wherever the truth has any.
-
-The source of the seven metrics of 2025 is cell-eval 0.6.6, of the six of 2026 cell-eval2 0.20.0;
-each metric's name there stands in brackets.
+wherever the truth has any. In brackets is a metric's name at its source: cell-eval 0.6.6 for the
+seven of 2025, cell-eval2 0.20.0 for the six of 2026.
 
 Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module; NumPy and SciPy only.
@@ -93,10 +90,7 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
 
 
 def pds_chance(n_perts: int) -> float:
-    r"""Return the PDS that a prediction which knows nothing expects, :math:`(N + 1) / (2 N)`.
-
-    Of N ranked perturbations the rank is any of 0 to N - 1 with equal chance: 0.51 for N = 50.
-    """
+    r"""Return the PDS that a prediction which knows nothing expects: 0.51 for 50 perturbations."""
     return (n_perts + 1) / (2 * n_perts)
 
 
@@ -229,10 +223,7 @@ def pds_cosine(
 
 
 class Sampled(NamedTuple):
-    """Profiles, log1p of scaled summed counts, ``(n_perts, n_genes)`` or ``(1, n_genes)``.
-
-    The variance is that of sampling, summed over genes, ``(n_perts,)`` or ``(1,)``.
-    """
+    """Profiles, log1p of scaled summed counts, and sampling variances, summed over genes."""
 
     profile: np.ndarray
     variance: np.ndarray
@@ -248,13 +239,11 @@ def mse_normalized(
 
     One number for the whole panel, of predicted and real perturbations, and the real control. Best
     0, no change about 1, no upper end. NaN where the real effects are no larger than their sampling
-    noise. The column `own_gene` is left out of its own perturbation.
-
-    Squared distances of noisy profiles are too large by the noise of both, C, which is taken off.
-    A prediction's own noise counts at most as much as the measurement's, and all of it together,
-    through :math:`\rho \le 1`, at most as much as its profiles differ from one another: so cells
-    whose scatter cancels in the sum earn nothing. The variances are those of all genes
-    (``expr_mse_unbiased_capped_norm``).
+    noise. The column `own_gene` is left out of its own perturbation. Squared distances of noisy
+    profiles are too large by the noise of both, C, which is taken off. A prediction's own noise
+    counts at most as much as the measurement's, and all of it together, through :math:`\rho \le 1`,
+    at most as much as its profiles differ from one another: so cells whose scatter cancels in the
+    sum earn nothing. The variances are those of all genes (``expr_mse_unbiased_capped_norm``).
     """
     kept = np.ones(real.profile.shape, bool)
     has = np.flatnonzero(own_gene >= 0)
@@ -286,11 +275,7 @@ def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
 
 
 class Calls(NamedTuple):
-    """What a rank test says of each perturbation and gene, ``(n_perts, n_genes)`` each.
-
-    Significant are genes called, bool, False for the silenced gene of each perturbation. The fold
-    change is NaN for a gene that was not tested.
-    """
+    """What a rank test says of each perturbation and gene; NaN for the change if not tested."""
 
     significant: np.ndarray
     log2_fold_change: np.ndarray
@@ -299,7 +284,6 @@ class Calls(NamedTuple):
 
 
 def _same_direction(pred: Calls, real: Calls) -> tuple[np.ndarray, np.ndarray]:
-    """Where the truth has a direction, and where the prediction has the same one."""
     guess, truth = np.sign(pred.log2_fold_change), np.sign(real.log2_fold_change)
     has_direction = np.abs(truth) == 1  # NaN has none
     return has_direction, has_direction & (guess == truth)
@@ -414,22 +398,12 @@ def overall(
 ) -> float:
     """Combine metrics into the leaderboard's number.
 
-    Parameters
-    ----------
-    summary, baseline
-        ``{"mae": ..., "des": ..., "pds": ...}``, means over perturbations.
-    best
-        What counts as 1 on the scale of each metric; in 2026 a replicate's means.
-    limits
-        Which metrics count, and between what limits.
-
-    Returns
-    -------
-    float
-        100 times the mean of the :func:`scaled` scores; the baseline itself 0. In 2025 0 to 100,
-        best 100; the winner had 34.0. What is below the baseline counts 0 there, so that an error
-        forty times the baseline's costs no more than one of its size. In 2026 a repeat of the
-        experiment is 100, and results below 0 and above 100 occur.
+    It is 100 times the mean of the :func:`scaled` scores; the baseline itself has 0. `summary` and
+    `baseline` are means over perturbations, ``{"mae": ..., "des": ..., "pds": ...}``; `best` is
+    what counts as 1 for each metric, in 2026 a replicate's means; `limits` says which metrics
+    count, and between what limits. In 2025 0 to 100, best 100; the winner had 34.0. What is below
+    the baseline counts 0 there, so that an error forty times the baseline's costs no more than one
+    of its size. In 2026 a repeat of the experiment is 100, and results below 0 and above 100 occur.
     """
     if missing := [n for n in limits if not (n in summary and n in baseline and n in best)]:
         raise KeyError(

@@ -24,7 +24,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from .. import metrics
-from ..bulk import CONTROL, PERTURBATION_KEY, Pair, paired
+from ..bulk import CONTROL, Pair, paired
 from ..counts import fold_change, log2
 from ..evaluation import OF_MEANS
 from ..presets import VCC2025, Preset, get_preset
@@ -41,16 +41,14 @@ class DETable:
     ----------
     perturbations, genes
         Names of the rows and columns of the arrays below, control left out.
-    p_value
-        Two-sided Wilcoxon rank-sum p-value, ``(n_perts, n_genes)``, float64.
-    fdr
-        Benjamini-Hochberg over all of `p_value` at once, same shape, float32; by the rules of 2026
-        over each perturbation's tests, float64, and 1 for a gene that is not tested.
+    p_value, fdr
+        Two-sided Wilcoxon rank-sum p-value, ``(n_perts, n_genes)``, float64; Benjamini-Hochberg
+        over all of these at once, float32. By the rules of 2026 over each perturbation's tests,
+        float64, and 1 for a gene that is not tested.
     fold_change, log2_fold_change
-        Ratio of ``expm1`` of mean lognorm values, perturbed over control, same shape, float32; 20
-        or 1/20 where one of the two means is 0, and 1 where both are. By the rules of 2026 of mean
-        scaled counts, float64. Its log2, taken before rounding to float32; NaN for a gene that is
-        not tested.
+        Ratio of ``expm1`` of mean lognorm values, perturbed over control, float32; 20 or 1/20 where
+        one of the two means is 0, and 1 where both are; its log2, taken before rounding. By the
+        rules of 2026 of mean scaled counts, float64, and NaN for a gene that is not tested.
     threshold
         A gene is significant where `fdr` is below this.
     """
@@ -68,15 +66,6 @@ class DETable:
         """Which genes are called, ``(n_perts, n_genes)``, bool."""
         return self.fdr < self.fdr.dtype.type(self.threshold)
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return a row per perturbation and gene: target_gene, gene, p_value, fdr, and so on."""
-        columns = ("p_value", "fdr", "log2_fold_change", "significant")
-        index = pd.MultiIndex.from_product(
-            [self.perturbations, self.genes], names=["target_gene", "gene"]
-        )
-        values = {name: getattr(self, name).ravel() for name in columns}
-        return pd.DataFrame(values, index=index).reset_index()
-
 
 class Digest(NamedTuple):
     """What scoring needs of a file: its pseudobulk, and its differential expression.
@@ -91,31 +80,18 @@ class Digest(NamedTuple):
     control: str = CONTROL
 
 
-def de_table(
-    cells: anndata.AnnData | str | Path,
-    *,
-    perturbation_key: str = PERTURBATION_KEY,
-    control: str = CONTROL,
-    memory: int | float | str = "4GB",
-    threads: int | None = None,
-) -> DETable:
+def de_table(cells: anndata.AnnData | str | Path, **settings) -> DETable:
     """Test every gene of every perturbation against the control cells, as pdex 0.1.27 does.
 
-    Parameters are those of :func:`~vcc_helpers.stream.contrast`; a ValueError lists every problem
-    of labels, gene names and values. The perturbations are sorted by name.
+    `settings` are those of :func:`~vcc_helpers.stream.contrast`, such as ``control="ctrl"``; a
+    ValueError lists every problem of labels, gene names and values. The perturbations are sorted.
     """
-    question = {"perturbation_key": perturbation_key, "control": control}
-    return _table_of(contrast(cells, memory=memory, threads=threads, **question), VCC2025)
+    return _table_of(contrast(cells, **settings), VCC2025)
 
 
 def _table_of(found: Contrast, rules: Preset) -> DETable:
-    """Make the table from what :func:`~vcc_helpers.stream.contrast` found.
-
-    By the rules of 2026 the controls alone choose the genes, those with more than `least_cpm`, so
-    that which genes are tested tells nothing about the answer; the others have a p-value and a rate
-    of 1, and NaN for a fold change. Source: cell-eval2 0.20.0, ``compute_de`` with the back end
-    ``scanpy``.
-    """
+    # By the rules of 2026 the controls alone choose the genes, so that which are tested tells
+    # nothing about the answer: cell-eval2 0.20.0, compute_de with the back end scanpy.
     is_control = found.groups == found.control
     names = found.groups[~is_control], found.genes
     if rules.pseudocount is None:
@@ -195,13 +171,9 @@ class _Sides:
         return metrics.mse_normalized(*sides, control=control, own_gene=self.means.own_gene)
 
 
-def _of_means(measure: Callable[[Pair], np.ndarray]) -> Callable[[_Sides], np.ndarray]:
-    return lambda s: measure(s.means)
-
-
 #: How each metric is computed from two files; one number a perturbation, or one for all of them.
 _MEASURES: Mapping[str, Callable[[_Sides], np.ndarray | float]] = {
-    **{name: _of_means(measure) for name, measure in OF_MEANS.items()},
+    **{name: lambda s, of=measure: of(s.means) for name, measure in OF_MEANS.items()},
     "des": lambda s: metrics.des(
         s.pred.de.significant, s.pred.de.log2_fold_change, s.real.de.significant
     ),

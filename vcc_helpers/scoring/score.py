@@ -1,7 +1,8 @@
 """Score a prediction as the leaderboard does, and what to hold a score against.
 
-That is the mean baseline, a repeat of the experiment, chance, and perfect predictions. What is said
-of the parameters of :func:`score` holds for all functions here.
+That is the mean baseline, a repeat of the experiment, chance, and perfect predictions. All
+functions share the parameters of :func:`score`; `cells` are real ones, and `seed` is that of what
+is drawn at random.
 
 Taught in: notebooks/04_mean_baseline, notebooks/08_metrics_by_hand, notebooks/09_first_submission
 and notebooks/15_score_by_the_rules_of_2026.
@@ -44,11 +45,9 @@ from .digest import Digest, _card, _Sides, compare, digest
 _CHANCE: Mapping[str, Callable[[_Sides], float]] = {
     "des": lambda s: float(s.real.de.significant.mean()),
     "pds": lambda s: metrics.pds_chance(len(s.means.names)),
-    "deg_count_spearman": lambda s: 0.0,
-    "lfc_spearman": lambda s: 0.0,
     "pr_auc": lambda s: _share_where_some(s.real.de.significant),
-    "pds_cosine": lambda s: 0.5,
-    "direction_fidelity": lambda s: 0.5,
+    **dict.fromkeys(("deg_count_spearman", "lfc_spearman"), lambda s: 0.0),
+    **dict.fromkeys(("pds_cosine", "direction_fidelity"), lambda s: 0.5),
 }
 #: Counts of a cell that is a mean: so many that rounding makes no difference.
 AS_MANY_COUNTS = 9e5
@@ -76,6 +75,11 @@ def score(
 ) -> ScoreCard:
     """Score predicted cells against real ones.
 
+    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
+    0.20.0. That takes counts only, and the controls of `real` for both sides: those of `pred` are
+    not looked at, and may be missing. A ValueError says that a file is unusable, or that the two do
+    not match; every problem has a line of its own.
+
     Parameters
     ----------
     pred, real
@@ -93,30 +97,11 @@ def score(
     ceiling
         Put :func:`~.scoring.anchors` beside the result, in the card's `anchors`. Where they cannot
         be had, a UserWarning says why.
-
-    Returns
-    -------
-    ScoreCard
-        One row a perturbation, one column a metric.
-
-    Raises
-    ------
-    ValueError
-        A file is unusable, or the two do not match; every problem has a line of its own.
-    FileNotFoundError
-        There is no such file.
-
-    Notes
-    -----
-    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
-    0.20.0. That takes counts only, and the controls of `real` for both sides: those of `pred` are
-    not looked at, and may be missing.
     """
-    rules = get_preset(preset)
-    question = {"perturbation_key": perturbation_key, "control": control}
-    means = {"memory": memory, "threads": threads, "cache": cache}
+    rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
+    means = question | {"memory": memory, "threads": threads, "cache": cache}
     _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules)
-    watched = question | means | {"client": client, "progress": progress}
+    watched = means | {"client": client, "progress": progress}
     controls = real if rules.real_controls else None
     found = digest(pred, rules, name="pred", controls=controls, **watched)
     truth = digest(real, rules, name="real", **watched)
@@ -124,7 +109,7 @@ def score(
     if not ceiling:
         return card
     try:
-        return replace(card, anchors=anchors(real, rules, **question, **means))
+        return replace(card, anchors=anchors(real, rules, **means))
     except ValueError as error:  # the score is right nevertheless
         warnings.warn(f"nothing to hold the score against: {error}", stacklevel=2)
         return card
@@ -164,33 +149,21 @@ def anchors(
 ) -> pd.DataFrame:
     """Return what to hold a score against: chance, the mean, a repeat, and perfect predictions.
 
-    `n_halvings` is how many times the cells are split into halves, `seed` that of the splits and of
-    the resampled cells.
+    A table, index anchor; a column a metric, means over perturbations. Its rows are:
 
-    Returns
-    -------
-    DataFrame
-        Index anchor; a column a metric, means over perturbations. Rows:
+    - *chance*: what a prediction that knows nothing expects, where there is a closed form:
+      :func:`~vcc_helpers.metrics.pds_chance`; for des the share of genes that are significant,
+      which a list drawn at random hits; for pr_auc that share where some but not all are; 0 for
+      rank correlations. NaN elsewhere;
+    - *mean of these*: :func:`official_baseline` of these very cells;
+    - *half against half* and its *sd*: the split-half ceiling over `n_halvings` splits; left out,
+      with a UserWarning, where a group has one cell only;
+    - *their means, resampled* and *their means, replicated*: perfect means, written as cells; by
+      the rules of 2026 as counts, so *drawn* in place of resampled;
+    - *real cells*: a perfect prediction, the cells themselves.
 
-        - *chance*: what a prediction that knows nothing expects, where there is a closed form:
-          :func:`~vcc_helpers.metrics.pds_chance`; for des the share of genes that are significant,
-          which a list drawn at random hits; for pr_auc that share where some but not all are; 0
-          for rank correlations. NaN elsewhere;
-        - *mean of these*: :func:`official_baseline` of these very cells;
-        - *half against half* and its *sd*: the split-half ceiling over `n_halvings` splits;
-        - *their means, resampled* and *their means, replicated*: perfect means, written as cells;
-          by the rules of 2026 as counts, so *drawn* in place of resampled;
-        - *real cells*: a perfect prediction, the cells themselves.
+    Rows that need cells made, which are dense, are left out where these do not fit `memory`.
 
-        Rows that need cells made, which are dense, are left out where these do not fit `memory`.
-
-    Warns
-    -----
-    UserWarning
-        A group has one cell only: there are no halves, and their rows are left out.
-
-    Notes
-    -----
     A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
     rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
     every gene significant, and then the largest fold changes are kept, which are not the surest
@@ -277,20 +250,12 @@ def official_baseline(
     """Make the contest's mean baseline: one mean for every perturbation, written as cells.
 
     `n_cells` is how many to make for each target; by default the targets and numbers of `cells`,
-    the measured perturbations and controls. `seed` is that of the draw, where the rules want
-    counts.
+    whose controls come last: ``(sum of n_cells + n_controls, n_genes)``.
 
-    Returns
-    -------
-    AnnData
-        Shape ``(sum of n_cells + n_controls, n_genes)``: by the rules of 2025 lognorm, identical
-        cells for all targets; by those of 2026 counts, which are not whole: control cells drawn at
-        random, each gene scaled so that the mean is right. Then the controls of `cells`.
-
-    Notes
-    -----
-    In 2025 the mean is over the groups' means, the control's row counted in as one group, as
-    ``cell-eval baseline`` does it. In 2026 it is over the perturbations' mean counts, each without
+    By the rules of 2025 they are lognorm, identical cells for all targets; the mean is over the
+    groups' means, the control's row counted in as one group, as ``cell-eval baseline`` does it. By
+    those of 2026 they are counts, which are not whole: control cells drawn at random, each gene
+    scaled so that the mean is right; the mean is over the perturbations' mean counts, each without
     its own gene, as ``build_generic_baseline`` of cell-eval2 0.20.0 does it. Fractions are refused
     in a submission: :func:`baseline` scores this one.
     """
@@ -382,13 +347,10 @@ def replicates(
     """Score halves of the real cells against the other halves, again and again.
 
     Returned is a row a split, index its seed, which comes from `seed`, and a column a metric: means
-    over perturbations. Their mean is the 1 of the scale of 2026.
-
-    Notes
-    -----
-    Each half is measured against its own controls, so that the two share no noise. A half calls
-    fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their changes, from
-    all cells. Source: cell-eval2 0.20.0, ``compute_replicate_anchor``.
+    over perturbations. Their mean is the 1 of the scale of 2026. Each half is measured against its
+    own controls, so that the two share no noise. A half calls fewer genes than the whole, so
+    `lfc_nmae` takes the genes, and the size of their changes, from all cells. Source: cell-eval2
+    0.20.0, ``compute_replicate_anchor``.
     """
     rules = replace(get_preset(preset), real_controls=False)
     settings |= {"perturbation_key": perturbation_key}
@@ -406,10 +368,7 @@ def replicates(
 
 
 def _halves(cells: anndata.AnnData, labels, seed: int, *, equal: bool):
-    """Shuffle the rows of one group after the other, and cut each into two.
-
-    Halves are of equal size, as in the official replicate, where an odd cell is left out.
-    """
+    """Shuffle each group's rows and halve them; if equal, as officially, without an odd cell."""
     rng, halves = np.random.default_rng(seed), ([], [])
     for rows in pd.Series(range(cells.n_obs)).groupby(labels, observed=True).indices.values():
         rows, half = rng.permutation(rows), len(rows) // 2
@@ -457,21 +416,11 @@ def measure_cells(
 ) -> Measure:
     """Return a measure that turns predictions into cells too, so that there is a DES.
 
-    Parameters
-    ----------
-    cells
-        The real cells, counts, ``(n_cells, n_genes)``: every target that will be asked about,
-        and controls. They must have the genes of the predictions.
-    emitter
-        A function of :mod:`vcc_helpers.emit`; it makes as many cells as there are real ones,
-        from the real controls. Set its seed with :func:`functools.partial`.
-
-    Returns
-    -------
-    callable
-        For :func:`~.evaluation.repeated` as `measure`: what :func:`~.evaluation.evaluate` returns,
-        and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
-        perturbation.
+    For :func:`~.evaluation.repeated` as `measure`: it returns what :func:`~.evaluation.evaluate`
+    does, and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
+    perturbation. `cells` are counts of every target that will be asked about, and controls, with
+    the genes of the predictions. `emitter`, a function of :mod:`vcc_helpers.emit`, makes as many
+    cells as there are real ones, from the real controls; :func:`functools.partial` sets its seed.
     """
     labels = labels_of(cells)
     controls = cells[labels == CONTROL].copy()
