@@ -28,9 +28,6 @@ from matplotlib.transforms import ScaledTranslation
 if TYPE_CHECKING:
     import anndata
 
-    from vcc_helpers.evaluation import Calibration
-    from vcc_helpers.scoring import DETable
-
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, GREY = "#56B4E9", "#D55E00", "#7F7F7F"
 #: Names of the rows that become lines, for what knows nothing and for a repeat's score.
@@ -65,14 +62,18 @@ def _legend_below(ax: Axes, *, ncols: int) -> None:
         ax.legend(**spot, ncols=ncols, frameon=False)
 
 
-def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> list[tuple]:
+def _references(draw, rows: pd.DataFrame, metric: str, baseline: str | None, **look) -> list[tuple]:
+    """Draw a line for each row that is none of a model, and return level, name and colour."""
     # half of the cells carry more noise than a good model: on errors the two halves are no ceiling
     looks = (
         (_CHANCE, "chance", GREY, ":"),
         (baseline, f"{baseline} baseline", ORANGE, "--"),
         (_CEILING, "half against half" if metric == "mae" else _CEILING, GREEN, "-."),
     )
-    return [(rows["mean"][row], *look) for row, *look in looks if row in rows.index]
+    lines = [(rows["mean"][row], *rest) for row, *rest in looks if row in rows.index]
+    for level, name, colour, style in lines:
+        draw(level, color=colour, linestyle=style, label=f"{name} {level:.3f}", **look)
+    return [line[:3] for line in lines]
 
 
 def scores(
@@ -96,13 +97,12 @@ def scores(
     spread = table.std() if len(table) > 1 else None
     ax.errorbar(mean, place, xerr=spread, fmt="o", color=BLUE, markersize=8, capsize=3, zorder=3)
     for y, value in zip(place, mean, strict=True):
-        spot = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 9}
         box = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.8}
-        ax.annotate(f"{value:.3f}", (value, y), bbox=box, **spot)
+        spot = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "bbox": box}
+        ax.annotate(f"{value:.3f}", (value, y), (0, 8), **spot)
     levels = {_CHANCE: chance, "mean": baseline, _CEILING: ceiling}
     rows = pd.Series(levels, dtype=np.float64).dropna().to_frame("mean")
-    for level, name, colour, style in _reference_lines(rows, metric, "mean"):
-        ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
+    _references(ax.axvline, rows, metric, "mean")
     ax.set_yticks(place, table.columns)
     ax.set(xlabel=_LABELS.get(metric, metric), ylim=(-0.6, len(place) - 0.3))
     ax.grid(axis="y", alpha=0.25)
@@ -158,8 +158,8 @@ def predicted_against_real(
     both = np.concatenate([real_effect, pred_effect])
     ends = [both.min(), both.max()]
     ax.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="perfect prediction")
-    ax.axhline(0, color=GREY, linewidth=0.6)
-    ax.axvline(0, color=GREY, linewidth=0.6)
+    for line in (ax.axhline, ax.axvline):
+        line(0, color=GREY, linewidth=0.6)
     if names is not None:
         far = np.argsort(-np.abs(real_effect))[:n_named]
         _name_points(ax, names[far], real_effect[far], pred_effect[far])
@@ -168,7 +168,7 @@ def predicted_against_real(
     return ax
 
 
-def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
+def volcano(table, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
     """Show the fold changes of one perturbation, `target`, and how sure the test is of them.
 
     `table` comes from :func:`vcc_helpers.de_table`; the `n_named` most significant genes are named.
@@ -239,8 +239,7 @@ def model_intervals(
         face = {"markerfacecolor": ax.get_facecolor() if unsure else BLUE, "markersize": 8}
         ax.errorbar(row["mean"], place, xerr=ends, fmt="o", color=BLUE, capsize=3, zorder=3, **face)
         _beside(ax, f"{row['mean']:.3f}", place, 9)
-    for value, name, colour, style in _reference_lines(rows, metric, baseline):
-        ax.axvline(value, color=colour, linestyle=style, label=f"{name} {value:.3f}")
+    _references(ax.axvline, rows, metric, baseline)
     if np.isfinite(level):
         ax.plot([], [], "o", color=BLUE, markerfacecolor="none", label="interval holds baseline")
     ax.set_yticks(range(len(shown))[::-1], shown.index)
@@ -270,9 +269,7 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
         look = {"marker": marker, "color": colour, "capsize": 3, "label": name}
         ax.errorbar(place, mean, [mean - low, high - mean], **look)
         ends.append((mean[-1], name, colour))
-    for level, name, colour, style in _reference_lines(rows.groupby("model").mean(), metric, None):
-        ax.axhline(level, color=colour, linestyle=style, zorder=0)
-        ends.append((level, name, colour))
+    ends += _references(ax.axhline, rows.groupby("model").mean(), metric, None, zorder=0)
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     ax.set(xlabel="support targets", ylabel=_LABELS.get(metric, metric).replace(" (", "\n("))
     _label_ends(ax, ends)
@@ -297,7 +294,7 @@ def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
         ax.annotate(name, (1, level), (1.04, y), **where, **look)
 
 
-def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
+def calibration(found, *, ax: Axes | None = None) -> Axes:
     """Plot the size of each predicted effect against the real one's, a point a perturbation.
 
     `found` comes from :func:`vcc_helpers.evaluation.calibration`; the four targets of the largest
@@ -306,12 +303,11 @@ def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
     ax, table = _axes(ax, 5.2, 4.8), found.per_perturbation
     large = table["ratio"] > 1
     kw = {"s": 30, "linewidths": 0, "alpha": 0.8}
-    for part, name, look in (
-        (table[~large], "smaller than the real one", {"marker": "o", "color": BLUE}),
-        (table[large], "larger", {"marker": "^", "color": RED}),
-    ):
-        label = f"{name}: {len(part)} of {len(table)}"
-        ax.scatter(part["real_norm"], part["pred_norm"], label=label, **look, **kw)
+    looks = ((~large, "smaller than the real one", "o", BLUE), (large, "larger", "^", RED))
+    for some, name, marker, colour in looks:
+        shown, label = table[some], f"{name}: {some.sum()} of {len(table)}"
+        look = {"label": label, "marker": marker, "color": colour}
+        ax.scatter(shown["real_norm"], shown["pred_norm"], **look, **kw)
     end = 1.2 * table[["real_norm", "pred_norm"]].to_numpy().max()
     ax.plot([0, end], [0, end], color=GREY, linestyle="--", linewidth=1)
     ax.annotate("right size ", (0.7 * end, 0.7 * end), ha="right", va="bottom", fontsize=9)
