@@ -45,7 +45,7 @@ def test_wanted_names_stay_and_likely_ones_are_a_guess_only():
     assert same.near == {"NANNOG": "NANOG"} and same.renamed == {}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_every_name_is_accounted_for_once(seed):
     rng = np.random.default_rng(seed)
     letters = ["a", "A", "b", "B1", "b1", "B1.2", "1-sep", "SEPT1", "C", "c "]

@@ -45,7 +45,8 @@ class Preset:
     #: Genes with no more counts per million than this in the controls are not tested.
     least_cpm: float | None = None
     fdr: float = 0.05  #: a gene is significant below this false discovery rate
-    fdr_family: str = "file"  #: whose tests it is taken over: of each ``"perturbation"`` alone
+    #: Whether rates are taken over the tests of a whole ``"file"`` or of each ``"perturbation"``.
+    fdr_family: str = "file"
     #: The fold change where the control's mean is 0, and its inverse where the other's is.
     fold_change_clip: float = 20.0
     #: Added to both means of a fold change, which are then of scaled counts; None for means of
