@@ -92,9 +92,7 @@ def test_resampling_shifts_real_controls(bulk, controls):
 
 @pytest.mark.parametrize("make", EMITTERS[:2])  # the third appends counts, which keep no scale
 def test_controls_can_be_put_on_the_scale_of_the_prediction(make, cells, bulk, controls):
-    """Control counts alone have another median library size than the whole file."""
-    median = np.median(cells.X.sum(axis=1))
-    assert median != np.median(controls.X.sum(axis=1))
+    median = np.median(cells.X.sum(axis=1))  # of the whole file, not of the controls alone
     made = make(bulk, controls=controls, n_cells=2, target_sum=median)
     tail = lognorm(cells)[(cells.obs[KEY] == CONTROL).to_numpy()]
     np.testing.assert_array_equal(made.X[-controls.n_obs :], tail)
@@ -111,14 +109,13 @@ def flat_bulk(cells, names="ABCD"):
     return flat
 
 
-def draw_controls(rate, phi, *, n_cells=400, depth_sd=0.3, seed=0):
+def draw_controls(rate, phi, *, n_cells=1200, seed=0):
     """Control cells that are negative binomial by construction."""
     rng = np.random.default_rng(seed)
-    mu = rng.lognormal(0, depth_sd, (n_cells, 1)) * rate
+    mu = rng.lognormal(0, 0.3, (n_cells, 1)) * rate
     counts = rng.negative_binomial(1 / phi, 1 / (1 + phi * mu)).astype(np.float32)
-    var = pd.DataFrame(index=[f"G{i}" for i in range(len(rate))])
     obs = pd.DataFrame({KEY: CONTROL}, index=[f"c{i}" for i in range(n_cells)])
-    return anndata.AnnData(counts, obs=obs, var=var)
+    return anndata.AnnData(counts, obs, pd.DataFrame(index=[f"G{i}" for i in range(len(rate))]))
 
 
 @pytest.fixture(scope="module")
@@ -149,17 +146,6 @@ def test_rates_give_the_wanted_mean():
         emit._mean_lognorm(rate[:-1], phi[:-1], depth), wanted[:-1], atol=2e-3
     )
     assert rate[0] == 0 and rate[-1] == pytest.approx(50_000)  # all of a cell's counts, no more
-
-
-def test_dispersion_is_found_again():
-    rate, phi = np.geomspace(1, 20, 800), np.tile([1e-4, 0.05, 0.3, 2.0], 200)
-    rate, phi = np.r_[rate, np.full(50, 1e-3), 0.0], np.r_[phi, np.full(51, 2.0)]
-    found = emit._nb_dispersion(draw_controls(rate, phi, n_cells=1000)).to_numpy()
-    for value in (0.05, 0.3, 2.0):
-        assert np.median(found[:800][phi[:800] == value]) == pytest.approx(value, rel=0.1)
-    assert np.median(found[:800][phi[:800] == 1e-4]) < 0.005
-    usual = np.median(found[:800])  # what genes with few counts take
-    np.testing.assert_allclose(found[800:], usual, rtol=0.2)
 
 
 @pytest.mark.parametrize("storage", ["dense", "backed csr"])
@@ -226,17 +212,6 @@ def test_no_effect_makes_no_more_genes_significant_than_chance(day5):
     assert called["replicate"] > 0.2
 
 
-def test_a_true_effect_is_called_as_often_as_in_real_cells(day5):
-    """Of two strong targets: twice too many or half as many would be another picture."""
-    real = day5[day5.obs[KEY].isin([CONTROL, "SOX2", "POU5F1"])].copy()
-    controls = real[real.obs[KEY] == CONTROL].copy()
-    bulk = pseudobulk(real)
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=bulk.obs["n_cells"])
-    share = [de_table(cells).significant.mean() for cells in (made, real)]
-    assert share[1] > 0.3
-    assert 0.7 < share[0] / share[1] < 1.4
-
-
 def test_given_dispersions_are_taken_as_they_are(day5):
     controls = day5[day5.obs[KEY] == CONTROL].copy()
     flat, found = flat_bulk(controls, "A"), []
@@ -246,21 +221,18 @@ def test_given_dispersions_are_taken_as_they_are(day5):
     np.testing.assert_allclose(found, [0, 0.1, 1.0], rtol=0.15, atol=0.01)
 
 
-@pytest.mark.parametrize("factor", [0.5, 2])
-def test_the_means_tell_how_dispersed_the_cells_were(factor):
-    """Cells of another dispersion: the rates add up for theirs, not for the controls'."""
+def test_the_means_tell_how_dispersed_the_cells_were():
+    """Cells of twice the dispersion: the rates add up for theirs, not for the controls'."""
     rate, phi = np.geomspace(0.5, 50, 200), np.full(200, 0.3)
-    controls = draw_controls(rate, phi, n_cells=1200)
-    other = draw_controls(rate[::-1], phi * factor, n_cells=1200, seed=1)
+    controls = draw_controls(rate, phi)
+    other = draw_controls(rate[::-1], phi * 2, seed=1)
     other.obs[KEY] = "A"
     scale = float(np.median(controls.X.sum(axis=1)))
     bulk = pseudobulk(other, target_sum=scale)
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=1200, target_sum=scale)
+    recipe = {"controls": controls, "n_cells": 1200, "target_sum": scale}
+    made, fixed = (emit.negative_binomial(bulk, **recipe, dispersion=d) for d in (None, 0.3))
     found = emit._nb_dispersion(made[made.obs[KEY] == "A"])
-    assert found.median() == pytest.approx(0.3 * factor, rel=0.1)
-    fixed = emit.negative_binomial(
-        bulk, controls=controls, n_cells=1200, target_sum=scale, dispersion=0.3
-    )
+    assert found.median() == pytest.approx(0.6, rel=0.1)
     gap = [np.abs(pseudobulk(x, target_sum=scale)["A"].X - bulk.X).mean() for x in (made, fixed)]
     assert gap[0] < 0.02
     assert gap[0] < 0.8 * gap[1]
