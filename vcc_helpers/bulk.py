@@ -42,8 +42,8 @@ def bulk_of_effects(
 ) -> anndata.AnnData:
     """Add effects of `targets`, ``(n_perts, n_genes)``, to a control's mean, ``(n_genes,)``.
 
-    `var` has a row a gene. Returned is a pseudobulk, ``(1 + n_perts, n_genes)``, float32, the
-    control first. A mean lognorm value cannot be negative: what would fall below 0 is set to 0.
+    `var` has a row a gene. Returned is a pseudobulk, float32, the control first. A mean lognorm
+    value cannot be negative: what would fall below 0 is set to 0.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
     obs = pd.DataFrame(index=pd.Index([CONTROL, *targets]).astype(str))
@@ -111,10 +111,7 @@ def knockdown(bulk: anndata.AnnData) -> pd.Series:
 
 
 def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
-    """Return the mean lognorm values of genes of which only a share is left.
-
-    `mean` is that of the control, any shape, `residual` the share, 0 to 1; a ValueError outside.
-    """
+    """Return the mean lognorm values of genes of whose control's mean only a share is left."""
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")
     return np.log1p(residual * np.expm1(mean))
@@ -137,10 +134,9 @@ class Pair(NamedTuple):
 
 
 def paired(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL) -> Pair:
-    """Lay a predicted pseudobulk and the real one side by side.
+    """Lay two pseudobulks side by side; perturbations that only `pred` has are ignored.
 
-    Both are over the same genes, else it is a ValueError; perturbations that only `pred` has are
-    ignored, one that it lacks is a KeyError.
+    Other genes are a ValueError, a perturbation that `pred` lacks is a KeyError.
     """
     if not np.array_equal(pred.var_names, real.var_names):
         raise ValueError("pred and real must have the same genes in the same order")

@@ -61,11 +61,7 @@ def one_entry_a_place(block) -> sparse.csr_matrix:
 
 
 def floating(block, cells, genes):
-    """Return CSR or dense values in float32, or float64 where they are, in native byte order.
-
-    A ValueError says that an integer is above 2**24, where float32 is no longer exact, and names
-    its place by `cells` and `genes`; None for numbers.
-    """
+    """Return CSR or dense values in float32, or float64 where they are; `cells`, `genes`: names."""
     values = block.data if sparse.issparse(block) else block
     integer = not np.issubdtype(block.dtype, np.floating)
     if integer and block.dtype.itemsize > 2 and (large := values > EXACT_IN_FLOAT32).any():
@@ -182,7 +178,7 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, summary: ValueSummary, target_sum: float | None = None) -> Scaling:
-        """Make it from what :func:`scale_of` found; `target_sum` as for :func:`lognorm`."""
+        """Make it from what was found; `target_sum` as for :func:`lognorm`."""
         if summary.scale == "lognorm":
             return cls(None)
         size = summary.library_size
@@ -210,10 +206,7 @@ class Scaling(NamedTuple):
 
 
 def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray, np.ndarray]:
-    """Turn sums of values and of squares over `n_cells` into mean and unbiased variance, float64.
-
-    The variance of one cell is NaN.
-    """
+    """Turn sums of values and squares into mean and unbiased variance, NaN for one cell."""
     mean = total / n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
         return mean, np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)

@@ -79,9 +79,9 @@ def resample_and_shift(
     """Draw real control cells, with replacement, and add the predicted effect to each.
 
     As :func:`replicate`, but `pred` needs a control row, else it is a KeyError. The cells vary as
-    control cells do, so the rank-sum test behaves more as it does on real ones. Values cannot be
-    negative: what the shift pushes below 0 is set to 0, so the mean of a gene that goes down, and
-    is 0 in many cells, falls less than predicted. Up-shifted zeros are all equal.
+    control cells do, so the rank-sum test behaves more as it does on real ones. What the shift
+    pushes below 0 is set to 0, so the mean of a gene that goes down, and is 0 in many cells, falls
+    less than predicted. Up-shifted zeros are all equal.
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)
@@ -119,13 +119,10 @@ def negative_binomial(
 
     The rates must add up to s: else the total that a cell gets, by which it is normalised, moves
     all its genes together. They do so for one factor on the controls' dispersions, from 1/4 to 4,
-    which is looked for; it is large where a mean profile can only come from cells that differ. On
-    the hiPSC screen the factors of the strongest effects come close to what the perturbed cells'
-    own dispersions say. A given `dispersion` is taken as it is: of each gene, ``(n_genes,)``, or
-    one number for all, not negative; 0 draws Poisson counts.
-
-    Genes are drawn independently of each other: real cells differ in states, which move many
-    genes at once, and these do not.
+    which is looked for; it is large where a mean profile can only come from cells that differ. A
+    given `dispersion` is taken as it is: of each gene, ``(n_genes,)``, or one number for all, not
+    negative; 0 draws Poisson counts. Genes are drawn independently of each other: real cells differ
+    in states, which move many genes at once, and these do not.
     """
     rng = np.random.default_rng(seed)
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
@@ -160,8 +157,7 @@ def _nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     .. math:: \phi_g = \frac{\frac{n}{n-1} \sum_c (x_{cg} - \mu_{cg})^2 - \sum_c x_{cg}
               + k \phi_0}{\sum_c \mu_{cg}^2 + k}
 
-    Under Poisson counts the estimate without k has variance :math:`2 / \sum_c \mu_{cg}^2`. So a
-    gene with few counts says little, and takes the median :math:`\phi_0` of genes with
+    A gene with few counts says little, and takes the median :math:`\phi_0` of genes with
     :math:`\sum_c \mu_{cg}^2 > k = 10`.
     """
     library, n, k = _library_sizes(cells), cells.n_obs, 10.0
@@ -204,11 +200,7 @@ def _mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) -
 
 
 class _RateSolver:
-    """The inverse of :func:`_mean_lognorm`: from mean and dispersion to rate.
-
-    A smooth table of the forward function, made once, stands in for it; its inverse, interpolated,
-    gives a start that Newton's method makes exact.
-    """
+    """The inverse of :func:`_mean_lognorm`: Newton's method on a smooth table of it."""
 
     def __init__(self, phi: np.ndarray, depth: np.ndarray, scale: float):
         self.depth = np.quantile(depth, (np.arange(16) + 0.5) / 16)

@@ -266,7 +266,6 @@ def mse_normalized(
 
 
 def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
-    """Sum of squares about each gene's weighted mean, over the perturbations that count."""
     off = profile - profile.mean(axis=0)
     share = weight[:, None] * kept
     total, mean, square = share.sum(axis=0), (share * off).sum(axis=0), (share * off**2).sum(axis=0)

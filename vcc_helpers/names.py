@@ -1,7 +1,7 @@
 """One list of names held against another: what is missing, what is strange, what is only misspelt.
 
 Genes lose their names on the way through spreadsheets, databases and other tools: another case, a
-version number, a date in place of a septin. Labels of perturbations gain endings. Such names can be
+version number, a date in place of a septin; labels of perturbations gain endings. Such names can be
 put right without a guess as long as each stands for one name that is missing.
 
 Taught in: notebooks/17_check_and_pack and notebooks/18_score_another_model.
@@ -87,9 +87,7 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
 
 
 def alone(label: str) -> str:
-    """Return the gene of a label such as ``SOX2+ctrl``; any other label stays as it is.
-
-    GEARS and scGPT write two genes, ``ctrl`` in place of one where only one was perturbed.
+    """Return the gene of a label of GEARS or scGPT for one gene; any other stays as it is.
 
     >>> alone("SOX2+ctrl"), alone("ctrl+SOX2"), alone("ctrl"), alone("SOX2+OCT4")
     ('SOX2', 'SOX2', 'ctrl', 'SOX2+OCT4')
@@ -98,7 +96,6 @@ def alone(label: str) -> str:
 
 
 def _other_ways(name: str) -> Iterator[str]:
-    """Yield what a name may have been before something happened to it."""
     name = name.strip()
     yield name
     yield _VERSION.sub("", name)

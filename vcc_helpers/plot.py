@@ -50,7 +50,6 @@ def _name_points(ax: Axes, names, x, y) -> None:
 
 
 def _beside(ax: Axes, text: str, y: float, size: int) -> None:
-    """Write at the right edge, at a height of the data."""
     ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=size)
 
 
@@ -63,7 +62,6 @@ def _legend_below(ax: Axes, *, ncols: int) -> None:
 
 
 def _references(draw, rows: pd.DataFrame, metric: str, baseline: str | None, **look) -> list[tuple]:
-    """Draw a line for each row that is none of a model, and return level, name and colour."""
     # half of the cells carry more noise than a good model: on errors the two halves are no ceiling
     looks = (
         (_CHANCE, "chance", GREY, ":"),
@@ -85,11 +83,10 @@ def scores(
     baseline: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Compare models on one metric, beside chance, baseline and ceiling.
+    """Compare models on one metric with chance, ceiling and baseline, vertical lines.
 
     `values` holds one score a model (Series), or several repeats a model (DataFrame, a column a
-    model), drawn as mean and standard deviation. `chance`, `ceiling` and `baseline` are drawn as
-    vertical lines where given.
+    model), drawn as mean and standard deviation.
     """
     ax = _axes(ax, height=1.4 + 0.38 * np.shape(values)[-1])
     table = values if isinstance(values, pd.DataFrame) else values.to_frame().T

@@ -141,8 +141,8 @@ class ScoreCard:
             beside = _table(card["anchors"], "anchor") if "anchors" in card else None
             if not isinstance(card["preset"], str):
                 raise TypeError("preset is no text")
-            missed = card.get("missed", {})
-            return cls(card["preset"], table, dict(card["settings"]), beside, missed)
+            settings, missed = dict(card["settings"]), card.get("missed", {})
+            return cls(card["preset"], table, settings, beside, missed)
         except _NO_CARD as error:
             kind = type(error).__name__  # its own words may repeat the whole file
             raise ValueError(
@@ -175,8 +175,7 @@ class ScoreCard:
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    rows = table.astype(object).where(table.notna(), None)
-    return rows.to_dict(orient="index")
+    return table.astype(object).where(table.notna(), None).to_dict(orient="index")
 
 
 def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:

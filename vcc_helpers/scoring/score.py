@@ -166,8 +166,7 @@ def anchors(
 
     A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
     rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
-    every gene significant, and then the largest fold changes are kept, which are not the surest
-    ones. So no submission of replicated means can have a DES above that row's.
+    every gene significant, and then the largest fold changes are kept, not the surest ones.
     """
     rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
     means = question | {"memory": memory} | settings
@@ -203,7 +202,6 @@ def anchors(
 
 
 def _alone(cells: anndata.AnnData, perturbation_key: str) -> str:
-    """Say which groups have one cell only, and so no halves; nothing if none has."""
     sizes = labels_of(cells, perturbation_key).value_counts()
     alone = sorted(sizes.index[sizes < 2])
     return f"a group of one cell has no halves: {some_of(alone)}" if alone else ""
@@ -278,7 +276,6 @@ def official_baseline(
 
 
 def _scaled_controls(cells, labels, n_cells, seed: int, perturbation_key: str, control: str):
-    """Draw control cells and scale each gene, so that the mean is that of all perturbations."""
     blocks = ((start, block.astype(np.float64)) for start, block in row_blocks(cells))
     bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
     groups, mean = bulk.obs_names, bulk.X
@@ -325,13 +322,11 @@ def baseline(
     card = score(made, real, _lenient(rules), **settings)
     if rules.top == "perfect":
         return card
-    repeats = replicates(real, rules, **settings)
-    beside = pd.DataFrame({REPLICATE: repeats.mean()}).T.rename_axis("anchor")
-    return replace(card, anchors=beside)
+    repeats = replicates(real, rules, **settings).mean()
+    return replace(card, anchors=repeats.to_frame(REPLICATE).T.rename_axis("anchor"))
 
 
 def _lenient(rules: Preset) -> Preset:
-    """Let counts pass that are not whole, where counts are wanted."""
     return replace(rules, tolerance=np.inf) if rules.counts_only else rules
 
 
@@ -378,7 +373,6 @@ def _halves(cells: anndata.AnnData, labels, seed: int, *, equal: bool):
 
 
 def _change_between(first: Digest, other: Digest, whole: Digest) -> np.ndarray:
-    """Return the error of fold changes between halves, over the genes that all cells call."""
     called = _Sides(whole, whole).calls[1].significant
     size = whole.de.log2_fold_change
     halves = (np.nan_to_num(half.de.log2_fold_change) for half in (first, other))
@@ -390,9 +384,9 @@ def split_half(
 ) -> tuple[anndata.AnnData, anndata.AnnData]:
     """Split the cells of every group at random into two halves, views of `cells`.
 
-    Scoring one half against the other shows what a repeat of the experiment, with half of the
-    cells, would score: a ceiling for honest predictions, though not a hard limit. Sizes are equal
-    to within one cell a group; a group of one cell is a ValueError.
+    One half scored against the other shows what a repeat of the experiment, with half of the cells,
+    would score: a ceiling for honest predictions, though not a hard limit. A group of one cell is a
+    ValueError.
     """
     _check_halves(cells, perturbation_key)
     return _halves(cells, labels_of(cells, perturbation_key), seed, equal=False)
@@ -444,9 +438,6 @@ def measure_cells(
 def halves(
     cells: anndata.AnnData, *, n_halvings: int = 5, seed: int = 0
 ) -> list[tuple[anndata.AnnData, anndata.AnnData]]:
-    """Return two pseudobulks for each split of the cells, for :func:`~.evaluation.ceiling`.
-
-    The splits are those of :func:`split_half`, with `seed`, `seed` + 1, and so on.
-    """
+    """Return two pseudobulks a :func:`split_half`, for :func:`~.evaluation.ceiling`."""
     splits = (split_half(cells, seed=seed + number) for number in range(n_halvings))
     return [tuple(pseudobulk(half) for half in pair) for pair in splits]
