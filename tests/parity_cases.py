@@ -84,9 +84,8 @@ def random_case(seed: int) -> Case:
     for _ in range(2):
         labels, counts = _draw(rng, names, genes, basal, effect, sizes=(1, 2, 3, 5, 8, 9, 20, 60))
         appears = rng.random((len(labels), n_genes)) < 0.5
-        counts += np.where(
-            (basal == 0) & (labels[:, None] != CONTROL) & appears, rng.integers(1, 4), 0
-        ) * (rng.random(n_genes) < 0.6)
+        some = (basal == 0) & (labels[:, None] != CONTROL) & appears
+        counts += np.where(some, rng.integers(1, 4), 0) * (rng.random(n_genes) < 0.6)
         counts[counts.sum(axis=1) == 0, 0] = 1  # the official tool treats empty cells by layout
         pair.append(_store(rng, counts, labels, genes))
     pred, real = pair

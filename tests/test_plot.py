@@ -195,24 +195,6 @@ def contrast(one, other):
     return max(brightness) / min(brightness)
 
 
-def test_the_dark_style_is_the_light_one_with_other_ink_and_ground():
-    light, dark = settings("light"), settings("dark")
-    assert set(light) == set(dark)
-    changed = {key for key in light if light[key] != dark[key]}
-    assert changed and all("color" in key for key in changed)
-
-
-@pytest.mark.parametrize("name", GROUND)
-def test_a_style_can_be_read(name):
-    style = settings(name)
-    ground = style["figure.facecolor"]
-    assert ground == style["axes.facecolor"]
-    assert contrast(ground, GROUND[name]) < 1.01
-    for key in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.color"):
-        assert contrast(style[key], ground) >= 4.5, key
-    assert style["axes.prop_cycle"].by_key()["color"] == PALETTE
-
-
 def in_the_dark_book(colour):
     """Do what the book's style sheet does to a figure in the dark: invert, then turn the hue."""
     css = (ROOT / "book/_static/custom.css").read_text(encoding="utf-8")

@@ -1,7 +1,5 @@
 """Tables, score cards, the same whatever the storage, and what they are held against."""
 
-from pathlib import Path
-
 import anndata
 import numpy as np
 import pandas as pd
@@ -15,7 +13,6 @@ from vcc_helpers.datasets import load_h1_sample
 from vcc_helpers.scoring import DETable, ScoreCard, de_table
 from vcc_helpers.scoring.card import _SHOWN
 from vcc_helpers.stream import rank_sum
-from vcc_helpers.stream.write import write_whole
 
 SEVEN = "vcc2025-generalist"
 
@@ -183,21 +180,11 @@ def test_a_file_that_is_no_card_is_refused(text, tmp_path):
         ScoreCard.from_json(tmp_path / "x.json")
 
 
-def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch, card):
+def test_a_card_is_written_where_a_file_can_be(tmp_path, card):
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere; make it"):
-        write_whole(tmp_path / "nowhere/x.json", "text")
+        card.to_json(tmp_path / "nowhere/x.json")
     with pytest.raises(IsADirectoryError, match="it is a folder; name a file in it"):
-        write_whole(tmp_path, "text")
-    path = tmp_path / "card.json"
-    path.write_text("old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        card.to_json(path)
-    assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+        card.to_json(tmp_path)
 
 
 def test_evaluate_equals_the_card_or_refuses(pair, card):
@@ -315,15 +302,6 @@ def test_anchors_are_what_their_names_say(pair):
     copies, drawn = (beside.loc[f"their means, {way}"] for way in ("replicated", "resampled"))
     assert copies["mae"] < 1e-6 < drawn["mae"] and drawn["pds"] > 0.5
     assert copies["des"] < perfect["des"]
-
-
-def test_a_random_list_hits_what_chance_says():
-    """DES of genes called at random, as many as are real, over many draws."""
-    rng, n = np.random.default_rng(0), 500
-    real = rng.random((6, 50)) < rng.random((6, 1))
-    every = np.ones_like(real)
-    found = [metrics.des(every, rng.normal(size=real.shape), real).mean() for _ in range(n)]
-    assert np.mean(found) == pytest.approx(real.mean(), abs=4 * np.std(found) / np.sqrt(n))
 
 
 def test_a_card_shows_and_keeps_its_anchors(pair, card, tmp_path):
