@@ -12,7 +12,7 @@ Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,9 +111,8 @@ def _table_of(found: Contrast, rules: Preset) -> DETable:
 
 
 def _rates(p_value: np.ndarray, family: str) -> np.ndarray:
-    if family == "file":
-        return false_discovery_control(p_value, axis=None).reshape(p_value.shape)
-    return false_discovery_control(p_value, axis=1)
+    axis = None if family == "file" else 1
+    return false_discovery_control(p_value, axis=axis).reshape(p_value.shape)
 
 
 def digest(
@@ -159,16 +158,12 @@ class _Sides:
             found.append(metrics.Calls(called, table.log2_fold_change, table.p_value, table.fdr))
         return found
 
-    def sampled(self, side: Digest, names: Sequence[str]) -> metrics.Sampled:
-        """Return profiles of some groups, with their variance."""
-        place = side.bulk.obs_names.get_indexer(names)
-        return metrics.Sampled(side.bulk.X[place], side.bulk.obs["sampling"].to_numpy()[place])
-
     @property
     def mse_normalized(self) -> float:
-        sides = (self.sampled(side, self.means.names) for side in (self.pred, self.real))
-        control = self.sampled(self.real, [self.real.control])
-        return metrics.mse_normalized(*sides, control=control, own_gene=self.means.own_gene)
+        names, pred, real = self.means.names, self.pred.bulk, self.real.bulk
+        rows = (pred[names], real[names], real[[self.real.control]])
+        *sides, base = (metrics.Sampled(b.X, b.obs["sampling"].to_numpy()) for b in rows)
+        return metrics.mse_normalized(*sides, control=base, own_gene=self.means.own_gene)
 
 
 #: How each metric is computed from two files; one number a perturbation, or one for all of them.

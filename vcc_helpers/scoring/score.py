@@ -260,12 +260,12 @@ def official_baseline(
     cells, question = open_cells(cells), {"perturbation_key": perturbation_key, "control": control}
     check_cells(cells, **question)
     labels = labels_of(cells, perturbation_key)
+    if n_cells is None:
+        n_cells = labels.value_counts().sort_index()
     if get_preset(preset).counts_only:
         return _scaled_controls(cells, labels, n_cells, seed, **question)
     blocks = list(lognorm_blocks(cells))
     bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
-    if n_cells is None:
-        n_cells = bulk.obs["n_cells"].drop(control)
     mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
     targets = pd.DataFrame(index=pd.Series(n_cells).index.drop(control, errors="ignore"))
     pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
@@ -293,8 +293,6 @@ def _scaled_controls(cells, labels, n_cells, seed: int, perturbation_key: str, c
     profile, base = (mean * counted).sum(axis=0) / counted.sum(axis=0), mean[is_control][0]
     scale = np.divide(profile, base, out=np.zeros_like(base), where=base > 0)
     pool = take_cells(cells, np.flatnonzero(labels == control))
-    if n_cells is None:
-        n_cells = bulk.obs["n_cells"]
     sizes = pd.Series(n_cells).drop(control, errors="ignore").sort_index()
     rng, values = np.random.default_rng(seed), sparse.csr_matrix(pool.X)
     made = values[np.concatenate([rng.integers(0, pool.n_obs, size=n) for n in sizes])]
