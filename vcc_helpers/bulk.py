@@ -57,9 +57,8 @@ def effects(bulk: anndata.AnnData) -> anndata.AnnData:
     effect, :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
     (about the natural logarithm of the fold change for well expressed genes).
     """
-    control_mean = control_row(bulk)
-    kept = bulk.obs_names != CONTROL
-    return anndata.AnnData(bulk.X[kept] - control_mean, bulk.obs.loc[kept].copy(), bulk.var.copy())
+    delta, kept = bulk.X - control_row(bulk), bulk.obs_names != CONTROL
+    return anndata.AnnData(delta[kept], bulk.obs.loc[kept].copy(), bulk.var.copy())
 
 
 def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
@@ -105,8 +104,8 @@ def knockdown(bulk: anndata.AnnData) -> pd.Series:
     column = bulk.var_names.get_indexer(targets)
     rows = bulk.obs_names.get_indexer(targets)
     usable = (column >= 0) & (base[column] > 0)
-    own = bulk.X[rows[usable], column[usable]]
-    left[usable] = np.expm1(own) / np.expm1(base[column[usable]])
+    rows, column = rows[usable], column[usable]
+    left[usable] = np.expm1(bulk.X[rows, column]) / np.expm1(base[column])
     return left
 
 

@@ -158,8 +158,8 @@ def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np
     sparse where the input is. An empty cell stays empty. Values that are log-normalised already
     come back unchanged.
 
-    Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``; with one exception:
-    scanpy 1.11 counts empty cells in the median of a sparse file, though not of a dense one.
+    Equal, bit for bit, to scanpy's ``normalize_total`` and ``log1p``; with one exception: scanpy
+    1.11 counts empty cells in the median of a sparse file, though not of a dense one.
     """
     scaling = Scaling.of(scale_of(cells), target_sum)
     return scaling.apply(rows_of(cells), slice(None)).copy()

@@ -52,10 +52,9 @@ def replicate(
 ) -> anndata.AnnData:
     """Repeat each predicted mean as so many identical cells.
 
-    Returned is lognorm, in the precision of :func:`lognorm` of the controls, which may be counts
-    or lognorm; a control row of `pred` is ignored. The means are exact, and no cell differs from
-    another: the rank-sum test then calls far more genes significant than real cells give, since a
-    mean rarely is the controls' median.
+    Returned is lognorm, in the precision of the controls, which may be counts or lognorm; a control
+    row of `pred` is ignored. The means are exact, and no cell differs from another: the rank-sum
+    test then calls far more genes than in real cells, since a mean rarely is the controls' median.
     """
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)

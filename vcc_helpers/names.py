@@ -1,8 +1,7 @@
 """One list of names held against another: what is missing, what is strange, what is only misspelt.
 
-Genes lose their names on the way through spreadsheets, databases and other tools: another case, a
-version number, a date in place of a septin; labels of perturbations gain endings. Such names can be
-put right without a guess as long as each stands for one name that is missing.
+Genes lose their names in spreadsheets and other tools: another case, a version number, a date in
+place of a septin. These can be put right as long as each stands for one name that is missing.
 
 Taught in: notebooks/17_check_and_pack and notebooks/18_score_another_model.
 Needs no sibling module.

@@ -210,9 +210,8 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show how alike targets are: cosines or correlations, ``(n_perts, n_perts)``, -1 to 1."""
     ax = _axes(ax, width=2.8 + 0.2 * len(table), height=1.8 + 0.2 * len(table))
     image = ax.imshow(table, cmap="PuOr_r", vmin=-1, vmax=1)
-    place = np.arange(len(table))
-    ax.set_xticks(place, table.columns, rotation=90, fontsize=8)
-    ax.set_yticks(place, table.index, fontsize=8)
+    ax.set_xticks(range(len(table)), table.columns, rotation=90, fontsize=8)
+    ax.set_yticks(range(len(table)), table.index, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.7)
     return ax
 

@@ -22,14 +22,12 @@ from .. import metrics
 from ..presets import PRESETS, VCC2025
 from ..stream.write import write_whole
 
-#: Perturbations that a notebook shows of each end of a long score card.
-_SHOWN = 5
+_SHOWN = 5  # perturbations of each end of a long card in a notebook
 #: Most characters of a card, many times what a row for every human gene takes.
 _MOST_TEXT = 2**26
 #: What a file that is no card raises.
 _NO_CARD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-#: Name of the replicate's row.
-REPLICATE = "half against half"
+REPLICATE = "half against half"  #: its row among the anchors
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,8 @@ def score(
     """Score predicted cells against real ones.
 
     With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
-    0.20.0. That takes counts only, and the controls of `real` for both sides: those of `pred` are
-    not looked at, and may be missing. A ValueError says that a file is unusable, or that the two do
-    not match; every problem has a line of its own.
+    0.20.0, which takes counts only, and the controls of `real` for both sides: `pred` needs none. A
+    ValueError has a line for every problem: a file is unusable, or the two do not match.
 
     Parameters
     ----------
@@ -197,8 +196,7 @@ def anchors(
         made = _perfect_means(cells, rules, truth.bulk, seed, **question)
         rows |= {f"their means, {how}": scored(pred) for how, pred in made}
     rows["real cells"] = compare(truth, truth, rules).mean()
-    found = pd.DataFrame(rows, index=list(rules.metrics), dtype=np.float64)
-    return found.T.rename_axis("anchor")
+    return pd.DataFrame(rows, list(rules.metrics), dtype=np.float64).T.rename_axis("anchor")
 
 
 def _alone(cells: anndata.AnnData, perturbation_key: str) -> str:
@@ -342,8 +340,8 @@ def replicates(
     Returned is a row a split, index its seed, which comes from `seed`, and a column a metric: means
     over perturbations. Their mean is the 1 of the scale of 2026. Each half is measured against its
     own controls, so that the two share no noise. A half calls fewer genes than the whole, so
-    `lfc_nmae` takes the genes, and the size of their changes, from all cells. Source: cell-eval2
-    0.20.0, ``compute_replicate_anchor``.
+    `lfc_nmae` takes the genes, and the size of their changes, from all cells, as the official
+    ``compute_replicate_anchor`` does.
     """
     rules = replace(get_preset(preset), real_controls=False)
     settings |= {"perturbation_key": perturbation_key}
