@@ -138,6 +138,17 @@ def test_genes_that_the_controls_hardly_show_are_not_tested(sample):
     assert (table.fdr[:, 3] == 1).all() and (table.p_value[:, 3] == 1).all()
 
 
+def test_the_silenced_gene_counts_in_no_metric_of_calls(halves):
+    pair = [scoring.digest(half, RULES) for half in halves]
+    table = pair[1].de
+    own = table.perturbations.to_numpy()[:, None] == table.genes.to_numpy()
+    calls = [digest.de.significant for digest in pair]
+    expected = metrics.significant_jaccard(*(called & ~own for called in calls))
+    assert (expected != metrics.significant_jaccard(*calls)).any()
+    found = scoring.compare(*pair, RULES)
+    np.testing.assert_array_equal(found["significant_jaccard"], expected)
+
+
 def test_controls_of_another_file_need_its_genes_and_a_scale(halves):
     pred, real = halves
     with pytest.raises(ValueError, match="need counts on both sides and one scale"):
