@@ -18,8 +18,6 @@ import pandas as pd
 from scipy import sparse
 
 from vcc_helpers import datasets, lognorm, scoring
-from vcc_helpers.metrics import LEADERBOARD
-from vcc_helpers.presets import GENERALIST
 
 CONTROL, KEY = "non-targeting", "target_gene"
 OFFICIAL = {
@@ -72,12 +70,7 @@ def _store(rng, counts: np.ndarray, labels, genes, *, only_counts=False) -> annd
 
 
 def random_case(seed: int) -> Case:
-    """Draw one pair of files.
-
-    Cells per group from 1 to 60, many of 8 or fewer; genes silent in the controls, in a
-    perturbation or everywhere; perturbations without effect; each file with its own scale,
-    precision, layout and row order; sometimes a constant prediction.
-    """
+    """Draw a pair of files, each of its own scale, precision, layout and row order."""
     rng = np.random.default_rng(seed)
     n_genes, n_perts = int(rng.integers(20, 120)), int(rng.integers(2, 25))
     genes = np.array([f"G{i}" for i in range(n_genes)])
@@ -91,9 +84,8 @@ def random_case(seed: int) -> Case:
     for _ in range(2):
         labels, counts = _draw(rng, names, genes, basal, effect, sizes=(1, 2, 3, 5, 8, 9, 20, 60))
         appears = rng.random((len(labels), n_genes)) < 0.5
-        counts += np.where(
-            (basal == 0) & (labels[:, None] != CONTROL) & appears, rng.integers(1, 4), 0
-        ) * (rng.random(n_genes) < 0.6)
+        some = (basal == 0) & (labels[:, None] != CONTROL) & appears
+        counts += np.where(some, rng.integers(1, 4), 0) * (rng.random(n_genes) < 0.6)
         counts[counts.sum(axis=1) == 0, 0] = 1  # the official tool treats empty cells by layout
         pair.append(_store(rng, counts, labels, genes))
     pred, real = pair
@@ -118,38 +110,24 @@ def real_cells() -> anndata.AnnData:
     return cells[:, kept].copy()
 
 
-def official_overall(case: Case, baseline: anndata.AnnData) -> float:
-    """Score and combine with cell-eval 0.6.6, 0 to 100."""
-    from cell_eval import score_agg_metrics
-
-    base = Case("", baseline, case.real)
-    leaderboard = ["statistic", *(OFFICIAL[name] for name in LEADERBOARD)]
-    card = score_agg_metrics(*(_official(c)[1].select(leaderboard) for c in (case, base)))
-    return 100 * card.filter(card["metric"] == "avg_score")["from_baseline"][0]
-
-
-def _official(case: Case):
+def official(case: Case) -> pd.DataFrame:
+    """Score with cell-eval 0.6.6, index target_gene, a column a metric of the seven."""
     from cell_eval import MetricsEvaluator
     from cell_eval.metrics import metrics_registry
 
     pair = {"adata_pred": case.pred.copy(), "adata_real": case.real.copy()}
     kw = {"control_pert": CONTROL, "pert_col": KEY, "num_threads": 1, "batch_size": 100_000}
+    others = sorted(set(metrics_registry.list_metrics()) - set(OFFICIAL.values()))
     quiet = contextlib.redirect_stderr(io.StringIO())
     with tempfile.TemporaryDirectory() as folder, quiet, _silent_logs():
         evaluator = MetricsEvaluator(**pair, **kw, outdir=folder)
-        others = set(metrics_registry.list_metrics()) - set(OFFICIAL.values())
-        result, means = evaluator.compute(
-            profile="full", skip_metrics=sorted(others), write_csv=False, break_on_error=True
+        result, _ = evaluator.compute(
+            profile="full", skip_metrics=others, write_csv=False, break_on_error=True
         )
     columns = {n: result[o] if o in result.columns else np.nan for n, o in OFFICIAL.items()}
     table = pd.DataFrame({n: np.asarray(v, float) for n, v in columns.items()})
     table.index = pd.Index(result["perturbation"].to_list(), name=KEY)
-    return table.sort_index(), means
-
-
-def official(case: Case) -> pd.DataFrame:
-    """Score with cell-eval 0.6.6, index target_gene, a column a metric of the seven."""
-    return _official(case)[0]
+    return table.sort_index()
 
 
 @contextlib.contextmanager
@@ -192,12 +170,11 @@ def gap_of(mine: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
 
 
 def difference(case: Case) -> pd.DataFrame:
-    """Absolute difference between our values and the official ones, per perturbation and metric.
-
-    Where ties are cut in an order that the official tool leaves open, the difference of DES is
-    the distance to the range of :func:`tie_range`; column ``open_tie`` marks those rows.
-    """
-    mine, theirs = scoring.score(case.pred, case.real, GENERALIST).per_perturbation, official(case)
+    """Absolute difference from cell-eval; of DES from :func:`tie_range` where ``open_tie``."""
+    mine, theirs = (
+        scoring.score(case.pred, case.real, "vcc2025-generalist").per_perturbation,
+        official(case),
+    )
     gap, ties = gap_of(mine, theirs), tie_range(case).reindex(mine.index)
     open_tie = (ties["high"] > ties["low"]) & (gap["des"] > 0)
     outside = np.maximum(ties["low"] - theirs["des"], theirs["des"] - ties["high"]).clip(lower=0)
@@ -216,13 +193,7 @@ OFFICIAL_2026 = {
 
 
 def random_counts_case(seed: int) -> Case:
-    """Draw one pair of files of counts, for the rules of 2026.
-
-    Cells per group from 2 to 60; genes silent or nearly so in the controls, so that they are not
-    tested; targets that are no genes; predictions that are the control, one profile for all, the
-    same cells again and again, far too large, or without controls of their own; any layout,
-    precision and order.
-    """
+    """Draw a pair of files of counts, for the rules of 2026."""
     rng = np.random.default_rng([seed, 2026])
     n_genes, n_perts = int(rng.integers(30, 120)), int(rng.integers(2, 25))
     genes = np.array([f"G{i}" for i in rng.permutation(n_genes)])
@@ -270,10 +241,7 @@ def _distort(rng, pred: anndata.AnnData, real: anndata.AnnData) -> anndata.AnnDa
 
 
 def official_2026(case: Case) -> tuple[pd.DataFrame, pd.Series]:
-    """Score with cell-eval2 0.20.0: a table of the metrics, index target_gene, and their means.
-
-    The panel's ratio has no value of its own for a perturbation: each row holds the whole.
-    """
+    """Score with cell-eval2 0.20.0: a table, index target_gene, and the means."""
     from cell_eval2.run import aggregate_metrics, compute_metrics
 
     pred, controls = case.pred, case.real[case.real.obs[KEY] == CONTROL]

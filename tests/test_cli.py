@@ -57,8 +57,8 @@ def test_baseline_and_ceiling(files, card, capsys):
 
 
 def test_a_ceiling_leaves_out_what_does_not_fit_the_memory(files, capsys, monkeypatch):
-    anchors = sys.modules["vcc_helpers.scoring.anchors"]
-    monkeypatch.setattr(anchors, "parse_memory", lambda memory: 20_000)  # dense they take 25 kB
+    module = sys.modules["vcc_helpers.scoring.score"]
+    monkeypatch.setattr(module, "parse_memory", lambda memory: 20_000)  # dense they take 25 kB
     assert main(["score", *files[:2], "--ceiling"]) == 0
     out = capsys.readouterr().out
     assert "half against half" in out and "replicated" not in out and "mean of these" not in out

@@ -17,10 +17,6 @@ WHOLE = ("__init__.py", "__main__.py", "_lazy.py", "cli.py")  # the package and 
 KIT = sorted(path.stem for path in PACKAGE.glob("*.py") if path.name not in WHOLE)
 FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 NEEDS = re.compile(r"^Needs:? (.*?)(?:\n\n|\"\"\")", re.DOTALL | re.MULTILINE)
-DOTS = (
-    (re.compile(r"^( *)from \. import ", re.MULTILINE), r"\1import "),
-    (re.compile(r"^( *)from \.(\w+) import ", re.MULTILINE), r"\1from \2 import "),
-)
 #: What only the folders import; AnnData itself imports some of it.
 MACHINE = {"h5py", "numba", "tqdm", "dask", "distributed", "zarr"}
 WITHOUT_ANNDATA = ("counts", "metrics", "names", "plot", "presets", "ranks", "splits")
@@ -75,10 +71,8 @@ def imported(module):
 
 def flat(module):
     """Return a module's text with the dots of its imports taken off."""
-    text = text_of(module)
-    for pattern, plain in DOTS:
-        text = pattern.sub(plain, text)
-    return text
+    text = re.sub(r"^( *)from \. import ", r"\1import ", text_of(module), flags=re.MULTILINE)
+    return re.sub(r"^( *)from \.(\w+) import ", r"\1from \2 import ", text, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("anndata", [True, False])

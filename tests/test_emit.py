@@ -92,9 +92,7 @@ def test_resampling_shifts_real_controls(bulk, controls):
 
 @pytest.mark.parametrize("make", EMITTERS[:2])  # the third appends counts, which keep no scale
 def test_controls_can_be_put_on_the_scale_of_the_prediction(make, cells, bulk, controls):
-    """Control counts alone have another median library size than the whole file."""
-    median = np.median(cells.X.sum(axis=1))
-    assert median != np.median(controls.X.sum(axis=1))
+    median = np.median(cells.X.sum(axis=1))  # of the whole file, not of the controls alone
     made = make(bulk, controls=controls, n_cells=2, target_sum=median)
     tail = lognorm(cells)[(cells.obs[KEY] == CONTROL).to_numpy()]
     np.testing.assert_array_equal(made.X[-controls.n_obs :], tail)
@@ -111,14 +109,13 @@ def flat_bulk(cells, names="ABCD"):
     return flat
 
 
-def draw_controls(rate, phi, *, n_cells=400, depth_sd=0.3, seed=0):
+def draw_controls(rate, phi, *, n_cells=1200, seed=0):
     """Control cells that are negative binomial by construction."""
     rng = np.random.default_rng(seed)
-    mu = rng.lognormal(0, depth_sd, (n_cells, 1)) * rate
+    mu = rng.lognormal(0, 0.3, (n_cells, 1)) * rate
     counts = rng.negative_binomial(1 / phi, 1 / (1 + phi * mu)).astype(np.float32)
-    var = pd.DataFrame(index=[f"G{i}" for i in range(len(rate))])
     obs = pd.DataFrame({KEY: CONTROL}, index=[f"c{i}" for i in range(n_cells)])
-    return anndata.AnnData(counts, obs=obs, var=var)
+    return anndata.AnnData(counts, obs, pd.DataFrame(index=[f"G{i}" for i in range(len(rate))]))
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +133,7 @@ def test_the_mean_is_the_sum_over_all_counts(rate, phi, depth):
     law = stats.nbinom(1 / phi, 1 / (1 + phi * rate * depth))
     counts = np.arange(int(law.ppf(1 - 1e-13)) + 10)
     expected = (law.pmf(counts) * np.log1p(counts / depth)).sum()
-    found = emit.mean_lognorm(rate, phi, np.array([depth]))
+    found = emit._mean_lognorm(rate, phi, np.array([depth]))
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -146,26 +143,15 @@ def test_rates_give_the_wanted_mean():
     wanted = np.r_[0.0, rng.uniform(1e-4, 5, 398), 99.0]
     rate = emit._RateSolver(phi, depth, 50_000.0).rates(wanted, phi)
     np.testing.assert_allclose(
-        emit.mean_lognorm(rate[:-1], phi[:-1], depth), wanted[:-1], atol=2e-3
+        emit._mean_lognorm(rate[:-1], phi[:-1], depth), wanted[:-1], atol=2e-3
     )
     assert rate[0] == 0 and rate[-1] == pytest.approx(50_000)  # all of a cell's counts, no more
-
-
-def test_dispersion_is_found_again():
-    rate, phi = np.geomspace(1, 20, 800), np.tile([1e-4, 0.05, 0.3, 2.0], 200)
-    rate, phi = np.r_[rate, np.full(50, 1e-3), 0.0], np.r_[phi, np.full(51, 2.0)]
-    found = emit.nb_dispersion(draw_controls(rate, phi, n_cells=1000)).to_numpy()
-    for value in (0.05, 0.3, 2.0):
-        assert np.median(found[:800][phi[:800] == value]) == pytest.approx(value, rel=0.1)
-    assert np.median(found[:800][phi[:800] == 1e-4]) < 0.005
-    usual = np.median(found[:800])  # what genes with few counts take
-    np.testing.assert_allclose(found[800:], usual, rtol=0.2)
 
 
 @pytest.mark.parametrize("storage", ["dense", "backed csr"])
 def test_dispersion_is_the_formula_in_every_storage(storage, controls, tmp_path):
     given = stored(controls, storage, tmp_path)
-    found = emit.nb_dispersion(given)
+    found = emit._nb_dispersion(given)
     if given.isbacked:
         given.file.close()
     x = controls.X.astype(np.float64)
@@ -185,7 +171,7 @@ def test_many_drawn_cells_average_to_the_prediction(day5):
     controls = day5[day5.obs[KEY] == CONTROL].copy()
     scale = float(np.median(np.asarray(day5.X.sum(axis=1))))
     made = emit.negative_binomial(bulk, controls=controls, n_cells=4000, target_sum=scale, seed=1)
-    back, base = pseudobulk(made, target_sum=scale), emit.nb_dispersion(controls)
+    back, base = pseudobulk(made, target_sum=scale), emit._nb_dispersion(controls)
     for name in ("SOX2", "POU5F1"):
         sampling = np.sqrt(back[name].layers["variance"][0] / 4000)
         gap = back[name].X[0] - bulk[name].X[0]
@@ -195,7 +181,7 @@ def test_many_drawn_cells_average_to_the_prediction(day5):
         assert np.abs(gap).mean() < np.abs(moved).mean() / 5
         # the dispersion of the real cells is never told: it follows, since rates must add up
         real, drawn = (
-            (emit.nb_dispersion(x[x.obs[KEY] == name]) / base)[bulk[name].X[0] > 0.5].median()
+            (emit._nb_dispersion(x[x.obs[KEY] == name]) / base)[bulk[name].X[0] > 0.5].median()
             for x in (day5, made)
         )
         assert 1.7 < real == pytest.approx(drawn, rel=0.3)
@@ -226,41 +212,27 @@ def test_no_effect_makes_no_more_genes_significant_than_chance(day5):
     assert called["replicate"] > 0.2
 
 
-def test_a_true_effect_is_called_as_often_as_in_real_cells(day5):
-    """Of two strong targets: twice too many or half as many would be another picture."""
-    real = day5[day5.obs[KEY].isin([CONTROL, "SOX2", "POU5F1"])].copy()
-    controls = real[real.obs[KEY] == CONTROL].copy()
-    bulk = pseudobulk(real)
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=bulk.obs["n_cells"])
-    share = [de_table(cells).significant.mean() for cells in (made, real)]
-    assert share[1] > 0.3
-    assert 0.7 < share[0] / share[1] < 1.4
-
-
 def test_given_dispersions_are_taken_as_they_are(day5):
     controls = day5[day5.obs[KEY] == CONTROL].copy()
     flat, found = flat_bulk(controls, "A"), []
     for phi in (0, 0.1, np.full(103, 1.0)):
         made = emit.negative_binomial(flat, controls=controls, n_cells=500, dispersion=phi)
-        found.append(emit.nb_dispersion(made[made.obs[KEY] == "A"]).median())
+        found.append(emit._nb_dispersion(made[made.obs[KEY] == "A"]).median())
     np.testing.assert_allclose(found, [0, 0.1, 1.0], rtol=0.15, atol=0.01)
 
 
-@pytest.mark.parametrize("factor", [0.5, 2])
-def test_the_means_tell_how_dispersed_the_cells_were(factor):
-    """Cells of another dispersion: the rates add up for theirs, not for the controls'."""
+def test_the_means_tell_how_dispersed_the_cells_were():
+    """Cells of twice the dispersion: the rates add up for theirs, not for the controls'."""
     rate, phi = np.geomspace(0.5, 50, 200), np.full(200, 0.3)
-    controls = draw_controls(rate, phi, n_cells=1200)
-    other = draw_controls(rate[::-1], phi * factor, n_cells=1200, seed=1)
+    controls = draw_controls(rate, phi)
+    other = draw_controls(rate[::-1], phi * 2, seed=1)
     other.obs[KEY] = "A"
     scale = float(np.median(controls.X.sum(axis=1)))
     bulk = pseudobulk(other, target_sum=scale)
-    made = emit.negative_binomial(bulk, controls=controls, n_cells=1200, target_sum=scale)
-    found = emit.nb_dispersion(made[made.obs[KEY] == "A"])
-    assert found.median() == pytest.approx(0.3 * factor, rel=0.1)
-    fixed = emit.negative_binomial(
-        bulk, controls=controls, n_cells=1200, target_sum=scale, dispersion=0.3
-    )
+    recipe = {"controls": controls, "n_cells": 1200, "target_sum": scale}
+    made, fixed = (emit.negative_binomial(bulk, **recipe, dispersion=d) for d in (None, 0.3))
+    found = emit._nb_dispersion(made[made.obs[KEY] == "A"])
+    assert found.median() == pytest.approx(0.6, rel=0.1)
     gap = [np.abs(pseudobulk(x, target_sum=scale)["A"].X - bulk.X).mean() for x in (made, fixed)]
     assert gap[0] < 0.02
     assert gap[0] < 0.8 * gap[1]

@@ -16,8 +16,9 @@ def write(folder, **files):
 
 
 def into_folders(rooms):
-    return {a: others for a in rooms if not a.endswith("/") and a != "cli"
-            and (others := {b for b in rooms[a] if b.endswith("/")})}  # fmt: skip
+    kit = [name for name in rooms if not name.endswith("/") and name != "cli"]
+    found = {name: {other for other in rooms[name] if other.endswith("/")} for name in kit}
+    return {name: others for name, others in found.items() if others}
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,8 @@ from vcc_helpers import de_table, effect_strength, effects, plot, pseudobulk  # 
 from vcc_helpers.evaluation import Calibration  # noqa: E402
 from vcc_helpers.intervals import interval  # noqa: E402
 
+GROUND = {"light": "#ffffff", "dark": "#121212"}  # of the notebooks; of the book's dark pages
+
 
 @pytest.fixture(autouse=True)
 def closed():
@@ -70,17 +72,25 @@ def words(texts):
     return [text.get_text().strip() for text in texts]
 
 
-def test_every_figure_draws_on_the_given_axes_or_makes_its_own(bulk):
+@pytest.mark.parametrize("name", GROUND)
+def test_every_figure_draws_on_the_given_axes_or_its_own_in_the_ink_of_the_style(name, bulk):
     public = {n for n, v in vars(plot).items() if getattr(v, "__module__", "") == plot.__name__}
     figures = every_figure(bulk)
     assert set(figures) == {name for name in public if name[0] != "_"}
-    for name, draw in figures.items():
-        _, ax = plt.subplots()
-        assert draw(ax=ax) is ax and ax.has_data()
-        before = len(plt.get_fignums())  # other tests of this process may have left some
-        ax = draw()
-        assert len(plt.get_fignums()) == before + 1
-        assert ax.get_xlabel() or name == "similarity"  # targets on both sides, named by the ticks
+    with plt.style.context(f"vcc_helpers.{name}"):
+        ground = plt.rcParams["figure.facecolor"]
+        for function, draw in figures.items():
+            _, ax = plt.subplots()
+            assert draw(ax=ax) is ax and ax.has_data()
+            before = len(plt.get_fignums())  # other tests of this process may have left some
+            ax = draw()
+            assert len(plt.get_fignums()) == before + 1
+            assert ax.get_xlabel() or function == "similarity"  # targets, named by the ticks
+            ax.figure.canvas.draw()
+            for text in ax.findobj(Text):
+                if text.get_text() and text.get_visible():
+                    assert contrast(text.get_color(), ground) >= 4.5, (function, text.get_text())
+            plt.close("all")
 
 
 def test_scores_shows_means_and_their_spread():
@@ -162,14 +172,12 @@ def test_the_volcano_separates_what_is_called():
 
 
 def test_the_ranking_counts_who_is_closer():
-    names = ["A", "B"]
-    ax = plot.ranking(pd.DataFrame([[2.0, 1.0], [5.0, 1.0]], index=names, columns=names))
-    assert words(ax.texts) == ["1 closer", "0 closer"]
+    table = pd.DataFrame([[2.0, 1.0], [5.0, 1.0]], index=["A", "B"], columns=["A", "B"])
+    assert words(plot.ranking(table).texts) == ["1 closer", "0 closer"]
 
 
 # --- one look, on a light ground and on a dark one -----------------------------------------------
 
-GROUND = {"light": "#ffffff", "dark": "#121212"}  # of the notebooks; of the book's dark pages
 PALETTE = [plot.BLUE, plot.ORANGE, plot.GREEN, plot.PURPLE, plot.SKY, plot.RED]
 
 
@@ -185,24 +193,6 @@ def contrast(one, other):
         linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
         brightness.append(linear @ [0.2126, 0.7152, 0.0722] + 0.05)
     return max(brightness) / min(brightness)
-
-
-def test_the_dark_style_is_the_light_one_with_other_ink_and_ground():
-    light, dark = settings("light"), settings("dark")
-    assert set(light) == set(dark)
-    changed = {key for key in light if light[key] != dark[key]}
-    assert changed and all("color" in key for key in changed)
-
-
-@pytest.mark.parametrize("name", GROUND)
-def test_a_style_can_be_read(name):
-    style = settings(name)
-    ground = style["figure.facecolor"]
-    assert ground == style["axes.facecolor"]
-    assert contrast(ground, GROUND[name]) < 1.01
-    for key in ("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.color"):
-        assert contrast(style[key], ground) >= 4.5, key
-    assert style["axes.prop_cycle"].by_key()["color"] == PALETTE
 
 
 def in_the_dark_book(colour):
@@ -223,15 +213,3 @@ def test_figures_keep_their_hues_in_the_dark_book():
         hue, hue_shown = (rgb_to_hsv(to_rgb(c))[0] for c in (colour, shown))
         assert abs(hue - hue_shown) < 6 / 360, colour
         assert contrast(shown, GROUND["dark"]) >= 3, colour
-
-
-@pytest.mark.parametrize("name", GROUND)
-def test_every_figure_takes_its_ink_from_the_style(name, bulk):
-    with plt.style.context(f"vcc_helpers.{name}"):
-        ground = plt.rcParams["figure.facecolor"]
-        for function, draw in every_figure(bulk).items():
-            ax = draw()
-            ax.figure.canvas.draw()
-            for text in ax.findobj(Text):
-                if text.get_text() and text.get_visible():
-                    assert contrast(text.get_color(), ground) >= 4.5, (function, text.get_text())

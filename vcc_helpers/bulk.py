@@ -42,8 +42,8 @@ def bulk_of_effects(
 ) -> anndata.AnnData:
     """Add effects of `targets`, ``(n_perts, n_genes)``, to a control's mean, ``(n_genes,)``.
 
-    `var` has a row a gene. Returned is a pseudobulk, ``(1 + n_perts, n_genes)``, float32, the
-    control first. A mean lognorm value cannot be negative: what would fall below 0 is set to 0.
+    `var` has a row a gene. Returned is a pseudobulk, float32, the control first. A mean lognorm
+    value cannot be negative: what would fall below 0 is set to 0.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)
     obs = pd.DataFrame(index=pd.Index([CONTROL, *targets]).astype(str))
@@ -53,22 +53,16 @@ def bulk_of_effects(
 def effects(bulk: anndata.AnnData) -> anndata.AnnData:
     r"""Subtract the control's pseudobulk from every perturbation's.
 
-    Returns
-    -------
-    AnnData
-        Shape ``(n_perts, n_genes)``: the rows of `bulk` without the control; ``X`` is the effect,
-        :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
-        (about the natural logarithm of the fold change for well expressed genes).
+    Returned are the rows of `bulk` without the control, ``(n_perts, n_genes)``; ``X`` is the
+    effect, :math:`\Delta_{pg} = \bar y_{pg} - \bar y_{0g}`, a difference of mean lognorm values
+    (about the natural logarithm of the fold change for well expressed genes).
     """
-    control_mean = control_row(bulk)
-    kept = bulk.obs_names != CONTROL
-    return anndata.AnnData(
-        bulk.X[kept] - control_mean, obs=bulk.obs.loc[kept].copy(), var=bulk.var.copy()
-    )
+    delta, kept = bulk.X - control_row(bulk), bulk.obs_names != CONTROL
+    return anndata.AnnData(delta[kept], bulk.obs.loc[kept].copy(), bulk.var.copy())
 
 
 def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
-    """Return the control's mean lognorm expression, shape ``(n_genes,)``."""
+    """Return the control's mean lognorm expression, ``(n_genes,)``."""
     if control not in bulk.obs_names:
         raise KeyError(
             f"the pseudobulk has no control row {control!r}; its rows are "
@@ -80,46 +74,29 @@ def control_row(bulk: anndata.AnnData, control: str = CONTROL) -> np.ndarray:
 def effect_strength(bulk: anndata.AnnData) -> pd.DataFrame:
     r"""Measure how large each effect is, and how much of that the sampling of cells explains.
 
-    `bulk` has ``layers["variance"]`` and ``obs["n_cells"]``, too.
-
-    Returns
-    -------
-    DataFrame
-        Index target_gene; ``n_cells``; ``norm``, the L2 norm of the effect over genes; ``noise``,
-        the norm that sampling alone would give; ``norm_denoised``,
-        :math:`\sqrt{\max(0, \mathrm{norm}^2 - \mathrm{noise}^2)}`. A norm of about the noise
-        means: with this many cells, nothing was seen. `noise` and `norm_denoised` are NaN
-        where the perturbation or the control has one cell only.
-
-    Notes
-    -----
-    :math:`\mathrm{noise}_p^2 = \sum_g (s^2_{pg} / n_p + s^2_{0g} / n_0)`.
+    `bulk` has ``layers["variance"]`` and ``obs["n_cells"]``, too. Returned is a table, index
+    target_gene: ``n_cells``; ``norm``, the L2 norm of the effect over genes; ``noise``, the norm
+    that sampling alone would give, :math:`\sqrt{\sum_g (s^2_{pg} / n_p + s^2_{0g} / n_0)}`;
+    ``norm_denoised``, :math:`\sqrt{\max(0, \mathrm{norm}^2 - \mathrm{noise}^2)}`. A norm of about
+    the noise means: with this many cells, nothing was seen. `noise` and `norm_denoised` are NaN
+    where the perturbation or the control has one cell only.
     """
     delta = effects(bulk)
     spread = pd.Series(bulk.layers["variance"].sum(axis=1, dtype=np.float64), bulk.obs_names)
     noise2 = spread / bulk.obs["n_cells"]
     noise2 = noise2[delta.obs_names] + noise2[CONTROL]
     norm2 = (delta.X.astype(np.float64) ** 2).sum(axis=1)
-    return pd.DataFrame(
-        {
-            "n_cells": delta.obs["n_cells"],
-            "norm": np.sqrt(norm2),
-            "noise": np.sqrt(noise2),
-            "norm_denoised": np.sqrt(np.maximum(norm2 - noise2, 0)),
-        },
-        index=delta.obs_names.rename("target_gene"),
-    )
+    left = np.maximum(norm2 - noise2, 0)
+    columns = {"norm": np.sqrt(norm2), "noise": np.sqrt(noise2), "norm_denoised": np.sqrt(left)}
+    return delta.obs[["n_cells"]].assign(**columns).rename_axis("target_gene")
 
 
 def knockdown(bulk: anndata.AnnData) -> pd.Series:
-    """Return how much of each target's own expression is left.
+    """Return how much of each target's own expression is left, index target_gene.
 
-    Returns
-    -------
-    Series
-        Index target_gene; the ratio of ``expm1`` of the mean lognorm values, perturbed over
-        control. 0.05 means that one twentieth is left; 1, that nothing was silenced. NaN where
-        the target is not among the genes or is silent in the control.
+    It is the ratio of ``expm1`` of the mean lognorm values, perturbed over control. 0.05 means that
+    one twentieth is left; 1, that nothing was silenced. NaN where the target is not among the genes
+    or is silent in the control.
     """
     base = control_row(bulk)
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
@@ -127,16 +104,13 @@ def knockdown(bulk: anndata.AnnData) -> pd.Series:
     column = bulk.var_names.get_indexer(targets)
     rows = bulk.obs_names.get_indexer(targets)
     usable = (column >= 0) & (base[column] > 0)
-    own = bulk.X[rows[usable], column[usable]]
-    left[usable] = np.expm1(own) / np.expm1(base[column[usable]])
+    rows, column = rows[usable], column[usable]
+    left[usable] = np.expm1(bulk.X[rows, column]) / np.expm1(base[column])
     return left
 
 
 def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
-    """Return the mean lognorm values of genes of which only a share is left.
-
-    `mean` is that of the control, any shape, `residual` the share, 0 to 1; a ValueError outside.
-    """
+    """Return the mean lognorm values of genes of whose control's mean only a share is left."""
     if not 0 <= residual <= 1:
         raise ValueError(f"residual={residual}; expected 0 (all gone) to 1 (all left)")
     return np.log1p(residual * np.expm1(mean))
@@ -145,14 +119,9 @@ def silenced(mean: np.ndarray, residual: float) -> np.ndarray:
 class Pair(NamedTuple):
     """Two pseudobulks, side by side: row i of every array is the same perturbation.
 
-    Attributes
-    ----------
-    names
-        The perturbations of the real one, sorted, ``(n_perts,)``.
-    pred_mean, real_mean, pred_effect, real_effect
-        Means, and their differences from each side's own control, ``(n_perts, n_genes)``.
-    own_gene
-        Column of each perturbation's own gene, -1 where it is none, ``(n_perts,)``.
+    `names` are the perturbations of the real one, sorted, and `own_gene` is the column of each
+    one's own gene, -1 where it is none, ``(n_perts,)``. An effect is the difference of a mean from
+    its own side's control, ``(n_perts, n_genes)``.
     """
 
     names: pd.Index
@@ -164,10 +133,9 @@ class Pair(NamedTuple):
 
 
 def paired(pred: anndata.AnnData, real: anndata.AnnData, *, control: str = CONTROL) -> Pair:
-    """Lay a predicted pseudobulk and the real one side by side.
+    """Lay two pseudobulks side by side; perturbations that only `pred` has are ignored.
 
-    Both are over the same genes, else it is a ValueError; perturbations that only `pred` has are
-    ignored, one that it lacks is a KeyError.
+    Other genes are a ValueError, a perturbation that `pred` lacks is a KeyError.
     """
     if not np.array_equal(pred.var_names, real.var_names):
         raise ValueError("pred and real must have the same genes in the same order")

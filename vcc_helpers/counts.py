@@ -1,5 +1,9 @@
 """Counts in memory: their scale, logarithms, means and variances, fold changes.
 
+`cells` is a matrix in memory, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one. It
+is never changed. A library size is the sum of a cell's values, ``(n_cells,)``, float64. `name` is
+what the messages call the cells.
+
 Taught in: notebooks/02_from_counts_to_effects, notebooks/08_metrics_by_hand and
 notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module.
@@ -24,27 +28,17 @@ FRACTION_TOLERANCE = 1e-3
 LOGNORM_LIMIT = 15.0
 #: Integers up to this are exact in float32.
 EXACT_IN_FLOAT32 = 2**24
-#: Rows whose logarithms are taken together.
-ROWS_AT_ONCE = 1024
 
 
 class ValueSummary(NamedTuple):
-    """What one pass over the values of a file tells.
-
-    Its scale is ``"counts"`` when no value has a fractional part above 1e-3, else ``"lognorm"``;
-    its library sizes are the sums of each cell's values, ``(n_cells,)``, float64, in its own unit.
-    """
+    """What one pass over the values tells: ``"counts"`` or ``"lognorm"``, and library sizes."""
 
     scale: str
     library_size: np.ndarray
 
 
 def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
-    """Return the values of cells in memory: CSR with one entry a place, or dense; floating.
-
-    `cells` is a matrix, dense or sparse, ``(n_cells, n_genes)``, or an AnnData with one. Not a copy
-    where none is needed: do not write into it.
-    """
+    """Return the values: CSR with one entry a place, or dense; floating; a copy only if needed."""
     matrix = getattr(cells, "X", cells)
     if getattr(cells, "isbacked", False):
         matrix = matrix[:]
@@ -53,12 +47,11 @@ def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
 
 
 def _names(cells) -> tuple:
-    """Return the names of cells and genes; None where there are none."""
     return getattr(cells, "obs_names", None), getattr(cells, "var_names", None)
 
 
 def one_entry_a_place(block) -> sparse.csr_matrix:
-    """Return any sparse matrix in CSR, entries of the same place summed; it is never changed."""
+    """Return any sparse matrix in CSR, entries of the same place summed."""
     block = sparse.csr_matrix(block)
     if not block.has_canonical_format:  # a logarithm of parts is not the logarithm of their sum
         is_float = np.issubdtype(block.dtype, np.floating)
@@ -68,11 +61,7 @@ def one_entry_a_place(block) -> sparse.csr_matrix:
 
 
 def floating(block, cells, genes):
-    """Return CSR or dense values in float32, or float64 where they are, in native byte order.
-
-    A ValueError says that an integer is above 2**24, where float32 is no longer exact, and names
-    its place by `cells` and `genes`; None for numbers.
-    """
+    """Return CSR or dense values in float32, or float64 where they are; `cells`, `genes`: names."""
     values = block.data if sparse.issparse(block) else block
     integer = not np.issubdtype(block.dtype, np.floating)
     if integer and block.dtype.itemsize > 2 and (large := values > EXACT_IN_FLOAT32).any():
@@ -86,7 +75,6 @@ def floating(block, cells, genes):
 
 
 def _place(block, bad: np.ndarray, cells, genes) -> tuple:
-    """Return the names of the cell and the gene of the first bad value."""
     if sparse.issparse(block):
         entry = int(np.flatnonzero(bad)[0])
         row = int(np.searchsorted(block.indptr, entry, side="right")) - 1
@@ -128,11 +116,7 @@ def refuse_too_large(library_size: np.ndarray, dtype: np.dtype, cells, *, name: 
 def summarize(
     fractional: bool, largest: float, library_size: np.ndarray, *, name: str = "cells"
 ) -> ValueSummary:
-    """Tell the scale from whether a value is fractional and how large the largest is.
-
-    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part above
-    1e-3. A ValueError says that values have fractions and reach 15 or more.
-    """
+    """Tell the scale from whether a value is fractional; a ValueError if one then reaches 15."""
     if fractional and largest >= LOGNORM_LIMIT:
         raise ValueError(
             f"{name}: values have fractions, so they cannot be counts, but reach "
@@ -146,10 +130,10 @@ def summarize(
 def scale_of(cells, *, name: str = "cells") -> ValueSummary:
     """Look at every value: are these counts or log-normalised values, and are they sound?
 
-    `cells` is a matrix in memory, ``(n_cells, n_genes)``, or an AnnData with one, and `name` what
-    the messages call it. A ValueError says that there is no value; that one is NaN, infinite or
-    negative; that a cell's sum is too large for its type; or that there are fractional values and
-    one of 15 or more, as when counts and log values are mixed.
+    They are counts when no value has a fractional part above 1e-3, the rule of cell-eval 0.6.6. A
+    ValueError says that there is no value; that one is NaN, infinite or negative; that a cell's sum
+    is too large for its type; or that there are fractional values and one of 15 or more, as when
+    counts and log values are mixed.
     """
     block = rows_of(cells)
     if 0 in block.shape:
@@ -167,57 +151,34 @@ def scale_of(cells, *, name: str = "cells") -> ValueSummary:
 def lognorm(cells, *, target_sum: float | None = None) -> sparse.csr_matrix | np.ndarray:
     r"""Log-normalise counts: scale each cell to the same total, then take log1p.
 
-    Parameters
-    ----------
-    cells
-        Counts, ``(n_cells, n_genes)``: an AnnData, or a matrix, dense or sparse. Never changed.
-    target_sum
-        The total that every cell is scaled to, in counts. By default the median of the cells'
-        own totals, empty cells left out.
-
-    Returns
-    -------
-    csr_matrix or ndarray
-        float32 (float64 where the counts are), sparse where the input is. An empty cell stays
-        empty. Values that are log-normalised already come back unchanged.
-
-    Notes
-    -----
     .. math:: y_{cg} = \log\left(1 + x_{cg} \frac{s}{\sum_h x_{ch}}\right)
 
-    Equal, bit for bit, to scanpy's ``normalize_total`` followed by ``log1p``; with one exception:
-    scanpy 1.11 counts empty cells in the median of a sparse file, though not of a dense one.
+    `target_sum` is the total s that every cell is scaled to, in counts; by default the median of
+    the cells' own totals, empty cells left out. Returned is float32 (float64 where the counts are),
+    sparse where the input is. An empty cell stays empty. Values that are log-normalised already
+    come back unchanged.
+
+    Equal, bit for bit, to scanpy's ``normalize_total`` and ``log1p``; with one exception: scanpy
+    1.11 counts empty cells in the median of a sparse file, though not of a dense one.
     """
-    block = rows_of(cells)
     scaling = Scaling.of(scale_of(cells), target_sum)
-    if scaling.library_size is None:
-        return block.copy()
-    starts = range(0, block.shape[0], ROWS_AT_ONCE)
-    parts = ((i, slice(i, min(i + ROWS_AT_ONCE, block.shape[0]))) for i in starts)
-    return stack_blocks([(i, scaling.apply(block[part], part)) for i, part in parts])
+    return scaling.apply(rows_of(cells), slice(None)).copy()
 
 
-def stack_blocks(
-    blocks: list[tuple[int, sparse.csr_matrix | np.ndarray]],
-) -> sparse.csr_matrix | np.ndarray:
-    """Put blocks of rows, each with its first row, back together, ``(n_cells, n_genes)``."""
-    values = [block for _, block in blocks]
-    return sparse.vstack(values, format="csr") if sparse.issparse(values[0]) else np.vstack(values)
+def stack(blocks: list[sparse.csr_matrix | np.ndarray]) -> sparse.csr_matrix | np.ndarray:
+    """Put blocks of rows back together, ``(n_cells, n_genes)``."""
+    return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
 
 
 class Scaling(NamedTuple):
-    """How the cells of a file are log-normalised.
-
-    Library sizes are sums of each cell's counts, ``(n_cells,)``, float64; None when the values are
-    lognorm. `target_sum` is the total that every cell is scaled to, in counts.
-    """
+    """How cells are log-normalised: their library sizes, None for lognorm, and the target sum."""
 
     library_size: np.ndarray | None
     target_sum: float = 1.0
 
     @classmethod
     def of(cls, summary: ValueSummary, target_sum: float | None = None) -> Scaling:
-        """Make it from what :func:`scale_of` found; `target_sum` as for :func:`lognorm`."""
+        """Make it from what was found; `target_sum` as for :func:`lognorm`."""
         if summary.scale == "lognorm":
             return cls(None)
         size = summary.library_size
@@ -245,10 +206,7 @@ class Scaling(NamedTuple):
 
 
 def moments(total: np.ndarray, square: np.ndarray, n_cells) -> tuple[np.ndarray, np.ndarray]:
-    """Turn sums of values and of squares over `n_cells` into mean and unbiased variance, float64.
-
-    The variance of one cell is NaN.
-    """
+    """Turn sums of values and squares into mean and unbiased variance, NaN for one cell."""
     mean = total / n_cells
     with np.errstate(invalid="ignore", divide="ignore"):
         return mean, np.maximum(square - n_cells * mean**2, 0) / (n_cells - 1)
@@ -260,14 +218,10 @@ def fold_change(
     """Return the ratio of back-transformed means, ``(n_perts, n_genes)``.
 
     Means are lognorm, in perturbed cells, ``(n_perts, n_genes)``, and in control cells,
-    ``(n_genes,)``. The ratio is `clip` where the control's mean is 0, its inverse where the
-    perturbation's is, 1 where both are. float32, as the official table, unless the means are
-    float64 or some mean is 0: then float64.
-
-    Notes
-    -----
-    The mean is taken first and ``expm1`` after it, so this is no ratio of arithmetic means, as in
-    pdex 0.1.27. `clip` fills in for a division by zero and limits nothing else. The last digit
+    ``(n_genes,)``. The mean is taken first and ``expm1`` after it, so this is no ratio of
+    arithmetic means, as in pdex 0.1.27. The ratio is `clip` where the control's mean is 0, its
+    inverse where the perturbation's is, 1 where both are; `clip` limits nothing else. float32, as
+    the official table, unless the means are float64 or some mean is 0: then float64. The last digit
     matters, since DES cuts a list that it sorts.
     """
     target, base = np.expm1(target_mean), np.expm1(control_mean)

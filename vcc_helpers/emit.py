@@ -23,7 +23,7 @@ Needs: bulk.py, counts.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import anndata
 import numpy as np
@@ -33,7 +33,7 @@ from scipy.interpolate import RectBivariateSpline
 from scipy.optimize import brentq
 
 from .bulk import CONTROL, PERTURBATION_KEY, control_row, some_of
-from .counts import lognorm, rows_of, scale_of, stack_blocks
+from .counts import lognorm, rows_of, scale_of, stack
 
 #: Dispersions outside this range are moved to its ends.
 _DISPERSION_RANGE = (1e-4, 10.0)
@@ -52,10 +52,9 @@ def replicate(
 ) -> anndata.AnnData:
     """Repeat each predicted mean as so many identical cells.
 
-    Returned is lognorm, in the precision of :func:`lognorm` of the controls, which may be counts
-    or lognorm; a control row of `pred` is ignored. The means are exact, and no cell differs from
-    another: the rank-sum test then calls far more genes significant than real cells give, since a
-    mean rarely is the controls' median.
+    Returned is lognorm, in the precision of the controls, which may be counts or lognorm; a control
+    row of `pred` is ignored. The means are exact, and no cell differs from another: the rank-sum
+    test then calls far more genes than in real cells, since a mean rarely is the controls' median.
     """
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)
@@ -79,9 +78,9 @@ def resample_and_shift(
     """Draw real control cells, with replacement, and add the predicted effect to each.
 
     As :func:`replicate`, but `pred` needs a control row, else it is a KeyError. The cells vary as
-    control cells do, so the rank-sum test behaves more as it does on real ones. Values cannot be
-    negative: what the shift pushes below 0 is set to 0, so the mean of a gene that goes down, and
-    is 0 in many cells, falls less than predicted. Up-shifted zeros are all equal.
+    control cells do, so the rank-sum test behaves more as it does on real ones. What the shift
+    pushes below 0 is set to 0, so the mean of a gene that goes down, and is 0 in many cells, falls
+    less than predicted. Up-shifted zeros are all equal.
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)
@@ -109,40 +108,26 @@ def negative_binomial(
 ) -> anndata.AnnData:
     r"""Draw counts whose mean log-normalised expression is the predicted one.
 
-    Parameters
-    ----------
-    controls
-        Raw counts, else it is a ValueError; appended as they are. The library sizes of the new
-        cells are drawn from theirs.
-    dispersion
-        Of each gene, ``(n_genes,)``, or one number for all, not negative; 0 draws Poisson counts.
-        By default :func:`nb_dispersion` of the controls, times one factor a target (see Notes).
-
-    Notes
-    -----
-    With library size :math:`L_c` and dispersion :math:`\phi_g`,
-
     .. math:: x_{cg} \sim \mathrm{NB}(\mu_{cg}, \phi_g), \qquad
               \mu_{cg} = \frac{L_c}{s} r_g, \qquad
               \mathrm{Var}\, x_{cg} = \mu_{cg} + \phi_g \mu_{cg}^2
 
-    The mean of a logarithm is below the logarithm of the mean, so ``expm1`` of the prediction is
-    too low a rate. Instead r solves :func:`mean_lognorm` = prediction, gene by gene.
+    The library sizes :math:`L_c` are drawn from those of the controls, raw counts, else it is a
+    ValueError. The mean of a logarithm is below the logarithm of the mean, so ``expm1`` of the
+    prediction is too low a rate: r solves mean lognorm value = prediction, gene by gene.
 
     The rates must add up to s: else the total that a cell gets, by which it is normalised, moves
     all its genes together. They do so for one factor on the controls' dispersions, from 1/4 to 4,
-    which is looked for; it is large where a mean profile can only come from cells that differ. On
-    the hiPSC screen the factors of the strongest effects come close to what the perturbed cells'
-    own dispersions say. A given `dispersion` is taken as it is.
-
-    Genes are drawn independently of each other: real cells differ in states, which move many
-    genes at once, and these do not.
+    which is looked for; it is large where a mean profile can only come from cells that differ. A
+    given `dispersion` is taken as it is: of each gene, ``(n_genes,)``, or one number for all, not
+    negative; 0 draws Poisson counts. Genes are drawn independently of each other: real cells differ
+    in states, which move many genes at once, and these do not.
     """
     rng = np.random.default_rng(seed)
     sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
     library = _library_sizes(controls)
     tail = rows_of(controls)
-    given = nb_dispersion(controls) if dispersion is None else dispersion
+    given = _nb_dispersion(controls) if dispersion is None else dispersion
     filled = library[library > 0]
     scale = float(np.median(filled)) if target_sum is None else float(target_sum)
     solver = _RateSolver(_usable_dispersion(given, pred.n_vars), filled / scale, scale)
@@ -151,41 +136,27 @@ def negative_binomial(
     def draw(mean: np.ndarray, size: int) -> sparse.csr_matrix | np.ndarray:
         phi = solver.stretched(mean) if dispersion is None else solver.phi
         rate, depth = solver.rates(mean, phi), rng.choice(filled, size) / scale
-        step = max(1, _BLOCK_VALUES // pred.n_vars)
-        blocks = []
+        step, blocks = max(1, _BLOCK_VALUES // pred.n_vars), []
         for start in range(0, size, step):
             mu = depth[start : start + step, None] * rate
             # a Poisson count around a gamma rate: a third quicker than rng.negative_binomial
             counts = rng.poisson(rng.standard_gamma(1 / phi, mu.shape) * (phi * mu))
-            blocks.append((start, pack(counts.astype(tail.dtype))))
-        return stack_blocks(blocks)
+            blocks.append(pack(counts.astype(tail.dtype)))
+        return stack(blocks)
 
     return _assemble(pred, controls, sizes, tail, draw, perturbation_key, control)
 
 
-def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
+def _nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     r"""Estimate how much more than chance each gene's counts vary between cells of equal depth.
 
-    `cells` are raw counts of one group of two cells or more, such as the controls, ``(n_cells,
-    n_genes)``; others, or all empty ones, are a ValueError.
-
-    Returns
-    -------
-    Series
-        Index: genes; the dispersion :math:`\phi` of a negative binomial, 1e-4 (in effect Poisson)
-        to 10. The square root is the coefficient of variation that counting noise leaves: 0.04
-        means that a gene's true level varies by 20 %.
-
-    Notes
-    -----
     The method of moments given depth, with the expected count :math:`\mu_{cg} = L_c\, p_g` and
     the gene's share :math:`p_g` of all counts:
 
     .. math:: \phi_g = \frac{\frac{n}{n-1} \sum_c (x_{cg} - \mu_{cg})^2 - \sum_c x_{cg}
               + k \phi_0}{\sum_c \mu_{cg}^2 + k}
 
-    Under Poisson counts the estimate without k has variance :math:`2 / \sum_c \mu_{cg}^2`. So a
-    gene with few counts says little, and takes the median :math:`\phi_0` of genes with
+    A gene with few counts says little, and takes the median :math:`\phi_0` of genes with
     :math:`\sum_c \mu_{cg}^2 > k = 10`.
     """
     library, n, k = _library_sizes(cells), cells.n_obs, 10.0
@@ -208,22 +179,14 @@ def nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     return pd.Series(np.clip(phi, *_DISPERSION_RANGE), index=cells.var_names, name="dispersion")
 
 
-def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    r"""Return the mean lognorm value of negative binomial counts, float64.
+def _mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    r"""Return the mean of ``log1p(x / depth)`` of negative binomial counts, over all depths.
 
-    `rate` is the mean count of a cell of depth 1, any shape, `dispersion` :math:`\phi > 0`, of a
-    shape that fits. `depth` holds library sizes over the total that cells are scaled to,
-    ``(n_cells,)``; the mean is over these.
-
-    Notes
-    -----
-    The mean of ``log1p(x / depth)``, exact to about 1e-10 of its size. Writing the logarithm as
-    an integral leaves the known Laplace transform of the counts inside:
+    `rate` is the mean count of a cell of depth 1. Writing the logarithm as an integral, summed over
+    equal steps of log t, leaves the known Laplace transform of the counts inside:
 
     .. math:: \log(1 + y) = \int_0^\infty \frac{1 - e^{-ty}}{t} e^{-t} dt, \qquad
               \mathrm{E}\, e^{-tx/d} = \bigl(1 + \phi\, r d\, (1 - e^{-t/d})\bigr)^{-1/\phi}
-
-    The integral is summed over equal steps of log t.
     """
     rate, phi = np.broadcast_arrays(np.asarray(rate, float), np.asarray(dispersion, float))
     u = np.linspace(-32, 4, 145)
@@ -236,11 +199,7 @@ def mean_lognorm(rate: np.ndarray, dispersion: np.ndarray, depth: np.ndarray) ->
 
 
 class _RateSolver:
-    """The inverse of :func:`mean_lognorm`: from mean and dispersion to rate.
-
-    A smooth table of the forward function, made once, stands in for it; its inverse, interpolated,
-    gives a start that Newton's method makes exact.
-    """
+    """The inverse of :func:`_mean_lognorm`: Newton's method on a smooth table of it."""
 
     def __init__(self, phi: np.ndarray, depth: np.ndarray, scale: float):
         self.depth = np.quantile(depth, (np.arange(16) + 0.5) / 16)
@@ -248,7 +207,7 @@ class _RateSolver:
         phis = np.log(np.geomspace(lowest / 1.01, highest * 1.01, 24))
         # no gene can have more than all of a cell's counts
         rates = np.log(np.geomspace(1e-7, scale, 80))
-        means = np.log(mean_lognorm(np.exp(rates), np.exp(phis)[:, None], self.depth))
+        means = np.log(_mean_lognorm(np.exp(rates), np.exp(phis)[:, None], self.depth))
         self.log_mean = RectBivariateSpline(phis, rates, means)
         wanted = np.linspace(means.min(), means.max(), 160)
         start = np.array([np.interp(wanted, row, rates) for row in means])
@@ -274,10 +233,9 @@ class _RateSolver:
 
         ends = -np.log(4), np.log(4)
         low, high = (excess(end) for end in ends)
+        found = ends[0] if low > 0 else ends[1]
         if low * high < 0:
             found = brentq(excess, *ends, xtol=0.01)
-        else:
-            found = ends[0] if low > 0 else ends[1]
         return np.clip(self.phi * np.exp(found), *_DISPERSION_RANGE)
 
 
@@ -303,13 +261,7 @@ def _usable_dispersion(phi: float | np.ndarray | pd.Series, n_genes: int) -> np.
     return np.clip(np.broadcast_to(values, n_genes), *_DISPERSION_RANGE)
 
 
-def _checked_sizes(
-    pred: anndata.AnnData,
-    controls: anndata.AnnData,
-    n_cells: int | Mapping[str, int] | pd.Series,
-    perturbation_key: str,
-    control: str,
-) -> pd.Series:
+def _checked_sizes(pred, controls, n_cells, perturbation_key: str, control: str) -> pd.Series:
     if not np.array_equal(pred.var_names, controls.var_names):
         raise ValueError(
             f"pred and controls must have the same genes in the same order; they have "
@@ -317,10 +269,10 @@ def _checked_sizes(
         )
     if perturbation_key in controls.obs:
         labels = controls.obs[perturbation_key].astype(str)
-        if (labels != control).any():
+        if len(others := labels[labels != control]):
             raise ValueError(
-                f"controls must hold control cells only; {(labels != control).sum()} of "
-                f"{len(labels)} are {some_of(labels[labels != control].unique())}; select them "
+                f"controls must hold control cells only; {len(others)} of "
+                f"{len(labels)} are {some_of(others.unique())}; select them "
                 f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
             )
     targets = pred.obs_names[pred.obs_names != control]
@@ -333,22 +285,14 @@ def _checked_sizes(
     return sizes
 
 
-def _assemble(
-    pred: anndata.AnnData,
-    controls: anndata.AnnData,
-    sizes: pd.Series,
-    tail: sparse.csr_matrix | np.ndarray,
-    make: Callable[[np.ndarray, int], sparse.csr_matrix | np.ndarray],
-    perturbation_key: str,
-    control: str,
-) -> anndata.AnnData:
+def _assemble(pred, controls, sizes, tail, make, perturbation_key: str, control: str):
     """Make every target's cells, and append the control's values."""
     pack = sparse.csr_matrix if sparse.issparse(tail) else np.asarray
     made = [
         pack(make(pred.X[pred.obs_names.get_loc(name)], size), dtype=tail.dtype)
         for name, size in sizes.items()
     ]
-    matrix = stack_blocks(list(enumerate([*made, tail])))
+    matrix = stack([*made, tail])
     labels = [*np.repeat(sizes.index, sizes), *([control] * controls.n_obs)]
     names = [f"pred_{i}" for i in range(sizes.sum())] + [f"control_{n}" for n in controls.obs_names]
     obs = pd.DataFrame({perturbation_key: pd.Categorical(labels)}, index=names)

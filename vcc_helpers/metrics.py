@@ -1,12 +1,12 @@
 r"""The metrics of the Virtual Cell Challenge as pure functions on arrays.
 
-Nothing here knows files, AnnData or presets: copy this file into any project. Rows are
-perturbations, columns are genes, and row i of every argument is the same perturbation: means are
-mean lognorm, ``(n_perts, n_genes)``, effects differences of these, significant genes bool of that
-shape, False for the silenced gene. `own_gene` is the column of each perturbation's target gene,
-``(n_perts,)``, int; -1 where it is not among the genes. Returned is a value a perturbation,
+Rows are perturbations, columns are genes, and row i of every argument is the same perturbation:
+means are mean lognorm, ``(n_perts, n_genes)``, effects differences of these, significant genes bool
+of that shape, False for the silenced gene. `own_gene` is the column of each perturbation's target
+gene, ``(n_perts,)``, int; -1 where it is not among the genes. Returned is a value a perturbation,
 ``(n_perts,)``, float64, where nothing else is said. A prediction that holds NaN has the worst value
-wherever the truth has any.
+wherever the truth has any. In brackets is a metric's name at its source: cell-eval 0.6.6 for the
+seven of 2025, cell-eval2 0.20.0 for the six of 2026.
 
 Taught in: notebooks/08_metrics_by_hand and notebooks/15_score_by_the_rules_of_2026.
 Needs no sibling module; NumPy and SciPy only.
@@ -28,14 +28,12 @@ import numpy as np
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-#: The three of the leaderboard of 2025, whose scaled values make the overall score.
-LEADERBOARD = ("mae", "des", "pds")
-#: The limits of the scaled values of these.
-_LIMITS = dict.fromkeys(LEADERBOARD, (0.0, np.inf))
+#: The metrics of the overall score of 2025, and the limits of their scaled values.
+_LIMITS = dict.fromkeys(("mae", "des", "pds"), (0.0, np.inf))
 #: The share of directions that must be right in :func:`direction_reach`.
 _PURITY = 0.9
 #: Fewest genes for a value of :func:`lfc_nmae`.
-FEWEST_GENES = 10
+_FEWEST_GENES = 10
 #: The value of a perfect prediction, for each metric.
 BEST = {
     **dict.fromkeys(("mae", "mse_normalized", "lfc_nmae"), 0.0),
@@ -44,25 +42,18 @@ BEST = {
     **dict.fromkeys(("direction_reach", "significant_jaccard"), 1.0),
 }
 #: The worst value; it counts where the truth has a value and a prediction has none.
-WORST = {
-    **dict.fromkeys(("mae", "mse_normalized", "lfc_nmae"), np.inf),
-    **dict.fromkeys(("des", "pds", "pr_auc", "pds_cosine", "direction_fidelity"), 0.0),
-    **dict.fromkeys(("direction_reach", "significant_jaccard"), 0.0),
-    **dict.fromkeys(("deg_count_spearman", "lfc_spearman", "pearson_delta"), -1.0),
-}
+WORST = {name: 0.0 if best else np.inf for name, best in BEST.items()}
+WORST |= dict.fromkeys(("deg_count_spearman", "lfc_spearman", "pearson_delta"), -1.0)
 
 
 def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
     r"""Mean absolute error: how far off is the predicted mean expression, gene by gene?
 
-    In the unit of the means. Best 0, no upper end; lower is better. About the spread of the effects
-    themselves means that nothing beyond the average was learnt.
-
-    Notes
-    -----
     .. math:: \mathrm{MAE}_p = \frac{1}{G} \sum_g \left| \hat y_{pg} - y_{pg} \right|
 
-    All genes count, the silenced one included. Source: cell-eval 0.6.6, ``mae``.
+    In the unit of the means; all genes count, the silenced one included. Best 0, no upper end.
+    About the spread of the effects themselves means that nothing beyond the average was learnt
+    (``mae``).
     """
     error = np.abs(pred_mean - real_mean).mean(axis=1).astype(np.float64)
     return np.where(np.isnan(pred_mean).any(axis=1), np.inf, error)
@@ -71,19 +62,15 @@ def mae(pred_mean: np.ndarray, real_mean: np.ndarray) -> np.ndarray:
 def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) -> np.ndarray:
     r"""Perturbation discrimination score: is the prediction closest to its own truth?
 
-    Each effect is against its own file's control. The column `own_gene` is left out when its
-    perturbation is ranked. From 1/N to 1, where N is ``n_perts``. Best 1 (the closest real effect
-    is its own), worst 1/N; higher is better; chance (N + 1) / (2 N), just above 0.5. 0.9 means: on
-    average a tenth of all perturbations lie closer than the right one.
-
-    Notes
-    -----
     .. math:: \mathrm{PDS}_p = 1 - \frac{1}{N} \#\{q : d(\hat\Delta_p, \Delta_q)
               < d(\hat\Delta_p, \Delta_p)\}, \qquad
               d(u, v) = \sum_{g \ne p} | u_g - v_g |
 
-    Of equal distances the earlier row wins. Source: cell-eval 0.6.6,
-    ``discrimination_score_l1``, whose sort leaves the order of ties open.
+    Each effect is against its own file's control. The column `own_gene` is left out when its
+    perturbation is ranked. Of N perturbations, from 1/N (worst) to 1 (best: the closest real effect
+    is its own); chance (N + 1) / (2 N), just above 0.5. 0.9 means: on average a tenth of all
+    perturbations lie closer than the right one. Of equal distances the earlier row wins
+    (``discrimination_score_l1``, whose sort leaves the order of ties open).
     """
     n_perts = len(real_effect)
     real = np.array(real_effect, dtype=np.float64)
@@ -94,41 +81,30 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
             pred[:, column], kept = 0.0, real[:, column].copy()
             real[:, column] = 0.0
         distance = cdist(real, pred, metric="cityblock").ravel()
-        rank = int(np.flatnonzero(np.argsort(distance, kind="stable") == row)[0])
-        rank = rank if np.isfinite(distance[row]) else n_perts - 1  # or the rows' order would win
-        score[row] = 1 - rank / n_perts
+        own = distance[row]
+        rank = (distance < own).sum() + (distance[:row] == own).sum()
+        score[row] = 1 - (rank if np.isfinite(own) else n_perts - 1) / n_perts
         if column >= 0:
             real[:, column] = kept
     return score
 
 
 def pds_chance(n_perts: int) -> float:
-    r"""Return the expected PDS of a prediction that knows nothing.
-
-    Of N ranked perturbations the rank is any of 0 to N - 1 with equal chance, which makes
-    :math:`(N + 1) / (2 N)`: 0.51 for N = 50, 0.505 for N = 100.
-    """
+    r"""Return the PDS that a prediction which knows nothing expects: 0.51 for 50 perturbations."""
     return (n_perts + 1) / (2 * n_perts)
 
 
 def des(
-    pred_significant: np.ndarray,
-    pred_log2_fold_change: np.ndarray,
-    real_significant: np.ndarray,
+    pred_significant: np.ndarray, pred_log2_fold_change: np.ndarray, real_significant: np.ndarray
 ) -> np.ndarray:
     r"""Differential expression score: how many of the truly changed genes are found?
 
-    0 to 1. Best 1, worst 0; higher is better. A perturbation without any real significant gene
-    scores 0 whatever is predicted. Where more genes are called than are real, those of the largest
-    absolute predicted fold change are kept.
-
-    Notes
-    -----
     .. math:: \mathrm{DES}_p = \frac{|\hat S_p^{(k)} \cap S_p|}{k}, \qquad k = |S_p|
 
     where :math:`\hat S_p^{(k)}` are the at most k predicted genes of largest absolute log2 fold
-    change. Equal fold changes keep the order of the genes. Source: cell-eval 0.6.6,
-    ``overlap_at_N``; above 20 significant genes its sort leaves the order of ties open.
+    change; equal ones keep the order of the genes. 0 (worst) to 1 (best); 0, too, for a
+    perturbation without any real significant gene, whatever is predicted (``overlap_at_N``; above
+    20 significant genes its sort leaves the order of ties open).
     """
     score = np.zeros(len(real_significant))
     for row, truth in enumerate(real_significant):
@@ -144,10 +120,9 @@ def deg_count_spearman(pred_significant: np.ndarray, real_significant: np.ndarra
     r"""Rank correlation of how many genes each perturbation changes: are strong ones known?
 
     One number for the whole panel: Spearman's correlation of the numbers of significant genes, over
-    the perturbations that have any in the real cells, -1 to 1. Best 1, worst -1, chance 0; higher
-    is better. Ties share their mean rank. NaN where fewer than two perturbations count, or where
-    all have the same number; 1 where no perturbation counts. Source: cell-eval 0.6.6,
-    ``de_spearman_sig``.
+    the perturbations that have any in the real cells, -1 (worst) to 1 (best), chance 0. Ties share
+    their mean rank. NaN where fewer than two perturbations count, or where all have the same
+    number; 1 where no perturbation counts (``de_spearman_sig``).
     """
     counts = [called.sum(axis=1) for called in (pred_significant, real_significant)]
     counts = [count[real_significant.any(axis=1)] for count in counts]
@@ -160,9 +135,9 @@ def lfc_spearman(
     r"""Rank correlation of fold changes over the genes that really changed.
 
     Fold changes are ratios of back-transformed means, ``(n_perts, n_genes)``; a logarithm keeps the
-    order, and so the result. -1 to 1. Best 1, worst -1, chance 0; higher is better. Ties share
-    their mean rank. NaN where fewer than two genes are significant, or all fold changes of one side
-    are equal, as for a prediction of no change. Source: cell-eval 0.6.6, ``de_spearman_lfc_sig``.
+    order, and so the result. -1 (worst) to 1 (best), chance 0. Ties share their mean rank. NaN
+    where fewer than two genes are significant, or all fold changes of one side are equal, as for a
+    prediction of no change (``de_spearman_lfc_sig``).
     """
     rows = zip(pred_fold_change, real_fold_change, real_significant, strict=True)
     return np.array([_spearman(pred[called], real[called]) for pred, real, called in rows])
@@ -182,25 +157,18 @@ def _spearman(a: np.ndarray, b: np.ndarray) -> float:
 def pr_auc(pred_fdr: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
     r"""Area under the precision-recall curve: are the really changed genes the surest ones?
 
-    `pred_fdr` is the false discovery rate of each gene in the predicted cells, ``(n_perts,
-    n_genes)``, float32: the smaller, the surer. An exact 0 counts as 1e-10. 0 to 1. Best 1; higher
-    is better; chance is the share of genes that are significant. Equal rates are one step of the
-    curve. NaN where no gene is significant, or all are.
-
-    Notes
-    -----
     .. math:: \mathrm{AP} = \sum_n (R_n - R_{n-1}) \, P_n
 
     with precision P and recall R after each step down the list (average precision; no line is
-    drawn between the points). Source: cell-eval 0.6.6, ``pr_auc``. There, too, a rate of exactly 0
-    is less sure than one below 1e-10.
+    drawn between the points); equal rates are one step. `pred_fdr` is the false discovery rate of
+    each gene in the predicted cells, ``(n_perts, n_genes)``, float32: the smaller, the surer; an
+    exact 0 counts as 1e-10, less sure than what is below. 0 (worst) to 1 (best); chance is the
+    share of genes that are significant. NaN where none is significant, or all are (``pr_auc``).
     """
     rate = np.where(pred_fdr == 0, np.float32(1e-10), pred_fdr).astype(np.float32)
     rate[np.isnan(rate)] = 1.0
-    found = [
-        _average_precision(-np.log10(r), t) for r, t in zip(rate, real_significant, strict=True)
-    ]
-    return np.array(found)
+    rows = zip(-np.log10(rate), real_significant, strict=True)
+    return np.array([_average_precision(score, truth) for score, truth in rows])
 
 
 def _average_precision(score: np.ndarray, truth: np.ndarray) -> float:
@@ -216,10 +184,9 @@ def _average_precision(score: np.ndarray, truth: np.ndarray) -> float:
 def pearson_delta(pred_effect: np.ndarray, real_effect: np.ndarray) -> np.ndarray:
     r"""Correlation of effects: do the genes move in the right directions and proportions?
 
-    Each effect is against its own file's control; all genes count, the silenced one included. -1 to
-    1. Best 1, worst -1; higher is better. Blind to size. Chance is no 0: what all perturbations
-    share is enough to be above it. NaN where one effect is constant over genes, as for no change.
-    Source: cell-eval 0.6.6, ``pearson_delta``.
+    Each effect is against its own file's control; all genes count, the silenced one included. -1
+    (worst) to 1 (best). Blind to size. Chance is no 0: what all perturbations share is enough to be
+    above it. NaN where one effect is constant over genes, as for no change (``pearson_delta``).
     """
     pred, real = (np.asarray(x, dtype=np.float64) for x in (pred_effect, real_effect))
     pred, real = (x - x.mean(axis=1, keepdims=True) for x in (pred, real))
@@ -234,18 +201,14 @@ def pds_cosine(
 ) -> np.ndarray:
     r"""Perturbation discrimination by angle, without the genes that anyone silenced.
 
-    Both effects are against the real control; all columns `own_gene` are left out of all distances.
-    0 to 1. Best 1, worst 0, chance 0.5; higher is better. Equal distances share their mean rank, so
-    one prediction for all has a mean of 0.5, and no change has 0.5 for each. 1 where there is one
-    perturbation only.
-
-    Notes
-    -----
     .. math:: \mathrm{PDS}_p = 1 - \frac{k_p}{N - 1}, \qquad
               d(u, v) = 1 - \frac{\langle u, v \rangle}{\|u\| \|v\|}
 
     where k counts the real effects that are closer than the right one, and half of those that are
-    as close; d is 1 where an effect is zero. Source: cell-eval2 0.20.0, ``pds_cosine``.
+    as close; d is 1 where an effect is zero. Both effects are against the real control; all columns
+    `own_gene` are left out of all distances. 0 (worst) to 1 (best), chance 0.5: one prediction for
+    all has a mean of 0.5, and no change has 0.5 for each. 1 where there is one perturbation only
+    (``pds_cosine``).
     """
     kept = np.ones(real_effect.shape[1], bool)
     kept[own_gene[own_gene >= 0]] = False
@@ -260,10 +223,7 @@ def pds_cosine(
 
 
 class Sampled(NamedTuple):
-    """Profiles, log1p of scaled summed counts, ``(n_perts, n_genes)`` or ``(1, n_genes)``.
-
-    The variance is that of sampling, summed over genes, ``(n_perts,)`` or ``(1,)``.
-    """
+    """Profiles, log1p of scaled summed counts, and sampling variances, summed over genes."""
 
     profile: np.ndarray
     variance: np.ndarray
@@ -274,20 +234,16 @@ def mse_normalized(
 ) -> float:
     r"""Squared error, as a share of what predicting the control would cost.
 
-    One number for the whole panel, of predicted and real perturbations, and the real control. Best
-    0, no change about 1, no upper end; lower is better. NaN where the real effects are no larger
-    than their sampling noise. The column `own_gene` is left out of its own perturbation.
-
-    Notes
-    -----
     .. math:: \frac{\sum_p \left(\|\hat b_p - b_p\|^2 - \rho \min(\hat C_p, C_p) - C_p\right) / G_p}
                    {\sum_p \left(\|b_p - b_c\|^2 - C_p - C_c\right) / G_p}
 
-    Squared distances of noisy profiles are too large by the noise of both, C, which is taken off.
-    A prediction's own noise counts at most as much as the measurement's, and all of it together,
-    through :math:`\rho \le 1`, at most as much as its profiles differ from one another: so cells
-    whose scatter cancels in the sum earn nothing. The variances are those of all genes.
-    Source: cell-eval2 0.20.0, ``expr_mse_unbiased_capped_norm``.
+    One number for the whole panel, of predicted and real perturbations, and the real control. Best
+    0, no change about 1, no upper end. NaN where the real effects are no larger than their sampling
+    noise. The column `own_gene` is left out of its own perturbation. Squared distances of noisy
+    profiles are too large by the noise of both, C, which is taken off. A prediction's own noise
+    counts at most as much as the measurement's, and all of it together, through :math:`\rho \le 1`,
+    at most as much as its profiles differ from one another: so cells whose scatter cancels in the
+    sum earn nothing. The variances are those of all genes (``expr_mse_unbiased_capped_norm``).
     """
     kept = np.ones(real.profile.shape, bool)
     has = np.flatnonzero(own_gene >= 0)
@@ -310,7 +266,6 @@ def mse_normalized(
 
 
 def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
-    """Sum of squares about each gene's weighted mean, over the perturbations that count."""
     off = profile - profile.mean(axis=0)
     share = weight[:, None] * kept
     total, mean, square = share.sum(axis=0), (share * off).sum(axis=0), (share * off**2).sum(axis=0)
@@ -319,11 +274,7 @@ def _spread(profile: np.ndarray, kept: np.ndarray, weight: np.ndarray) -> float:
 
 
 class Calls(NamedTuple):
-    """What a rank test says of each perturbation and gene, ``(n_perts, n_genes)`` each.
-
-    Significant are genes called, bool, False for the silenced gene of each perturbation. The fold
-    change is NaN for a gene that was not tested.
-    """
+    """What a rank test says of each perturbation and gene; NaN for the change if not tested."""
 
     significant: np.ndarray
     log2_fold_change: np.ndarray
@@ -332,7 +283,6 @@ class Calls(NamedTuple):
 
 
 def _same_direction(pred: Calls, real: Calls) -> tuple[np.ndarray, np.ndarray]:
-    """Where the truth has a direction, and where the prediction has the same one."""
     guess, truth = np.sign(pred.log2_fold_change), np.sign(real.log2_fold_change)
     has_direction = np.abs(truth) == 1  # NaN has none
     return has_direction, has_direction & (guess == truth)
@@ -341,16 +291,12 @@ def _same_direction(pred: Calls, real: Calls) -> tuple[np.ndarray, np.ndarray]:
 def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
     r"""Do the genes that are called move in the right direction, and are there enough of them?
 
-    0 to 1. Best 1; higher is better; chance 0.5 once as many genes are called as really changed. 0
-    where none is called though some changed; NaN where neither has any.
-
-    Notes
-    -----
     .. math:: F_p = \frac{k}{\max(\hat n, n)}
 
     with k of the :math:`\hat n` predicted calls in the right direction, and n real ones. To call
-    more than n buys nothing, to call fewer costs in proportion. Source: cell-eval2 0.20.0,
-    ``direction_fidelity_yield_raw``.
+    more than n buys nothing, to call fewer costs in proportion. 0 (worst) to 1 (best); chance 0.5
+    once as many genes are called as really changed. 0 where none is called though some changed; NaN
+    where neither has any (``direction_fidelity_yield_raw``).
     """
     has_direction, same = _same_direction(pred, real)
     called = pred.significant & has_direction
@@ -362,16 +308,12 @@ def direction_fidelity(pred: Calls, real: Calls) -> np.ndarray:
 def direction_reach(pred: Calls, real: Calls, genes: np.ndarray) -> np.ndarray:
     r"""How far down its own list of genes are a prediction's directions right?
 
-    `genes` are names, ``(n_genes,)``, which decide among ties. 0 to 1. Best 1; higher is better;
-    chance is small and falls with the number of genes that changed. NaN where none did.
-
-    Notes
-    -----
     .. math:: R_p = \frac{1}{n} \max\{k : P(k) \ge 0.9\}
 
     The n genes that really changed are ordered by the prediction: its calls first, then by false
-    discovery rate, p-value, size of the fold change and name. P(k) is the share of the first k in
-    the right direction. Source: cell-eval2 0.20.0, ``direction_reach_raw``.
+    discovery rate, p-value, size of the fold change and name (`genes`, ``(n_genes,)``). P(k) is the
+    share of the first k in the right direction. 0 (worst) to 1 (best); chance is small and falls
+    with the number of genes that changed. NaN where none did (``direction_reach_raw``).
     """
     has_direction, same = _same_direction(pred, real)
     place = np.argsort(np.argsort(np.asarray(genes, dtype=str), kind="stable"))
@@ -395,8 +337,8 @@ def direction_reach(pred: Calls, real: Calls, genes: np.ndarray) -> np.ndarray:
 def significant_jaccard(pred_significant: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
     r"""Are the same genes called?
 
-    Genes called on both sides over genes called on either, 0 to 1. Best 1; higher is better; chance
-    near 0. 1 where neither side calls any. Source: cell-eval2 0.20.0, ``sig_jaccard``.
+    Genes called on both sides over genes called on either, 0 (worst) to 1 (best), chance near 0. 1
+    where neither side calls any (``sig_jaccard``).
     """
     both = (pred_significant & real_significant).sum(axis=1)
     either = (pred_significant | real_significant).sum(axis=1)
@@ -410,20 +352,16 @@ def lfc_nmae(
 ) -> np.ndarray:
     r"""Error of fold changes, as a share of what predicting none would cost.
 
-    Both fold changes, ``(n_perts, n_genes)``, are against the real control; a predicted NaN counts
-    as no change. Best 0, no change 1, no upper end; lower is better. NaN where fewer than 10 genes
-    really changed, whatever is predicted.
-
-    Notes
-    -----
     .. math:: \frac{\sum_g |\hat\ell_g - \ell_g|}{\sum_g |\ell_g|}
 
-    over the genes that really changed. Source: cell-eval2 0.20.0, ``lfc_nmae``.
+    over the genes that really changed. Both fold changes, ``(n_perts, n_genes)``, are against the
+    real control; a predicted NaN counts as no change. Best 0, no change 1, no upper end. NaN where
+    fewer than 10 genes really changed, whatever is predicted (``lfc_nmae``).
     """
     truth = np.where(real_significant, real_log2_fold_change, 0.0)
     guess = np.where(real_significant, np.nan_to_num(pred_log2_fold_change), 0.0)
     size = np.abs(truth).sum(axis=1)
-    enough = (real_significant.sum(axis=1) >= FEWEST_GENES) & (size > 0)
+    enough = (real_significant.sum(axis=1) >= _FEWEST_GENES) & (size > 0)
     error = np.abs(guess - truth).sum(axis=1)
     return np.divide(error, size, out=np.full(len(size), np.nan), where=enough)
 
@@ -436,16 +374,12 @@ def scaled(
 ) -> float | np.ndarray:
     """Place a score between a baseline (0) and what counts as good (1).
 
-    `value` and `baseline` are the metric's means over perturbations, of the prediction and of the
-    baseline, or arrays of such means that fit each other; `best` is its perfect value, 0 or 1, or,
-    by the rules of 2026, that of a replicate. The result is held between `limits`. Where it is not
-    a number, as when the baseline is perfect, it is the lower limit; without one, what a value of
-    0 gets.
-
-    Notes
-    -----
-    ``1 - value / baseline`` for a best of 0, else ``(value - baseline) / (best - baseline)``.
-    Source: cell-eval 0.6.6, ``score``, and cell-eval2 0.20.0, ``score_one``.
+    ``1 - value / baseline`` for a best of 0, else ``(value - baseline) / (best - baseline)``, held
+    between `limits`. `value` and `baseline` are the metric's means over perturbations, of the
+    prediction and of the baseline, or arrays of such means that fit each other; `best` is its
+    perfect value, 0 or 1, or, by the rules of 2026, that of a replicate. Where the result is not a
+    number, as when the baseline is perfect, it is the lower limit; without one, what a value of 0
+    gets. Source: ``score`` of cell-eval, and ``score_one`` of cell-eval2.
     """
     value, baseline = np.asarray(value, np.float64), np.asarray(baseline, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -463,30 +397,14 @@ def overall(
 ) -> float:
     """Combine metrics into the leaderboard's number.
 
-    Parameters
-    ----------
-    summary, baseline
-        ``{"mae": ..., "des": ..., "pds": ...}``, means over perturbations.
-    best
-        What counts as 1 on the scale of each metric; in 2026 a replicate's means.
-    limits
-        Which metrics count, and between what limits.
-
-    Returns
-    -------
-    float
-        100 times the mean of the scaled scores; the baseline itself 0. In 2025 0 to 100, best 100,
-        and whatever is below the baseline on every metric 0; the winner had 34.0. In 2026 a repeat
-        of the experiment is 100, and results below 0 and above 100 occur.
-
-    Notes
-    -----
-    Since in 2025 :func:`scaled` stops at 0, an error forty times the baseline's costs no more than
-    one of the baseline's size. Source: cell-eval 0.6.6, ``score``.
+    It is 100 times the mean of the :func:`scaled` scores; the baseline itself has 0. `summary` and
+    `baseline` are means over perturbations, ``{"mae": ..., "des": ..., "pds": ...}``; `best` is
+    what counts as 1 for each metric, in 2026 a replicate's means; `limits` says which metrics
+    count, and between what limits. In 2025 0 to 100, best 100; the winner had 34.0. What is below
+    the baseline counts 0 there, so that an error forty times the baseline's costs no more than one
+    of its size. In 2026 a repeat of the experiment is 100, and results below 0 and above 100 occur.
     """
-    given = (summary, baseline, best)
-    missing = [name for name in limits if any(name not in values for values in given)]
-    if missing:
+    if missing := [n for n in limits if not (n in summary and n in baseline and n in best)]:
         raise KeyError(
             f"the overall score needs {', '.join(limits)} of the prediction and of the "
             f"baseline; {', '.join(missing)} missing"

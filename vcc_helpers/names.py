@@ -1,8 +1,7 @@
 """One list of names held against another: what is missing, what is strange, what is only misspelt.
 
-Genes lose their names on the way through spreadsheets, databases and other tools: another case, a
-version number, a date in place of a septin. Labels of perturbations gain endings. Such names can be
-put right without a guess as long as each stands for one name that is missing.
+Genes lose their names in spreadsheets and other tools: another case, a version number, a date in
+place of a septin. These can be put right as long as each stands for one name that is missing.
 
 Taught in: notebooks/17_check_and_pack and notebooks/18_score_another_model.
 Needs no sibling module.
@@ -44,14 +43,9 @@ _MOST_PAIRS = 10**5
 class Match(NamedTuple):
     """What :func:`match` found.
 
-    Attributes
-    ----------
-    renamed
-        Strange name, and the one missing name that it stands for.
-    missing, unknown
-        Names that were wanted and are not there; that are there and were not wanted.
-    near
-        Unknown name, and a missing one that looks like it: a guess.
+    `renamed` gives for a strange name the one missing name that it stands for. `missing` were
+    wanted and are not there, `unknown` are there and were not wanted. `near` gives for an unknown
+    name a missing one that looks like it: a guess.
     """
 
     renamed: dict[str, str]
@@ -84,13 +78,15 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
     taken = set(renamed.values())
     missing = [name for name in missing if name not in taken]
     unknown = [name for name in unknown if name not in renamed]
-    return Match(renamed, missing, unknown, _alike(unknown, missing))
+    near = {}
+    if len(unknown) * len(missing) <= _MOST_PAIRS:
+        likes = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
+        near = {name: like[0] for name, like in likes.items() if like}
+    return Match(renamed, missing, unknown, near)
 
 
 def alone(label: str) -> str:
-    """Return the gene of a label such as ``SOX2+ctrl``; any other label stays as it is.
-
-    GEARS and scGPT write two genes, ``ctrl`` in place of one where only one was perturbed.
+    """Return the gene of a label of GEARS or scGPT for one gene; any other stays as it is.
 
     >>> alone("SOX2+ctrl"), alone("ctrl+SOX2"), alone("ctrl"), alone("SOX2+OCT4")
     ('SOX2', 'SOX2', 'ctrl', 'SOX2+OCT4')
@@ -99,7 +95,6 @@ def alone(label: str) -> str:
 
 
 def _other_ways(name: str) -> Iterator[str]:
-    """Yield what a name may have been before something happened to it."""
     name = name.strip()
     yield name
     yield _VERSION.sub("", name)
@@ -113,10 +108,3 @@ def _other_ways(name: str) -> Iterator[str]:
         for stem, other in ((old, new), (new, old)):
             if (number := name.upper().removeprefix(stem)).isdecimal():
                 yield f"{other}{number}"
-
-
-def _alike(unknown: list[str], missing: list[str]) -> dict[str, str]:
-    if len(unknown) * len(missing) > _MOST_PAIRS:
-        return {}
-    near = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
-    return {name: likes[0] for name, likes in near.items() if likes}

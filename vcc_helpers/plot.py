@@ -28,9 +28,6 @@ from matplotlib.transforms import ScaledTranslation
 if TYPE_CHECKING:
     import anndata
 
-    from vcc_helpers.evaluation import Calibration
-    from vcc_helpers.scoring import DETable
-
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, GREY = "#56B4E9", "#D55E00", "#7F7F7F"
 #: Names of the rows that become lines, for what knows nothing and for a repeat's score.
@@ -47,9 +44,34 @@ def _axes(ax: Axes | None, width: float = 6.4, height: float = 4.0) -> Axes:
     return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
 
 
-def _ceiling_name(metric: str) -> str:
+def _name_points(ax: Axes, names, x, y) -> None:
+    for name, *point in zip(names, x, y, strict=True):
+        ax.annotate(name, point, (4, 3), textcoords="offset points", fontsize=8)
+
+
+def _beside(ax: Axes, text: str, y: float, size: int) -> None:
+    ax.annotate(text, (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=size)
+
+
+def _legend_below(ax: Axes, *, ncols: int) -> None:
+    """Draw a legend half an inch below the axes, however low these are."""
+    if ax.get_legend_handles_labels()[0]:
+        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
+        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
+        ax.legend(**spot, ncols=ncols, frameon=False)
+
+
+def _references(draw, rows: pd.DataFrame, metric: str, baseline: str | None, **look) -> list[tuple]:
     # half of the cells carry more noise than a good model: on errors the two halves are no ceiling
-    return "half against half" if metric == "mae" else "split-half ceiling"
+    looks = (
+        (_CHANCE, "chance", GREY, ":"),
+        (baseline, f"{baseline} baseline", ORANGE, "--"),
+        (_CEILING, "half against half" if metric == "mae" else _CEILING, GREEN, "-."),
+    )
+    lines = [(rows["mean"][row], *rest) for row, *rest in looks if row in rows.index]
+    for level, name, colour, style in lines:
+        draw(level, color=colour, linestyle=style, label=f"{name} {level:.3f}", **look)
+    return [line[:3] for line in lines]
 
 
 def scores(
@@ -61,11 +83,10 @@ def scores(
     baseline: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Compare models on one metric, beside chance, baseline and ceiling.
+    """Compare models on one metric with chance, ceiling and baseline, vertical lines.
 
     `values` holds one score a model (Series), or several repeats a model (DataFrame, a column a
-    model), drawn as mean and standard deviation. `chance`, `ceiling` and `baseline` are drawn as
-    vertical lines where given.
+    model), drawn as mean and standard deviation.
     """
     ax = _axes(ax, height=1.4 + 0.38 * np.shape(values)[-1])
     table = values if isinstance(values, pd.DataFrame) else values.to_frame().T
@@ -73,26 +94,17 @@ def scores(
     spread = table.std() if len(table) > 1 else None
     ax.errorbar(mean, place, xerr=spread, fmt="o", color=BLUE, markersize=8, capsize=3, zorder=3)
     for y, value in zip(place, mean, strict=True):
-        spot = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center", "fontsize": 9}
         box = {"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 0.8}
-        ax.annotate(f"{value:.3f}", (value, y), bbox=box, **spot)
+        spot = {"textcoords": "offset points", "ha": "center", "fontsize": 9, "bbox": box}
+        ax.annotate(f"{value:.3f}", (value, y), (0, 8), **spot)
     levels = {_CHANCE: chance, "mean": baseline, _CEILING: ceiling}
     rows = pd.Series(levels, dtype=np.float64).dropna().to_frame("mean")
-    for level, name, colour, style in _reference_lines(rows, metric, "mean"):
-        ax.axvline(level, color=colour, linestyle=style, label=f"{name} {level:.3f}")
-    ax.set(yticks=place, yticklabels=table.columns, xlabel=_LABELS.get(metric, metric))
-    ax.set_ylim(-0.6, len(place) - 0.3)
+    _references(ax.axvline, rows, metric, "mean")
+    ax.set_yticks(place, table.columns)
+    ax.set(xlabel=_LABELS.get(metric, metric), ylim=(-0.6, len(place) - 0.3))
     ax.grid(axis="y", alpha=0.25)
     _legend_below(ax, ncols=3)
     return ax
-
-
-def _legend_below(ax: Axes, *, ncols: int) -> None:
-    """Draw a legend a fixed distance below the axis label, however low the axes are."""
-    if ax.get_legend_handles_labels()[0]:
-        below = ax.transAxes + ScaledTranslation(0, -0.5, ax.figure.dpi_scale_trans)
-        spot = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
-        ax.legend(**spot, ncols=ncols, frameon=False)
 
 
 def effect_heatmap(delta: anndata.AnnData, *, n_genes: int = 30, ax: Axes | None = None) -> Axes:
@@ -143,18 +155,17 @@ def predicted_against_real(
     both = np.concatenate([real_effect, pred_effect])
     ends = [both.min(), both.max()]
     ax.plot(ends, ends, color=GREY, linestyle="--", linewidth=1, label="perfect prediction")
-    ax.axhline(0, color=GREY, linewidth=0.6)
-    ax.axvline(0, color=GREY, linewidth=0.6)
+    for line in (ax.axhline, ax.axvline):
+        line(0, color=GREY, linewidth=0.6)
     if names is not None:
-        for i in np.argsort(-np.abs(real_effect))[:n_named]:
-            spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
-            ax.annotate(names[i], (real_effect[i], pred_effect[i]), **spot)
+        far = np.argsort(-np.abs(real_effect))[:n_named]
+        _name_points(ax, names[far], real_effect[far], pred_effect[far])
     ax.set(xlabel="real effect (mean lognorm)", ylabel="predicted effect (mean lognorm)")
     ax.legend(frameon=False, loc="upper left")
     return ax
 
 
-def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
+def volcano(table, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
     """Show the fold changes of one perturbation, `target`, and how sure the test is of them.
 
     `table` comes from :func:`vcc_helpers.de_table`; the `n_named` most significant genes are named.
@@ -166,12 +177,11 @@ def volcano(table: DETable, target: str, *, n_named: int = 8, ax: Axes | None = 
     kw = {"s": 16, "linewidths": 0}
     ax.scatter(lfc[~called], height[~called], color=GREY, alpha=0.45, label="not called", **kw)
     ax.scatter(lfc[called], height[called], color=RED, marker="D", label="significant", **kw)
-    for i in np.argsort(p, kind="stable")[:n_named]:
-        if called[i]:
-            spot = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 8}
-            ax.annotate(table.genes[i], (lfc[i], height[i]), **spot)
+    surest = np.argsort(p, kind="stable")[:n_named]
+    surest = surest[called[surest]]
+    _name_points(ax, table.genes[surest], lfc[surest], height[surest])
     ax.set(xlabel="log2 fold change", ylabel="-log10 p (rank-sum test)")
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
+    _legend_below(ax, ncols=2)
     return ax
 
 
@@ -186,15 +196,13 @@ def ranking(distance: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot(values, np.full(len(values), y), "|", color=GREY, markersize=10, alpha=0.8)
         ax.plot(values[name], y, "D", color=BLUE, markersize=6)
         rank = int((values < values[name]).sum())
-        edge = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
-        ax.annotate(f"{rank} closer", (1.01, y), **edge)
+        _beside(ax, f"{rank} closer", y, 8)
     ax.plot([], [], "D", color=BLUE, label="its own real effect")
     ax.plot([], [], "|", color=GREY, markersize=10, label="the real effect of another target")
     ax.set_yticks(np.arange(len(rows)), rows.index)
     ax.invert_yaxis()
     ax.set(xlabel="L1 distance from the predicted effect", ylabel="prediction for")
-    below = -0.5 / (0.5 + 0.32 * len(rows))  # half an inch, whatever the number of rows
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, below), ncols=2)
+    _legend_below(ax, ncols=2)
     return ax
 
 
@@ -202,9 +210,8 @@ def similarity(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Show how alike targets are: cosines or correlations, ``(n_perts, n_perts)``, -1 to 1."""
     ax = _axes(ax, width=2.8 + 0.2 * len(table), height=1.8 + 0.2 * len(table))
     image = ax.imshow(table, cmap="PuOr_r", vmin=-1, vmax=1)
-    place = np.arange(len(table))
-    ax.set_xticks(place, table.columns, rotation=90, fontsize=8)
-    ax.set_yticks(place, table.index, fontsize=8)
+    ax.set_xticks(range(len(table)), table.columns, rotation=90, fontsize=8)
+    ax.set_yticks(range(len(table)), table.index, fontsize=8)
     ax.figure.colorbar(image, ax=ax, label="cosine similarity", shrink=0.7)
     return ax
 
@@ -227,10 +234,8 @@ def model_intervals(
         ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
         face = {"markerfacecolor": ax.get_facecolor() if unsure else BLUE, "markersize": 8}
         ax.errorbar(row["mean"], place, xerr=ends, fmt="o", color=BLUE, capsize=3, zorder=3, **face)
-        edge = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
-        ax.annotate(f"{row['mean']:.3f}", (1.01, place), **edge)
-    for value, name, colour, style in _reference_lines(rows, metric, baseline):
-        ax.axvline(value, color=colour, linestyle=style, label=f"{name} {value:.3f}")
+        _beside(ax, f"{row['mean']:.3f}", place, 9)
+    _references(ax.axvline, rows, metric, baseline)
     if np.isfinite(level):
         ax.plot([], [], "o", color=BLUE, markerfacecolor="none", label="interval holds baseline")
     ax.set_yticks(range(len(shown))[::-1], shown.index)
@@ -238,15 +243,6 @@ def model_intervals(
     ax.grid(axis="y", alpha=0.25)
     _legend_below(ax, ncols=2)
     return ax
-
-
-def _reference_lines(rows: pd.DataFrame, metric: str, baseline: str | None) -> list[tuple]:
-    looks = (
-        (_CHANCE, "chance", GREY, ":"),
-        (baseline, f"{baseline} baseline", ORANGE, "--"),
-        (_CEILING, _ceiling_name(metric), GREEN, "-."),
-    )
-    return [(rows["mean"][row], *look) for row, *look in looks if row in rows.index]
 
 
 def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None) -> Axes:
@@ -257,10 +253,8 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     support set are ranks on the axis: 0, 1, 2, 5 lie at equal distances.
     """
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
-    models = (
-        rows.index.get_level_values("model").unique().drop([_CHANCE, _CEILING], errors="ignore")
-    )
-    sizes = sorted(rows.index.get_level_values("n_support").unique())
+    models = rows.index.unique("model").drop([_CHANCE, _CEILING], errors="ignore")
+    sizes = sorted(rows.index.unique("n_support"))
     colours = (BLUE, ORANGE, PURPLE, SKY, RED, plt.rcParams["text.color"])
     looks = zip(cycle("os^DvPX"), cycle(colours), strict=False)
     ends = []
@@ -271,9 +265,7 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
         look = {"marker": marker, "color": colour, "capsize": 3, "label": name}
         ax.errorbar(place, mean, [mean - low, high - mean], **look)
         ends.append((mean[-1], name, colour))
-    for level, name, colour, style in _reference_lines(rows.groupby("model").mean(), metric, None):
-        ax.axhline(level, color=colour, linestyle=style, zorder=0)
-        ends.append((level, name, colour))
+    ends += _references(ax.axhline, rows.groupby("model").mean(), metric, None, zorder=0)
     ax.set_xticks(range(len(sizes)), [str(size) for size in sizes])
     ax.set(xlabel="support targets", ylabel=_LABELS.get(metric, metric).replace(" (", "\n("))
     _label_ends(ax, ends)
@@ -298,7 +290,7 @@ def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
         ax.annotate(name, (1, level), (1.04, y), **where, **look)
 
 
-def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
+def calibration(found, *, ax: Axes | None = None) -> Axes:
     """Plot the size of each predicted effect against the real one's, a point a perturbation.
 
     `found` comes from :func:`vcc_helpers.evaluation.calibration`; the four targets of the largest
@@ -307,18 +299,16 @@ def calibration(found: Calibration, *, ax: Axes | None = None) -> Axes:
     ax, table = _axes(ax, 5.2, 4.8), found.per_perturbation
     large = table["ratio"] > 1
     kw = {"s": 30, "linewidths": 0, "alpha": 0.8}
-    for part, name, look in (
-        (table[~large], "smaller than the real one", {"marker": "o", "color": BLUE}),
-        (table[large], "larger", {"marker": "^", "color": RED}),
-    ):
-        label = f"{name}: {len(part)} of {len(table)}"
-        ax.scatter(part["real_norm"], part["pred_norm"], label=label, **look, **kw)
+    looks = ((~large, "smaller than the real one", "o", BLUE), (large, "larger", "^", RED))
+    for some, name, marker, colour in looks:
+        shown, label = table[some], f"{name}: {some.sum()} of {len(table)}"
+        look = {"label": label, "marker": marker, "color": colour}
+        ax.scatter(shown["real_norm"], shown["pred_norm"], **look, **kw)
     end = 1.2 * table[["real_norm", "pred_norm"]].to_numpy().max()
     ax.plot([0, end], [0, end], color=GREY, linestyle="--", linewidth=1)
     ax.annotate("right size ", (0.7 * end, 0.7 * end), ha="right", va="bottom", fontsize=9)
-    for name, row in table.nlargest(4, "real_norm").iterrows():
-        spot = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 8}
-        ax.annotate(name, (row["real_norm"], row["pred_norm"]), **spot)
+    largest = table.nlargest(4, "real_norm")
+    _name_points(ax, largest.index, largest["real_norm"], largest["pred_norm"])
     ax.set(xlabel="size of the real effect (L2 norm, mean lognorm)", xlim=(0, end))
     ax.set(ylabel="size of the predicted effect", ylim=(0, end))
     known = np.isfinite(found.slope)

@@ -21,82 +21,43 @@ SCORING_VERSION = 2
 
 @dataclass(frozen=True)
 class Preset:
-    """Every choice that a season's rules make; the defaults are those of 2025.
+    """Every choice that a season's rules make; the defaults are those of 2025."""
 
-    Attributes
-    ----------
-    name
-        What ``score(preset=...)`` and ``vcc-helpers score --preset`` call it.
-    metrics
-        Names of the metrics, in the order of a score card's columns.
-    source
-        The software whose numbers these are.
-    target_sum
-        Total that each cell is scaled to before the logarithm; None for the median of its file.
-    dtype
-        What is computed in; None for the precision of the file.
-    counts_only, tolerance, most_counts
-        Whether values with fractions are refused, how far from a whole number a fraction begins,
-        and the most counts that a cell may have.
-    real_controls
-        Whether the real controls serve both sides; else each file's own.
-    bulk_target_sum
-        Total that the summed counts of a perturbation are scaled to, for its profile; None where
-        the profile is the mean of the cells' lognorm values.
-    exact, use_continuity
-        Of the rank-sum test: exact p-values for few cells, and the continuity correction.
-    least_cpm
-        Genes with no more counts per million than this in the controls are not tested.
-    fdr, fdr_family
-        A gene is significant below this false discovery rate, taken over the tests of a whole
-        ``"file"`` or of each ``"perturbation"``.
-    fold_change_clip
-        The fold change where the control's mean is 0, and its inverse where the other's is.
-    pseudocount
-        Added to both means of a fold change, which are then of scaled counts; None for means of
-        lognorm values, back-transformed, and the clip.
-    leave_out_own_gene
-        Whether the silenced gene counts in no metric; else in all but pds.
-    limits
-        The overall score is a mean over these metrics, each scaled so that the baseline is 0, and
-        held between its two limits.
-    most_cells, most_entries
-        Most cells that an upload may hold, and most values that are stored, zeros among them.
-    cells_a_target
-        Number of cells that every target must have; None where it is free.
-    upload_controls
-        Whether an upload must hold control cells; else it must not.
-    context_key
-        Column of ``obs`` that an upload must name each cell's context in; None for no such column.
-    top
-        What is 1 on that scale: a ``"perfect"`` score, or a ``"replicate"`` of the experiment.
-    """
-
-    name: str
-    metrics: tuple[str, ...]
-    source: str
+    name: str  #: what ``score(preset=...)`` and ``vcc-helpers score --preset`` call it
+    metrics: tuple[str, ...]  #: in the order of a score card's columns
+    source: str  #: the software whose numbers these are
+    #: The overall score is a mean over these metrics, each scaled so that the baseline is 0 and
+    #: `top` is 1, and held between its two limits.
     limits: Mapping[str, tuple[float, float]]
-    top: str = "perfect"
+    top: str = "perfect"  #: a ``"perfect"`` score, or a ``"replicate"`` of the experiment
+    #: Total that each cell is scaled to before the logarithm; None for the median of its file.
     target_sum: float | None = None
-    dtype: str | None = None
-    counts_only: bool = False
-    tolerance: float | None = None
-    most_counts: float = inf
-    real_controls: bool = False
+    dtype: str | None = None  #: what is computed in; None for the precision of the file
+    counts_only: bool = False  #: whether values with fractions are refused
+    tolerance: float | None = None  #: how far from a whole number a fraction begins
+    most_counts: float = inf  #: of a cell
+    real_controls: bool = False  #: whether these serve both sides; else each file's own
+    #: Total that the summed counts of a perturbation are scaled to, for its profile; None where
+    #: the profile is the mean of the cells' lognorm values.
     bulk_target_sum: float | None = None
-    exact: bool = True
-    use_continuity: bool = True
+    exact: bool = True  #: whether the rank-sum test counts the orders of few cells
+    use_continuity: bool = True  #: whether that test has the continuity correction
+    #: Genes with no more counts per million than this in the controls are not tested.
     least_cpm: float | None = None
-    fdr: float = 0.05
+    fdr: float = 0.05  #: a gene is significant below this false discovery rate
+    #: Whether rates are taken over the tests of a whole ``"file"`` or of each ``"perturbation"``.
     fdr_family: str = "file"
+    #: The fold change where the control's mean is 0, and its inverse where the other's is.
     fold_change_clip: float = 20.0
+    #: Added to both means of a fold change, which are then of scaled counts; None for means of
+    #: lognorm values, back-transformed, and the clip.
     pseudocount: float | None = None
-    leave_out_own_gene: bool = False
-    most_cells: int | None = 200_000
-    most_entries: int | None = None
-    cells_a_target: int | None = None
-    upload_controls: bool = True
-    context_key: str | None = None
+    leave_out_own_gene: bool = False  #: of all metrics; else of pds only
+    most_cells: int | None = 200_000  #: of an upload
+    most_entries: int | None = None  #: values that an upload may store, zeros among them
+    cells_a_target: int | None = None  #: that an upload must have; None where it is free
+    upload_controls: bool = True  #: whether an upload must hold control cells; else it must not
+    context_key: str | None = None  #: column of an upload's ``obs`` that names each cell's context
 
 
 VCC2025 = Preset(
@@ -106,30 +67,24 @@ VCC2025 = Preset(
     limits=dict.fromkeys(("mae", "des", "pds"), (0.0, inf)),
 )
 #: The rules of 2025 with all seven metrics of the Generalist Prize.
-GENERALIST = replace(
+_GENERALIST = replace(
     VCC2025,
     name="vcc2025-generalist",
     metrics=(*VCC2025.metrics, "deg_count_spearman", "lfc_spearman", "pr_auc", "pearson_delta"),
 )
+_LIMITS_2026 = {
+    "pds_cosine": (-inf, inf),
+    "mse_normalized": (0.0, 1.0),
+    "direction_fidelity": (-inf, inf),
+    "direction_reach": (-inf, inf),
+    "significant_jaccard": (-inf, inf),
+    "lfc_nmae": (-6.0, inf),
+}
 VCC2026 = Preset(
     name="vcc2026",
-    metrics=(
-        "pds_cosine",
-        "mse_normalized",
-        "direction_fidelity",
-        "direction_reach",
-        "significant_jaccard",
-        "lfc_nmae",
-    ),
+    metrics=tuple(_LIMITS_2026),
     source="cell-eval2 0.20.0",
-    limits={
-        "pds_cosine": (-inf, inf),
-        "mse_normalized": (0.0, 1.0),
-        "direction_fidelity": (-inf, inf),
-        "direction_reach": (-inf, inf),
-        "significant_jaccard": (-inf, inf),
-        "lfc_nmae": (-6.0, inf),
-    },
+    limits=_LIMITS_2026,
     top="replicate",
     target_sum=1e6,
     dtype="float64",
@@ -150,7 +105,7 @@ VCC2026 = Preset(
     upload_controls=False,
     context_key="context",
 )
-PRESETS = {preset.name: preset for preset in (VCC2025, GENERALIST, VCC2026)}
+PRESETS = {preset.name: preset for preset in (VCC2025, _GENERALIST, VCC2026)}
 
 
 def get_preset(preset: str | Preset) -> Preset:

@@ -41,30 +41,14 @@ def p_values(
 ) -> np.ndarray:
     r"""Turn U into two-sided p-values.
 
-    Parameters
-    ----------
-    u
-        Mann-Whitney U of the first group, ``(n_groups, n_genes)``.
-    ties
-        Sum of t**3 - t over runs of t equal values, same shape.
-    n_1, n_2
-        Cells of the two groups; numbers, or arrays that fit `u`.
-    exact
-        Count the orders where there is no tie and a group of 8 cells or fewer, as SciPy does.
-    use_continuity
-        Take off the half below.
-
-    Returns
-    -------
-    ndarray
-        Shape of `u`, float64, 0 to 1; 1 where all values are equal.
-
-    Notes
-    -----
     .. math:: z = \frac{\max(U, n_1 n_2 - U) - n_1 n_2 / 2 - 1/2}{\sqrt{\frac{n_1 n_2}{12} \left(
               n + 1 - \frac{\sum t^3 - t}{n (n - 1)}\right)}}, \qquad p = 2 \Phi(-z)
 
-    with :math:`n = n_1 + n_2`.
+    with :math:`n = n_1 + n_2`. `u` is the Mann-Whitney U of the first group, ``(n_groups,
+    n_genes)``, `ties` the sum of t**3 - t over runs of t equal values, `n_1` and `n_2` the cells of
+    the two groups, numbers or arrays that fit `u`. `use_continuity` takes off the half; `exact`
+    counts the orders where there is no tie and a group of 8 cells or fewer, as SciPy does. p is
+    float64, 0 to 1; 1 where all values are equal.
     """
     from scipy.special import ndtr
 
@@ -78,17 +62,12 @@ def p_values(
     few = exact & (ties == 0) & (np.minimum(n_1, n_2) <= _EXACT_LIMIT)
     for a, b in sorted(set(zip(n_1[few], n_2[few], strict=True))):
         here = few & (n_1 == a) & (n_2 == b)
-        p[here] = _exact_p(u[here], int(a), int(b))
+        below = np.minimum(u[here], a * b - u[here]).astype(int)
+        p[here] = np.minimum(2 * _share_at_most(int(min(a, b)), int(max(a, b)))[below], 1)
     return p
 
 
-def _exact_p(u: np.ndarray, n_1: int, n_2: int) -> np.ndarray:
-    """Look up the two-sided p-value of each U: twice the share of orders as far off, 1 at most."""
-    below = np.minimum(u, n_1 * n_2 - u).astype(int)
-    return np.minimum(2 * _share_at_most(min(n_1, n_2), max(n_1, n_2))[below], 1)
-
-
-@lru_cache(maxsize=64)
+@lru_cache
 def _share_at_most(n_1: int, n_2: int) -> np.ndarray:
     """Return the share of all orders in which U is at most 0, 1, ..., n_1 n_2 // 2.
 

@@ -22,8 +22,12 @@ from .. import metrics
 from ..presets import PRESETS, VCC2025
 from ..stream.write import write_whole
 
-#: Perturbations that a notebook shows of each end of a long score card.
-SHOWN = 5
+_SHOWN = 5  # perturbations of each end of a long card in a notebook
+#: Most characters of a card, many times what a row for every human gene takes.
+_MOST_TEXT = 2**26
+#: What a file that is no card raises.
+_NO_CARD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+REPLICATE = "half against half"  #: its row among the anchors
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,11 @@ class ScoreCard:
 
     Attributes
     ----------
-    preset
-        Name of the rules.
+    preset, settings
+        Name of the rules, and what else the numbers depend on besides the data.
     per_perturbation
         Index target_gene, sorted; one column a metric. NaN where a metric has no value for a
         perturbation; a metric of the whole panel has the same number in each row.
-    settings
-        What the numbers depend on besides the data.
     anchors
         What to hold the means against, from :func:`~.scoring.anchors`, where it was asked for.
     missed
@@ -71,10 +73,9 @@ class ScoreCard:
     def overall(self, baseline: ScoreCard) -> float:
         """Return the leaderboard's number: 0 is the baseline, 100 the best.
 
-        `baseline` is the score card of the official mean baseline against the same truth; by the
-        rules of 2026, which take a repeat of the experiment for 100, that of
-        :func:`~.scoring.baseline`, which keeps the replicate's scores with it. A ValueError says
-        that it was scored by other rules or on other perturbations, or lacks the replicate.
+        `baseline` is the card of :func:`~.scoring.baseline` against the same truth; by the rules of
+        2026, which take a repeat of the experiment for 100, it keeps the replicate's scores. A
+        ValueError says that it was scored by other rules or on other perturbations, or lacks them.
         """
         mine, theirs = self.per_perturbation.index, baseline.per_perturbation.index
         if baseline.preset != self.preset or set(mine) != set(theirs):
@@ -86,11 +87,7 @@ class ScoreCard:
 
     @property
     def scale(self) -> tuple[Mapping[str, float], Mapping[str, tuple[float, float]]]:
-        """What is 1 where this card is 0, for each metric, and the limits of the scaled values.
-
-        A ValueError says that the rules take a replicate for 1 and this card has none, or one that
-        is no better on some metric.
-        """
+        """What is 1 where this card is 0, for each metric, and the limits of the scaled values."""
         rules = PRESETS.get(self.preset, VCC2025)
         if rules.top == "perfect":
             return metrics.BEST, rules.limits
@@ -111,10 +108,7 @@ class ScoreCard:
         return top, rules.limits
 
     def to_dict(self) -> dict:
-        """Return the card as plain numbers and strings, in the layout of the JSON file.
-
-        A value that there is not (a correlation over no gene) is None there, null in the file.
-        """
+        """Return the card as the JSON file has it; a value that there is not is None."""
         card = {
             "preset": self.preset,
             "n_perturbations": len(self.per_perturbation),
@@ -132,10 +126,7 @@ class ScoreCard:
 
     @classmethod
     def from_json(cls, path: str | Path) -> ScoreCard:
-        """Read a card that :meth:`to_json` or ``vcc-helpers score --json`` wrote.
-
-        A ValueError says that the file is none, or holds a number that is not finite.
-        """
+        """Read a card that :meth:`to_json` wrote; a ValueError says that the file is none."""
         try:
             if Path(path).exists() and not Path(path).is_file():
                 raise ValueError("it is no plain file")  # a device may never end
@@ -148,8 +139,8 @@ class ScoreCard:
             beside = _table(card["anchors"], "anchor") if "anchors" in card else None
             if not isinstance(card["preset"], str):
                 raise TypeError("preset is no text")
-            missed = card.get("missed", {})
-            return cls(card["preset"], table, dict(card["settings"]), beside, missed)
+            settings, missed = dict(card["settings"]), card.get("missed", {})
+            return cls(card["preset"], table, settings, beside, missed)
         except _NO_CARD as error:
             kind = type(error).__name__  # its own words may repeat the whole file
             raise ValueError(
@@ -158,7 +149,7 @@ class ScoreCard:
             ) from error
 
     def __repr__(self) -> str:
-        """Show the means, how many perturbations they are over, and what stands beside them."""
+        """Show the means, and what stands beside them."""
         head = f"ScoreCard {self.preset}, {len(self.per_perturbation)} perturbations (mean)"
         if self.anchors is not None:
             return f"{head}\n{self._beside().to_string(float_format='{:.4f}'.format, na_rep='')}"
@@ -174,16 +165,15 @@ class ScoreCard:
         first = [name for name in self.per_perturbation if name.startswith("pds")][:1]
         rows = self.per_perturbation.sort_values(first) if first else self.per_perturbation
         shown = "each perturbation"
-        if len(rows) > 2 * SHOWN:
-            shown = f"{SHOWN} perturbations from each end of {len(rows)}: per_perturbation has all"
-            rows = pd.concat([rows[:SHOWN], rows[-SHOWN:]])
+        if len(rows) > 2 * _SHOWN:
+            shown = f"{_SHOWN} perturbations from each end of {len(rows)}: per_perturbation has all"
+            rows = pd.concat([rows[:_SHOWN], rows[-_SHOWN:]])
         body = pd.concat([self._beside(), rows]).to_html(float_format="{:.3f}".format, na_rep="")
         return f"<p><b>Score card</b>, {self.preset}, mean and {shown}</p>{body}"
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    rows = table.astype(object).where(table.notna(), None)
-    return rows.to_dict(orient="index")
+    return table.astype(object).where(table.notna(), None).to_dict(orient="index")
 
 
 def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
@@ -191,11 +181,3 @@ def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
     if np.isinf(table).any(axis=None):
         raise ValueError("a number is not finite")
     return table
-
-
-#: Most characters of a card, many times what a row for every human gene takes.
-_MOST_TEXT = 2**26
-#: What a file that is no card raises.
-_NO_CARD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-#: Name of the replicate's row.
-REPLICATE = "half against half"

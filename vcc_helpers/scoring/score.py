@@ -1,26 +1,62 @@
-"""Score a prediction as the leaderboard does, with baseline, chance and ceiling beside it.
+"""Score a prediction as the leaderboard does, and what to hold a score against.
 
-Taught in: notebooks/08_metrics_by_hand and notebooks/09_first_submission.
+That is the mean baseline, a repeat of the experiment, chance, and perfect predictions. All
+functions share the parameters of :func:`score`; `cells` are real ones, and `seed` is that of what
+is drawn at random.
 
->>> import vcc_helpers as vcc
->>> cells = vcc.datasets.load_h1_sample()
+Taught in: notebooks/04_mean_baseline, notebooks/08_metrics_by_hand, notebooks/09_first_submission
+and notebooks/15_score_by_the_rules_of_2026.
+
+>>> from vcc_helpers.datasets import load_h1_sample
+>>> cells = load_h1_sample()
 >>> score(cells, cells).summary.to_dict()  # two of the five have no significant gene to find
 {'des': 0.6, 'pds': 1.0, 'mae': 0.0}
+>>> half, other = split_half(cells)
+>>> half.n_obs + other.n_obs
+600
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache as remembered
 from pathlib import Path
 
 import anndata
+import numpy as np
+import pandas as pd
+from scipy import sparse
 
-from ..bulk import CONTROL, PERTURBATION_KEY
+from .. import emit, metrics
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..counts import Scaling, stack
+from ..evaluation import Measure, evaluate
 from ..presets import Preset, get_preset
-from .anchors import anchors
-from .card import ScoreCard
-from .digest import _score
+from ..stream.blocks import row_blocks, take_cells
+from ..stream.look import inspect_values
+from ..stream.open import check_cells, check_same, labels_of, open_cells, parse_memory, problems
+from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
+from .card import REPLICATE, ScoreCard
+from .digest import Digest, _card, _Sides, compare, digest
+
+#: The value that a prediction expects which knows nothing, where there is a closed form.
+_CHANCE: Mapping[str, Callable[[_Sides], float]] = {
+    "des": lambda s: float(s.real.de.significant.mean()),
+    "pds": lambda s: metrics.pds_chance(len(s.means.names)),
+    "pr_auc": lambda s: _share_where_some(s.real.de.significant),
+    **dict.fromkeys(("deg_count_spearman", "lfc_spearman"), lambda s: 0.0),
+    **dict.fromkeys(("pds_cosine", "direction_fidelity"), lambda s: 0.5),
+}
+#: Counts of a cell that is a mean: so many that rounding makes no difference.
+AS_MANY_COUNTS = 9e5
+
+
+def _share_where_some(significant: np.ndarray) -> float:
+    share = significant.mean(axis=1)
+    some = share[(share > 0) & (share < 1)]
+    return float(some.mean()) if some.size else np.nan
 
 
 def score(
@@ -39,6 +75,10 @@ def score(
 ) -> ScoreCard:
     """Score predicted cells against real ones.
 
+    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
+    0.20.0, which takes counts only, and the controls of `real` for both sides: `pred` needs none. A
+    ValueError has a line for every problem: a file is unusable, or the two do not match.
+
     Parameters
     ----------
     pred, real
@@ -47,45 +87,353 @@ def score(
         or lognorm, each on its own. The same genes in the same order, and the same perturbations.
     preset
         The rules, by name or as a record.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells.
+    perturbation_key, control
+        The column of ``obs`` that names each cell's perturbation, and the label of control cells.
     memory, threads, cache, client, progress
         Most memory to use, number of threads, a folder for what is finished (the truth's half is
         then there for the next prediction), a Dask cluster, progress bars: as for
         :func:`~vcc_helpers.stream.contrast`. None changes a bit of the result.
     ceiling
-        Put chance, the mean baseline, the split-half ceiling and perfect predictions beside the
-        result: :func:`~.scoring.anchors`, in the card's `anchors`. Where they cannot be had, a
-        UserWarning says why.
-
-    Returns
-    -------
-    ScoreCard
-        One row a perturbation, one column a metric.
-
-    Raises
-    ------
-    ValueError
-        A file is unusable, or the two do not match; every problem has a line of its own.
-    FileNotFoundError
-        There is no such file.
-
-    Notes
-    -----
-    With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
-    0.20.0. That takes counts only, and the controls of `real` for both sides: those of `pred` are
-    not looked at, and may be missing.
+        Put :func:`~.scoring.anchors` beside the result, in the card's `anchors`. Where they cannot
+        be had, a UserWarning says why.
     """
-    rules = get_preset(preset)
-    question = {"perturbation_key": perturbation_key, "control": control}
-    means = {"memory": memory, "threads": threads, "cache": cache}
-    card = _score(pred, real, rules, client=client, progress=progress, **question, **means)
+    rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
+    means = question | {"memory": memory, "threads": threads, "cache": cache}
+    _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules)
+    watched = means | {"client": client, "progress": progress}
+    controls = real if rules.real_controls else None
+    found = digest(pred, rules, name="pred", controls=controls, **watched)
+    truth = digest(real, rules, name="real", **watched)
+    card = _card(found, truth, rules, **question, source=rules.source)
     if not ceiling:
         return card
     try:
-        return replace(card, anchors=anchors(real, rules, **question, **means))
+        return replace(card, anchors=anchors(real, rules, **means))
     except ValueError as error:  # the score is right nevertheless
         warnings.warn(f"nothing to hold the score against: {error}", stacklevel=2)
         return card
+
+
+def _check_pair(pred, real, perturbation_key: str, control: str, rules: Preset) -> None:
+    key = {"perturbation_key": perturbation_key}
+    found = problems(pred, name="pred", **key, control=None if rules.real_controls else control)
+    found += problems(real, name="real", **key, control=control)
+    if found:
+        raise ValueError("\n".join(found))
+    check_same(pred, real, **key, besides=control if rules.real_controls else None)
+    targets = labels_of(real, perturbation_key).unique()
+    if rules.leave_out_own_gene and not targets.isin(real.var_names).any():
+        raise ValueError(
+            f"real: none of the {len(targets) - 1} perturbations is named after a gene, the first "
+            f"is {min(targets[targets != control])!r}, the first gene {real.var_names[0]!r}; "
+            f"{rules.name} leaves the silenced genes out: label cells by gene symbol"
+        )
+    if rules.leave_out_own_gene and real.var_names.isin(targets).all():
+        raise ValueError(
+            f"real: each of the {real.n_vars} genes is a target, and {rules.name} leaves the genes "
+            "of all targets out, so that none is left to compare; give cells with more genes"
+        )
+
+
+def anchors(
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    n_halvings: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+    memory: int | float | str = "4GB",
+    **settings,
+) -> pd.DataFrame:
+    """Return what to hold a score against: chance, the mean, a repeat, and perfect predictions.
+
+    A table, index anchor; a column a metric, means over perturbations. Its rows are:
+
+    - *chance*: what a prediction that knows nothing expects, where there is a closed form:
+      :func:`~vcc_helpers.metrics.pds_chance`; for des the share of genes that are significant,
+      which a list drawn at random hits; for pr_auc that share where some but not all are; 0 for
+      rank correlations. NaN elsewhere;
+    - *mean of these*: :func:`official_baseline` of these very cells;
+    - *half against half* and its *sd*: the split-half ceiling over `n_halvings` splits; left out,
+      with a UserWarning, where a group has one cell only;
+    - *their means, resampled* and *their means, replicated*: perfect means, written as cells; by
+      the rules of 2026 as counts, so *drawn* in place of resampled;
+    - *real cells*: a perfect prediction, the cells themselves.
+
+    Rows that need cells made, which are dense, are left out where these do not fit `memory`.
+
+    A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
+    rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
+    every gene significant, and then the largest fold changes are kept, not the surest ones.
+    """
+    rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
+    means = question | {"memory": memory} | settings
+    truth = digest(real, rules, name="real", **means)
+    controls = real if rules.real_controls else None
+
+    def scored(pred: anndata.AnnData) -> pd.Series:
+        made = digest(pred, _lenient(rules), controls=controls, **means)
+        return _card(made, truth, rules).counted.mean()
+
+    both = _Sides(truth, truth)
+    rows = {"chance": {name: _CHANCE[name](both) for name in rules.metrics if name in _CHANCE}}
+    cells = open_cells(real)
+    fits = 8.0 * cells.n_obs * cells.n_vars < parse_memory(memory)  # made, and looked at
+    if fits:
+        rows["mean of these"] = scored(official_baseline(cells, rules, seed=seed, **question))
+    if alone := _alone(cells, perturbation_key):
+        warnings.warn(f"no {REPLICATE}: {alone}", stacklevel=2)
+    else:
+        if rules.top == "replicate":
+            halves = replicates(real, rules, n_splits=n_halvings, seed=seed, **means)
+        else:
+            seeds = range(seed, seed + n_halvings)
+            cards = [split_half_ceiling(real, rules, seed=s, **means) for s in seeds]
+            halves = pd.DataFrame([card.summary for card in cards])
+        rows[REPLICATE], rows[f"{REPLICATE}, sd"] = halves.mean(), halves.std(ddof=1)
+    if fits:
+        made = _perfect_means(cells, rules, truth.bulk, seed, **question)
+        rows |= {f"their means, {how}": scored(pred) for how, pred in made}
+    rows["real cells"] = compare(truth, truth, rules).mean()
+    return pd.DataFrame(rows, list(rules.metrics), dtype=np.float64).T.rename_axis("anchor")
+
+
+def _alone(cells: anndata.AnnData, perturbation_key: str) -> str:
+    sizes = labels_of(cells, perturbation_key).value_counts()
+    alone = sorted(sizes.index[sizes < 2])
+    return f"a group of one cell has no halves: {some_of(alone)}" if alone else ""
+
+
+def _check_halves(cells: anndata.AnnData, perturbation_key: str) -> None:
+    if alone := _alone(cells, perturbation_key):
+        raise ValueError(f"{alone}; leave it out, or give more cells of it")
+
+
+def _perfect_means(
+    cells, rules: Preset, bulk, seed: int, perturbation_key: str, control: str
+) -> Iterator[tuple[str, anndata.AnnData]]:
+    """Yield the means in `bulk`, written as cells with spread, and as cells without any."""
+    is_control = labels_of(cells, perturbation_key) == control
+    n_cells = bulk.obs["n_cells"].drop(control)
+    kw = {"controls": take_cells(cells, np.flatnonzero(is_control)), "n_cells": n_cells}
+    kw |= {"perturbation_key": perturbation_key, "control": control}
+    if not rules.counts_only:
+        kw["target_sum"] = Scaling.of(inspect_values(cells)).target_sum
+        yield "resampled", emit.resample_and_shift(bulk, seed=seed, **kw)
+        yield "replicated", emit.replicate(bulk, **kw)
+        return
+    lognorm = pseudobulk(cells, perturbation_key=perturbation_key)
+    yield "drawn", emit.negative_binomial(lognorm, seed=seed, **kw)
+    share = np.expm1(bulk[n_cells.index].X)
+    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-12)
+    whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)
+    rows = np.repeat(np.arange(len(whole)), n_cells)
+    names = [f"pred_{i}" for i in range(len(rows))]
+    obs = pd.DataFrame({perturbation_key: n_cells.index[rows]}, index=names)
+    yield "replicated", anndata.AnnData(whole[rows], obs, cells.var.copy())
+
+
+def official_baseline(
+    cells: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    n_cells: Mapping[str, int] | pd.Series | None = None,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    control: str = CONTROL,
+) -> anndata.AnnData:
+    """Make the contest's mean baseline: one mean for every perturbation, written as cells.
+
+    `n_cells` is how many to make for each target; by default the targets and numbers of `cells`,
+    whose controls come last: ``(sum of n_cells + n_controls, n_genes)``.
+
+    By the rules of 2025 they are lognorm, identical cells for all targets; the mean is over the
+    groups' means, the control's row counted in as one group, as ``cell-eval baseline`` does it. By
+    those of 2026 they are counts, which are not whole: control cells drawn at random, each gene
+    scaled so that the mean is right; the mean is over the perturbations' mean counts, each without
+    its own gene, as ``build_generic_baseline`` of cell-eval2 0.20.0 does it. Fractions are refused
+    in a submission: :func:`baseline` scores this one.
+    """
+    cells, question = open_cells(cells), {"perturbation_key": perturbation_key, "control": control}
+    check_cells(cells, **question)
+    labels = labels_of(cells, perturbation_key)
+    if n_cells is None:
+        n_cells = labels.value_counts().sort_index()
+    if get_preset(preset).counts_only:
+        return _scaled_controls(cells, labels, n_cells, seed, **question)
+    blocks = list(lognorm_blocks(cells))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
+    targets = pd.DataFrame(index=pd.Series(n_cells).index.drop(control, errors="ignore"))
+    pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
+    rows = np.flatnonzero(labels == control)
+    values = stack([block for _, block in blocks])[rows]
+    controls = anndata.AnnData(values, cells.obs.iloc[rows], cells.var)
+    return emit.replicate(pred, controls=controls, n_cells=n_cells, **question)
+
+
+def _scaled_controls(cells, labels, n_cells, seed: int, perturbation_key: str, control: str):
+    blocks = ((start, block.astype(np.float64)) for start, block in row_blocks(cells))
+    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+    groups, mean = bulk.obs_names, bulk.X
+    is_control = groups == control
+    own = cells.var_names.get_indexer(groups)
+    counted = np.ones(mean.shape, bool)
+    counted[own >= 0, own[own >= 0]] = False
+    counted[is_control] = False
+    if not counted.any(axis=0).all():
+        gene = cells.var_names[~counted.any(axis=0)][0]
+        raise ValueError(
+            f"the baseline leaves out each silenced gene's own perturbation, and of {gene!r} no "
+            "other is there; give cells of at least two perturbations"
+        )
+    profile, base = (mean * counted).sum(axis=0) / counted.sum(axis=0), mean[is_control][0]
+    scale = np.divide(profile, base, out=np.zeros_like(base), where=base > 0)
+    pool = take_cells(cells, np.flatnonzero(labels == control))
+    sizes = pd.Series(n_cells).drop(control, errors="ignore").sort_index()
+    rng, values = np.random.default_rng(seed), sparse.csr_matrix(pool.X)
+    made = values[np.concatenate([rng.integers(0, pool.n_obs, size=n) for n in sizes])]
+    made.data = (made.data * scale[made.indices]).astype(np.float32)
+    names = [*np.repeat(sizes.index, sizes), *[control] * pool.n_obs]
+    obs = pd.DataFrame({perturbation_key: names})
+    obs.index = [*(f"pred_{i}" for i in range(made.shape[0])), *pool.obs_names]
+    return anndata.AnnData(sparse.vstack([made, values], format="csr"), obs, cells.var.copy())
+
+
+def baseline(
+    real: anndata.AnnData | str | Path, preset: str | Preset = "vcc2025", **settings
+) -> ScoreCard:
+    """Score the official mean baseline of some cells against these cells: the 0 of the scale.
+
+    For ``card.overall(baseline)``. Where the rules take a repeat of the experiment for the 1, its
+    scores are the card's `anchors`: the mean of :func:`replicates`, which takes five times as long.
+    By the rules of 2026 the fractions of :func:`official_baseline` are let pass.
+    """
+    rules = get_preset(preset)
+    question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
+    if rules.top == "replicate":
+        _check_halves(open_cells(real), question.get("perturbation_key", PERTURBATION_KEY))
+    made = official_baseline(real, rules, **question)
+    card = score(made, real, _lenient(rules), **settings)
+    if rules.top == "perfect":
+        return card
+    repeats = replicates(real, rules, **settings).mean()
+    return replace(card, anchors=repeats.to_frame(REPLICATE).T.rename_axis("anchor"))
+
+
+def _lenient(rules: Preset) -> Preset:
+    return replace(rules, tolerance=np.inf) if rules.counts_only else rules
+
+
+def replicates(
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2026",
+    *,
+    n_splits: int = 5,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    **settings,
+) -> pd.DataFrame:
+    """Score halves of the real cells against the other halves, again and again.
+
+    Returned is a row a split, index its seed, which comes from `seed`, and a column a metric: means
+    over perturbations. Their mean is the 1 of the scale of 2026. Each half is measured against its
+    own controls, so that the two share no noise. A half calls fewer genes than the whole, so
+    `lfc_nmae` takes the genes, and the size of their changes, from all cells, as the official
+    ``compute_replicate_anchor`` does.
+    """
+    rules = replace(get_preset(preset), real_controls=False)
+    settings |= {"perturbation_key": perturbation_key}
+    cells, means = open_cells(real), {}
+    _check_halves(cells, perturbation_key)
+    whole = digest(cells, rules, **settings) if "lfc_nmae" in rules.metrics else None
+    for split in np.random.SeedSequence(seed).generate_state(n_splits):
+        halves = _halves(cells, cells.obs[perturbation_key].array, int(split), equal=True)
+        first, other = (digest(half, rules, **settings) for half in halves)
+        table = compare(other, first, rules)
+        if whole:
+            table["lfc_nmae"] = _change_between(first, other, whole)
+        means[int(split)] = ScoreCard(rules.name, table).summary
+    return pd.DataFrame(means).T.rename_axis("seed")
+
+
+def _halves(cells: anndata.AnnData, labels, seed: int, *, equal: bool):
+    """Shuffle each group's rows and halve them; if equal, as officially, without an odd cell."""
+    rng, halves = np.random.default_rng(seed), ([], [])
+    for rows in pd.Series(range(cells.n_obs)).groupby(labels, observed=True).indices.values():
+        rows, half = rng.permutation(rows), len(rows) // 2
+        halves[0].append(rows[:half] if equal else rows[::2])
+        halves[1].append(rows[half : 2 * half] if equal else rows[1::2])
+    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+
+
+def _change_between(first: Digest, other: Digest, whole: Digest) -> np.ndarray:
+    called = _Sides(whole, whole).calls[1].significant
+    size = whole.de.log2_fold_change
+    halves = (np.nan_to_num(half.de.log2_fold_change) for half in (first, other))
+    return metrics.lfc_nmae(size + np.subtract(*halves), size, called)
+
+
+def split_half(
+    cells: anndata.AnnData, *, seed: int = 0, perturbation_key: str = PERTURBATION_KEY
+) -> tuple[anndata.AnnData, anndata.AnnData]:
+    """Split the cells of every group at random into two halves, views of `cells`.
+
+    One half scored against the other shows what a repeat of the experiment, with half of the cells,
+    would score: a ceiling for honest predictions, though not a hard limit. A group of one cell is a
+    ValueError.
+    """
+    _check_halves(cells, perturbation_key)
+    return _halves(cells, labels_of(cells, perturbation_key), seed, equal=False)
+
+
+def split_half_ceiling(
+    cells: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    seed: int = 0,
+    perturbation_key: str = PERTURBATION_KEY,
+    **settings,
+) -> ScoreCard:
+    """Score one half of the real cells, from :func:`split_half`, as a prediction of the other."""
+    halves = split_half(open_cells(cells), seed=seed, perturbation_key=perturbation_key)
+    return score(*halves, preset, perturbation_key=perturbation_key, **settings)
+
+
+def measure_cells(
+    cells: anndata.AnnData, *, emitter: Callable[..., anndata.AnnData] = emit.negative_binomial
+) -> Measure:
+    """Return a measure that turns predictions into cells too, so that there is a DES.
+
+    For :func:`~.evaluation.repeated` as `measure`: it returns what :func:`~.evaluation.evaluate`
+    does, and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
+    perturbation. `cells` are counts of every target that will be asked about, and controls, with
+    the genes of the predictions. `emitter`, a function of :mod:`vcc_helpers.emit`, makes as many
+    cells as there are real ones, from the real controls; :func:`functools.partial` sets its seed.
+    """
+    labels = labels_of(cells)
+    controls = cells[labels == CONTROL].copy()
+    scale = Scaling.of(inspect_values(cells)).target_sum
+
+    @remembered
+    def truth(names: tuple[str, ...]) -> Digest:
+        return digest(cells[labels.isin([CONTROL, *names])].copy())
+
+    def measure(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
+        names = tuple(real.obs_names[real.obs_names != CONTROL])
+        known = truth(names)
+        sizes = known.bulk.obs["n_cells"].drop(CONTROL)
+        asked = {"controls": controls, "n_cells": sizes, "target_sum": scale}
+        made = emitter(pred[[CONTROL, *names]], **asked)
+        return evaluate(pred, real).assign(des=compare(digest(made), known)["des"])
+
+    return measure
+
+
+def halves(
+    cells: anndata.AnnData, *, n_halvings: int = 5, seed: int = 0
+) -> list[tuple[anndata.AnnData, anndata.AnnData]]:
+    """Return two pseudobulks a :func:`split_half`, for :func:`~.evaluation.ceiling`."""
+    splits = (split_half(cells, seed=seed + number) for number in range(n_halvings))
+    return [tuple(pseudobulk(half) for half in pair) for pair in splits]

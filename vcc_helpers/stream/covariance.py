@@ -20,10 +20,12 @@ import pandas as pd
 from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, silenced, some_of
-from ..counts import ROWS_AT_ONCE
 from ..features import RESIDUAL
 from .open import labels_of, open_cells
 from .pseudobulk import lognorm_blocks
+
+#: Rows that are made dense together.
+ROWS_AT_ONCE = 1024
 
 
 def control_covariance(
