@@ -300,11 +300,11 @@ def test_a_folder_that_lacks_a_part_or_has_it_twice(cells, tmp_path):
 @pytest.mark.parametrize("value", [np.nan, 0.5, 1000.004, 100_000.4])
 def test_values_that_are_no_counts_are_placed(cells, read, value):
     cells.X = cells.X.astype(np.float64)
-    cells.X[0, 2] = value
-    with pytest.raises(ValueError, match=f"first .* is {value:.6g} in cell 'ACGT0-1', gene 'G2'"):
+    cells.X[1, 0] = value  # the first of a row
+    with pytest.raises(ValueError, match=f"first .* is {value:.6g} in cell 'ACGT1-1', gene 'G0'"):
         read()
     cells.X = np.log1p(cells.X)
-    with pytest.raises(ValueError, match="not log1p of counts: .* gene 'G2'"):
+    with pytest.raises(ValueError, match="not log1p of counts: .* cell 'ACGT1-1', gene 'G0'"):
         read(values="log1p")
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path):
     for part, names in PARTS.items():
         part_of(make_cells(0), names).write_h5ad(tmp_path / _open.FILE_NAMES[part])
     (tmp_path / "contexts").mkdir()
-    for seed, name in enumerate(("K562", "RPE1"), start=1):
+    for seed, name in enumerate(("H1", "K562", "RPE1"), start=1):
         make_cells(seed).write_h5ad(tmp_path / "contexts" / f"{name}.h5ad")
     return tmp_path
 
@@ -36,6 +36,7 @@ def test_a_folder_becomes_a_world(folder):
     world = datasets.open_world(folder)
     assert world.split == PARTS and world.home == "H1" and world.sources == ["K562", "RPE1"]
     assert not world.simulated and world.seed is None and not world.truth
+    assert world.contexts["H1"] is world.files["train"]
     for part, names in PARTS.items():
         cells = world.cells(part)
         assert cells.isbacked
