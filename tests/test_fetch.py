@@ -10,13 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pytest
 
@@ -94,7 +92,7 @@ def small_file(monkeypatch):
     digest = hashlib.sha256(CONTENT).hexdigest()
     small = _fetch.OfficialFile(f"train/{NAME}", len(CONTENT), digest)
     monkeypatch.setitem(_fetch.OFFICIAL, "train", small)
-    for name, value in {"ATTEMPTS": 3, "TIMEOUT": 0.3, "PAUSE": 0.001}.items():
+    for name, value in {"ATTEMPTS": 3, "TIMEOUT": 0.2, "PAUSE": 0.001}.items():
         monkeypatch.setattr(_fetch, name, value)
 
 
@@ -155,12 +153,6 @@ def test_the_folder_is_the_argument_or_the_variable_or_the_default(server, tmp_p
     assert fetch(server, None).parent == Path("data/h1")
     monkeypatch.delenv("VCC_DATA")
     assert fetch(server, None).resolve() == tmp_path / "data/h1" / NAME
-    assert fetch(server, tmp_path / "argument").parent == tmp_path / "argument"
-
-
-def test_the_sample_needs_no_network(tmp_path):
-    path = fetch_h1("sample", folder=tmp_path / "new")
-    assert path.name == "h1_sample.h5ad" and anndata.read_h5ad(path).shape == (600, 1000)
 
 
 def test_unknown_names_are_answered_with_the_known():
@@ -179,29 +171,23 @@ def test_says_what_it_takes_and_shows_progress(server, tmp_path, capsys):
 
 # Faults that pass: the same run completes
 
+CUT, REST = {"cut": HALF}, f"bytes={HALF}-"
 PASSING = {
-    "cut three times": (
-        [{"cut": 1000}, {"cut": 1000}, {"cut": 1000}, {}],
-        [None, "bytes=1000-", "bytes=2000-", "bytes=3000-"],
-    ),
-    "stalls in the middle": ([{"cut": HALF, "stall": True}, {}], [None, f"bytes={HALF}-"]),
+    "cut twice": ([{"cut": 1000}, {"cut": 1000}, {}], [None, "bytes=1000-", "bytes=2000-"]),
+    "stalls in the middle": ([{"cut": HALF, "stall": True}, {}], [None, REST]),
     "stalls before the answer": ([{"stall_first": 2}, {}], [None, None]),
     "announces too few bytes": ([{"lie": -1000}, {}], [None, None]),
-    "knows no ranges": ([{"cut": HALF}, {"ignore_range": True}], [None, f"bytes={HALF}-"]),
-    "503, then well": ([{"cut": HALF}, {"status": 503}, {}], [None] + 2 * [f"bytes={HALF}-"]),
-    "416, then well": ([{"cut": HALF}, {"status": 416}, {}], [None, f"bytes={HALF}-", None]),
-    "another part than asked": ([{"cut": HALF}, {"shift": 7}, {}], [None] + 2 * [f"bytes={HALF}-"]),
-    "redirected in the middle": (
-        [{"cut": HALF}, {"status": 307, "headers": {"Location": "/elsewhere"}}, {}],
-        [None] + 2 * [f"bytes={HALF}-"],
-    ),
-    "announces no length, cut": ([{"no_length": True, "cut": HALF}, {}], [None, f"bytes={HALF}-"]),
+    "knows no ranges": ([CUT, {"ignore_range": True}], [None, REST]),
+    "416, then well": ([CUT, {"status": 416}, {}], [None, REST, None]),
+    "another part than asked": ([CUT, {"shift": 7}, {}], [None, REST, REST]),
+    "redirected": ([CUT, {"status": 307, "headers": {"Location": "/x"}}, {}], [None, REST, REST]),
+    "announces no length, cut": ([{"no_length": True, "cut": HALF}, {}], [None, REST]),
 }
 
 
-@pytest.mark.parametrize("fault", PASSING)
-def test_one_run_overcomes(server, tmp_path, fault):
-    server.faults, asked = list(PASSING[fault][0]), PASSING[fault][1]
+@pytest.mark.parametrize(("faults", "asked"), PASSING.values(), ids=PASSING)
+def test_one_run_overcomes(server, tmp_path, faults, asked):
+    server.faults = list(faults)
     assert fetch(server, tmp_path).read_bytes() == CONTENT
     assert ranges(server) == asked
     assert visible(tmp_path) == [NAME]
@@ -215,19 +201,13 @@ LASTING = {
     "500 for ever": ({"status": 500}, ConnectionError, "answers 500.*check the connection", None),
     "404": ({"status": 404}, ConnectionError, "answers 404.*may have moved.*base_url", None),
     "wrong bytes": ({"content": OTHER}, ValueError, "not those .* published.*sha256.*again", None),
-    "another size": (
-        {"content": OTHER[:1000]},
-        ConnectionError,
-        "announces 1,000 bytes, expected 300,000",
-        0,
-    ),
+    "another size": ({"content": OTHER[:1000]}, ConnectionError, "announces 1,000 bytes, exp", 0),
 }
 
 
-@pytest.mark.parametrize("fault", LASTING)
-def test_a_lasting_fault_leaves_no_file_and_a_rerun_completes(server, tmp_path, fault):
-    behaviour, error, message, part = LASTING[fault]
-    server.faults = [behaviour]
+@pytest.mark.parametrize(("fault", "error", "message", "part"), LASTING.values(), ids=LASTING)
+def test_a_lasting_fault_leaves_no_file(server, tmp_path, fault, error, message, part):
+    server.faults = [fault]
     with pytest.raises(error, match=message):
         fetch(server, tmp_path)
     assert not (tmp_path / NAME).exists()
@@ -245,14 +225,6 @@ def test_what_an_earlier_run_left_is_judged(server, tmp_path, left):
         with pytest.raises(ValueError, match="not those that were published.*were removed"):
             fetch(server, tmp_path)
         assert visible(tmp_path) == [] and not server.asked
-    rerun_completes(server, tmp_path)
-
-
-def test_no_server_at_all(server, tmp_path):
-    address = "http://127.0.0.1:9"  # the discard port: nothing listens there
-    with pytest.raises(ConnectionError, match="no connection .*given up after 3 attempts"):
-        fetch_h1("train", folder=tmp_path, base_url=address, progress=False)
-    assert visible(tmp_path) == []
     rerun_completes(server, tmp_path)
 
 
@@ -302,47 +274,14 @@ def test_the_disk_fills_up_on_the_way(server, tmp_path):
     assert ranges(server)[-1] == f"bytes={HALF}-"
 
 
-@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux: /sys refuses even root")
-def test_a_folder_that_cannot_be_written_to(server):
-    with pytest.raises(OSError, match="cannot write into /sys/kernel/vcc .*folder="):
-        fetch(server, "/sys/kernel/vcc")
-    assert not server.asked
-
-
-@pytest.fixture
-def readable_only():
-    """A folder one may read but not write to; root, who may do all, becomes nobody for a while."""
-    folder = Path(tempfile.mkdtemp())
-    (folder / "full").mkdir()
-    (folder / "full" / NAME).write_bytes(CONTENT)
-    for path in (folder / "full", folder):
-        path.chmod(0o555)
-    root = os.geteuid() == 0
-    if root:
-        os.seteuid(65534)
-    yield folder
-    if root:
-        os.seteuid(0)
-    for path in (folder, folder / "full"):
-        path.chmod(0o755)
-    shutil.rmtree(folder)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions are another thing on Windows")
-def test_a_folder_one_may_only_read(server, readable_only):
-    with pytest.raises(PermissionError, match="cannot write into .*Permission denied.*folder="):
-        fetch(server, readable_only)
-    assert visible(readable_only) == ["full"]
-    full = readable_only / "full"
-    for _ in range(2):  # there is no place for a note, so it is read each time
-        assert fetch(server, full) == full / NAME
-    assert not server.asked
-
-
-def test_a_folder_that_is_a_file(server, tmp_path):
-    (tmp_path / "taken").write_text("")
-    with pytest.raises(OSError, match="cannot write into .*taken .*folder="):
-        fetch(server, tmp_path / "taken")
+def test_a_folder_that_takes_no_note(server, tmp_path):
+    """A file can't be fetched into it; one that is there is read each time."""
+    (tmp_path / f".{NAME}.fetch").mkdir()
+    with pytest.raises(OSError, match="cannot write into .*folder="):
+        fetch(server, tmp_path)
+    (tmp_path / NAME).write_bytes(CONTENT)
+    for _ in range(2):
+        assert fetch(server, tmp_path) == tmp_path / NAME
     assert not server.asked
 
 

@@ -2,10 +2,8 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr
 
 from vcc_helpers import datasets, effects, pseudobulk
 from vcc_helpers.datasets import _cells as drawing
@@ -28,7 +27,7 @@ SMALL = {
     "n_controls": 200,
 }
 SIZE = _recipe.Size(120, (12, 4, 8), 40, 200, 6, 2.0)
-TINY = {"n_genes": 60, "n_targets": (4, 2, 3), "contexts": ("H1", "K562"), "n_controls": 50}
+TINY = {"n_genes": 60, "n_targets": (4, 2, 3), "contexts": ("H1",), "n_controls": 50}
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +81,7 @@ def test_the_full_size_has_the_real_numbers_of_cells():
     size = replace(_simulate.SIZES["h1"], n_genes=400)
     recipe = _recipe.draw_recipe(size, ("H1",), seed=5)
     n_cells = recipe.contexts["H1"].n_cells
-    parts = [n_cells[recipe.part_of_target == part] for part in range(3)]
+    parts = np.split(n_cells, np.cumsum(size.n_targets)[:-1])
     assert [part.sum() for part in parts] == [183_097, 60_751, 132_670]
     assert parts[0].min() == 33 and parts[0].max() == 4760
     assert np.quantile(parts[0], [0.25, 0.5, 0.75]) == pytest.approx([590, 1045, 1742], rel=0.03)
@@ -93,6 +92,9 @@ def test_other_contexts_tell_something_and_their_mean_more(recipe):
     effect = {name: drawing.expected_effects(recipe, name) for name in recipe.contexts}
     for values in effect.values():  # an own gene falls everywhere: no sign of a shared response
         values[np.arange(300), recipe.targets] = 0
+
+    here, norms = recipe.contexts["H1"], np.linalg.norm(effect["H1"], axis=1)
+    assert -0.5 < spearmanr(here.n_cells, norms).statistic < -0.3  # strong effects cost cells
 
     def likeness(other):
         rows = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (effect["H1"], other)]
@@ -138,14 +140,14 @@ def test_cells_do_not_depend_on_order_block_or_company():
 
 def test_drawn_cells_have_the_effects_that_the_recipe_means():
     """Measured effects are truth plus noise of the size that the variance says."""
-    recipe = _recipe.draw_recipe(_recipe.Size(300, (3, 1, 1), 2500, 6000, 6, 1.0), seed=2)
+    recipe = _recipe.draw_recipe(_recipe.Size(300, (3, 1, 1), 1200, 3000, 6, 1.0), seed=2)
     roster = drawing.draw_roster(recipe, "H1")
     counts = drawing.draw_counts(recipe, "H1", roster, roster.index.to_numpy())
     obs = pd.DataFrame({"target_gene": recipe.labels[roster["group"]]}, roster.index.astype(str))
     cells = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=recipe.genes))
     bulk, names = pseudobulk(cells), recipe.labels[:-1]
     variance = bulk[names].layers["variance"] / bulk[names].obs["n_cells"].to_numpy()[:, None]
-    variance = variance + bulk[CONTROL].layers["variance"] / 6000
+    variance = variance + bulk[CONTROL].layers["variance"] / 3000
     error = effects(bulk)[names].X - drawing.expected_effects(recipe, "H1")
     seen = variance > np.quantile(variance, 0.4)  # rare genes are too skewed for a z-score
     z = error[seen] / np.sqrt(variance[seen])
@@ -159,7 +161,7 @@ def test_depth_and_density_follow_the_real_figures(world):
     np.testing.assert_allclose(np.quantile(depth, [0.05, 0.5, 0.95]), real, rtol=0.15)
     assert cells.X.nnz / np.prod(cells.shape) == pytest.approx(0.483, abs=0.05)
     medians = np.log(pd.Series(depth).groupby(cells.obs["batch"].to_numpy()).median())
-    assert medians.size == 6 and medians.max() - medians.min() > 0.05
+    assert medians.size == 6 and medians.max() - medians.min() > 0.2
 
 
 def test_a_world_is_whole_and_says_that_it_is_simulated(world):
@@ -175,17 +177,15 @@ def test_a_world_is_whole_and_says_that_it_is_simulated(world):
         truth = world.truth[name]
         for data in (cells, truth):
             assert data.uns["simulated"] and "SIMULATED" in data.uns["note"]
+        guides = cells.obs["guide_id"].astype(str)
+        assert guides.str.fullmatch(r"SIM\d+_P[12]|non-targeting_\d+").all()
         sizes = cells.obs["target_gene"].value_counts()
         assert sizes.drop(CONTROL)[truth.obs_names].tolist() == truth.obs["n_cells"].tolist()
         assert len(sizes) == 1 + truth.n_obs == {"H1": 25, "K562": 23}[name]
 
 
 def test_same_seed_is_bit_equal_and_another_seed_differs(world):
-    np.random.seed(1)  # noqa: NPY002
-    expected = np.random.random()  # noqa: NPY002
-    np.random.seed(1)  # noqa: NPY002
     same, other = (datasets.make_h1_like(seed=seed, cache=False, **SMALL) for seed in (3, 4))
-    assert np.random.random() == expected  # noqa: NPY002
     same_worlds(same, world)
     assert other.split != world.split
     assert other.contexts["H1"].X.sum() != world.contexts["H1"].X.sum()
@@ -198,12 +198,10 @@ def test_same_seed_is_bit_equal_and_another_seed_differs(world):
     [
         ({"n_targets": (150, 50, 100), "n_genes": 200}, r"300 targets, but n_genes is 200"),
         ({"n_targets": (150, 50)}, r"three numbers .* got \(150, 50\)"),
-        ({"n_targets": 300}, r"three numbers .* got 300"),
         ({"n_targets": (10, 0, 5)}, r"validation part of n_targets .* at least 1, got 0"),
         ({"n_genes": 100.0}, r"n_genes must be a whole number .* got 100.0"),
         ({"cells_per_target": 5}, r"cells_per_target .* at least 12, got 5"),
         ({"n_controls": True}, r"n_controls .* got True"),
-        ({"n_batches": 0}, r"n_batches .* at least 1, got 0"),
         ({"seed": None}, r"seed .* got None"),
         ({"effect_scale": float("nan")}, r"effect_scale must be a positive number, got nan"),
         ({"contexts": "H1"}, r"list of names.*got 'H1'"),
@@ -214,12 +212,6 @@ def test_same_seed_is_bit_equal_and_another_seed_differs(world):
 def test_bad_arguments_say_what_was_seen_and_expected(arguments, message):
     with pytest.raises(ValueError, match=message):
         datasets.make_h1_like(**{**SMALL, **arguments})
-
-
-def test_every_gene_may_be_a_target():
-    one = {"contexts": ["A"], "n_controls": 12, "n_batches": 1, "cache": False}
-    world = datasets.make_h1_like(n_genes=12, n_targets=(5, 3, 4), **one)
-    assert world.contexts["A"].var["is_target"].all()
 
 
 # Files
@@ -236,11 +228,11 @@ def test_a_written_part_holds_the_cells_of_the_world(part, world, tmp_path):
     assert list(cells.obs) == ["target_gene", "guide_id", "batch"]
 
 
-def test_a_wrong_size_part_or_seed_is_named_and_nothing_written(tmp_path):
+def test_a_wrong_size_or_part_is_named_and_nothing_written(tmp_path):
     for words, message in (
         ({"size": "huge"}, "no size 'huge'; expected one of small, panel, h1"),
         ({"part": "valid"}, "no part 'valid'; expected one of train, validation"),
-        ({"seed": 1.5}, "seed must be a whole number"),
+        ({"size": replace(SIZE, cells_of_parts=(1, 9, 9))}, "too few for a median of 40 a target"),
     ):
         with pytest.raises(ValueError, match=message):
             datasets.write_h1_like(tmp_path / "x.h5ad", **{"size": SIZE, **words})
@@ -275,21 +267,15 @@ def drawn(**words):
 
 
 @pytest.fixture
-def stored(kept, tiny_world):
+def stored(kept):
     """The folder of a world that is kept."""
     drawn()
     (folder,) = kept.iterdir()
     return folder
 
 
-def test_a_stored_world_is_read_and_is_the_same(stored, tiny_world):
-    before = stored.stat().st_ino
-    same_worlds(drawn(), tiny_world)
-    assert stored.stat().st_ino == before  # what is drawn anew lies in a new folder
-
-
 def damage(folder):
-    path = sorted(folder.glob("cells-*"))[0]
+    path = folder / "cells-0.h5ad"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
@@ -299,23 +285,24 @@ def damage(folder):
     "harm",
     [
         damage,
-        lambda folder: sorted(folder.glob("truth-*"))[0].unlink(),
+        lambda folder: (folder / "truth-0.h5ad").unlink(),
         lambda folder: (folder / "index.json").write_text("{"),
         lambda folder: (folder / "index.json").write_text("{}"),
-        lambda folder: (folder / "split.json").write_text('{"train": []}'),
     ],
-    ids=["bit", "file gone", "cut", "no sums", "split"],
+    ids=["bit", "file gone", "cut", "no sums"],
 )
 def test_a_damaged_world_is_drawn_anew_and_kept(harm, stored, tiny_world):
     harm(stored)
+    before = (stored / "index.json").stat().st_ino
     same_worlds(drawn(), tiny_world)
-    now = stored.stat().st_ino
+    now = (stored / "index.json").stat().st_ino
+    assert now != before  # what is drawn anew is written anew
     same_worlds(drawn(), tiny_world)
-    assert stored.stat().st_ino == now and list(stored.parent.iterdir()) == [stored]
+    assert (stored / "index.json").stat().st_ino == now
 
 
 def test_a_stored_world_is_not_used_for_another(stored, monkeypatch):
-    for n, words in enumerate(({"seed": 4}, {"effect_scale": 1.0}, {"contexts": ("H1",)}), 2):
+    for n, words in enumerate(({"seed": 4}, {"effect_scale": 1.0}, {"contexts": ("K562",)}), 2):
         drawn(**words)
         assert len(list(stored.parent.iterdir())) == n
     monkeypatch.setattr(_simulate, "version", lambda name: "0.0")
@@ -332,37 +319,23 @@ def test_a_typo_in_a_docstring_draws_no_world_anew_but_a_number_does(tmp_path):
     assert one == typo != number
 
 
-def test_without_a_place_for_the_cache_it_works_all_the_same(tmp_path, monkeypatch, tiny_world):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("VCC_CACHE", str(tmp_path / "file"))
-    same_worlds(drawn(), tiny_world)
-
-
-def test_a_full_disk_and_a_killed_run_leave_nothing_behind(kept, monkeypatch, tiny_world):
-    for name, age in (("unfinished-old", 4000), ("unfinished-new", 10)):
-        (kept / name).mkdir(parents=True)
-        os.utime(kept / name, (time.time() - age,) * 2)
-
+@pytest.mark.parametrize("fault", ["in the way", "full disk"])
+def test_without_a_place_for_the_cache_it_works_all_the_same(fault, kept, monkeypatch, tiny_world):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_simulate, "write_cells", full)
+    if fault == "full disk":
+        monkeypatch.setattr(_simulate, "write_whole", full)  # when most is written
+    else:
+        kept.write_text("a file")
     same_worlds(drawn(), tiny_world)
-    assert [path.name for path in kept.iterdir()] == ["unfinished-new"]
+    assert kept.is_file() or not list(kept.iterdir())
 
 
-# Calibration
-
-
-@pytest.fixture(scope="module")
-def calibration():
+def test_the_kept_table_is_of_this_recipe_and_within_its_tolerances():
     spec = importlib.util.spec_from_file_location("calibration", BENCHMARKS / "calibration.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_kept_table_is_of_this_recipe_and_within_its_tolerances(calibration):
+    calibration = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(calibration)
     kept = json.loads(calibration.RESULT.read_text())
     assert kept["code"] == _simulate.code(_simulate.DRAWING), "run make calibration"
     real = json.loads(calibration.REAL.read_text())

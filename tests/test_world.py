@@ -1,5 +1,7 @@
 """A world is the same to its reader, simulated or from a folder of official files."""
 
+from functools import partial
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -11,6 +13,8 @@ from vcc_helpers.datasets import _open
 
 CONTROL = "non-targeting"
 PARTS = {"train": ["G0"], "validation": ["G1"], "test": ["G2", "no gene"]}
+#: A small simulated world, of any contexts.
+small = partial(datasets.make_h1_like, n_genes=60, n_targets=(4, 2, 3), n_controls=50, cache=False)
 
 
 def part_of(cells, names):
@@ -23,7 +27,7 @@ def folder(tmp_path):
     for part, names in PARTS.items():
         part_of(make_cells(0), names).write_h5ad(tmp_path / _open.FILE_NAMES[part])
     (tmp_path / "contexts").mkdir()
-    for seed, name in enumerate(("K562", "RPE1"), start=1):
+    for seed, name in enumerate(("H1", "K562", "RPE1"), start=1):
         make_cells(seed).write_h5ad(tmp_path / "contexts" / f"{name}.h5ad")
     return tmp_path
 
@@ -32,6 +36,7 @@ def test_a_folder_becomes_a_world(folder):
     world = datasets.open_world(folder)
     assert world.split == PARTS and world.home == "H1" and world.sources == ["K562", "RPE1"]
     assert not world.simulated and world.seed is None and not world.truth
+    assert world.contexts["H1"] is world.files["train"]
     for part, names in PARTS.items():
         cells = world.cells(part)
         assert cells.isbacked
@@ -41,17 +46,17 @@ def test_a_folder_becomes_a_world(folder):
 
 
 def test_the_environment_variable_is_the_switch(folder, monkeypatch):
+    monkeypatch.setattr(_open, "make_h1_like", small)
     monkeypatch.setenv("VCC_DATA", str(folder))
     assert datasets.open_world(sources=False).split == PARTS
-    assert datasets.open_world("simulated", sources=False).simulated
+    assert datasets.open_world("simulated").sources == ["K562", "RPE1", "HepG2"]
     monkeypatch.setenv("VCC_DATA", "simulated")
     world = datasets.open_world(sources=False)
-    assert world.simulated and "SIMULATED" in repr(world) and world.seed == 0
+    assert world.simulated and "SIMULATED" in repr(world) and not world.sources
 
 
 def test_a_part_is_its_targets_and_all_controls():
-    sizes = {"n_genes": 60, "n_targets": (4, 2, 3), "contexts": ("H1", "K562"), "n_controls": 50}
-    world = datasets.make_h1_like(**sizes)
+    world = small(contexts=("H1", "K562"))
     labels = world.contexts["H1"].obs["target_gene"]
     for part, names in world.split.items():
         cells = world.cells(part)
@@ -63,13 +68,8 @@ def test_a_part_is_its_targets_and_all_controls():
 
 
 def test_titles_claim_only_what_was_found(folder):
-    world = datasets.open_world(folder)
-    assert world.titled("all is well") == "Real H1 cells"
-    small = datasets.make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1",), n_controls=50)
-    assert small.titled("all is well") == "Simulated: all is well"
-
-
-def test_simulated_files_say_so(folder):
+    assert datasets.open_world(folder).titled("all is well") == "Real H1 cells"
+    assert small(contexts=("H1",)).titled("all is well") == "Simulated: all is well"
     for name in _open.FILE_NAMES.values():
         cells = anndata.read_h5ad(folder / name)
         cells.uns["simulated"] = True

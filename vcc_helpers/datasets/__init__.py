@@ -1,12 +1,10 @@
 """Cells to work with: real ones that come with the package, official files, simulated worlds.
 
-- :func:`load_h1_sample`: 600 real H1 cells of the Virtual Cell Challenge, bundled.
-- :func:`load_hipsc_screen`: a real hiPSC knock-out screen on four days, bundled.
+- :func:`load_h1_sample`, :func:`load_hipsc_screen`: real cells, bundled.
 - :func:`open_world`: the challenge's cells; simulated, or the official files of a folder.
 - :func:`fetch_h1`: the official files themselves; :func:`catalog`: which other screens there are.
 - :func:`read_screen`, :func:`read_contexts`: other people's files in our words.
-- :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file of the
-  official format.
+- :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file.
 
 Taught in: notebooks/01_load_the_h1_data.
 
@@ -21,8 +19,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from ._bundled import load_h1_sample, load_hipsc_screen
-    from ._catalog import catalog
+    from ._bundled import catalog, load_h1_sample, load_hipsc_screen
     from ._fetch import fetch_h1
     from ._layouts import read_contexts, read_screen
     from ._open import open_world
@@ -48,8 +45,7 @@ __getattr__, __dir__ = attach(
     __name__,
     modules=(),
     names={
-        "_bundled": ("load_h1_sample", "load_hipsc_screen"),
-        "_catalog": ("catalog",),
+        "_bundled": ("catalog", "load_h1_sample", "load_hipsc_screen"),
         "_fetch": ("fetch_h1",),
         "_layouts": ("read_contexts", "read_screen"),
         "_open": ("open_world",),

@@ -34,11 +34,10 @@ from ._recipe import (
 
 
 def draw_roster(recipe: Recipe, context: str) -> pd.DataFrame:
-    """List all cells of a context: what was done to each, its batch, guide and depth.
+    """List all cells of a context, the controls first, then target after target.
 
-    One row a cell, index 0, 1, ...: the controls first, then target after target. ``group``,
-    position among the targets, ``n_targets`` for controls; ``batch`` and ``guide``, from 0;
-    ``depth``, expected number of counts, float64.
+    ``group``, position among the targets, ``n_targets`` for controls; ``batch`` and ``guide``, from
+    0; ``depth``, expected number of counts, float64.
     """
     here = recipe.contexts[context]
     rng = np.random.default_rng([recipe.seed, 2, here.key])
@@ -47,22 +46,13 @@ def draw_roster(recipe: Recipe, context: str) -> pd.DataFrame:
     group = np.repeat(np.append(n_targets, np.arange(n_targets)), sizes)
     batch = rng.integers(recipe.size.n_batches, size=len(group))
     n_guides = np.append(recipe.n_guides, N_CONTROL_GUIDES)[group]
-    return pd.DataFrame(
-        {
-            "group": group,
-            "batch": batch,
-            "guide": (rng.random(len(group)) * n_guides).astype(int),
-            "depth": _draw_depth(here.batch_depth[batch], recipe.size.n_genes, rng),
-        }
-    )
-
-
-def _draw_depth(batch_depth: np.ndarray, n_genes: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw expected counts: log-normal around the batch's median, none below the floor."""
-    depth = batch_depth * np.exp(rng.normal(0, DEPTH_LOG_SD, len(batch_depth)))
+    guide = (rng.random(len(group)) * n_guides).astype(int)
+    depth = np.zeros(len(group))
     while (low := np.flatnonzero(depth < DEPTH_FLOOR)).size:
-        depth[low] = batch_depth[low] * np.exp(rng.normal(0, DEPTH_LOG_SD, low.size))
-    return DEPTH_PER_GENE * n_genes * depth
+        noise = rng.normal(0, DEPTH_LOG_SD, low.size)
+        depth[low] = here.batch_depth[batch[low]] * np.exp(noise)
+    depth *= DEPTH_PER_GENE * recipe.size.n_genes
+    return pd.DataFrame({"group": group, "batch": batch, "guide": guide, "depth": depth})
 
 
 def draw_counts(
@@ -80,8 +70,7 @@ def draw_counts(
 
 def _rates(recipe: Recipe, here: Context, rows: pd.DataFrame, generators: list) -> np.ndarray:
     """Compute the expected counts of each cell's genes, ``(n_cells, n_genes)``, float32."""
-    n_genes = len(here.log_basal)
-    rate = np.empty((len(rows), n_genes), dtype=np.float32)
+    rate = np.empty((len(rows), len(here.log_basal)), dtype=np.float32)
     state = np.empty((len(rows), N_STATES), dtype=np.float32)
     for row, rng in enumerate(generators):
         state[row] = rng.standard_normal(N_STATES, dtype=np.float32)
@@ -92,19 +81,14 @@ def _rates(recipe: Recipe, here: Context, rows: pd.DataFrame, generators: list) 
     rate += (here.log_basal - variance / 2).astype(np.float32)
     rate += state @ recipe.states
     rate += here.batch_shift[rows["batch"].to_numpy()]
-    _add_changes(rate, recipe, here, rows)
+    for row, (target, guide) in enumerate(rows[["group", "guide"]].to_numpy()):
+        if target < len(recipe.targets):
+            rate[row] += here.changes[target]
+            rate[row, recipe.targets[target]] += np.log(recipe.guide_factor[target, guide])
     np.exp(rate, out=rate)
     total = rate.sum(axis=1, dtype=np.float64)
     rate *= (rows["depth"].to_numpy() / total).astype(np.float32)[:, None]
     return rate
-
-
-def _add_changes(rate: np.ndarray, recipe: Recipe, here: Context, rows: pd.DataFrame) -> None:
-    group, guide = rows["group"].to_numpy(), rows["guide"].to_numpy()
-    for row in np.flatnonzero(group < len(recipe.targets)):
-        target = group[row]
-        rate[row] += here.changes[target]
-        rate[row, recipe.targets[target]] += np.log(recipe.guide_factor[target, guide[row]])
 
 
 def expected_effects(recipe: Recipe, context: str) -> np.ndarray:
@@ -116,17 +100,17 @@ def expected_effects(recipe: Recipe, context: str) -> np.ndarray:
     here = recipe.contexts[context]
     batches = BATCH_GENE_LOG_SD**2 + BATCH_GROUP_GENE_LOG_SD**2
     variance = recipe.rate_variance + (recipe.states**2).sum(axis=0) + batches
-    control = _expected_means(here.log_basal[None], variance, recipe.size.n_genes)[0]
+    control = _expected_means(here.log_basal, variance, recipe.size.n_genes)
     effects = np.empty(here.changes.shape, dtype=np.float32)
     for target, change in enumerate(here.changes):
-        log_rate = (here.log_basal + change)[None]
-        effects[target] = _expected_means(log_rate, variance, recipe.size.n_genes)[0] - control
+        expected = _expected_means(here.log_basal + change, variance, recipe.size.n_genes)
+        effects[target] = expected - control
     return effects
 
 
 def _expected_means(log_rate: np.ndarray, variance: np.ndarray, n_genes: int) -> np.ndarray:
     fraction = np.exp(log_rate)
-    fraction /= fraction.sum(axis=1, keepdims=True)
+    fraction /= fraction.sum(axis=-1, keepdims=True)
     log_mean = np.log(fraction * DEPTH_PER_GENE * n_genes)
     grid, variances, table = _lognorm_table()
     x = np.clip((log_mean - grid[0]) / (grid[1] - grid[0]), 0, len(grid) - 1.001)
@@ -140,7 +124,6 @@ def _expected_means(log_rate: np.ndarray, variance: np.ndarray, n_genes: int) ->
 
 @cache
 def _lognorm_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tabulate expected lognorm on a grid of log mean counts and variances of the log rate."""
     grid, variances = np.linspace(-16, 8, 481), np.linspace(0, 4, 41)
     table = [expected_lognorm(np.exp(grid), variance=variance) for variance in variances]
     return grid, variances, np.array(table)
@@ -149,9 +132,7 @@ def _lognorm_table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def expected_lognorm(mean_counts: np.ndarray, *, variance: float) -> np.ndarray:
     r"""Mean of log(1 + count / d) over cells, d being a cell's depth in units of the median.
 
-    `mean_counts` are those of a gene in a cell of median depth, ``(n,)``, `variance` that of the
-    log rate between cells.
-
+    `mean_counts` is that at median depth, ``(n,)``, `variance` that of the log rate between cells.
     For x >= 0, :math:`\log(1 + x) = \int_0^\infty (1 - e^{-tx}) e^{-t} / t \, dt`, so the mean of
     the logarithm needs only the mean of :math:`e^{-tx}`. For a Poisson count of rate r that is
     :math:`\exp(-r (1 - e^{-t}))`. The integral runs over log t by the trapezoidal rule, depth and

@@ -1,14 +1,13 @@
 """The challenge's official files: fetched, resumed when cut, checked before they get their name.
 
 The file grows under the name ``....part``. Only when all bytes are there and their sha256 is the
-published one does it take its final name, in one step. So a file under its final name is whole,
-whatever happened on the way.
+published one does it take its final name, in one step.
 
 Taught in: notebooks/01_load_the_h1_data.
 
->>> official = OFFICIAL["train"]
->>> official.name, f"{official.n_bytes / 1e9:.1f} GB"
-('adata_Training.h5ad', '15.5 GB')
+>>> import tempfile
+>>> fetch_h1("sample", folder=tempfile.mkdtemp()).name
+'h1_sample.h5ad'
 """
 
 from __future__ import annotations
@@ -31,17 +30,10 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..stream.write import full_disk_explained, no_link, replacing
+from ..stream.write import _lock, full_disk_explained, no_link, replacing
 from ._bundled import H1_FILE
 from ._official import OFFICIAL, OfficialFile
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such lock; there, two runs at once are not told apart
-    fcntl = None
-
-#: Where files go when neither an argument nor VCC_DATA names a folder.
-DEFAULT_FOLDER = Path("data") / "h1"
 BLOCK = 1 << 20
 #: Attempts in a row that may bring no new byte; seconds until a silent connection counts as broken,
 #: and before the second attempt, doubled each time.
@@ -76,7 +68,7 @@ def fetch_h1(
         Where to; made when it is not there. By default the folder that the environment variable
         ``VCC_DATA`` names, else ``data/h1``.
     base_url
-        Address of a copy of the official folder; the published one by default.
+        Address of a copy of the official folder.
     progress
         Say beforehand what it takes, and show progress bars.
 
@@ -94,7 +86,8 @@ def fetch_h1(
     BlockingIOError
         Another run is fetching the same file into the same folder.
     ConnectionError
-        The file could not be had; what has arrived is kept, and the next run goes on from there.
+        The server refuses the file, or six attempts in a row brought no new byte, each after a
+        longer pause; a minute without one ends an attempt.
     ValueError
         All bytes arrived, but they are not those that were published; they are removed.
     OSError
@@ -102,19 +95,26 @@ def fetch_h1(
 
     Notes
     -----
-    It gives up after six attempts in a row that brought no new bytes, each after a longer pause; a
-    connection without a byte for a minute counts as broken. Stopped with Ctrl-C, killed or cut, the
-    next run goes on where this one stopped. A file that was checked once is not read again as long
-    as its size and its time of change stay the same; a small hidden file next to it remembers them.
+    Stopped with Ctrl-C, killed or cut, the next run goes on where this one stopped. A file that was
+    checked is not read again as long as its size and its time of change stay the same; a small
+    hidden file next to it remembers them.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """
+    if folder is None:
+        named = os.environ.get("VCC_DATA", "")
+        folder = named if named not in ("", "simulated") else "data/h1"
+    folder = Path(folder).expanduser()
     if what == "sample":
-        return _copy_sample(_folder(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / "h1_sample.h5ad"
+        with as_file(files(__package__) / "data" / H1_FILE) as source, replacing(target) as part:
+            shutil.copyfile(source, part)
+        return target
     if what not in OFFICIAL:
         names = ", ".join(map(repr, ("sample", *OFFICIAL)))
         raise KeyError(f"there is no official file {what!r}; choose one of {names}")
-    official, target = OFFICIAL[what], _folder(folder) / OFFICIAL[what].name
+    official, target = OFFICIAL[what], folder / OFFICIAL[what].name
     url = (base_url.rstrip("/") + "/" if base_url else official.base) + official.path
     wanted = _Wanted(official, url, target, progress)
     if not target.exists():
@@ -124,39 +124,22 @@ def fetch_h1(
     return wanted.checked()
 
 
-def _copy_sample(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / "h1_sample.h5ad"
-    with as_file(files(__package__) / "data" / H1_FILE) as source, replacing(target) as part:
-        shutil.copyfile(source, part)
-    return target
-
-
-def _folder(folder: str | Path | None) -> Path:
-    if folder is None:
-        named = os.environ.get("VCC_DATA", "")
-        folder = named if named not in ("", "simulated") else DEFAULT_FOLDER
-    return Path(folder).expanduser()
-
-
 @dataclass
 class _Wanted:
-    """One official file, where it is, and where it shall be."""
+    """One official file, where it is, and where it shall be.
+
+    `part` is the file while it grows, `note` a small hidden file: what was checked; its lock tells
+    two runs apart.
+    """
 
     official: OfficialFile
     url: str
     target: Path
     progress: bool
 
-    @property
-    def part(self) -> Path:
-        """The file while it grows."""
-        return self.target.with_name(self.target.name + ".part")
-
-    @property
-    def note(self) -> Path:
-        """A small hidden file: what was checked; its lock tells two runs apart."""
-        return self.target.with_name(f".{self.target.name}.fetch")
+    def __post_init__(self):
+        self.part = self.target.with_name(f"{self.target.name}.part")
+        self.note = self.target.with_name(f".{self.target.name}.fetch")
 
     @property
     def here(self) -> int:
@@ -174,16 +157,11 @@ class _Wanted:
             text = f"cannot write into {folder} ({error.strerror}); name another with folder="
             raise type(error)(error.errno, text) from error
         with file:
-            try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if _lock(file.fileno()) is False:  # None: here two runs at once are not told apart
                 raise BlockingIOError(
                     f"another run is fetching {self.target.name} into {folder}; wait until it has "
                     "ended, then run again"
-                ) from None
-            except OSError:  # a file system without locks, such as a mounted network drive
-                pass
+                )
             yield
 
     def checked(self) -> Path:
@@ -217,7 +195,6 @@ class _Wanted:
             json.dump(self.state(), file)
 
     def sha256(self, path: Path) -> str:
-        """Compute the checksum of a file."""
         digest = hashlib.sha256()
         with open(path, "rb") as file, self.bar("checking", path.stat().st_size) as bar:
             while block := file.read(BLOCK):
@@ -226,7 +203,6 @@ class _Wanted:
         return digest.hexdigest()
 
     def bar(self, what: str, total: int, done: int = 0) -> tqdm:
-        """Show how many bytes of `total` are done."""
         kind = {"unit": "B", "unit_scale": True, "desc": what, "disable": not self.progress}
         return tqdm(total=total, initial=done, **kind)
 
@@ -236,7 +212,12 @@ class _Wanted:
         for place in (self.part, target):  # neither is there, or the first is ours
             if place.is_symlink() or place.exists() and not place.is_file():
                 raise FileExistsError(f"{place} is in the way, and no file; remove it, run again")
-        self.check_room()
+        needed, free = official.n_bytes - self.here, shutil.disk_usage(target.parent).free
+        text = f"{official.name} takes {_size(needed)} more in {target.parent}, {_size(free)} free"
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
+        if self.progress:
+            print(text, file=sys.stderr)
         kept = "what has arrived is kept, and the next run goes on from there"
         with full_disk_explained(target.parent, kept):
             self.fill()
@@ -251,16 +232,6 @@ class _Wanted:
             )
         os.replace(self.part, target)
         self.remember()
-
-    def check_room(self) -> None:
-        """Say what the download takes, and refuse it if the disk cannot hold it."""
-        folder = self.target.parent
-        needed, free = self.official.n_bytes - self.here, shutil.disk_usage(folder).free
-        text = f"{self.official.name} takes {_size(needed)} more in {folder}, {_size(free)} free"
-        if needed > free:
-            raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
-        if self.progress:
-            print(text, file=sys.stderr)
 
     def fill(self) -> None:
         """Bring the part to its full length, by as many connections as it takes."""
@@ -300,7 +271,6 @@ class _Wanted:
             os.fsync(file.fileno())
 
     def ask(self, start: int) -> http.client.HTTPResponse:
-        """Ask for the bytes from `start` on."""
         headers = {"User-Agent": "vcc-helpers"} | ({"Range": f"bytes={start}-"} if start else {})
         request = urllib.request.Request(self.url, headers=headers)
         try:

@@ -5,13 +5,9 @@ Cell Ranger writes. :func:`read_contexts` opens a folder of files, one a cell co
 
 Taught in: notebooks/10_bring_your_own_screen.
 
->>> from vcc_helpers.datasets import load_hipsc_screen
->>> import tempfile
->>> screen = load_hipsc_screen()[:50].copy()
->>> screen.obs = screen.obs.rename(columns={"target_gene": "knocked_out"})
->>> screen.write_h5ad(path := Path(tempfile.mkdtemp()) / "screen.h5ad")
->>> list(read_screen(path, perturbation_key="knocked_out", batch_key="day").obs)
-['target_gene', 'batch', 'knocked_out', 'day']
+>>> table = pd.DataFrame({"SOX2": [1, 0], "TET1": [4, 2]}, index=["NT", "SOX2"])
+>>> read_screen(table).obs["target_gene"].to_list()
+['non-targeting', 'SOX2']
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ from __future__ import annotations
 import csv
 import gzip
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from pathlib import Path
 
 import anndata
@@ -37,31 +32,28 @@ from ..stream.look import inspect_values
 from ..stream.open import open_cells, plain_labels, text_for_none
 
 #: Columns of obs that the support set and the common screens use for the same thing.
-PERTURBATION_KEYS = (PERTURBATION_KEY, "gene", "perturbation")
-BATCH_KEYS = ("batch", "batch_var", "gem_group", "gemgroup")
-#: Files of the challenge's support set, and the context whose cells each holds.
-CONTEXT_NAMES = {
+_PERTURBATION_KEYS = (PERTURBATION_KEY, "gene", "perturbation")
+_BATCH_KEYS = ("batch", "batch_var", "gem_group", "gemgroup")
+#: Files of the challenge's support set, and the context whose cells each holds. One more, the
+#: template, has no measured perturbations.
+_CONTEXT_NAMES = {
     "competition_train": "H1",
     "hepg2": "HepG2",
     "jurkat": "Jurkat",
     "k562": "K562",
     "k562_gwps": "K562_gwps",
     "rpe1": "RPE1",
+    "competition_val_template": None,
 }
-#: In the support set, but with no measured perturbations in it.
-TEMPLATE = "competition_val_template"
-GENE_EXPRESSION = "Gene Expression"
+_GENE_EXPRESSION = "Gene Expression"
 _NOT_COUNTS = {
     "log1p": "not log1p of counts: turned back, the first that is no whole number is {place}; "
     "counts that were scaled before the logarithm cannot be had back",
     "counts": "values must be raw counts, whole numbers; the first that is not is {place}; name "
     "the layer with counts (layer=), or say values='log1p' if these are log1p of counts",
 }
-#: Parts of the group "matrix" of a Cell Ranger .h5 file that are read.
-PARTS_10X = (
-    *("data", "indices", "indptr", "shape", "barcodes"),
-    *("features/id", "features/name", "features/feature_type"),
-)
+#: Columns of the table of features, in a Cell Ranger .h5 file and in a features.tsv.
+_FEATURES = ("id", "name", "feature_type")
 
 
 def read_screen(
@@ -94,22 +86,21 @@ def read_screen(
         The label or labels of control cells in that column, even ``"None"`` or ``"NA"``. By default
         the one label among them that is a usual name of controls, such as ``"NT"``.
     label_map
-        Turns labels into names of target genes: a function, or a table in which labels that stay
-        as they are need not stand. Used before `control` is looked for. None as a result
-        leaves the cell unlabelled.
+        Turns labels into names of target genes, before `control` is looked for: a function, or a
+        table of those that change. None as a result leaves the cell unlabelled.
     labels
-        Table of the cells, for layouts that have none, a DataFrame, ``.csv`` or ``.tsv``: the first
-        column (in a DataFrame the index) holds the barcodes; the others are added to ``obs``, or
-        take the place of columns of the same name. Other barcodes are passed over. Of a file all
-        is text and kept as written, ``0001`` and ``None`` too; only an empty field is missing.
+        Table of the cells, for layouts that have none, a DataFrame, ``.csv`` or ``.tsv``: barcodes
+        in the first column (or the index); the others are added to ``obs``, or take the place of
+        those of the same name. Other barcodes are passed over. Of a file all is text and kept as
+        written, ``0001`` and ``None`` too; only an empty field is missing.
     unlabelled
-        What to do with cells without a label (missing, blank, or text for a missing value such as
-        ``nan``, ``NA`` and ``None``; spaces around a label are dropped): ``"error"`` or ``"drop"``.
+        What to do with cells without a label (missing, blank, or text such as ``nan``, ``NA`` and
+        ``None``; spaces around a label are dropped): ``"error"`` or ``"drop"``.
     batch_key, context_key
         Columns to be called ``batch`` and ``context``; a missing one stays missing.
     gene_symbols
-        Column of ``var`` that holds gene symbols, where they are not the index. By default the
-        index of an ``.h5ad``, and the names of the 10x layouts.
+        Column of ``var`` that holds gene symbols, where they are not the index (of an ``.h5ad``) or
+        the names (of the 10x layouts).
     duplicates
         What to do with symbols that occur twice: ``"error"``, or ``"rename"``, which adds ``-1``,
         ``-2``, ... to all but the first.
@@ -127,25 +118,22 @@ def read_screen(
     AnnData
         Shape ``(n_cells, n_genes)``. X: CSR, float32, raw counts, or values as stored. obs:
         ``target_gene``, category, controls being ``non-targeting``; ``batch`` and ``context``,
-        categories, if named; then the file's own columns of other names. var: index unique gene
-        symbols; ``gene_id`` where the file has it. uns as in the file; embeddings and other layers
-        are left behind.
+        categories, if named; then the file's other columns. var: index unique gene symbols;
+        ``gene_id`` where the file has it. uns as in the file; no embeddings, no other layers.
 
     Raises
     ------
-    FileNotFoundError
-        The file, the folder or one of its parts is not there.
-    KeyError
-        A column or layer is not there; the message lists those that are.
+    FileNotFoundError, KeyError
+        A file, folder or part of it, or a column or layer, is not there; the message lists those
+        that are.
     ValueError
-        The layout is not one of the three; barcodes do not match; a cell has no label; no
-        label, or more than one, may be the control's; symbols are repeated; values are not counts.
+        The layout is another; barcodes do not match; a cell has no label; no label, or more than
+        one, may be the control's; symbols are repeated; values are not counts.
 
     Notes
     -----
     Values that were scaled before the logarithm cannot be turned back into counts: look for the
-    raw matrix (a layer, or another file of the same publication). Layouts: anndata's and Cell
-    Ranger's own documentation.
+    raw matrix (a layer, or another file). Layouts: anndata's and Cell Ranger's documentation.
     """
     for word, value, choices in (
         ("unlabelled", unlabelled, ("error", "drop")),
@@ -157,12 +145,9 @@ def read_screen(
                 f"{word} must be one of {', '.join(map(repr, choices))}, got {value!r}"
             )
     raw = _open_any(path, layer, perturbation_key)
-    obs = raw.obs
-    if labels is not None:
-        table = _labels_for(obs.index, labels)
-        obs = obs.drop(columns=table.columns, errors="ignore").join(table)
+    obs = raw.obs if labels is None else _with_labels(raw.obs, labels)
     names = {"batch": batch_key, "context": context_key}
-    obs = _our_obs(obs, perturbation_key, control, label_map, names, unlabelled)
+    obs = _our_obs(obs, perturbation_key, names, control, label_map, unlabelled)
     keep = obs[PERTURBATION_KEY].notna().to_numpy()
     var = _our_var(raw.var, gene_symbols, duplicates)
     name = "the table" if isinstance(path, pd.DataFrame) else str(path)
@@ -175,11 +160,7 @@ def read_screen(
     return cells
 
 
-# The three layouts
-
-
 def _open_any(path: str | Path | pd.DataFrame, layer: str | None, key: str) -> anndata.AnnData:
-    """Open any layout: obs and var as they are in the file, X perhaps still on disk."""
     if isinstance(path, pd.DataFrame):
         return _of_table(path, key)
     path = Path(path)
@@ -217,23 +198,21 @@ def _groups_in(path: Path) -> set[str]:
 
 
 def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
-    tables = {name: cells.obsm[name] for name in cells.obsm}
     with h5py.File(cells.filename) as file:
         check_hdf5(file, without=("raw",))
         layers = file.get("layers", {})
-        if layer not in {*layers, *tables}:
+        if layer not in {*layers, *cells.obsm}:
             raise KeyError(
                 f"there is no layer {layer!r}, nor a table of obsm; the file has "
-                f"{some_of([*tables, *layers])}"
+                f"{some_of([*cells.obsm, *layers])}"
             )
-        if layer in layers:
-            tables[layer] = read_elem(layers[layer])
-    if tables[layer].shape[1] != cells.n_vars:
+        matrix = read_elem(layers[layer]) if layer in layers else cells.obsm[layer]
+    if matrix.shape[1] != cells.n_vars:
         raise ValueError(
-            f"{layer!r} has {tables[layer].shape[1]} columns, and there are {cells.n_vars} genes; "
+            f"{layer!r} has {matrix.shape[1]} columns, and there are {cells.n_vars} genes; "
             "expected a column a gene, not an embedding or a choice of genes"
         )
-    chosen = anndata.AnnData(tables[layer], obs=cells.obs, var=cells.var, uns=cells.uns)
+    chosen = anndata.AnnData(matrix, obs=cells.obs, var=cells.var, uns=cells.uns)
     cells.file.close()
     return chosen
 
@@ -255,86 +234,77 @@ def _of_table(table: pd.DataFrame, key: str) -> anndata.AnnData:
 
 
 def _read_10x_h5(path: Path) -> anndata.AnnData:
+    parts = ("data", "indices", "indptr", "shape", "barcodes")
     with h5py.File(path) as file:
         check_hdf5(file)
         group = file["matrix"]
-        if missing := [part for part in PARTS_10X if part not in group]:
+        needed = (*parts, *(f"features/{column}" for column in _FEATURES))
+        if missing := [part for part in needed if part not in group]:
             raise ValueError(
                 f"{path}: the group 'matrix' lacks {some_of(missing)}; expected the layout of "
                 "Cell Ranger 3 or later"
             )
-        parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
         # Cell Ranger stores genes x cells by columns: the same numbers are cells x genes by rows
-        matrix = sparse.csr_matrix(parts, shape=group["shape"][:][::-1])
-        text = {name: group[name].asstr()[:] for name in PARTS_10X[-4:]}
-    features = {name.removeprefix("features/"): values for name, values in text.items()}
-    return _from_10x(matrix, features.pop("barcodes"), pd.DataFrame(features))
+        arrays = tuple(group[part][:] for part in parts[:3])
+        matrix = sparse.csr_matrix(arrays, shape=group["shape"][:][::-1])
+        features = pd.DataFrame({c: group["features"][c].asstr()[:] for c in _FEATURES})
+        return _from_10x(matrix, group["barcodes"].asstr()[:], features)
 
 
 def _read_mtx(folder: Path) -> anndata.AnnData:
-    matrix = _read_matrix(_one_file(folder, ("matrix.mtx",)))
-    features = _read_lines(_one_file(folder, ("features.tsv", "genes.tsv")))
-    barcodes = _read_lines(_one_file(folder, ("barcodes.tsv",)))[0]
+    path = _one_file(folder, "matrix.mtx")
+    try:
+        matrix = sparse.csr_matrix(io.mmread(path, spmatrix=False).T)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read as a Matrix Market file ({error}); it may be cut short: copy "
+            "or fetch it again"
+        ) from error
+    words = {"sep": "\t", "header": None, "dtype": str, "keep_default_na": False, "na_values": [""]}
+    features = pd.read_csv(_one_file(folder, "features.tsv", "genes.tsv"), **words)
+    barcodes = pd.read_csv(_one_file(folder, "barcodes.tsv"), **words)[0]
     if matrix.shape != (len(barcodes), len(features)):
         raise ValueError(
             f"{folder}: the matrix has {matrix.shape[1]} genes and {matrix.shape[0]} cells, but "
             f"{len(features)} genes and {len(barcodes)} barcodes are named; the files do not "
             "belong together"
         )
-    features = features.reindex(columns=range(3)).astype(object)
-    features.columns = ["id", "name", "feature_type"]
+    features = features.reindex(columns=range(3)).astype(object).set_axis(_FEATURES, axis=1)
     features["name"] = features["name"].fillna(features["id"])
-    return _from_10x(matrix, barcodes, features.fillna({"feature_type": GENE_EXPRESSION}))
+    return _from_10x(matrix, barcodes, features.fillna({"feature_type": _GENE_EXPRESSION}))
 
 
-def _read_matrix(path: Path) -> sparse.csr_matrix:
-    try:
-        return sparse.csr_matrix(io.mmread(path, spmatrix=False).T)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a Matrix Market file ({error}); it may be cut short: copy "
-            "or fetch it again"
-        ) from error
-
-
-def _one_file(folder: Path, names: tuple[str, ...]) -> Path:
+def _one_file(folder: Path, *names: str) -> Path:
     endings = tuple(name + end for name in names for end in ("", ".gz"))
-    found = sorted(path for path in folder.iterdir() if path.name.endswith(endings))
+    there = sorted(path.name for path in folder.iterdir())
+    found = [name for name in there if name.endswith(endings)]
     if not found:
-        there = some_of(sorted(path.name for path in folder.iterdir()))
-        raise FileNotFoundError(f"{folder} has no {' or '.join(names)}[.gz]; it has {there}")
+        raise FileNotFoundError(
+            f"{folder} has no {' or '.join(names)}[.gz]; it has {some_of(there)}"
+        )
     if len(found) > 1:
         raise ValueError(
-            f"{folder} has more than one {names[0]}: {some_of(path.name for path in found)}; "
+            f"{folder} has more than one {names[0]}: {some_of(found)}; "
             "put each sample in a folder of its own"
         )
-    return found[0]
-
-
-def _read_lines(path: Path) -> pd.DataFrame:
-    words = {"header": None, "dtype": str, "keep_default_na": False, "na_values": [""]}
-    return pd.read_csv(path, sep="\t", **words)
+    return folder / found[0]
 
 
 def _from_10x(matrix, barcodes, features: pd.DataFrame) -> anndata.AnnData:
     """Keep the genes: guides and antibodies are features of a 10x matrix, too."""
-    genes = (features["feature_type"] == GENE_EXPRESSION).to_numpy()
-    if not genes.any():
+    genes = features[features["feature_type"] == _GENE_EXPRESSION]
+    if genes.empty:
         kinds = some_of(features["feature_type"].unique())
-        raise ValueError(f"the matrix has no {GENE_EXPRESSION!r} features, only {kinds}")
-    var = pd.DataFrame({"gene_id": features.loc[genes, "id"].to_numpy(dtype=object)})
-    var.index = var.index.astype(str)
+        raise ValueError(f"the matrix has no {_GENE_EXPRESSION!r} features, only {kinds}")
+    var = pd.DataFrame({"gene_id": genes["id"].to_numpy(object)}, index=genes.index.astype(str))
     obs = pd.DataFrame(index=pd.Index(np.asarray(barcodes, dtype=object)))
-    cells = anndata.AnnData(matrix[:, np.flatnonzero(genes)], obs=obs, var=var)
+    cells = anndata.AnnData(matrix[:, genes.index.to_numpy()], obs=obs, var=var)
     # named last: anndata warns of repeated names when it is made, and we say more about them later
-    cells.var_names = features.loc[genes, "name"].to_numpy(dtype=object)
+    cells.var_names = genes["name"].to_numpy(object)
     return cells
 
 
-# Cells
-
-
-def _labels_for(barcodes: pd.Index, labels: str | Path | pd.DataFrame) -> pd.DataFrame:
+def _with_labels(obs: pd.DataFrame, labels: str | Path | pd.DataFrame) -> pd.DataFrame:
     table = labels if isinstance(labels, pd.DataFrame) else _read_labels(Path(labels))
     table = table.set_axis(table.index.astype(str))
     if (twice := table.index.duplicated()).any():
@@ -342,13 +312,13 @@ def _labels_for(barcodes: pd.Index, labels: str | Path | pd.DataFrame) -> pd.Dat
             f"the table of labels has more than one row for {some_of(table.index[twice].unique())};"
             " expected one row a cell: leave out cells with several guides, or join their labels"
         )
-    if not table.index.isin(barcodes).any():
+    if not table.index.isin(obs.index).any():
         raise ValueError(
             f"no barcode of the table of labels is in the matrix: the table has "
-            f"{some_of(table.index, 2)}, the matrix {some_of(barcodes, 2)}; make them alike (an "
+            f"{some_of(table.index, 2)}, the matrix {some_of(obs.index, 2)}; make them alike (an "
             "ending such as '-1' is often missing in one)"
         )
-    return table
+    return obs.drop(columns=table.columns, errors="ignore").join(table)
 
 
 def _read_labels(path: Path, *, numbers: bool = False) -> pd.DataFrame:
@@ -356,54 +326,52 @@ def _read_labels(path: Path, *, numbers: bool = False) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"no such table of labels: {path}")
     tabs = path.name.removesuffix(".gz").endswith((".tsv", ".txt"))
-    sep = "\t" if tabs else ","
-    index, *names = _header(path, sep) or [None]
-    if index is None:
+    words = {"sep": "\t" if tabs else ",", "encoding": "utf-8-sig"}
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        rows = filter(None, csv.reader(file, delimiter=words["sep"]))
+        header, first = next(rows, []), next(rows, [])
+    if not header:
         raise ValueError(f"the table of labels is empty: {path}")
+    if len(first) == len(header) + 1:  # R writes no name for the first column
+        header = ["", *header]
+    index, *names = header
     if not names:
         raise ValueError(
             f"the table of labels has one column only, {index!r}: {path}; expected "
             f"barcodes and labels, separated by {'tabs' if tabs else 'commas'}"
         )
-    if not numbers and len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(f"{path} has more than one column {some_of(twice)}; leave one of them")
-    words = {"dtype": str, "na_values": [""]}
     if numbers:
-        words = {"dtype": {0: str}, "na_values": dict.fromkeys(range(1, len(names) + 1), MISSING)}
+        words |= {"dtype": {0: str}, "na_values": dict.fromkeys(range(1, len(header)), MISSING)}
+    elif twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{path} has more than one column {some_of(twice)}; leave one of them")
+    else:
+        words |= {"dtype": str, "na_values": [""]}
     # pandas would rename columns of one name, and take texts such as None for missing values
-    words |= {"header": 0, "names": range(len(names) + 1), "index_col": 0, "keep_default_na": False}
-    table = pd.read_csv(path, sep=sep, encoding="utf-8-sig", **words)
-    return table.set_axis(names, axis=1).rename_axis(index or None)
-
-
-def _header(path: Path, sep: str) -> list[str]:
-    """Return the names of a table's columns; R writes none for the first."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
-        first, second = [*islice(filter(None, csv.reader(file, delimiter=sep)), 2), [], []][:2]
-    return ["", *first] if first and len(second) == len(first) + 1 else first
+    words |= {"header": 0, "names": range(len(header)), "index_col": 0, "keep_default_na": False}
+    return pd.read_csv(path, **words).set_axis(names, axis=1).rename_axis(index or None)
 
 
 def _our_obs(
     obs: pd.DataFrame,
-    perturbation_key: str,
-    control: str | Iterable[str] | None,
-    label_map: Mapping | Callable | None,
+    key: str,
     names: Mapping[str, str | None],
-    unlabelled: str,
+    control: str | Iterable[str] | None = None,
+    label_map: Mapping | Callable | None = None,
+    unlabelled: str = "error",
 ) -> pd.DataFrame:
     """Put our columns before the file's own; a cell that is to be dropped has no target gene."""
-    ours = {PERTURBATION_KEY: _targets(_column(obs, perturbation_key), control, label_map)}
-    if unlabelled == "error" and (missing := ours[PERTURBATION_KEY].isna()).any():
+    target = _targets(_column(obs, key), control, label_map)
+    if unlabelled == "error" and (missing := target.isna()).any():
         raise ValueError(
-            f"{missing.sum()} of {len(obs)} cells have no label in {perturbation_key!r}, the first "
-            f"is {obs.index[missing][0]!r}{text_for_none(obs[perturbation_key][missing])}; label "
-            "them, or leave them out with unlabelled='drop'"
+            f"{missing.sum()} of {len(obs)} cells have no label in {key!r}, the first is "
+            f"{obs.index[missing][0]!r}{text_for_none(obs[key][missing])}; label them, or leave "
+            "them out with unlabelled='drop'"
         )
-    for name, key in names.items():
-        if key is not None:
-            text = plain_labels(_column(obs, key))
+    ours = {PERTURBATION_KEY: target}
+    for name, column in names.items():
+        if column is not None:
+            text = plain_labels(_column(obs, column))
             ours[name] = pd.Series(text.where(text != ""), obs.index).astype("category")
     rest = obs.drop(columns=list(ours), errors="ignore")
     return pd.concat([pd.DataFrame(ours, index=obs.index), rest], axis=1)
@@ -422,37 +390,28 @@ def _column(obs: pd.DataFrame, key: str) -> pd.Series:
 def _targets(column: pd.Series, control, label_map: Mapping | Callable | None) -> pd.Series:
     """Return the target gene of each cell as a category; missing where there is no label."""
     labels = column.astype(object)
-    controls = {control} if isinstance(control, str) else set(control or ())
+    wanted = {control} if isinstance(control, str) else set(control or ())
     mapped = label_map if callable(label_map) else lambda x: (label_map or {}).get(x, x)
-    table = {label: mapped(str(label).strip()) for label in labels.dropna().unique()}
-    for label, name in table.items():
-        if not isinstance(name, str) or name in MISSING.difference(controls):
-            table[label] = None
-    controls = _controls_among([name for name in table.values() if name], control)
-    table = {label: CONTROL if name in controls else name for label, name in table.items()}
-    return labels.map(table.get).astype("category")
-
-
-def _controls_among(names: list[str], control: str | Iterable[str] | None) -> set[str]:
+    names = {label: mapped(str(label).strip()) for label in labels.dropna().unique()}
+    none = MISSING - wanted | {""}
+    names = {x: name for x, name in names.items() if isinstance(name, str) and name not in none}
+    there = set(names.values())
+    controls, said = wanted & there, some_of(sorted(wanted))
     if control is None:
-        found, said = {n for n in names if n.lower() in CONTROL_NAMES}, "a usual name of controls"
-    else:
-        wanted = {control} if isinstance(control, str) else set(control)
-        found, said = wanted & set(names), some_of(sorted(wanted))
-    if not found:
+        controls = {name for name in there if name.lower() in CONTROL_NAMES}
+        said = "a usual name of controls"
+    if not controls:
         raise ValueError(
-            f"no label is {said}: there are {some_of(sorted(set(names)), 20)}; name the control's "
+            f"no label is {said}: there are {some_of(sorted(there), 20)}; name the control's "
             "with control="
         )
-    if control is None and len(found) > 1:
+    if control is None and len(controls) > 1:
         raise ValueError(
-            f"{some_of(sorted(found))} may all be control labels; they can mean different things "
-            "(guides without a target, or no guide): choose with control="
+            f"{some_of(sorted(controls))} may all be control labels; they can mean different "
+            "things (guides without a target, or no guide): choose with control="
         )
-    return found
-
-
-# Genes and values
+    names = {label: CONTROL if name in controls else name for label, name in names.items()}
+    return labels.map(names.get).astype("category")
 
 
 def _our_var(var: pd.DataFrame, gene_symbols: str | None, duplicates: str) -> pd.DataFrame:
@@ -486,28 +445,23 @@ def _read_rows(
     for start, block in row_blocks(cells):
         block = sparse.csr_matrix(block)
         if values != "stored":
-            counts, wrong = _turned_back(block, values)
-            if wrong.any():
-                entry = int(np.flatnonzero(wrong)[0])
-                row = start + int(np.searchsorted(block.indptr, entry, side="right")) - 1
-                cell, gene = cells.obs_names[row], cells.var_names[block.indices[entry]]
-                place = f"{counts[entry]:.6g} in cell {cell!r}, gene {gene!r}"
-                raise ValueError(f"{name}: {_NOT_COUNTS[values].format(place=place)}")
-            whole = np.rint(counts).astype(np.float32)
-            block = sparse.csr_matrix((whole, block.indices, block.indptr), shape=block.shape)
+            counts, allowed = block.data.astype(np.float64), 1e-3
+            if values == "log1p":
+                counts = np.expm1(counts)
+                # a logarithm that is off by its last digit gives a count off by this much
+                allowed += 2 * np.abs(np.spacing(block.data)) * (1 + counts)
+            whole = np.rint(counts)
+            if len(wrong := np.flatnonzero(~(np.abs(counts - whole) <= allowed))):
+                row = np.searchsorted(block.indptr, wrong[0], side="right") - 1
+                gene = cells.var_names[block.indices[wrong[0]]]
+                place = f"in cell {cells.obs_names[start + row]!r}, gene {gene!r}"
+                text = _NOT_COUNTS[values].format(place=f"{counts[wrong[0]]:.6g} {place}")
+                raise ValueError(f"{name}: {text}")
+            entries = (whole.astype(np.float32), block.indices, block.indptr)
+            block = sparse.csr_matrix(entries, shape=block.shape)
             block.eliminate_zeros()
         blocks.append(block[keep[start : start + block.shape[0]]])
     return sparse.vstack(blocks, format="csr")
-
-
-def _turned_back(block: sparse.csr_matrix, values: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the entries are as counts, and which are not whole."""
-    counts, allowed = block.data.astype(np.float64), 1e-3
-    if values == "log1p":
-        counts = np.expm1(counts)
-        # a logarithm that is off by its last digit gives a count off by this much
-        allowed += 2 * np.abs(np.spacing(block.data)) * (1 + counts)
-    return counts, ~(np.abs(counts - np.rint(counts)) <= allowed)
 
 
 # Contexts
@@ -521,9 +475,8 @@ def read_contexts(
     Parameters
     ----------
     folder
-        Every ``.h5ad`` file, and every ``.h5`` file with an AnnData inside, is a context. The
-        files of the challenge's support set give the contexts ``H1``, ``HepG2``, ``Jurkat``,
-        ``K562``, ``K562_gwps`` and ``RPE1``; any other is called after its file.
+        Every ``.h5ad`` or ``.h5`` file is a context, called after its file; those of the support
+        set of the challenge are ``H1``, ``HepG2``, ``Jurkat``, ``K562``, ``K562_gwps``, ``RPE1``.
     perturbation_key
         Column of obs that names each cell's perturbation; by default the first of
         ``target_gene``, ``gene`` and ``perturbation`` that is there.
@@ -531,17 +484,14 @@ def read_contexts(
     Returns
     -------
     dict[str, AnnData]
-        One AnnData a context, sorted by name, H1 first: what ``World.contexts`` holds. Each
-        is open on disk, ``(n_cells, n_genes)``, values as stored; obs ``target_gene``,
-        ``non-targeting`` being the controls, ``batch`` as far as the file has one, and the
-        file's own columns.
+        One AnnData a context, sorted by name, H1 first: what ``World.contexts`` holds. Each is
+        open on disk, ``(n_cells, n_genes)``, values as stored; obs ``target_gene``, controls being
+        ``non-targeting``, ``batch`` if the file has one, and the file's own columns.
 
     Raises
     ------
-    FileNotFoundError
-        There is no such folder, or no such file in it.
-    KeyError
-        A file has no column that names perturbations.
+    FileNotFoundError, KeyError
+        There is no such folder, or no such file in it; a file has no column of perturbations.
     ValueError
         A file is not an AnnData, two files are the same context, or a label is missing.
 
@@ -555,35 +505,30 @@ def read_contexts(
     Source: Adduri et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
     wukonglin/virtual-cell-challenge-2026.
     """
-    folder = Path(folder).expanduser()
+    folder, contexts = Path(folder).expanduser(), {}
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder: {folder}")
-    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".h5ad", ".h5")]
-    contexts = {}
-    for path in files:
-        if path.stem == TEMPLATE:
+    paths = sorted(folder.iterdir())
+    for path in paths:
+        name = _CONTEXT_NAMES.get(path.stem, path.stem)
+        if path.suffix not in (".h5ad", ".h5") or name is None:
             continue
-        name = CONTEXT_NAMES.get(path.stem, path.stem)
         if name in contexts:
             raise ValueError(f"two files in {folder} are the context {name!r}; leave one of them")
-        contexts[name] = _open_context(path, perturbation_key)
+        if h5py.is_hdf5(path) and "matrix" in _groups_in(path):
+            raise ValueError(
+                f"{path} is a Cell Ranger file, not an AnnData; read it with "
+                "read_screen(..., labels=) and write it here with AnnData.write_h5ad"
+            )
+        contexts[name] = cells = open_cells(path)
+        keys = (k for k in _PERTURBATION_KEYS if k in cells.obs)
+        key = perturbation_key or next(keys, PERTURBATION_KEY)
+        batch = next((k for k in _BATCH_KEYS if k in cells.obs), None)
+        try:
+            cells.obs = _our_obs(cells.obs, key, {"batch": batch})
+        except (KeyError, ValueError) as error:
+            raise type(error)(f"{path.name}: {error.args[0]}") from error
     if not contexts:
-        there = some_of(path.name for path in sorted(folder.iterdir()))
+        there = some_of(path.name for path in paths)
         raise FileNotFoundError(f"{folder} has no .h5ad or .h5 file; it has {there}")
     return dict(sorted(contexts.items(), key=lambda item: (item[0] != "H1", item[0])))
-
-
-def _open_context(path: Path, key: str | None) -> anndata.AnnData:
-    if h5py.is_hdf5(path) and "matrix" in _groups_in(path):
-        raise ValueError(
-            f"{path} is a Cell Ranger file, not an AnnData; read it with read_screen(..., labels=) "
-            "and write it here with AnnData.write_h5ad"
-        )
-    cells = open_cells(path)
-    key = key or next((k for k in PERTURBATION_KEYS if k in cells.obs), PERTURBATION_KEY)
-    batch = next((k for k in BATCH_KEYS if k in cells.obs), None)
-    try:
-        cells.obs = _our_obs(cells.obs, key, None, None, {"batch": batch}, "error")
-    except (KeyError, ValueError) as error:
-        raise type(error)(f"{path.name}: {error.args[0]}") from error
-    return cells

@@ -18,7 +18,7 @@ SUPPORT_URL = "https://storage.googleapis.com/vcc_data_prod/datasets/state/"
 
 
 class OfficialFile(NamedTuple):
-    """A published file: its address below `base`, a folder's ending in a slash; size; checksum."""
+    """A published file: its address below the folder `base`, size and checksum."""
 
     path: str
     n_bytes: int

@@ -2,8 +2,9 @@
 
 Taught in: notebooks/01_load_the_h1_data.
 
->>> open_world("simulated", sources=False).home
-'H1'
+>>> open_world("data/elsewhere")
+Traceback (most recent call last):
+FileNotFoundError: no such folder: ...
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from pathlib import Path
 
 import pandas as pd
+from anndata import AnnData
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..stream.open import labels_of, open_cells
@@ -20,13 +22,10 @@ from ._official import OFFICIAL
 from ._simulate import make_h1_like
 from ._world import SPLIT_NAMES, World
 
-SIMULATED = "simulated"
-#: The official files of the parts of the split, and the released tables of their targets.
+_SIMULATED = "simulated"
+#: The official files of the parts of the split.
 FILE_NAMES = {part: OFFICIAL[part].name for part in SPLIT_NAMES}
-COUNTS_NAMES = {part: OFFICIAL[f"{part}_counts"].name for part in SPLIT_NAMES}
-#: Folder beside them that holds the cells of other contexts, one file each.
-CONTEXTS_FOLDER = "contexts"
-HOME = "H1"
+_HOME = "H1"
 
 
 def open_world(data: str | Path | None = None, *, sources: bool = True) -> World:
@@ -41,8 +40,7 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
         beside them holds one file for each other context; H1 itself is left out there. By default
         what the environment variable ``VCC_DATA`` says; where it is not set, simulated.
     sources
-        Whether the other contexts are needed. Without them a simulated world is drawn sooner,
-        and a folder needs none.
+        Whether the other contexts are needed.
 
     Returns
     -------
@@ -54,38 +52,39 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
     FileNotFoundError
         There is no such folder, it holds no training file, or no other contexts though asked for.
     ValueError
-        Two files of the folder do not have the same genes in the same order, or a target is in
-        two parts.
-
-    Notes
-    -----
-    A world of simulated files in the official format says so.
+        Two files do not have the same genes in the same order, or a target is in two parts.
     """
-    data = os.environ.get("VCC_DATA") or SIMULATED if data is None else data
-    if str(data) == SIMULATED:
-        return make_h1_like() if sources else make_h1_like(contexts=(HOME,))
-    return _read_folder(Path(data).expanduser(), sources)
-
-
-def _read_folder(folder: Path, sources: bool) -> World:
-    _check_folder(folder)
-    files = {
-        part: open_cells(folder / name)
-        for part, name in FILE_NAMES.items()
-        if (folder / name).exists()
-    }
-    contexts = {HOME: files["train"]}
+    data = os.environ.get("VCC_DATA") or _SIMULATED if data is None else data
+    if str(data) == _SIMULATED:
+        return make_h1_like() if sources else make_h1_like(contexts=(_HOME,))
+    folder = Path(data).expanduser()
+    files = _open_files(folder)
+    contexts = {_HOME: files["train"]}
     if sources:
-        contexts |= _read_sources(folder)
+        if not (folder / "contexts").is_dir():
+            raise FileNotFoundError(
+                f"{folder} has no folder 'contexts' with the cells of other contexts, which "
+                "this needs; put one .h5ad or .h5 file a context there (the book's page on data "
+                "sets says which exist), or open the world with sources=False"
+            )
+        found = read_contexts(folder / "contexts")
+        found.pop(_HOME, None)  # the support set holds the training cells once more
+        contexts |= found
+    genes = files["train"].var_names
     for where, cells in {**files, **contexts}.items():
-        _check_genes(cells, files["train"], where)
+        if not cells.var_names.equals(genes):
+            raise ValueError(
+                f"{where}: {cells.n_vars} genes that are not those of the training file, "
+                f"{len(genes)} genes, in the same order; reorder and fill them, so that columns "
+                "mean the same everywhere"
+            )
     return World(contexts=contexts, split=_split_of(folder, files), files=files)
 
 
-def _check_folder(folder: Path) -> None:
+def _open_files(folder: Path) -> dict[str, AnnData]:
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"no such folder: {folder.absolute()}; VCC_DATA must be {SIMULATED!r} or the whole "
+            f"no such folder: {folder.absolute()}; VCC_DATA must be {_SIMULATED!r} or the whole "
             f"path of a folder with the official files {some_of(FILE_NAMES.values())}"
         )
     if not (folder / FILE_NAMES["train"]).exists():
@@ -94,31 +93,20 @@ def _check_folder(folder: Path) -> None:
             f"{folder} has no {FILE_NAMES['train']}; it has {there}; "
             f"get it with vcc_helpers.datasets.fetch_h1('train', folder={str(folder)!r})"
         )
+    paths = {part: folder / name for part, name in FILE_NAMES.items()}
+    return {part: open_cells(path) for part, path in paths.items() if path.exists()}
 
 
-def _read_sources(folder: Path) -> dict:
-    if not (folder / CONTEXTS_FOLDER).is_dir():
-        raise FileNotFoundError(
-            f"{folder} has no folder {CONTEXTS_FOLDER!r} with the cells of other contexts, which "
-            "this needs; put one .h5ad or .h5 file a context there (the book's page on data sets "
-            "says which exist), or open the world with sources=False"
-        )
-    found = read_contexts(folder / CONTEXTS_FOLDER)
-    found.pop(HOME, None)  # the support set holds the training cells once more
-    return found
-
-
-def _check_genes(cells, reference, where: str) -> None:
-    if not cells.var_names.equals(reference.var_names):
-        raise ValueError(
-            f"{where}: {cells.n_vars} genes that are not those of the training file, "
-            f"{reference.n_vars} genes, in the same order; reorder and fill them, so that columns "
-            "mean the same everywhere"
-        )
-
-
-def _split_of(folder: Path, files: dict) -> dict[str, list[str]]:
-    split = {part: _targets_of(folder, part, files) for part in SPLIT_NAMES}
+def _split_of(folder: Path, files: dict[str, AnnData]) -> dict[str, list[str]]:
+    """Take a part's targets from its file, else from its released table; else none are known."""
+    split = {}
+    for part in SPLIT_NAMES:
+        table, names = folder / OFFICIAL[f"{part}_counts"].name, []
+        if part in files:
+            names = labels_of(files[part])
+        elif table.exists():
+            names = pd.read_csv(table, dtype=str, keep_default_na=False)[PERTURBATION_KEY]
+        split[part] = sorted(set(names) - {CONTROL})
     names = [name for part in split.values() for name in part]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
@@ -126,15 +114,3 @@ def _split_of(folder: Path, files: dict) -> dict[str, list[str]]:
             "check that the files are the official ones"
         )
     return split
-
-
-def _targets_of(folder: Path, part: str, files: dict) -> list[str]:
-    """Targets of a part: of its file, else of its released table, else none are known."""
-    if part in files:
-        names = labels_of(files[part])
-    elif (folder / COUNTS_NAMES[part]).exists():
-        text = {"dtype": str, "keep_default_na": False}
-        names = pd.read_csv(folder / COUNTS_NAMES[part], **text)[PERTURBATION_KEY]
-    else:
-        names = []
-    return sorted(set(names) - {CONTROL})

@@ -1,9 +1,8 @@
 r"""The recipe of a simulated world: everything but the cells, drawn once from a seed.
 
 Every number that shapes it is a named constant below, next to the real figure it follows; the
-calibration page of the book holds the result against those figures.
-
-How a count comes about, for gene g in cell c of group p, batch b and depth :math:`d_c`:
+calibration page of the book holds the result against those figures. How a count comes about, for
+gene g in cell c of group p, batch b and depth :math:`d_c`:
 
 .. math::
 
@@ -133,16 +132,14 @@ class Size:
     Attributes
     ----------
     n_genes
-        Number of genes. Depth and effect sizes scale with it, so that counts per gene and effect
-        per gene stay those of the real 18,080 genes.
+        Depth and effect sizes scale with it: those per gene stay those of the real 18,080 genes.
     n_targets
-        Number of train, validation and test targets.
+        Numbers of train, validation and test targets.
     cells_per_target
         Median number of cells a target, at least 12; the others are spread as in the real screen.
-    n_controls
-        Number of non-targeting cells in each context.
-    n_batches
-        Number of batches. They differ in depth and a little in expression.
+    n_controls, n_batches
+        Number of non-targeting cells in each context; of batches, which differ in depth and a
+        little in expression.
     effect_scale
         Factor on the size of every effect; 1 gives the sizes measured in H1. The default of 2
         makes up for a part of the cells that a small world lacks: with 30 cells a target, where
@@ -190,11 +187,6 @@ class Recipe(NamedTuple):
         """Names of the targets, ``(n_targets,)``, and after them the control label."""
         return np.append(self.genes[self.targets], CONTROL)
 
-    @property
-    def part_of_target(self) -> np.ndarray:
-        """Number of each target's part of the split, ``(n_targets,)``."""
-        return np.repeat(np.arange(3), self.size.n_targets)
-
 
 class _Biology(NamedTuple):
     """What all contexts share of the effects; every pattern is in units of lognorm."""
@@ -211,52 +203,56 @@ class _Biology(NamedTuple):
 
 
 def draw_recipe(size: Size, contexts: tuple[str, ...] = ("H1",), *, seed: int = 0) -> Recipe:
-    """Draw all that does not depend on the single cell.
-
-    The same seed and the same NumPy give the same recipe, bit for bit; what is drawn for one
-    context does not depend on which others are named.
-    """
+    """Draw all that does not depend on the single cell; no context depends on the others' names."""
     rng = np.random.default_rng([seed, 0])
     biology = _draw_biology(size, rng)
-    n_targets = len(biology.targets)
     states, rate_variance = _draw_states(biology, rng)
-    two = rng.random(n_targets) < TWO_GUIDES_SHARE
-    drawn = {
-        name: _draw_context(name, first=not i, size=size, biology=biology, seed=seed)
-        for i, name in enumerate(contexts)
-    }
+    two = rng.random(len(biology.targets)) < TWO_GUIDES_SHARE
+    factor = np.exp(rng.normal(0, GUIDE_LOG_SD, (len(two), 2)))
+    factor /= factor.mean(axis=1, keepdims=True)
+    # SIM0001, SIM0002, ...: with these zeros no gene symbol looks like it
+    width = max(4, len(str(size.n_genes)))
+    names = [f"SIM{number:0{width}d}" for number in range(1, size.n_genes + 1)]
     return Recipe(
         seed=seed,
         size=size,
-        genes=gene_names(size.n_genes),
+        genes=np.array(names, dtype=object),
         targets=biology.targets,
         n_guides=1 + two,
-        guide_factor=_draw_guides(two, rng),
+        guide_factor=np.where(two[:, None], factor, 1.0),
         states=states,
         rate_variance=rate_variance,
-        contexts=drawn,
+        contexts={
+            name: _draw_context(name, first=not i, size=size, biology=biology, seed=seed)
+            for i, name in enumerate(contexts)
+        },
     )
 
 
-def _draw_guides(two: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """How much each guide leaves, ``(n_targets, 2)``; a target's guides have a mean of 1."""
-    factor = np.exp(rng.normal(0, GUIDE_LOG_SD, (len(two), 2)))
-    return np.where(two[:, None], factor / factor.mean(axis=1, keepdims=True), 1.0)
-
-
-def gene_names(n_genes: int) -> np.ndarray:
-    """Name the genes SIM0001, SIM0002, ...: with these zeros no gene symbol looks like it."""
-    width = max(4, len(str(n_genes)))
-    return np.array([f"SIM{number:0{width}d}" for number in range(1, n_genes + 1)], dtype=object)
-
-
-def slope(log_basal: np.ndarray) -> np.ndarray:
+def _slope(log_basal: np.ndarray) -> np.ndarray:
     """How lognorm follows the log rate: d log(1 + m) / d log m = m / (1 + m)."""
     return 1 / (1 + np.exp(-log_basal))
 
 
 def _unit_rows(matrix: np.ndarray) -> np.ndarray:
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+def _quantiles(shares: np.ndarray, at: tuple, values: tuple) -> np.ndarray:
+    """Read a distribution off its quantiles; between two the logarithm is straight. A log, too."""
+    return np.interp(shares, at, np.log(values))
+
+
+def _by_rank(scores: np.ndarray, rising: np.ndarray) -> np.ndarray:
+    """Give the largest score the last of the rising values, and so on."""
+    placed = np.empty(len(scores))
+    placed[np.argsort(scores, kind="stable")] = rising
+    return placed
+
+
+def _even(numbers: np.ndarray) -> np.ndarray:
+    """Space shares evenly: the distribution is the same for every seed."""
+    return (numbers + 0.5) / len(numbers)
 
 
 def _heavy(rng: np.random.Generator, shape: tuple[int, ...], tail: float) -> np.ndarray:
@@ -267,21 +263,20 @@ def _heavy(rng: np.random.Generator, shape: tuple[int, ...], tail: float) -> np.
 
 def _draw_biology(size: Size, rng: np.random.Generator) -> _Biology:
     n_genes, n_targets = size.n_genes, sum(size.n_targets)
-    # Evenly spaced shares in random order: the distribution is the same for every seed.
-    shares = (rng.permutation(n_genes) + 0.5) / n_genes
-    log_basal = np.interp(shares, BASAL_SHARE, np.log(BASAL_COUNTS))
+    log_basal = _quantiles(_even(rng.permutation(n_genes)), BASAL_SHARE, BASAL_COUNTS)
     # Silencing needs a gene that is on.
     n_candidates = max(n_targets, round((1 - TARGET_FROM_SHARE) * n_genes))
     expressed = np.argsort(-log_basal, kind="stable")[:n_candidates]
     targets = rng.choice(expressed, n_targets, replace=False)
     # In lognorm units an effect's variance goes with the slope: so it does in the real effects.
-    weight = np.sqrt(slope(log_basal))
+    weight = np.sqrt(_slope(log_basal))
     programmes = _unit_rows(_heavy(rng, (N_PROGRAMMES, n_genes), PROGRAMME_TAIL) * weight)
     common = _unit_rows(_heavy(rng, (1, n_genes), COMMON_TAIL) * weight)[0]
-    activity = np.exp(rng.normal(0, PROGRAMME_LOG_SD, N_PROGRAMMES))
-    membership = _membership(programmes[:N_STATES] / weight)
-    other = _draw_scores(n_targets, activity, rng)
-    other *= np.sqrt(1 - MEMBERSHIP_SHARE)
+    # how far a gene goes along with each programme: the programme's sign, and milder values
+    patterns = programmes[:N_STATES] / weight
+    membership = np.sign(patterns) * np.sqrt(np.abs(patterns))
+    membership /= np.sqrt(np.mean(membership**2, axis=1, keepdims=True))
+    other = _draw_scores(n_targets, rng) * np.sqrt(1 - MEMBERSHIP_SHARE)
     # silencing a gene lowers what it varies with
     other[:, :N_STATES] -= np.sqrt(MEMBERSHIP_SHARE) * _unit_rows(membership[:, targets].T)
     return _Biology(
@@ -297,21 +292,13 @@ def _draw_biology(size: Size, rng: np.random.Generator) -> _Biology:
     )
 
 
-def _membership(patterns: np.ndarray) -> np.ndarray:
-    """How far a gene goes along with each programme: the programme's sign, and milder values."""
-    mild = np.sign(patterns) * np.sqrt(np.abs(patterns))
-    return mild / np.sqrt(np.mean(mild**2, axis=1, keepdims=True))
-
-
-def _draw_scores(n_targets: int, activity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return _unit_rows(_heavy(rng, (n_targets, len(activity)), SCORE_TAIL) * activity)
+def _draw_scores(n_targets: int, rng: np.random.Generator) -> np.ndarray:
+    activity = np.exp(rng.normal(0, PROGRAMME_LOG_SD, N_PROGRAMMES))
+    return _unit_rows(_heavy(rng, (n_targets, N_PROGRAMMES), SCORE_TAIL) * activity)
 
 
 def _draw_states(biology: _Biology, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Cell states move the genes of the first programmes; the rest of the variance is a gene's own.
-
-    Returns `states` and `rate_variance` of the recipe.
-    """
+    """Cell states move the first programmes' genes; the rest of the variance is each gene's own."""
     mean = np.exp(biology.log_basal)
     whole = np.minimum(RATE_VARIANCE_FLOOR + RATE_VARIANCE_SLOPE / mean, RATE_VARIANCE_MOST)
     whole = whole * np.exp(rng.normal(0, RATE_VARIANCE_LOG_SD, mean.size))
@@ -325,13 +312,14 @@ def _draw_states(biology: _Biology, rng: np.random.Generator) -> tuple[np.ndarra
 def _draw_context(name: str, *, first: bool, size: Size, biology: _Biology, seed: int) -> Context:
     key = zlib.crc32(name.encode())
     rng = np.random.default_rng([seed, 1, key])
-    n_targets = len(biology.targets)
-    log_basal = biology.log_basal
+    n_targets, log_basal = len(biology.targets), biology.log_basal
     if not first:
         log_basal = log_basal + rng.normal(0, CONTEXT_LOG_SD, log_basal.size)
     noise = rng.normal(size=n_targets)
     rank = np.sqrt(SIZE_SHARED) * biology.rank + np.sqrt(1 - SIZE_SHARED) * noise
-    residual = np.concatenate([_draw_residual(number, rng) for number in size.n_targets])
+    # evenly spaced in every part, so a few are poor
+    shares = np.concatenate([_even(rng.permutation(number)) for number in size.n_targets])
+    residual = np.exp(_quantiles(shares, RESIDUAL_SHARE, RESIDUAL))
     changes = _draw_changes(biology, log_basal, rank, size, rng)
     changes[np.arange(n_targets), biology.targets] = np.log(residual)
     n_cells = _draw_n_cells(size, rank, rng, size.cells_of_parts if first else None)
@@ -342,52 +330,28 @@ def _draw_context(name: str, *, first: bool, size: Size, biology: _Biology, seed
     return Context(log_basal, changes, residual, n_cells, depth, shift, key)
 
 
-def _sizes(rank: np.ndarray) -> np.ndarray:
-    """Real sizes for normal scores: the largest score gets the largest size, and so on."""
-    shares = np.empty(len(rank))
-    shares[np.argsort(rank, kind="stable")] = (np.arange(len(rank)) + 0.5) / len(rank)
-    return np.exp(np.interp(shares, SIZE_SHARE, np.log(SIZE)))
-
-
-def _draw_residual(n_targets: int, rng: np.random.Generator) -> np.ndarray:
-    """Own-gene expression left, ``(n_targets,)``: evenly spaced shares, so a few are poor."""
-    shares = (rng.permutation(n_targets) + 0.5) / n_targets
-    return np.exp(np.interp(shares, RESIDUAL_SHARE, np.log(RESIDUAL)))
-
-
 def _draw_changes(
     biology: _Biology, log_basal: np.ndarray, rank: np.ndarray, size: Size, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw what each knock-down does in one context, ``(n_targets, n_genes)``, float32, log fold.
-
-    The sum of four parts in lognorm units: the response common to all knock-downs, the target's
-    programmes shared by all contexts, its programmes in this context alone, and a part of its own.
-    """
+    """Draw what each knock-down does in one context, in four parts of which each has its share."""
     n_targets, n_genes = biology.shared.shape
-    activity = np.exp(rng.normal(0, PROGRAMME_LOG_SD, N_PROGRAMMES))
-    rewired = _unit_rows(_draw_scores(n_targets, activity, rng) @ biology.programmes)
-    weight = np.sqrt(slope(log_basal))
+    rewired = _unit_rows(_draw_scores(n_targets, rng) @ biology.programmes)
+    weight = np.sqrt(_slope(log_basal))
     own = _unit_rows(_heavy(rng, (n_targets, n_genes), OWN_TAIL) * weight)
+    shares = np.tile([COMMON_SHARE, SHARED_SHARE, REWIRED_SHARE, OWN_SHARE], (n_targets, 1))
+    shares[:, 3] *= np.exp(OWN_SHARE_LOG_SD * rng.normal(size=n_targets) - OWN_SHARE_RANK * rank)
+    shares = np.sqrt(shares / shares.sum(axis=1, keepdims=True)).T
     parts = (biology.common_gain[:, None] * biology.common, biology.shared, rewired, own)
-    effect = sum(
-        np.sqrt(share)[:, None] * part
-        for share, part in zip(_draw_shares(rank, rng).T, parts, strict=True)
-    )
-    norm = size.effect_scale * np.sqrt(n_genes / SIZE_GENES) * _sizes(rank)
+    effect = sum(share[:, None] * part for share, part in zip(shares, parts, strict=True))
+    real = np.exp(_quantiles(_by_rank(rank, _even(np.arange(n_targets))), SIZE_SHARE, SIZE))
+    norm = size.effect_scale * np.sqrt(n_genes / SIZE_GENES) * real
     effect *= norm[:, None]
     for one, other in biology.twins:
         copy = effect[one] * norm[other] / norm[one]
         noise = _unit_rows(_heavy(rng, (1, n_genes), 0) * weight)[0] * np.linalg.norm(copy)
         effect[other] = copy + TWIN_NOISE * noise
-    log_fold = effect / slope(log_basal)
+    log_fold = effect / _slope(log_basal)
     return np.clip(log_fold, -MAX_LOG_FOLD_CHANGE, MAX_LOG_FOLD_CHANGE).astype(np.float32)
-
-
-def _draw_shares(rank: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Shares of the four parts in each target's squared norm, ``(n_targets, 4)``, rows of sum 1."""
-    shares = np.tile([COMMON_SHARE, SHARED_SHARE, REWIRED_SHARE, OWN_SHARE], (len(rank), 1))
-    shares[:, 3] *= np.exp(OWN_SHARE_LOG_SD * rng.normal(size=len(rank)) - OWN_SHARE_RANK * rank)
-    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def _draw_n_cells(
@@ -398,11 +362,10 @@ def _draw_n_cells(
     z = rho * rank + np.sqrt(1 - rho**2) * rng.normal(size=len(rank))
     drawn = []
     for part, scores in enumerate(np.split(z, np.cumsum(size.n_targets)[:-1])):
-        shares = np.empty(len(scores))
         # both ends included: the smallest and the largest group are those of the real screen
         ends = (0, 1) if len(scores) > 1 else (0.5, 0.5)
-        shares[np.argsort(scores, kind="stable")] = np.linspace(*ends, len(scores))
-        median = np.exp(np.interp(shares, CELLS_SHARE, np.log(CELLS)))
+        shares = _by_rank(scores, np.linspace(*ends, len(scores)))
+        median = np.exp(_quantiles(shares, CELLS_SHARE, CELLS))
         n_cells = np.maximum(np.rint(size.cells_per_target * median).astype(int), MIN_CELLS)
         drawn.append(_with_sum(n_cells, exact[part]) if exact else n_cells)
     return np.concatenate(drawn)

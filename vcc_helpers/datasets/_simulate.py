@@ -4,15 +4,12 @@ The bundled real files are too small to show a 150/50/100 split, several cell li
 larger than memory. What is drawn here is tuned to figures of the real H1 screen (_recipe.py);
 all genes are called ``SIM...``: nothing here is a measurement.
 
-A kept world is one folder, named after everything that shapes it: sizes, seed, contexts, the source
-of the simulation and versions. Each of its files has a checksum. What does not fit, or is damaged
-or half written, is drawn anew.
+A kept world is a folder, named after all that shapes it: sizes, seed, contexts, source of the
+simulation and versions. What is damaged or half written, as checksums tell, is drawn anew.
 
 Taught in: notebooks/01_load_the_h1_data and notebooks/02_from_counts_to_effects.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
->>> world.contexts["H1"].n_vars, len(world.split["train"])
-(60, 4)
 >>> world.truth["H1"].shape, bool(world.contexts["H1"].uns["simulated"])
 ((9, 60), True)
 """
@@ -26,8 +23,6 @@ import numbers
 import os
 import shutil
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -41,7 +36,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from ..stream.blocks import BLOCK_VALUES, ahead
-from ..stream.write import write_cells
+from ..stream.write import write_cells, write_whole
 from ._cells import draw_counts, draw_roster, expected_effects
 from ._recipe import MIN_CELLS, Recipe, Size, draw_recipe
 from ._world import SPLIT_NAMES, World
@@ -52,11 +47,9 @@ SIZES = {
     "panel": Size(18_080, (150, 50, 100), 30, 2000, 48, 2.0),
     "h1": Size(18_080, (150, 50, 100), 1045, 38_176, 48, 1.0, (183_097, 60_751, 132_670)),
 }
-CONTEXTS = ("H1", "K562", "RPE1", "HepG2")
-#: What decides the cells, and what else decides how a world looks.
+#: What decides the cells, and with it this file, how a world looks.
 DRAWING = ("_recipe.py", "_cells.py")
-SOURCES = (*DRAWING, "_simulate.py")
-INDEX = "index.json"
+_INDEX = "index.json"
 
 
 def make_h1_like(
@@ -64,13 +57,12 @@ def make_h1_like(
     seed: int = 0,
     n_genes: int = _SMALL.n_genes,
     n_targets: tuple[int, int, int] = _SMALL.n_targets,
-    contexts: Sequence[str] = CONTEXTS,
+    contexts: Sequence[str] = ("H1", "K562", "RPE1", "HepG2"),
     cells_per_target: int = _SMALL.cells_per_target,
     n_controls: int = _SMALL.n_controls,
     n_batches: int = _SMALL.n_batches,
     effect_scale: float = _SMALL.effect_scale,
     cache: bool = True,
-    progress: bool = False,
 ) -> World:
     """Draw a simulated world that resembles the H1 screen in its figures, not in its genes.
 
@@ -79,17 +71,13 @@ def make_h1_like(
     seed
         The same seed and the same NumPy give the same world, bit for bit.
     contexts
-        Names of the cell contexts. The first has every target; each other one lacks one target
-        in ten, a different one each time. The names are labels: nothing is taken from the cell
-        lines called so.
+        Names of the cell contexts; nothing is taken from the cell lines called so. The first has
+        every target; each other one lacks one target in ten, a different one each time.
     n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale
         As for :class:`~vcc_helpers.datasets.Size`.
     cache
-        Keep the world on disk and read it from there the next time: in the folder named by the
-        environment variable ``VCC_CACHE``, else in the user's cache folder. A stored world is used
-        only if its checksums are right and its code, NumPy and sizes are today's.
-    progress
-        Show a progress bar, one step a block of cells.
+        Keep the world on disk, in the folder that the environment variable ``VCC_CACHE`` names or
+        in the user's cache folder, and read it from there the next time.
 
     Returns
     -------
@@ -100,38 +88,36 @@ def make_h1_like(
     Raises
     ------
     ValueError
-        If a size is not a whole number or too small, if there are more targets than genes, if
-        a context is named twice or none is named, or if the scale is not a positive number.
+        A size is not a whole number or too small, there are more targets than genes, a context is
+        named twice or none is named, or the scale is not a positive number.
 
     Notes
     -----
-    What the simulation is tuned to, and what it cannot tell, is shown in the book's chapter on
-    calibration. Cells are in random order, as in the real files.
+    The book's chapter on calibration shows what the simulation is tuned to, and what it cannot
+    tell. Cells are in random order, as in the real files.
     """
-    names = _check_contexts(contexts)
+    _check_contexts(contexts)
     size = Size(n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale)
     size, seed = _check_size(size), _check_whole("seed", seed, at_least=0)
-    wanted = {"seed": seed, "contexts": names, "size": asdict(size)}
+    wanted = {"seed": seed, "contexts": list(contexts), "size": asdict(size)}
     if cache and (found := _load(wanted)) is not None:
         return found
-    world = _draw_world(size, names, seed, progress)
+    recipe = draw_recipe(size, tuple(contexts), seed=seed)
+    cells, truth = {}, {}
+    for name in contexts:
+        roster = draw_roster(recipe, name)
+        order = _shuffled(recipe, name, roster.index)
+        blocks = [counts for _, counts in _blocks(recipe, name, roster, order)]
+        labels = _labels(recipe, name, roster.loc[order])
+        cells[name] = _frame(recipe, name, sparse.vstack(blocks, format="csr"), labels)
+        truth[name] = _truth(recipe, name)
+    # the targets are in random order, part after part
+    parts = np.split(recipe.labels[:-1], np.cumsum(size.n_targets)[:-1])
+    split = {part: sorted(names.tolist()) for part, names in zip(SPLIT_NAMES, parts, strict=True)}
+    world = World(contexts=cells, split=split, truth=truth, seed=seed)
     if cache:
         _store(wanted, world)
     return world
-
-
-def _draw_world(size: Size, names: list[str], seed: int, progress: bool) -> World:
-    recipe = draw_recipe(size, tuple(names), seed=seed)
-    rosters = {name: draw_roster(recipe, name) for name in names}
-    contexts, truth = {}, {}
-    with tqdm(total=sum(map(len, rosters.values())), unit=" cells", disable=not progress) as bar:
-        for name, roster in rosters.items():
-            order = _shuffled(recipe, name, roster.index)
-            blocks = [counts for _, counts in _blocks(recipe, name, roster, order, bar)]
-            matrix = sparse.vstack(blocks, format="csr")
-            contexts[name] = _frame(recipe, name, matrix, _labels(recipe, name, roster.loc[order]))
-            truth[name] = _truth(recipe, name)
-    return World(contexts=contexts, split=_split(recipe), truth=truth, seed=seed)
 
 
 def write_h1_like(
@@ -167,10 +153,8 @@ def write_h1_like(
 
     Raises
     ------
-    ValueError
-        The size or part is unknown.
-    OSError
-        The file cannot be written, or there is no room for it.
+    ValueError, OSError
+        The size or part is unknown; the file cannot be written, or there is no room for it.
 
     Notes
     -----
@@ -183,8 +167,9 @@ def write_h1_like(
         raise ValueError(f"no part {part!r}; expected one of {', '.join(SPLIT_NAMES)}, or 'all'")
     recipe = draw_recipe(size, seed=seed)
     roster = draw_roster(recipe, "H1")
-    wanted = [part in ("all", SPLIT_NAMES[number]) for number in recipe.part_of_target] + [True]
-    order = _shuffled(recipe, "H1", roster.index[np.array(wanted)[roster["group"]]])
+    wanted = [part in ("all", name) for name in SPLIT_NAMES] + [True]
+    wanted = np.repeat(wanted, [*size.n_targets, 1])  # of each target, and of the controls
+    order = _shuffled(recipe, "H1", roster.index[wanted[roster["group"]]])
     empty = sparse.csr_matrix((len(order), size.n_genes), dtype=np.float32)
     frame = _frame(recipe, "H1", empty, _labels(recipe, "H1", roster.loc[order]))
     with tqdm(total=len(order), unit=" cells", disable=not progress) as bar:
@@ -193,7 +178,11 @@ def write_h1_like(
 
 
 def _blocks(
-    recipe: Recipe, context: str, roster: pd.DataFrame, order: np.ndarray, bar: tqdm
+    recipe: Recipe,
+    context: str,
+    roster: pd.DataFrame,
+    order: np.ndarray,
+    bar: tqdm | None = None,
 ) -> Iterator[tuple[int, sparse.csr_matrix]]:
     """Draw the cells in this order, a block on each core; yield first row and counts."""
     rows = max(1, BLOCK_VALUES // 16 // recipe.size.n_genes)
@@ -202,7 +191,8 @@ def _blocks(
     drawn = ahead(draw_counts, parts, threads=min(os.cpu_count() or 1, 8))
     for start, counts in zip(starts, drawn, strict=True):
         yield start, counts
-        bar.update(counts.shape[0])
+        if bar is not None:
+            bar.update(counts.shape[0])
 
 
 def _shuffled(recipe: Recipe, context: str, cells: np.ndarray) -> np.ndarray:
@@ -212,11 +202,9 @@ def _shuffled(recipe: Recipe, context: str, cells: np.ndarray) -> np.ndarray:
 
 def _labels(recipe: Recipe, context: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Make the columns of the real files: target, guide and batch of each cell."""
-    labels = recipe.labels
     group = rows["group"].to_numpy()
-    target = labels[group]
-    is_control = group == len(recipe.targets)
-    suffix = np.where(is_control, "_", "_P").astype(object)
+    target = recipe.labels[group]
+    suffix = np.where(group == len(recipe.targets), "_", "_P").astype(object)
     guide = target + suffix + (rows["guide"].to_numpy() + 1).astype(str).astype(object)
     batches = [f"sim_{number:02d}" for number in range(1, recipe.size.n_batches + 1)]
     return pd.DataFrame(
@@ -250,12 +238,6 @@ def _truth(recipe: Recipe, context: str) -> AnnData:
     return _frame(recipe, context, expected_effects(recipe, context)[rows], obs)
 
 
-def _split(recipe: Recipe) -> dict[str, list[str]]:
-    """Cut the targets, which are in random order, into the three parts."""
-    parts = np.split(recipe.labels[:-1], np.cumsum(recipe.size.n_targets)[:-1])
-    return {key: sorted(part.tolist()) for key, part in zip(SPLIT_NAMES, parts, strict=True)}
-
-
 def _check_whole(name: str, value: int, *, at_least: int) -> int:
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < at_least:
@@ -269,7 +251,7 @@ def _check_size(size: Size) -> Size:
         raise ValueError(f"no size {size!r}; expected one of {', '.join(SIZES)}, or a Size")
     least = {"n_genes": 1, "cells_per_target": MIN_CELLS, "n_controls": MIN_CELLS, "n_batches": 1}
     whole = {name: _check_whole(name, getattr(size, name), at_least=n) for name, n in least.items()}
-    n_targets = size.n_targets
+    n_targets, scale = size.n_targets, size.effect_scale
     if not isinstance(n_targets, Sequence) or len(n_targets) != len(SPLIT_NAMES):
         raise ValueError(
             "n_targets must be three numbers (train, validation, test), such as (150, 50, 100); "
@@ -284,7 +266,6 @@ def _check_size(size: Size) -> Size:
             f"n_targets {n_targets} make {sum(n_targets)} targets, but n_genes is {size.n_genes} "
             "and each target is one of the genes; name fewer targets or more genes"
         )
-    scale = size.effect_scale
     is_number = isinstance(scale, numbers.Real) and not isinstance(scale, bool)
     if not is_number or not 0 < scale < np.inf:
         raise ValueError(f"effect_scale must be a positive number, got {scale!r}")
@@ -297,16 +278,14 @@ def _check_size(size: Size) -> Size:
     return replace(size, n_targets=n_targets, **whole)
 
 
-def _check_contexts(contexts: Sequence[str]) -> list[str]:
+def _check_contexts(contexts: Sequence[str]) -> None:
     if isinstance(contexts, str) or not isinstance(contexts, Sequence) or not contexts:
         raise ValueError(f'contexts must be a list of names, such as ["H1"]; got {contexts!r}')
     for name in contexts:
         if not isinstance(name, str) or not name:
             raise ValueError(f"each context must be named by a non-empty string, got {name!r}")
-    repeated = sorted({name for name in contexts if list(contexts).count(name) > 1})
-    if repeated:
+    if repeated := sorted({name for name in contexts if list(contexts).count(name) > 1}):
         raise ValueError(f"each context can be named only once, but {repeated} are repeated")
-    return list(contexts)
 
 
 # Worlds that are kept
@@ -332,7 +311,8 @@ def _folder_of(wanted: dict) -> Path:
     base = Path(os.environ.get(system) or Path.home() / own) / "vcc_helpers"
     # files of a newer anndata or pandas may be unreadable to an older one
     versions = {name: version(name) for name in ("numpy", "anndata", "pandas")}
-    key = json.dumps({**wanted, "code": code(SOURCES), "versions": versions}, sort_keys=True)
+    source = code((*DRAWING, Path(__file__).name))
+    key = json.dumps({**wanted, "code": source, "versions": versions}, sort_keys=True)
     name = f"world-{hashlib.sha256(key.encode()).hexdigest()[:20]}"
     return Path(os.environ.get("VCC_CACHE") or base) / name
 
@@ -341,7 +321,7 @@ def _load(wanted: dict) -> World | None:
     """Read a kept world; None where there is none, or where a file is not what was written."""
     folder, names = _folder_of(wanted), wanted["contexts"]
     try:
-        if json.loads((folder / INDEX).read_text(encoding="utf-8")) != _checksums(folder):
+        if json.loads((folder / _INDEX).read_text(encoding="utf-8")) != _checksums(folder):
             return None
         split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
         contexts, truth = (
@@ -356,38 +336,23 @@ def _load(wanted: dict) -> World | None:
 
 
 def _store(wanted: dict, world: World) -> None:
-    """Keep a world; where the folder cannot be written, do nothing."""
+    """Keep a world, each file whole and their checksums last; where that is impossible, nothing."""
     folder = _folder_of(wanted)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob("unfinished-*"):  # of runs that were killed
-            if time.time() - left.stat().st_mtime > 3600:
-                shutil.rmtree(left, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix="unfinished-", dir=folder.parent))
-    except OSError:
-        return
-    try:
-        _write(part, world)
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been read
-        part.replace(folder)
-    except OSError:  # a full disk, or another process was quicker: the world is in memory anyway
-        pass
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _write(folder: Path, world: World) -> None:
-    for kind, parts in (("cells", world.contexts), ("truth", world.truth)):
-        for i, cells in enumerate(parts.values()):
-            kept = cells.copy()
-            if kind == "cells" and kept.X.data.max(initial=0) < 2**16:
-                kept.X = kept.X.astype(np.uint16)  # half the size, the same whole numbers
-            write_cells(folder / f"{kind}-{i}.h5ad", kept)
-    (folder / "split.json").write_text(json.dumps(world.split), encoding="utf-8")
-    (folder / INDEX).write_text(json.dumps(_checksums(folder)), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, parts in (("cells", world.contexts), ("truth", world.truth)):
+            for i, cells in enumerate(parts.values()):
+                kept = cells.copy()
+                if kind == "cells" and kept.X.data.max(initial=0) < 2**16:
+                    kept.X = kept.X.astype(np.uint16)  # half the size, the same whole numbers
+                write_cells(folder / f"{kind}-{i}.h5ad", kept)
+        write_whole(folder / "split.json", json.dumps(world.split))
+        write_whole(folder / _INDEX, json.dumps(_checksums(folder)))
+    except OSError:  # such as a full disk: the world is in memory anyway
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _checksums(folder: Path) -> dict[str, str]:
     """Checksum of every file but the index: a changed index fits no folder."""
-    files = [path for path in sorted(folder.iterdir()) if path.name != INDEX]
+    files = [path for path in sorted(folder.iterdir()) if path.name != _INDEX]
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,7 +1,5 @@
 """A world: the cells of a challenge, in one shape whether simulated or read from official files.
 
-Chapters ask a world for the cells of a part, and do not need to know where they come from.
-
 Taught in: notebooks/01_load_the_h1_data.
 
 >>> from vcc_helpers.datasets import make_h1_like
@@ -33,16 +31,15 @@ class World:
     ----------
     contexts : dict[str, AnnData]
         One AnnData a context, ``(n_cells, n_genes)``: X counts (of other lines, what their files
-        hold: often log-normalised values), obs ``target_gene`` and ``batch``.
-        The first is the context to predict in. Simulated: in memory, and the first holds every
-        target. From files: open on disk, and the first is the training file.
+        hold: often log-normalised values), obs ``target_gene`` and ``batch``. The first is the
+        one to predict in: simulated, with every target; from files, the training file. Simulated
+        cells are in memory, files open on disk.
     split : dict[str, list[str]]
         Target names under ``train``, ``validation`` and ``test``, sorted; no name is in two.
     truth : dict[str, AnnData]
         Simulated worlds only, else empty. One AnnData a context, ``(n_perts, n_genes)``: X
-        float32, the effect in lognorm space that infinitely many cells would show, for the
-        targets of that context, sorted by name; obs ``n_cells`` and ``residual``, the share of
-        own-gene expression left, 0 to 1.
+        float32, the lognorm effect that infinitely many cells would show, targets sorted by name;
+        obs ``n_cells`` and ``residual``, the share of own-gene expression left, 0 to 1.
     seed : int or None
         The seed that draws this world again; None when it was read from files.
     files : dict[str, AnnData]
@@ -84,23 +81,10 @@ class World:
     def cells(self, part: str) -> AnnData:
         """Return the cells of one part of the split, with the controls, in the home context.
 
-        Parameters
-        ----------
-        part
-            ``"train"``, ``"validation"`` or ``"test"``.
-
-        Returns
-        -------
-        AnnData
-            Shape ``(n_cells, n_genes)``, counts: the part's targets and non-targeting cells. A
-            view of the world's cells, or the part's file, open on disk.
-
-        Raises
-        ------
-        KeyError
-            There is no such part.
-        FileNotFoundError
-            The world was read from a folder that lacks the part's file.
+        Shape ``(n_cells, n_genes)``, counts: the targets of `part` (``"train"``, ``"validation"``
+        or ``"test"``) and non-targeting cells. A view of the world's cells, or the part's file,
+        open on disk. A KeyError says that there is no such part, a FileNotFoundError that the
+        world was read from a folder without its file.
         """
         if part not in SPLIT_NAMES:
             raise KeyError(f"no part {part!r}; a split has {some_of(SPLIT_NAMES)}")
