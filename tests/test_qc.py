@@ -4,7 +4,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, dense_of, stored
+from conftest import CONTROL, KEY, dense_of, make_cells, stored
 from scipy import sparse
 
 from vcc_helpers.stream import qc_table, sample_cells, sort_cells
@@ -64,6 +64,9 @@ def test_the_draw_hangs_on_the_seed_and_on_no_other_group(cells):
 
     assert names(cells) == names(cells) == names(cells[cells.obs[KEY] != "G0"].copy())
     assert names(cells) != names(cells, seed=1)
+    even = make_cells(n_cells=(30, 30, 12, 9, 60), shuffle=False)
+    rows = even.obs_names.get_indexer(sample_cells(even, at_most=7).obs_names)
+    assert set(rows[:7]) != set(rows[7:14] - 30)  # groups of one size are no copies of a draw
 
 
 def test_only_targets_or_only_controls_but_not_nothing(cells):

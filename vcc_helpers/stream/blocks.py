@@ -71,7 +71,7 @@ def first_values(cells: anndata.AnnData) -> np.ndarray:
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) == "csc":
         return _stored(matrix, "data")[: 2**18]
-    _, block = next(stored_rows(cells, np.arange(min(16, cells.n_obs))))
+    _, block = next(_stored_rows(cells, np.arange(min(16, cells.n_obs))))
     return block.data if sparse.issparse(block) else block
 
 
@@ -116,7 +116,7 @@ def stored_blocks(
             yield start, one_entry_a_place(block) if sparse.issparse(block) else block
 
 
-def stored_rows(
+def _stored_rows(
     cells: anndata.AnnData, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, sparse.csr_matrix | np.ndarray]]:
     """Yield some rows, a few at a time, and their values; rows that lie close in one go.
@@ -467,7 +467,7 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
     """
     blocks = [
         floating(block, cells.obs_names[part], cells.var_names)
-        for part, block in stored_rows(cells, rows)
+        for part, block in _stored_rows(cells, rows)
     ]
     return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
 
