@@ -36,7 +36,7 @@ def test_every_storage_is_read_alike(any_storage):
         starts = [start for start, _ in row_blocks(any_storage, block_rows=block_rows)]
         assert starts == list(range(0, any_storage.n_obs, block_rows or 4096))
         np.testing.assert_array_equal(whole(any_storage, block_rows=block_rows), values)
-    for rows in ([130], [0, 1, 2, 50, 51, 130], range(131)):
+    for rows in ([130], [0, 2, 3, 50, 53, 130], range(131)):
         found = dense_of(read_rows(any_storage, np.array(rows)))
         np.testing.assert_array_equal(found, values[np.array(rows)])
     found = inspect_values(any_storage)
