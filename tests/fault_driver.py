@@ -45,15 +45,15 @@ def while_reading(act):
     blocks.ahead, _simulate.draw_counts = ahead, drawn
 
 
-def raised(error):
+def strike(how, fault):
+    """Plan to raise an error, or to send a signal, at that moment."""
+
     def act():
-        raise error
+        if isinstance(fault, Exception):
+            raise fault
+        os.kill(os.getpid(), fault)
 
-    return act
-
-
-def sent(number):
-    return lambda: os.kill(os.getpid(), number)
+    return lambda: how(act)
 
 
 def no_large_files():
@@ -75,18 +75,17 @@ def nobody():
     os.setuid(65534)
 
 
+FULL = OSError(errno.ENOSPC, "No space left on device")
 FAULTS = {
     "none": lambda: None,
-    "killed while reading": lambda: while_reading(sent(signal.SIGKILL)),
-    "killed at the last step": lambda: at_the_last_step(sent(signal.SIGKILL)),
-    "Ctrl-C while reading": lambda: while_reading(sent(signal.SIGINT)),
-    "Ctrl-C at the last step": lambda: at_the_last_step(sent(signal.SIGINT)),
-    "terminated while reading": lambda: while_reading(sent(signal.SIGTERM)),
+    "killed while reading": strike(while_reading, signal.SIGKILL),
+    "killed at the last step": strike(at_the_last_step, signal.SIGKILL),
+    "Ctrl-C while reading": strike(while_reading, signal.SIGINT),
+    "Ctrl-C at the last step": strike(at_the_last_step, signal.SIGINT),
+    "terminated while reading": strike(while_reading, signal.SIGTERM),
     "no room for files": no_large_files,
-    "disk full at the last step": lambda: at_the_last_step(
-        raised(OSError(errno.ENOSPC, "No space left on device"))
-    ),
-    "memory runs out": lambda: while_reading(raised(MemoryError("Unable to allocate 9.3 GiB"))),
+    "disk full at the last step": strike(at_the_last_step, FULL),
+    "memory runs out": strike(while_reading, MemoryError("Unable to allocate 9.3 GiB")),
     "input shortened while read": lambda: while_reading(shorten_the_input),
     "no rights in the folder": nobody,
 }

@@ -67,4 +67,5 @@ def probe(paths, sender) -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     for name, path in paths.items():
-        sender.send((name, {reader: outcome(f, path) for reader, f in READERS.items()}))
+        readers = {reader: f for reader, f in READERS.items() if f is not means}  # as blocks does
+        sender.send((name, {reader: outcome(f, path) for reader, f in readers.items()}))

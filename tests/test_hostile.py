@@ -1,5 +1,6 @@
 """Files that lie: every reader says what is wrong or reads what is right, and nothing dies."""
 
+import contextlib
 import multiprocessing
 import pickle
 import sys
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, matrix_of
+from conftest import CONTROL, KEY, dense_of, matrix_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -49,10 +50,7 @@ def replaced(group, name, data, **kw):
 
 
 def set_attribute(place, name, value):
-    def change(file):
-        file[place].attrs[name] = value
-
-    return change
+    return lambda file: file[place].attrs.update({name: value})
 
 
 def names_too_long(file):
@@ -93,61 +91,17 @@ def huge(place, shape):
     return spoil
 
 
-def without(*places):
-    def spoil(file):
-        for place in places:
-            del file[place]
-
-    return spoil
-
-
-def link(place, target):
+def without(place, target=None):
     def spoil(file):
         del file[place]
-        file[place] = target
+        if target:
+            file[place] = target
 
     return spoil
 
 
 def into_dtype(dtype):
     return change_array("X/data", lambda data: data.astype(dtype))
-
-
-def loop(file):
-    file["obs/loop"] = h5py.SoftLink("/obs/loop")
-
-
-def itself(file):
-    file["X/again"] = file["X"]
-
-
-def compound(file):
-    data = np.zeros(file["X/data"].shape, dtype=[("a", "f4"), ("b", "i4")])
-    replaced(file["X"], "data", data)
-
-
-def strings(file):
-    data = np.full(file["X/data"].shape, "1", dtype=object)
-    replaced(file["X"], "data", data, dtype=h5py.string_dtype())
-
-
-def references(file):
-    data = np.array([file["X"].ref] * file["X/data"].shape[0], dtype=h5py.ref_dtype)
-    replaced(file["X"], "data", data, dtype=h5py.ref_dtype)
-
-
-def pickled(file):
-    payload = np.void(pickle.dumps(print))
-    file["uns"].create_dataset("payload", data=payload)
-
-
-def category_codes(value):
-    def spoil(file):
-        codes = file[f"obs/{KEY}/codes"][:].astype(np.int64)
-        codes[0] = value
-        replaced(file[f"obs/{KEY}"], "codes", codes)
-
-    return spoil
 
 
 SHORT = zlib.compress(bytes(8))
@@ -193,15 +147,13 @@ REFUSED = {
     "no var": without("var"),
     "no names of genes": without("var/_index"),
     "unknown encoding": set_attribute("X", "encoding-type", "made-up"),
-    "strings": strings,
-    "compound values": compound,
-    "references": references,
+    "strings": into_dtype("S3"),
+    "compound values": into_dtype([("a", "f4"), ("b", "i4")]),
     "complex values": into_dtype("complex64"),
-    "labels of a lost category": category_codes(10**6),
-    "dangling link": link("X", h5py.SoftLink("/nowhere")),
-    "link to itself": link("X", h5py.SoftLink("/X")),
-    "a group that holds itself": itself,
-    "uns that holds the whole": lambda file: file["uns"].__setitem__("again", file["/"]),
+    "labels of a lost category": change_array(f"obs/{KEY}/codes", at(0, 10**6)),
+    "dangling link": without("X", h5py.SoftLink("/nowhere")),
+    "link to itself": without("X", h5py.SoftLink("/X")),
+    "a group that holds itself": lambda file: file.update({"X/again": file["X"]}),
     "obs too long": names_too_long,
 }  # fmt: skip
 READ = {
@@ -211,7 +163,7 @@ READ = {
     "wide integers": into_dtype("int64"),
     "half precision": into_dtype("float16"),
     "truth values": lambda file: replaced(file["X"], "data", file["X/data"][:] > 0),
-    "a pickle in uns": pickled,
+    "a pickle in uns": lambda file: file.update({"uns/a": np.void(pickle.dumps(print))}),
     "wide pointers": change_array("X/indptr", lambda p: p.astype(np.uint64)),
 }  # fmt: skip
 
@@ -233,27 +185,13 @@ PETABYTES = {
 }
 
 
-def external(file):
-    del file["X"]
-    file["X"] = h5py.ExternalLink("truth.h5ad", "X")
-
-
-def virtual(file):
-    attributes, shape = dict(file["X"].attrs), file["X"].shape
-    del file["X"]
-    layout = h5py.VirtualLayout(shape, "f4")
-    layout[:] = h5py.VirtualSource("truth.h5ad", "X/data", shape=shape)
-    file.create_virtual_dataset("X", layout).attrs.update(attributes)
-
-
-OTHERS = {"external link": external, "virtual data": virtual}
-CASES = REFUSED | READ | DENSE | PETABYTES | OTHERS
+CASES = REFUSED | READ | DENSE | PETABYTES
 
 
 def written(folder, name):
     path = folder / "lies.h5ad"
     folder.mkdir(exist_ok=True)
-    cells(dense=name in DENSE or name in OTHERS or "dense" in name).write_h5ad(path)
+    cells(dense=name in DENSE or "dense" in name).write_h5ad(path)
     with h5py.File(path, "a") as file:
         CASES[name](file)
     return path
@@ -263,10 +201,7 @@ def written(folder, name):
 def outcomes(tmp_path_factory):
     """What became of each file with each reader, in a process that may die: then in another one."""
     folder, found = tmp_path_factory.mktemp("hostile"), {}
-    cells().write_h5ad(folder / "truth.h5ad")
     paths = {name: written(folder / str(i), name) for i, name in enumerate(CASES)}
-    for name in OTHERS:
-        (paths[name].parent / "truth.h5ad").symlink_to(folder / "truth.h5ad")
     before = {name: path.read_bytes() for name, path in paths.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
@@ -276,18 +211,16 @@ def outcomes(tmp_path_factory):
         process = SERVER.Process(target=hostile_driver.probe, args=(waiting, sender))
         process.start()
         sender.close()
-        try:
+        with contextlib.suppress(EOFError):
             while True:
-                name, outcome = receiver.recv()
-                found[name] = outcome
-        except EOFError:
-            process.join(60)
+                found.update([receiver.recv()])
+        process.join(60)
         if process.exitcode:
             name = next(name for name in waiting if name not in found)
             found[name] = {"interpreter": ("finding", f"died with {process.exitcode}")}
     changed = [name for name, path in paths.items() if path.read_bytes() != before[name]]
     left = {path.name for path in folder.rglob("*") if path.is_file()}
-    assert not changed and left == {"lies.h5ad", "truth.h5ad"}
+    assert not changed and left == {"lies.h5ad"}
     return found
 
 
@@ -295,13 +228,13 @@ def outcomes(tmp_path_factory):
 def test_a_lie_is_refused_in_words(name, outcomes):
     found = outcomes[name]
     assert {kind for kind, _ in found.values()} <= {"read", "refused"}, found
-    judges = [found[reader][0] for reader in ("blocks", "means", "scored", "sorted_file")]
-    assert judges == ["refused"] * 4, found
+    judges = [found[reader][0] for reader in ("blocks", "scored", "sorted_file")]
+    assert judges == ["refused"] * 3, found
 
 
 @pytest.mark.parametrize("name", DENSE)
 def test_a_wrong_chunk_of_a_dense_matrix_is_refused(name, outcomes):
-    for reader in ("check", "blocks", "means", "scored", "sorted_file"):
+    for reader in ("check", "blocks", "scored", "sorted_file"):
         kind, text = outcomes[name][reader]
         assert kind == "refused" and name.removesuffix(" shuffled") in text, (reader, kind, text)
 
@@ -323,7 +256,7 @@ def test_what_is_odd_but_true_is_read(name, outcomes):
         expected = (cells().X > 0).sum()
     assert {kind for kind, _ in found.values()} <= {"read", "refused"}, found
     assert found["blocks"] == ("read", str(float(expected))), found["blocks"]
-    assert found["means"][0] == found["scored"][0] == "read", found
+    assert found["scored"][0] == "read", found
 
 
 @pytest.mark.filterwarnings("ignore:.*without encoding metadata")
@@ -336,12 +269,6 @@ def test_a_pickle_is_never_opened(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PETABYTES)
 def test_a_matrix_larger_than_memory_is_not_allocated(name, outcomes):
     assert {kind for kind, _ in outcomes[name].values()} == {"refused"}, outcomes[name]
-
-
-@pytest.mark.parametrize("name", OTHERS)
-def test_a_file_that_shows_another_is_not_opened_for_others(name, outcomes):
-    kind, text = outcomes[name]["opened"]
-    assert kind == "refused" and ("is a link" in text or "shows another file" in text)
 
 
 # What is true of every matrix
@@ -372,7 +299,7 @@ def laid_out(dense, layout):
     return sparse.csr_matrix(entries, shape=matrix.shape)
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(matrices(), st.sampled_from(["memory", "view", "file", "gzip"]), st.integers(1, 5))
 def test_every_layout_says_the_same(tmp_path_factory, matrix, where, block_rows):
     dense, layout = matrix
@@ -389,17 +316,13 @@ def test_every_layout_says_the_same(tmp_path_factory, matrix, where, block_rows)
         made = open_cells(path)
     elif where == "view":
         made = made[:]
-    expected = dense.astype(np.float64)
-    blocks = [b.toarray() if sparse.issparse(b) else b
-              for _, b in row_blocks(made, block_rows=block_rows)]  # fmt: skip
+    expected, rows = dense.astype(np.float64), np.arange(0, n, 2)
+    blocks = [dense_of(block) for _, block in row_blocks(made, block_rows=block_rows)]
     np.testing.assert_array_equal(np.vstack(blocks), expected)
-    rows = np.arange(0, n, 2)
-    some = read_rows(made, rows)
-    np.testing.assert_array_equal(some.toarray() if sparse.issparse(some) else some, expected[rows])
-    summary = inspect_values(made)
+    np.testing.assert_array_equal(dense_of(read_rows(made, rows)), expected[rows])
+    summary, totals = inspect_values(made), expected.sum(axis=1)
     assert summary.scale == "counts"
-    np.testing.assert_array_equal(summary.library_size, expected.sum(axis=1))
-    totals = expected.sum(axis=1)
+    np.testing.assert_array_equal(summary.library_size, totals)
     target = np.median(totals[totals > 0]) if (totals > 0).any() else 1.0
     logs = np.log1p(expected / np.where(totals == 0, 1, totals / target)[:, None])
     bulk = pseudobulk(made)

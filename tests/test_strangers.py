@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import json
+import re
 
 import anndata
 import h5py
@@ -11,14 +12,12 @@ import pandas as pd
 import pytest
 from conftest import KEY, make_cells
 from scipy import sparse
-from scipy.stats import mannwhitneyu
 
 from vcc_helpers import lognorm, pseudobulk, score, sort_cells
 from vcc_helpers.datasets import read_screen
-from vcc_helpers.ranks import p_values
 from vcc_helpers.stream import contrast, open_cells, write_cells
 from vcc_helpers.stream.engine import rank_groups, sort_controls, span
-from vcc_helpers.stream.guard import check_hdf5, check_zarr
+from vcc_helpers.stream.guard import check_hdf5
 from vcc_helpers.submission import check, mend
 from vcc_helpers.submission.archive import opened, pack
 from vcc_helpers.submission.lists import read_counts, read_genes
@@ -45,26 +44,9 @@ def references(file, folder):
     file["uns/kind"] = np.array([unlinked_secret(file, folder)], h5py.ref_dtype)
 
 
-def reference_in_a_record(file, folder):
-    kind = np.dtype([("a", "i4"), ("b", h5py.ref_dtype)])
-    file.create_dataset("uns/kind", (2,), kind)
-
-
 def region(file, folder):
     file["uns/a"] = np.arange(3)
     file["obs"].attrs["part"] = file["uns/a"].regionref[:2]
-
-
-def soft(file, folder):
-    file["uns/again"] = h5py.SoftLink("/obs")
-
-
-def external_link(file, folder):
-    file["obs/truth"] = h5py.ExternalLink("truth.h5ad", "/obs")
-
-
-def external_storage(file, folder):
-    file.create_dataset("layers/a", (9,), "u1", external=[(str(folder / "secret"), 0, 9)])
 
 
 def virtual(file, folder):
@@ -73,104 +55,116 @@ def virtual(file, folder):
     file.create_virtual_dataset("layers/a", layout)
 
 
-def itself(file, folder):
-    file["uns/self"] = file["/"]
+def dataset(name, *kind, **how):
+    return lambda file, _: file.create_dataset(name, *kind, **how)
 
 
-def long_strings(file, folder):
-    """Repeat one string of a megabyte: a copy of each element's pointer, as HDF5 has no limit."""
-    file["uns/words"] = np.array(["x" * 2**20] * 3, h5py.string_dtype())
+LONG, STRINGS = "x" * 2**17, h5py.string_dtype()
 
 
-def great_chunk(file, folder):
-    file.create_dataset("layers/a", (2**30,), "f8", chunks=(2**28,))
+def long_string(n=1, **packing):
+    return dataset("uns/a", data=["y"] * 50 + [LONG] + ["y"] * n, dtype=STRINGS, **packing)
 
 
-def promises(file, folder):
-    file.create_dataset("uns/a", (2**28,), "f4", chunks=(2**18,))
+def long_attribute(file, _):
+    file["obs"].attrs["column-order"] = np.array([LONG] + ["y"] * 3999, STRINGS)
 
 
-def tiny_chunks(file, folder):
-    file.create_dataset("layers/a", (2**20,), "f4", chunks=(1,))
+def share(path):
+    """Let all strings after the long one be that: of each HDF5 stores length and place."""
+    found = re.search(rb"\0\0\x02\0.{12}(\x01\0\0\0.{12})+", path.read_bytes(), re.DOTALL)
+    n = (found.end() - found.start()) // 16
+    with open(path, "r+b") as file:
+        file.seek(found.start())
+        file.write(found[0][:16] * n)
 
 
-SPOILED = [
-    (old_categories, "refers to something"), (references, "holds references"),
-    (reference_in_a_record, "holds references"), (region, "holds references"),
-    (soft, "is a link"), (external_link, "is a link"), (external_storage, "shows another file"),
-    (virtual, "shows another file"), (itself, "there twice"), (long_strings, "expected names"),
-    (great_chunk, "chunks of"), (tiny_chunks, "chunks of"),
-    (promises, "declares 1,073,741,824 bytes and stores 0"),
-]  # fmt: skip
+RECORD = np.dtype([("a", "i4"), ("b", h5py.ref_dtype)])
+WORD = np.dtype([("number", "i4"), ("word", STRINGS)])
+LZF = {"compression": "lzf", "shuffle": True, "chunks": (3,), "maxshape": (None,)}
+SECRET = [("secret", 0, 9)]
+SPOILED = {
+    "old categories": (old_categories, "refers to something"),
+    "references": (references, "holds references"),
+    "a reference in a record": (dataset("uns/a", (2,), RECORD), "holds references"),
+    "region": (region, "holds references"),
+    "link": (lambda file, _: file.update({"uns/again": h5py.SoftLink("/obs")}), "is a link"),
+    "external": (dataset("layers/a", (9,), "u1", external=SECRET), "shows another file"),
+    "virtual": (virtual, "shows another file"),
+    "itself": (lambda file, _: file.update({"uns/self": file["/"]}), "there twice"),
+    "a long string": (long_string(), "131,123 so far"),
+    "a packed one": (long_string(compression="gzip"), "131,123 so far"),
+    "packed in part": (long_string(**LZF), "131,122 so far"),
+    "long fill": (dataset("uns/a", (10**5,), STRINGS, chunks=(1000,), fillvalue=LONG), "names"),
+    "in a record": (dataset("uns/a", data=np.array([(1, LONG)], WORD)), "131,072 so far"),
+    "in a packed one": (dataset("uns/a", data=np.array([(1, LONG)], WORD), **LZF), "131,072 so"),
+    "shared": (long_string(10**5), "13,107,331,122 so far"),
+    "shared by an attribute": (long_attribute, "524,288,000 so far"),
+    "great chunk": (dataset("layers/a", (2**30,), "f8", chunks=(2**28,)), "chunks of"),
+    "tiny chunks": (dataset("layers/a", (2**20,), "f4", chunks=(1,)), "chunks of"),
+    "promises": (dataset("uns/a", (2**28,), "f4", chunks=(2**18,)), "declares 1,073,741,824"),
+}
 
 
-#: Nobody reads a layer, whatever it is.
-IN_LAYERS = (external_storage, virtual, great_chunk, tiny_chunks)
-
-
-@pytest.mark.parametrize(("spoil", "words"), SPOILED, ids=[f.__name__ for f, _ in SPOILED])
-def test_what_is_no_plain_data_of_its_own_is_refused(spoil, words, tmp_path):
-    path = tmp_path / "a.h5ad"
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_is_no_plain_data_of_its_own_is_refused(name, tmp_path):
+    path, (spoil, words) = tmp_path / "a.h5ad", SPOILED[name]
     make_cells(3).write_h5ad(path)
     with h5py.File(path, "a") as file:
-        check_hdf5(file)
         spoil(file, tmp_path)
-        with pytest.raises(ValueError, match=words):
-            check_hdf5(file)
+        in_layer = "a" in file["layers"]  # which nobody reads, whatever it is
+    if name.startswith("shared"):
+        share(path)
     with pytest.raises(ValueError, match=words) as refused, opened(path):
         pass
     assert "the truth" not in str(refused.value)
-    if spoil in IN_LAYERS:
+    if in_layer:
         assert open_cells(path).shape == (131, 24)
     else:
         with pytest.raises(ValueError, match=f"cannot be read as an .h5ad.*{words}"):
             open_cells(path)
 
 
-def test_old_categories_of_the_file_itself_are_plain_data(tmp_path):
-    """AnnData 0.7 kept the categories of a column elsewhere, and referred to them."""
-    with h5py.File(tmp_path / "a.h5ad", "w") as file:
+def test_odd_but_plain_data_passes(tmp_path):
+    with h5py.File(tmp_path / "a.h5ad", "w", libver="latest", userblock_size=512) as file:
         file["obs/__categories/kind"] = [1, 2]
         file["obs/kind"] = [0, 1]
-        file["obs/kind"].attrs["categories"] = file["obs/__categories/kind"].ref
-        check_hdf5(file)
+        file["obs/kind"].attrs["categories"] = file["obs/__categories/kind"].ref  # of AnnData 0.7
+        for name in "abcdefghijkl":  # too many for the header
+            file["obs"].attrs[name] = np.array(["a", "b"], STRINGS)
+        file["uns/none"] = h5py.Empty("f4")
+        dataset("uns/grows", data=["a"], dtype=STRINGS, maxshape=(None,), chunks=(9,))(file, None)
+        file["uns/words"] = "x" * 2**17
         file["raw"] = h5py.SoftLink("/obs")
+    with h5py.File(tmp_path / "a.h5ad") as file:
         check_hdf5(file, without=("raw",))
+
+
+MAKES = [{"userblock_size": 512}, {"libver": "latest"}, {"libver": "latest", "track_order": True}]
+
+
+@pytest.mark.parametrize("how", MAKES)
+def test_strings_of_attributes_are_found_in_headers_of_any_make(how, tmp_path):
+    with h5py.File(tmp_path / "a.h5ad", "w", **how) as file:
+        for i in range(0 if "libver" in how else 30):  # the header goes on elsewhere
+            file.attrs[f"{i}"] = np.arange(9)
+        file.attrs["long"] = np.array([LONG, "y"], STRINGS)
+    with h5py.File(tmp_path / "a.h5ad") as file, pytest.raises(ValueError, match="131,073 so far"):
+        check_hdf5(file)
 
 
 # Zarr
 
 
-def described(change):
-    def spoil(folder):
-        path = next(folder.rglob("X/data/*arr*"))
-        words = json.loads(path.read_text())
-        change(words)
-        path.write_text(json.dumps(words))
-
-    return spoil
-
-
-def linked(folder):
-    (folder / "obs" / "more").symlink_to(folder.parent)
-
-
 PICKLE = {"id": "pickle", "protocol": 4}
+GREAT = {"configuration": {"chunk_shape": [2**40]}}
 ZARR = {
     2: [
-        (described(lambda w: w.update(compressor=PICKLE)), "codec 'pickle'"),
-        (described(lambda w: w.update(filters=[PICKLE])), "codec 'pickle'"),
-        (described(lambda w: w.update(chunks=[2**40])), "chunks of"),
-        (linked, "a link"),
+        ({"compressor": PICKLE}, "codec 'pickle'"), ({"filters": [PICKLE]}, "codec 'pickle'"),
+        ({"chunks": [2**40]}, "chunks of"), ({}, "a link"),
     ],
-    3: [
-        (described(lambda w: w["codecs"].append({"name": "numcodecs.pickle"})), "pickle"),
-        (
-            described(lambda w: w["chunk_grid"]["configuration"].update(chunk_shape=[2**40])),
-            "chunks of",
-        ),
-    ],
-}
+    3: [({"codecs": [{"name": "numcodecs.pickle"}]}, "pickle"), ({"chunk_grid": GREAT}, "chunks")],
+}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:.*zarr.*:DeprecationWarning")
@@ -178,14 +172,15 @@ ZARR = {
 def test_zarr_is_unpacked_by_codecs_that_run_nothing(version, tmp_path):
     cells = make_cells(3)
     cells.X = sparse.csr_matrix(cells.X)
-    for i, (spoil, words) in enumerate(ZARR[version]):
-        folder = tmp_path / f"{i}.zarr"
-        with anndata.settings.override(zarr_write_format=version):
-            cells.write_zarr(folder)
-        check_zarr(folder)
-        spoil(folder)
-        with pytest.raises(ValueError, match=words):
-            check_zarr(folder)
+    with anndata.settings.override(zarr_write_format=version):
+        cells.write_zarr(folder := tmp_path / "a.zarr")
+    open_cells(folder)
+    path = next(folder.rglob("X/data/*arr*"))
+    sound = path.read_text()
+    for change, words in ZARR[version]:
+        path.write_text(json.dumps(json.loads(sound) | change))
+        if not change:
+            (folder / "obs" / "more").symlink_to(folder.parent)
         with pytest.raises(ValueError, match=f"zarr cannot be read as an .h5ad.*{words}"):
             open_cells(folder)
 
@@ -193,20 +188,19 @@ def test_zarr_is_unpacked_by_codecs_that_run_nothing(version, tmp_path):
 # What a file is
 
 
-def pointer(path, good):
+def pointer(path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n")
 
 
-def mudata(path, good):
-    with h5py.File(path, "w") as file:
-        file.attrs["encoding-type"] = "MuData"
-        for name in ("obs", "var", "mod/rna", "mod/atac"):
+def mudata(path):
+    with h5py.File(path, "a") as file:
+        del file["X"]
+        for name in ("mod/rna", "mod/atac"):
             file.create_group(name)
 
 
-def packed_by_another(path, good):
+def packed_by_another(path):
     """Zstandard, which HDF5 has no filter for unless hdf5plugin brings it."""
-    path.write_bytes(good.read_bytes())
     with h5py.File(path, "a") as file:
         packing = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         packing.set_chunk((8,))
@@ -215,7 +209,8 @@ def packed_by_another(path, good):
         h5py.h5d.create(file["uns"].id, b"a", h5py.h5t.IEEE_F32LE, space, packing)
 
 
-def empty_folder(path, good):
+def empty_folder(path):
+    path.unlink()
     path.mkdir()
 
 
@@ -229,8 +224,8 @@ KINDS = [
 
 @pytest.mark.parametrize(("write", "words"), KINDS, ids=[f.__name__ for f, _ in KINDS])
 def test_what_a_file_is_and_what_to_do(write, words, tmp_path):
-    make_cells(3).write_h5ad(tmp_path / "good.h5ad")
-    write(tmp_path / "a.h5ad", tmp_path / "good.h5ad")
+    make_cells(3).write_h5ad(tmp_path / "a.h5ad")
+    write(tmp_path / "a.h5ad")
     with pytest.raises(ValueError, match=words):
         open_cells(tmp_path / "a.h5ad")
 
@@ -262,8 +257,10 @@ def test_layers_and_raw_stay_on_disk_and_are_told_when_they_are_lost(tmp_path):
     cells.raw = cells.copy()
     cells.layers["a"] = cells.X * 2
     cells.obsm["b"] = cells.X[:, :2]
+    cells.uns["log1p"] = {"base": None}  # as scanpy has it
     cells.write_h5ad(tmp_path / "a.h5ad")
     found = open_cells(tmp_path / "a.h5ad")
+    assert found.uns == cells.uns
     assert not [name for name in found.layers if name] and found.raw is None
     assert list(found.obsm) == ["b"]
     with pytest.warns(UserWarning, match=r"not carried over.*: layers\['a'\], raw"):
@@ -312,7 +309,7 @@ def test_words_for_what_no_machine_has(monkeypatch):
         contrast(make_cells(3))
 
 
-@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csc_matrix])
 def test_dask_blocks_of_any_kind(kind, tmp_path):
     array = pytest.importorskip("dask.array")
     cells = make_cells(3)
@@ -335,13 +332,11 @@ def test_a_store_by_columns_is_sorted(tmp_path):
 
 # Values without end
 
-HUGE = [("float32", 3e38), ("float64", 1.5e308)]
+HUGE = [("float32", 3e38, np.asarray), ("float64", 1.5e308, sparse.csr_matrix)]
 
 
-@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csc_matrix])
-@pytest.mark.parametrize(("dtype", "value"), HUGE)
+@pytest.mark.parametrize(("dtype", "value", "kind"), HUGE)
 def test_a_cell_whose_sum_its_type_cannot_hold(dtype, value, kind, tmp_path):
-    """By such a sum a value becomes 0, infinite or no number."""
     cells = make_cells(3)
     values = cells.X.astype(dtype)
     values[7, :5] = value
@@ -358,20 +353,21 @@ def test_a_cell_whose_sum_its_type_cannot_hold(dtype, value, kind, tmp_path):
     np.testing.assert_array_equal(sorted_cells[cells.obs_names].X.toarray(), values)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, -1.0])
-@pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix])
-def test_no_value_passes_the_fence_of_the_walk(form, value, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "form"), [(np.float32, np.asarray), (np.float64, sparse.csr_matrix)]
+)
+def test_no_value_passes_the_fence_of_the_walk(form, dtype):
     """What is no number, or above or below all others, would lead past the end of a gene."""
     good = np.random.default_rng(0).poisson(2, (12, 3)).astype(dtype)
-    bad = good.copy()
-    bad[4, 1] = value
-    genes, good, bad = slice(0, 3), form(good), form(bad)
-    with pytest.raises(ValueError, match="must be 0 or more and finite"):
-        rank_groups([[bad]], sort_controls([good]), genes, reach=span([bad]))
-    if value != np.inf:  # which is the fence
+    for value in (np.nan, -np.nan, np.inf, -np.inf, -1.0):
+        bad = good.copy()
+        bad[4, 1] = value
+        bad = form(bad)
         with pytest.raises(ValueError, match="must be 0 or more and finite"):
-            sort_controls([bad])
+            rank_groups([[bad]], sort_controls([form(good)]), slice(0, 3), reach=span([bad]))
+        if value != np.inf:  # which is the fence
+            with pytest.raises(ValueError, match="must be 0 or more and finite"):
+                sort_controls([bad])
 
 
 # Lists
@@ -403,13 +399,9 @@ def test_gene_lists_of_any_form(text, tmp_path):
     assert read_genes(tmp_path / "genes.csv", like=like).tolist() == NAMES
 
 
-def test_the_first_gene_is_no_header(tmp_path):
-    """A prediction that lacks just the first gene must not make it one."""
-    (tmp_path / "genes.csv").write_text("\n".join(NAMES))
-    assert read_genes(tmp_path / "genes.csv", like=[pd.Index(NAMES[1:])]).tolist() == NAMES
-
-
 def test_a_choice_of_genes_and_small_letters_tell_the_column_too(tmp_path):
+    (tmp_path / "genes.csv").write_text("\n".join(NAMES))  # the first gene is no header
+    assert read_genes(tmp_path / "genes.csv", like=[pd.Index(NAMES[1:])]).tolist() == NAMES
     (tmp_path / "genes.csv").write_text("id,kind,gene\n" + rows("{i},Gene Expression,{name}"))
     for like in (pd.Index(["ski", "ssu72", "new"]), pd.Index(["CCNL2", "SKI"])):
         kind = pd.Series(["Gene Expression"] * 2)
@@ -429,46 +421,30 @@ def scaled(counts, total=1e4):
     return counts / counts.sum(axis=1, keepdims=True) * total
 
 
-DONE = {
-    "natural logarithms": (np.log1p,),
-    "logarithms to base 2": (lambda x: np.log1p(x) / np.log(2),),
-    "logarithms to base 10": (lambda x: np.log1p(x) / np.log(10),),
-    "logarithms of logarithms": (lambda x: np.log1p(np.log1p(x)),),
-    "no logarithms": (lambda x: x / 1e4, lambda x: x * 0.07, lambda x: x * 0.9),
-    "square roots": (np.sqrt,),
-}
+DONE = [
+    ("natural logarithms", np.log1p),
+    ("logarithms to base 2", lambda x: np.log1p(x) / np.log(2)),
+    ("logarithms to base 10", lambda x: np.log1p(x) / np.log(10)),
+    ("logarithms of logarithms", lambda x: np.log1p(np.log1p(x))),
+    ("no logarithms", lambda x: x / 1e4),
+    ("no logarithms", lambda x: x * 0.9),
+    ("square roots", np.sqrt),
+]
 
 
-@pytest.mark.parametrize("name", DONE)
-@pytest.mark.parametrize("first", [lambda x: x, scaled], ids=["counts", "scaled"])
-def test_the_inverse_tells_what_was_done_to_counts(name, first):
+@pytest.mark.parametrize(("name", "done"), DONE)
+def test_the_inverse_tells_what_was_done_to_counts(name, done):
     rng = np.random.default_rng(0)
     counts = rng.poisson(rng.gamma(0.4, 4, (1, 800)) * rng.uniform(0.5, 2, (60, 1)))
-    for done in DONE[name]:
-        for kind in (np.float32, np.float64):
-            assert name_scale(done(first(counts)).astype(kind)) == name
+    assert name_scale(done(counts).astype(np.float32)) == name
+    assert name_scale(done(scaled(counts))) == name
+    assert {name for name, _ in DONE} == {*UNDO}
 
 
 def test_values_that_a_model_made_are_not_accused():
     rng = np.random.default_rng(0)
     counts = rng.gamma(0.5, 1, (60, 800)) * rng.uniform(0.5, 2, (60, 1))
     mean = np.log1p(scaled(counts)).mean(axis=0)
-    assert name_scale(np.log1p(counts)) is None
-    assert name_scale(np.repeat(mean[None], 60, axis=0)) is None
-    assert name_scale(mean * rng.normal(1, 0.002, (60, 1))) is None
-    assert name_scale(rng.gamma(1, 1, (60, 800)).round(2)) is None
-    assert name_scale(np.zeros((3, 4))) is None
-
-
-# Small groups
-
-
-@pytest.mark.parametrize(("n_1", "n_2"), [(1, 1), (2, 9), (8, 8), (8, 90), (300, 3)])
-def test_exact_p_values_are_scipys_to_the_bit(n_1, n_2):
-    u = np.arange(n_1 * n_2 + 1.0)[:: max(1, n_1 * n_2 // 30)]
-    for value, p in zip(u, p_values(u, np.zeros_like(u), n_1, n_2), strict=True):
-        up, rest = divmod(int(value), n_2)
-        ranks = np.arange(n_1) + n_2 * (np.arange(n_1) >= n_1 - up)
-        ranks[n_1 - up - 1] += rest
-        others = np.setdiff1d(np.arange(n_1 + n_2), ranks)
-        assert p == mannwhitneyu(ranks, others, method="exact").pvalue
+    made = [np.log1p(counts), np.repeat(mean[None], 60, axis=0), np.zeros((3, 4))]
+    made += [mean * rng.normal(1, 0.002, (60, 1)), rng.gamma(1, 1, (60, 800)).round(2)]
+    assert [name_scale(values) for values in made] == [None] * 5

@@ -18,7 +18,7 @@ import errno
 import math
 import os
 import zlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +26,8 @@ from copy import deepcopy
 from functools import lru_cache
 from itertools import pairwise, product, starmap
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryFile
+from typing import BinaryIO
 
 import anndata
 import h5py
@@ -57,8 +58,7 @@ def on_disk(cells: anndata.AnnData) -> bool:
 
 def is_csr_file(cells: anndata.AnnData) -> bool:
     """Tell whether all rows of a CSR matrix on disk are meant, so that it can be read directly."""
-    whole_file = not cells.is_view and on_disk(cells)
-    return whole_file and getattr(cells.X, "format", None) == "csr"
+    return not cells.is_view and on_disk(cells) and getattr(cells.X, "format", None) == "csr"
 
 
 def at_hand(cells: anndata.AnnData) -> bool:
@@ -71,12 +71,11 @@ def first_values(cells: anndata.AnnData) -> np.ndarray:
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) == "csc":
         return _stored(matrix, "data")[: 2**18]
-    _, block = next(stored_rows(cells, np.arange(min(16, cells.n_obs))))
+    _, block = next(_stored_rows(cells, np.arange(min(16, cells.n_obs))))
     return block.data if sparse.issparse(block) else block
 
 
 def _rows_in_block(cells: anndata.AnnData) -> int:
-    """Return how many cells make a block: 16 million values, 4096 cells at most."""
     return min(4096, max(1, BLOCK_VALUES // max(cells.n_vars, 1)))
 
 
@@ -88,25 +87,28 @@ def most_entries(cells: anndata.AnnData) -> np.ndarray:
     matrix = stored_matrix(cells)
     if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
         return np.full(cells.n_obs, cells.n_vars, dtype=np.int64)
-    indptr = matrix.indptr if sparse.issparse(matrix) else matrix.group["indptr"][:]
-    return np.diff(indptr).astype(np.int64)
+    return np.diff(_stored(matrix, "indptr")[:]).astype(np.int64)
+
+
+def _stored(matrix, name: str):
+    """Return one of the arrays of a sparse matrix in memory or on disk."""
+    return getattr(matrix, name) if sparse.issparse(matrix) else matrix.group[name]
 
 
 def stored_blocks(
     cells: anndata.AnnData,
     *,
     block_rows: int | None = None,
-    first_row: int = 0,
     scratch: Path | None = None,
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
-    """Do what :func:`row_blocks` does, from `first_row` on, in the type that values are stored in.
+    """Do what :func:`row_blocks` does, in the type that values are stored in.
 
     `scratch` is the folder for the temporary copy of a CSC matrix on disk, whose rows are scattered
     over the file; it takes 4 bytes more for each entry than the values. Two blocks are held at a
     time; but a view of a CSC file is read as a whole.
     """
     block_rows = block_rows or _rows_in_block(cells)
-    starts = range(first_row, cells.n_obs, block_rows)
+    starts = range(0, cells.n_obs, block_rows)
     with _explain_damage(cells), _row_reader(cells, scratch) as rows:
         stretches = ((start, min(start + block_rows, cells.n_obs)) for start in starts)
         read = ahead(rows, stretches) if on_disk(cells) else starmap(rows, stretches)
@@ -114,21 +116,21 @@ def stored_blocks(
             yield start, one_entry_a_place(block) if sparse.issparse(block) else block
 
 
-def stored_rows(
+def _stored_rows(
     cells: anndata.AnnData, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, sparse.csr_matrix | np.ndarray]]:
     """Yield some rows, a few at a time, and their values; rows that lie close in one go.
 
     `rows` is in rising order, ``(n,)``; values are as :func:`stored_blocks` has them.
     """
-    n = _rows_in_block(cells)
-    with _explain_damage(cells), _row_reader(cells, None) as read:
-        if at_hand(cells):
-            new = np.arange(1, len(rows)) % n == 0
-        else:  # at the latest after a block
-            new = (np.diff(rows) > _ROWS_APART) | (np.diff(rows // n) > 0)
+    n, picked = _rows_in_block(cells), at_hand(cells)
+    if picked:
+        new = np.arange(1, len(rows)) % n == 0
+    else:  # at the latest after a block
+        new = (np.diff(rows) > _ROWS_APART) | (np.diff(rows // n) > 0)
+    with _explain_damage(cells), _row_reader(cells) as read:
         for part in np.split(rows, np.flatnonzero(new) + 1):
-            if at_hand(cells):
+            if picked:
                 found = _in_memory(cells.X[part])
             else:
                 found = read(part[0], part[-1] + 1)[part - part[0]]
@@ -153,13 +155,11 @@ def _explain_damage(cells: anndata.AnnData) -> Iterator[None]:
 
 def _stamp(cells: anndata.AnnData) -> tuple[int, int] | None:
     """Return size and date of the file, where there is one."""
-    if not cells.isbacked:
-        return None
     try:
-        found = os.stat(cells.filename)
+        found = os.stat(cells.filename) if cells.isbacked else None
     except OSError:  # removed or renamed: what is open can be read to the end
-        return None
-    return found.st_size, found.st_mtime_ns
+        found = None
+    return found and (found.st_size, found.st_mtime_ns)
 
 
 def unreadable(path: Path | str, error: Exception) -> ValueError:
@@ -219,15 +219,15 @@ def _sound(matrix):
 
 
 @contextmanager
-def _row_reader(cells: anndata.AnnData, scratch: Path | None):
+def _row_reader(cells: anndata.AnnData, scratch: Path | None = None):
     """Give a function that reads rows ``start`` to ``stop`` of the matrix."""
     matrix = stored_matrix(cells)
     layout = getattr(matrix, "format", "dense")
     if is_csr_file(cells):
         yield _csr_reader(matrix)
     elif layout == "csc" and not cells.is_view:
-        with TemporaryDirectory(prefix="rows_of_csc_", dir=scratch) as folder:
-            yield _csc_reader(matrix, Path(folder))
+        with TemporaryFile(dir=scratch) as file:  # without a name: gone however this ends
+            yield _csc_reader(matrix, file)
     elif cells.isbacked and cells.is_view and layout != "csc":
         yield _view_reader(cells)
     else:
@@ -266,14 +266,19 @@ def _csr_reader(matrix):
     indptr = matrix.group["indptr"][:].astype(np.int64)
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
-        low, high = indptr[start], indptr[stop]
-        values, genes = (_read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
-        values = values.astype(np.float32) if values.dtype == np.float16 else values  # for SciPy
-        pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
+        values, genes = _entries(matrix, indptr[start], indptr[stop])
+        pointer = indptr[start : stop + 1] - indptr[start]
+        pointer = pointer.astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
         return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
 
     return rows
+
+
+def _entries(matrix, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read some values of a sparse matrix and their places."""
+    values, places = (_read_stretch(_stored(matrix, n), low, high) for n in ("data", "indices"))
+    return values.astype(np.float32) if values.dtype == np.float16 else values, places  # for SciPy
 
 
 def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -290,18 +295,17 @@ def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, n
 
 
 def _read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
-    """Read ``dataset[start:stop]`` without holding Python's lock all the time.
+    """Read ``dataset[start:stop]``; what takes long is done without Python's or HDF5's lock.
 
-    HDF5 reads and unpacks one chunk after the other, and no other thread runs meanwhile. So chunks
-    packed with gzip are unpacked here, side by side; values that lie in one piece are read from the
-    file itself; all else, Zarr too, is left to its library. An OSError says that the file ends too
-    early, or that a chunk does not unpack to a whole one. (There HDF5 2.0 says nothing, and returns
-    for the rest what lay in memory before.)
+    So chunks packed with gzip are unpacked here, side by side, and values in one piece are read
+    from the file itself. An OSError says that the file ends too early, or that a chunk does not
+    unpack to a whole one, where HDF5 2.0 would return for the rest what lay in memory before.
     """
     start, stop = int(start), int(stop)
     plain = isinstance(dataset, h5py.Dataset) and dataset.file.mode == "r"
-    simple = plain and dataset.dtype.kind in "iuf" and dataset.dtype.isnative
-    if stop > start and simple and (offset := dataset.id.get_offset()) is not None:
+    if not (plain and stop > start and dataset.dtype.kind in "iuf" and dataset.dtype.isnative):
+        return dataset[start:stop]
+    if (offset := dataset.id.get_offset()) is not None:
         row = math.prod(dataset.shape[1:])
         place, n_values = offset + start * row * dataset.dtype.itemsize, (stop - start) * row
         found = np.fromfile(dataset.file.filename, dataset.dtype, n_values, offset=place)
@@ -310,30 +314,22 @@ def _read_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
                 f"{dataset.name} ends after {start * row + len(found)} of {dataset.size} values"
             )
         return found.reshape(stop - start, *dataset.shape[1:])
-    if stop > start and simple and _is_plain_gzip(dataset):
+    n_filters = dataset.id.get_create_plist().get_nfilters()
+    if dataset.compression == "gzip" and n_filters == 1 + bool(dataset.shuffle):
         return _unpack_stretch(dataset, start, stop)
     return dataset[start:stop]
 
 
-def _is_plain_gzip(dataset: h5py.Dataset) -> bool:
-    """Whether the only filters are gzip and, before it, shuffle."""
-    n_filters = dataset.id.get_create_plist().get_nfilters()
-    return dataset.compression == "gzip" and n_filters == 1 + bool(dataset.shuffle)
-
-
 def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     chunk, shuffled = dataset.chunks, bool(dataset.shuffle)
-    first = start - start % chunk[0]
-    edges = [range(first, stop, chunk[0])]
-    edges += [
-        range(0, length, size) for length, size in zip(dataset.shape[1:], chunk[1:], strict=True)
-    ]
+    begins = (start - start % chunk[0],) + (0,) * (dataset.ndim - 1)
+    edges = [*map(range, begins, (stop, *dataset.shape[1:]), chunk)]
     shape = [len(edge) * size for edge, size in zip(edges, chunk, strict=True)]
     whole = np.empty(shape, dataset.dtype)
 
     def unpack(corner: tuple[int, ...]) -> None:
-        base = (corner[0] - first, *corner[1:])
-        place = tuple(slice(i, i + size) for i, size in zip(base, chunk, strict=True))
+        base = np.subtract(corner, begins)
+        place = tuple(map(slice, base, base + chunk))
         with phil:
             written = dataset.id.get_chunk_info_by_coord(corner).byte_offset is not None
             skipped, packed = dataset.id.read_direct_chunk(corner) if written else (0, b"")
@@ -355,7 +351,7 @@ def _unpack_stretch(dataset: h5py.Dataset, start: int, stop: int) -> np.ndarray:
     else:
         with Threads(os.cpu_count()) as pool:
             list(pool.map(unpack, corners))
-    inside = (slice(start - first, stop - first), *(slice(n) for n in dataset.shape[1:]))
+    inside = (slice(start - begins[0], stop - begins[0]), *map(slice, dataset.shape[1:]))
     return whole[inside]
 
 
@@ -378,7 +374,6 @@ def pack_chunk(values: np.ndarray) -> bytes:
 
 
 def _unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
-    """Undo the shuffle of :func:`pack_chunk`."""
     if dtype.itemsize == 1:
         return np.frombuffer(raw, dtype)
     planes = np.frombuffer(raw, np.uint8).reshape(dtype.itemsize, -1)
@@ -389,32 +384,32 @@ def _unshuffle(raw: bytes, dtype: np.dtype) -> np.ndarray:
     return numbers.view(dtype)
 
 
-def _csc_reader(matrix, folder: Path):
-    """Copy a CSC matrix to `folder`, a file for each stretch of rows, and read those.
+def _csc_reader(matrix, file: BinaryIO):
+    """Copy a CSC matrix, a slab of columns after the other, in stretches of rows, and read those.
 
-    A slab of columns is turned into rows, cut, and each cut added to its stretch's file. Both
-    slab and stretch have so few columns or rows that all their places fit one block.
+    Both have so few columns or rows that all their places fit one block.
     """
     n_rows, n_columns = matrix.shape
     height = max(1, BLOCK_VALUES // max(n_columns, 1))
     indptr = _stored(matrix, "indptr")[:].astype(np.int64)
+    cuts = defaultdict(list)  # of each stretch, where in the file, and how wide
     for left, right in _slabs(indptr):
-        slab = _slab(matrix, indptr, left, right)
+        entries = _entries(matrix, indptr[left], indptr[right])
+        pointer = indptr[left : right + 1] - indptr[left]
+        slab = sparse.csc_matrix((*entries, pointer), shape=(n_rows, right - left))
+        slab = _sound(slab).tocsr()
         for top in range(0, n_rows, height):
-            with (folder / str(top)).open("ab") as file:
-                part = slab[top : top + height]
-                for array in (part.data, part.indices, part.indptr):
-                    np.save(file, array)
-    widths = [right - left for left, right in _slabs(indptr)]
+            part = slab[top : top + height]
+            cuts[top].append((file.tell(), part.shape))
+            for array in (part.data, part.indices, part.indptr):
+                np.save(file, array)
 
     @lru_cache(maxsize=1)
     def stretch(top: int) -> sparse.csr_matrix:
-        n = min(height, n_rows - top)
-        with (folder / str(top)).open("rb") as file:
-            parts = [
-                sparse.csr_matrix(tuple(np.load(file) for _ in range(3)), shape=(n, width))
-                for width in widths
-            ]
+        parts = []
+        for place, shape in cuts[top]:
+            file.seek(place)
+            parts.append(sparse.csr_matrix(tuple(np.load(file) for _ in range(3)), shape=shape))
         return sparse.hstack(parts, format="csr")
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
@@ -425,11 +420,6 @@ def _csc_reader(matrix, folder: Path):
     return rows
 
 
-def _stored(matrix, name: str):
-    """Return one of the arrays of a sparse matrix in memory or on disk."""
-    return getattr(matrix, name) if sparse.issparse(matrix) else matrix.group[name]
-
-
 def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
     """Cut columns into slabs of at most a block of entries, or of one column."""
     edges = [0]
@@ -437,16 +427,6 @@ def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
         limit = indptr[edges[-1]] + BLOCK_VALUES
         edges.append(max(edges[-1] + 1, int(np.searchsorted(indptr, limit, side="right")) - 1))
     return list(pairwise(edges))
-
-
-def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
-    low, high = indptr[left], indptr[right]
-    entries = [_read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
-    if entries[0].dtype == np.float16:  # SciPy has no such matrix
-        entries[0] = entries[0].astype(np.float32)
-    shape = (matrix.shape[0], right - left)
-    slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
-    return _sound(slab).tocsr()
 
 
 def row_blocks(
@@ -459,8 +439,8 @@ def row_blocks(
     cells
         Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
     block_rows
-        Cells in a block; the last block may hold fewer. By default as many as make 16 million
-        values (64 MB of dense float32), 4096 at most.
+        Cells in a block. By default as many as make 16 million values (64 MB of dense float32),
+        4096 at most.
 
     Yields
     ------
@@ -487,7 +467,7 @@ def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | n
     """
     blocks = [
         floating(block, cells.obs_names[part], cells.var_names)
-        for part, block in stored_rows(cells, rows)
+        for part, block in _stored_rows(cells, rows)
     ]
     return sparse.vstack(blocks, format="csr") if sparse.issparse(blocks[0]) else np.vstack(blocks)
 

@@ -19,11 +19,14 @@ ValueError: /X is a link; expected plain data
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from math import prod
+from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import h5py
@@ -37,6 +40,11 @@ _MUCH, _MOST_PACKED = 2**26, 2000
 _LEAST_CHUNK, _MANY_CHUNKS = 1024, 100_000
 #: Most bytes of all strings of a dataset together, and of one of them.
 _MOST_STRINGS, _MOST_STRING = 2**30, 2**16
+#: What HDF5 stores in the place of a string, in files of 8 bytes an address as all are.
+_POINTER = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
+#: Kinds of messages in the header of a group or dataset, and bounds of a header.
+_ATTRIBUTE, _CONTINUED, _MOST_HEADER, _MOST_PARTS = 12, 16, 2**26, 1000
+_OLD_LAYOUT = struct.Struct("<HH4x")
 #: What may unpack a Zarr array; each turns bytes or strings into the same, and runs nothing.
 _CODECS = {
     *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"),
@@ -50,27 +58,15 @@ _ZARR_WORDS, _MOST_WORDS = (".zarray", ".zgroup", ".zattrs", ".zmetadata", "zarr
 
 
 def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
-    """Raise unless all that an HDF5 file holds is plain data of its own.
+    """Raise a ValueError unless all that an HDF5 file holds is plain data of its own.
 
-    Parameters
-    ----------
-    file
-        An open file.
-    without
-        Names at its root that nobody will read; they are passed over.
-
-    Returns
-    -------
-    int
-        Bytes of its arrays, strings counted as 16 bytes each.
-
-    Raises
-    ------
-    ValueError
-        Something is a link, is in two places, shows another file (external storage, a virtual
-        dataset), is a reference to what is not in the tree, or takes far more memory than a
-        file of its size should.
+    That is no link, nothing in two places, nothing of another file (external storage, a virtual
+    dataset), no reference to what is not in the tree, and nothing that takes far more memory than
+    a file of its size should. `file` is open to read; names at its root that are in `without`,
+    as nobody will read them, are passed over. Returns the bytes of its arrays, 8 for a string.
     """
+    if file.id.get_create_plist().get_sizes() != (8, 8):
+        raise ValueError("its addresses are not of 8 bytes, as those of other files are")
     groups, places, references, size = [file["/"]], set(), [], 0
     while groups:
         group = groups.pop()
@@ -88,12 +84,9 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
-                _check_dataset(item)
-                if where.split("/")[1] != "X":  # which is never read whole
-                    _check_stored(item)
+                size += _check_dataset(item, read_whole=where.split("/")[1] != "X")
                 places.add(_place(item))
                 references += _references(item)
-                size += item.size * item.dtype.itemsize if item.shape is not None else 0
     for where, reference in references:
         if _target(file, reference) not in places:
             raise ValueError(f"{where} refers to something that is not in the file's tree")
@@ -112,14 +105,19 @@ def _place(item: h5py.HLObject) -> int:
 
 
 def _references(item: h5py.HLObject) -> Iterator[tuple[str, h5py.Reference]]:
-    """Yield the references among the attributes: AnnData 0.7 named categories so."""
+    """Check the attributes, and yield their references: AnnData 0.7 named categories so."""
+    lists = {}
     for name in item.attrs:
-        kind = item.attrs.get_id(name).dtype
-        if h5py.check_ref_dtype(kind) is h5py.Reference:
+        attribute, where = item.attrs.get_id(name), f"{item.name}: the attribute {name!r}"
+        if h5py.check_ref_dtype(attribute.dtype) is h5py.Reference:
             for reference in np.atleast_1d(item.attrs[name]):
-                yield f"{item.name}: the attribute {name!r}", reference
-        elif _holds_references(kind):
-            raise ValueError(f"{item.name}: the attribute {name!r} holds references")
+                yield where, reference
+        elif _holds_references(attribute.dtype):
+            raise ValueError(f"{where} holds references")
+        elif _holds_strings(attribute.dtype) and math.prod(attribute.shape or ()) > 1:
+            lists[name] = attribute
+    if lists:
+        _check_attributes(item, lists)
 
 
 def _holds_references(kind: np.dtype) -> bool:
@@ -129,18 +127,23 @@ def _holds_references(kind: np.dtype) -> bool:
     return h5py.check_ref_dtype(kind) is not None or any(map(_holds_references, parts))
 
 
-def _check_dataset(item: h5py.Dataset) -> None:
+def _check_dataset(item: h5py.Dataset, *, read_whole: bool) -> int:
+    """Raise, or return its bytes."""
     if item.is_virtual or item.external:
         raise ValueError(f"{item.name} shows another file; expected plain data")
     if _holds_references(item.dtype):
         raise ValueError(f"{item.name} holds references; expected plain data")
     if item.shape is None:
-        return
+        return 0
     _check_filters(item)
     if item.chunks:
         _check_chunks(item.name, item.shape, item.chunks, item.dtype.itemsize)
-    if h5py.check_string_dtype(item.dtype) and h5py.check_vlen_dtype(item.dtype):
+    size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
+    if read_whole and size > max(_MUCH, _MOST_PACKED * stored):
+        raise ValueError(f"{item.name} declares {size:,} bytes and stores {stored:,}")
+    if item.ndim and _holds_strings(item.dtype):
         _check_strings(item)
+    return size
 
 
 def _check_filters(item: h5py.Dataset) -> None:
@@ -157,17 +160,9 @@ def _check_filters(item: h5py.Dataset) -> None:
             )
 
 
-def _check_stored(item: h5py.Dataset) -> None:
-    size = item.size * item.dtype.itemsize
-    if size > _MUCH and size > _MOST_PACKED * item.id.get_storage_size():
-        raise ValueError(
-            f"{item.name} declares {size:,} bytes and stores {item.id.get_storage_size():,}"
-        )
-
-
 def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
-    size = prod(chunks) * itemsize
-    number = prod(-(-n // most) for n, most in zip(shape, chunks, strict=True))
+    size = math.prod(chunks) * itemsize
+    number = math.prod(-(-n // most) for n, most in zip(shape, chunks, strict=True))
     if size > _MOST_CHUNK or (size < _LEAST_CHUNK and number > _MANY_CHUNKS):
         raise ValueError(
             f"{name} is stored in {number:,} chunks of {size:,} bytes; expected at most "
@@ -177,28 +172,137 @@ def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
 
 
 def _check_strings(item: h5py.Dataset) -> None:
-    """Read strings a few at a time, for many may share the bytes of a long one."""
-    flat = item if item.ndim == 1 else ()
-    total, start, step = 0, 0, 16
-    while start < len(flat):
-        sizes = [len(text) for text in flat[start : start + step]]
-        total, start = total + sum(sizes), start + step
-        if max(sizes) > _MOST_STRING or total > _MOST_STRINGS:
+    """Add up the lengths of strings before one is read, for many may share the bytes of one."""
+    packing, kind = item.id.get_create_plist(), _stored_as(item.dtype)
+    parts, offset, stored = [], item.id.get_offset(), item.id.get_storage_size()
+    if item.chunks:
+        parts = _unpacked(item, packing, kind)
+    elif offset is not None:
+        most = os.path.getsize(item.file.filename) // kind.itemsize
+        parts = [np.fromfile(item.file.filename, kind, min(item.size, most), offset=offset)]
+    filled = packing.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
+    if (stored and not parts) or (filled and kind != _POINTER):  # in the header, or in a record
+        _check_unseen(item.name, item.size, item.file)
+    fill = len(item.fillvalue or b"") if kind == _POINTER else 0  # for all that is not stored
+    _check_lengths(item.name, parts, longest=fill, total=fill * item.size)
+
+
+def _stored_as(kind: np.dtype) -> np.dtype:
+    """Return the type of what lies in a file: a pointer in the place of each string or list."""
+    if h5py.check_vlen_dtype(kind) is not None:
+        return _POINTER
+    if kind.subdtype:
+        return np.dtype((_stored_as(kind.subdtype[0]), kind.subdtype[1]))
+    if not kind.names:
+        return kind
+    formats, offsets, more = [], [], 0
+    for inner, offset, *_ in map(kind.fields.get, kind.names):
+        formats.append(_stored_as(inner))
+        offsets.append(offset + more)
+        more += formats[-1].itemsize - inner.itemsize
+    parts = {"names": kind.names, "formats": formats, "offsets": offsets}
+    return np.dtype({**parts, "itemsize": kind.itemsize + more})
+
+
+def _lengths(stored: np.ndarray) -> Iterator[np.ndarray]:
+    if stored.dtype == _POINTER:
+        yield stored["length"]
+    else:
+        for name in stored.dtype.names or ():
+            yield from _lengths(stored[name])
+
+
+def _holds_strings(kind: np.dtype) -> bool:
+    return any(True for _ in _lengths(np.empty(0, _stored_as(kind))))
+
+
+def _check_lengths(where: str, parts: Iterable, *, longest: int = 0, total: int = 0) -> None:
+    for lengths in chain([np.zeros(1, int)], chain.from_iterable(map(_lengths, parts))):
+        longest, total = max(longest, int(lengths.max(initial=0))), total + int(lengths.sum())
+        if longest > _MOST_STRING or total > _MOST_STRINGS:
             raise ValueError(
-                f"{item.name} holds strings of {max(sizes):,} bytes, {total:,} so far; expected "
-                "names"
+                f"{where} holds strings of {longest:,} bytes, {total:,} so far; expected names"
             )
-        step = min(2 * step, 2**16) if max(sizes) < 1024 else 16
+
+
+def _check_unseen(where: str, number: int, file: h5py.File) -> None:
+    """Bound strings whose lengths are hard to come by; none is packed, nor longer than its file."""
+    if number * os.path.getsize(file.filename) > _MOST_STRINGS:
+        raise ValueError(f"{where} may hold {number:,} strings of any length; expected names")
+
+
+def _unpacked(item: h5py.Dataset, packing, kind: np.dtype) -> Iterator[np.ndarray]:
+    """Have HDF5 unpack the chunks in a file of ours where they are plain bytes, and no strings."""
+    plain = np.dtype(f"V{kind.itemsize}")
+    packing.set_fill_value(np.zeros((), plain))
+    with h5py.File(BytesIO(), "w") as file:
+        how = h5py.h5t.py_create(plain), item.id.get_space(), packing
+        copy = h5py.h5d.create(file.id, b"copy", *how)
+        for i in range(item.id.get_num_chunks()):
+            corner = item.id.get_chunk_info(i).chunk_offset
+            skipped, packed = item.id.read_direct_chunk(corner)
+            copy.write_direct_chunk(corner, packed, skipped)
+            if skipped:  # HDF5 forgets this of a chunk while the dataset stays open
+                copy = None
+                copy = h5py.h5d.open(file.id, b"copy")
+            place = tuple(slice(a, a + n) for a, n in zip(corner, item.chunks, strict=True))
+            yield np.ascontiguousarray(h5py.Dataset(copy)[place]).view(kind)
+
+
+def _check_attributes(item: h5py.HLObject, lists: dict[str, h5py.h5a.AttrID]) -> None:
+    """Add up the lengths of the strings of some attributes, as :func:`_check_strings` does."""
+    where, unseen = f"{item.name}: the attribute {{!r}}", set(lists)
+    for body in _messages(item, _ATTRIBUTE):
+        version, *sizes = struct.unpack_from("<BxHHH", body)
+        start = 9 if version == 3 else 8
+        name = body[start:].split(b"\0")[0].decode(errors="replace")
+        if name in lists:  # name, type and shape stand before the data
+            start += sum(-(-n // 8) * 8 for n in sizes) if version == 1 else sum(sizes)
+            kind = _stored_as(lists[name].dtype)
+            found = np.frombuffer(body, kind, (len(body) - start) // kind.itemsize, start)
+            _check_lengths(where.format(name), [found])
+            unseen.discard(name)
+    for name in unseen:  # HDF5 may keep many of them elsewhere
+        _check_unseen(where.format(name), math.prod(lists[name].shape), item.file)
+
+
+def _messages(item: h5py.HLObject, wanted: int) -> Iterator[bytes]:
+    """Yield the messages of one kind in an object header, of either version.
+
+    The format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
+    """
+    place, base = _place(item), item.file.userblock_size
+    with open(item.file.filename, "rb") as file:
+        file.seek(base + place)
+        head = file.read(34)
+        if new := head[:4] == b"OHDR":
+            flags = head[5]
+            at, width = 6 + 16 * bool(flags & 32) + 4 * bool(flags & 16), 1 << (flags & 3)
+            parts = [(place + at + width, int.from_bytes(head[at : at + width], "little"))]
+            layout = struct.Struct("<BH3x" if flags & 4 else "<BHx")
+        else:
+            parts, layout = [(place + 16, int.from_bytes(head[8:12], "little"))], _OLD_LAYOUT
+        for start, size in parts:  # which grow in number
+            if size > _MOST_HEADER or len(parts) > _MOST_PARTS:
+                raise ValueError(f"{item.name} has a header of unbearable size")
+            file.seek(base + start)
+            block, at = file.read(size), 0
+            while at + layout.size <= len(block):
+                kind, length = layout.unpack_from(block, at)
+                body = block[at + layout.size : at + layout.size + length]
+                at += layout.size + length
+                if kind == _CONTINUED and length >= 16:
+                    start, size = struct.unpack("<QQ", body[:16])
+                    parts.append((start + 4, size - 8) if new else (start, size))
+                elif kind == wanted and length >= 8:
+                    yield body
 
 
 def check_zarr(folder: str | Path) -> None:
-    """Raise unless a Zarr folder is files of its own, unpacked by codecs that run nothing.
+    """Raise a ValueError unless a Zarr folder is files of its own, unpacked by what runs nothing.
 
-    Raises
-    ------
-    ValueError
-        It holds a link or a device, a codec that is not known to be safe (one of numcodecs runs
-        code, see GHSA-jqc8-qjfv-5m6r), or chunks of an unbearable size.
+    It may hold no link or device, no codec that is not known to be safe (one of numcodecs runs
+    code, see GHSA-jqc8-qjfv-5m6r), and no chunks of an unbearable size.
     """
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):

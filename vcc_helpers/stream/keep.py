@@ -21,17 +21,11 @@ from .write import replacing
 
 #: The rules that a contrast depends on; no others are in its key.
 _ASKED = (
-    "target_sum",
-    "dtype",
-    "counts_only",
-    "tolerance",
-    "most_counts",
-    "bulk_target_sum",
-    "exact",
-    "use_continuity",
+    *("target_sum", "dtype", "counts_only", "tolerance", "most_counts", "bulk_target_sum"),
+    *("exact", "use_continuity"),
 )
 #: The fields of a :class:`~.stream.Contrast` that hold names.
-NAMES = ("groups", "genes", "control")
+_NAMES = ("groups", "genes", "control")
 
 
 def place_of(job: _Job, cache: str | Path) -> Path:
@@ -46,7 +40,7 @@ def place_of(job: _Job, cache: str | Path) -> Path:
 def save(path: Path, result: Contrast) -> None:
     """Keep a result."""
     tables = result._asdict()
-    for name in NAMES:  # as JSON: an array of objects would have to be pickled
+    for name in _NAMES:  # as JSON: an array of objects would have to be pickled
         tables[name] = json.dumps(np.asarray(tables[name]).tolist())
     with replacing(path) as part:
         np.savez(part, **tables)
@@ -59,7 +53,7 @@ def load(path: Path) -> Contrast | None:
             if kept.zip.testzip() is not None:  # np.load ends with the last value it wants, and
                 return None  # may never come to the checksum
             tables = {name: kept[name] for name in Contrast._fields}
-        groups, genes, control = (json.loads(str(tables.pop(name))) for name in NAMES)
+        groups, genes, control = (json.loads(str(tables.pop(name))) for name in _NAMES)
     except Exception:  # a damaged archive raises any of a dozen errors
         return None
     groups, genes = (pd.Index(names, dtype=object) for names in (groups, genes))

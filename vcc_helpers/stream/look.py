@@ -1,8 +1,7 @@
 """One look at the values of any size: can they be scored, what may be wrong, how deep is each cell?
 
-:func:`inspect_values` says whether values can be scored, and ends at the first that cannot.
-:func:`scan` says all that may be wrong with a prediction, so that nothing found ends the pass.
-:func:`qc_table` gives figures for each cell, :func:`sample_cells` a sample that fits the memory.
+:func:`inspect_values` ends at the first value that cannot be scored; :func:`scan` notes all that
+may be wrong with a prediction.
 
 Taught in: notebooks/02_from_counts_to_effects, notebooks/03_quality_and_knockdown and
 notebooks/17_check_and_pack.
@@ -11,9 +10,6 @@ notebooks/17_check_and_pack.
 >>> cells = load_h1_sample()
 >>> inspect_values(cells).scale
 'counts'
->>> seen = scan(cells, np.zeros(cells.n_obs, dtype=int))
->>> int(seen.of_cells["fractional"].sum()), int(seen.of_cells["largest"].max())
-(0, 1146)
 >>> qc_table(cells, columns=["batch"]).columns.tolist()
 ['depth', 'n_genes', 'batch']
 >>> sample_cells(cells, at_most=10).shape
@@ -24,7 +20,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,12 +47,7 @@ NEARLY = 0.01
 
 
 class _Looked(NamedTuple):
-    """What the values of some cells are like, ``(n_rows,)`` each, float64.
-
-    Of the finite values the sum, the smallest and the largest (infinite if there is none); how many
-    are not zero, have a fraction, lie within :data:`NEARLY` of a whole number; and how many are
-    negative or not finite.
-    """
+    """What the values of some cells are like, ``(n_rows,)`` each, float64; see :class:`Scan`."""
 
     total: np.ndarray
     filled: np.ndarray
@@ -79,7 +69,7 @@ def _look(values, indptr, tolerance: float | None) -> tuple[_Looked, bool]:
 
 
 def _rows(block) -> tuple[np.ndarray, np.ndarray]:
-    """Return values and row pointer of a block, CSR or dense."""
+    """Return values and row pointer of a block."""
     if sparse.issparse(block):
         return block.data, block.indptr
     return np.ascontiguousarray(block).ravel(), np.arange(block.shape[0] + 1) * block.shape[1]
@@ -98,10 +88,8 @@ def inspect_values(
     ----------
     cells
         Shape ``(n_cells, n_genes)``.
-    name
-        What the messages call this file.
-    progress
-        Show a progress bar.
+    name, progress
+        What the messages call this file; whether a progress bar is shown.
     tolerance
         A value is fractional if it is further from a whole number; 1e-3 by default.
 
@@ -121,15 +109,13 @@ def inspect_values(
     -----
     The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part
     above 1e-3. It also refuses negative integers and NaN, which that version lets through.
-
-    Of a CSR file whose values are whole, only these are read, not the gene numbers.
     """
     if 0 in cells.shape:
         raise ValueError(empty_problem(cells, name))
+    inspection = Inspection(cells, name=name, tolerance=tolerance)
     with tqdm(total=cells.n_obs, unit=" cells", desc="inspect", disable=not progress) as bar:
         if is_csr_file(cells) and (found := _inspect_whole(cells, bar)):
             return found
-        inspection = Inspection(cells, name=name, tolerance=tolerance)
         for start, block in row_blocks(cells):
             inspection.add(*inspection.look(start, block))
             bar.update(block.shape[0])
@@ -137,7 +123,7 @@ def inspect_values(
 
 
 def _inspect_whole(cells: anndata.AnnData, bar: tqdm) -> ValueSummary | None:
-    """Inspect a CSR file of whole numbers; None for all else, where more must be looked at.
+    """Inspect a CSR file of whole numbers by its values alone; None for all else.
 
     Repeated entries need no care: sums of whole numbers that are not negative are so too.
     """
@@ -159,19 +145,17 @@ class Inspection:
         self, cells: anndata.AnnData, *, name: str = "cells", tolerance: float | None = None
     ):
         self.cells, self.name, self.tolerance = cells, name, tolerance
-        self.fractional, self.largest = False, 0.0
-        self.library_size = np.zeros(cells.n_obs)
+        self.fractional, self.largest, self.library_size = False, 0.0, np.zeros(cells.n_obs)
 
     def look(self, start: int, block) -> tuple[float, bool, bool]:
         """Look at one block, in any thread, and note the library sizes of its cells.
 
         Returns the largest value, whether one is fractional, and whether all are whole.
         """
-        seen, whole = _look(*_rows(block), self.tolerance)
+        (seen, whole), names = _look(*_rows(block), self.tolerance), self.cells.obs_names[start:]
         if seen.bad.any():
-            names = self.cells.obs_names[start:], self.cells.var_names
-            refuse_unsound(block, *names, name=self.name)
-        refuse_too_large(seen.total, block.dtype, self.cells.obs_names[start:], name=self.name)
+            refuse_unsound(block, names, self.cells.var_names, name=self.name)
+        refuse_too_large(seen.total, block.dtype, names, name=self.name)
         self.library_size[start : start + block.shape[0]] = seen.total
         return max(seen.largest.max(), 0), seen.fractional.any(), whole
 
@@ -184,8 +168,7 @@ class Inspection:
         return summarize(bool(self.fractional), self.largest, self.library_size, name=self.name)
 
 
-@dataclass
-class Scan:
+class Scan(NamedTuple):
     """What :func:`scan` saw.
 
     Attributes
@@ -193,8 +176,8 @@ class Scan:
     of_cells
         Index row number; columns: ``total``, ``filled``, ``fractional``, ``nearly_whole`` and
         ``bad`` (how many values are not zero, have a fraction, lie within 0.01 of a whole number,
-        are negative or not finite), ``smallest``, ``largest`` (of the stored values that are
-        finite), ``signature`` (equal cells have equal ones).
+        are negative or not finite), ``smallest``, ``largest`` (of the finite ones, infinite if
+        there is none), ``signature`` (equal cells have equal ones).
     group_total
         Sum over the cells of each group, ``(n_groups, n_genes)``; the last row is of the cells
         without a group.
@@ -218,10 +201,7 @@ def scan(
     tolerance: float | None = None,
     progress: bool = False,
 ) -> Scan:
-    """Look at every value once, of any numbers, whatever is found.
-
-    `groups` is the number of each cell's group, from 0; -1 for none, ``(n_cells,)``.
-    """
+    """Look at every value once; `groups` number each cell's group, -1 for none, ``(n_cells,)``."""
     from . import kernels
 
     weights = np.random.default_rng(0).random(cells.n_vars)
@@ -276,8 +256,8 @@ def qc_table(
     Parameters
     ----------
     cells
-        Counts, shape ``(n_cells, n_genes)``, or the path of an ``.h5ad``. Read once, a block of
-        rows at a time.
+        Counts (log-normalised values have no depth), ``(n_cells, n_genes)``, or the path of an
+        ``.h5ad``. Read once, a block of rows at a time.
     columns
         Columns of ``obs`` to put beside the figures, such as the batch.
 
@@ -289,14 +269,8 @@ def qc_table(
 
     Raises
     ------
-    KeyError
-        ``obs`` lacks one of `columns`.
-    ValueError
-        A value is NaN, infinite or negative.
-
-    Notes
-    -----
-    Log-normalised values have no depth; give counts.
+    KeyError, ValueError
+        ``obs`` lacks one of `columns`; a value is NaN, infinite or negative.
     """
     cells = open_cells(cells)
     if missing := [name for name in columns if name not in cells.obs]:
@@ -327,16 +301,12 @@ def sample_cells(
     ----------
     cells
         Shape ``(n_cells, n_genes)``, or the path of an ``.h5ad``. Only the rows drawn are read.
-    at_most
-        Cells of each perturbation; all of one that has fewer.
-    controls
-        Cells of the control; by default `at_most`, too.
+    at_most, controls
+        Cells of each perturbation, all of one that has fewer; of the control, by default as many.
     seed
         Another seed draws other cells.
-    perturbation_key
-        The column of ``obs`` that names each cell's perturbation.
-    control
-        The label of control cells.
+    perturbation_key, control
+        The column of ``obs`` that names each cell's perturbation; the label of control cells in it.
 
     Returns
     -------
@@ -346,10 +316,9 @@ def sample_cells(
 
     Raises
     ------
-    KeyError
-        ``obs`` has no column `perturbation_key`.
-    ValueError
-        A cell has no label; `at_most` or `controls` is negative, or nothing is drawn.
+    KeyError, ValueError
+        ``obs`` has no column `perturbation_key`; a cell has no label; `at_most` or `controls` is
+        negative, or nothing is drawn.
 
     Notes
     -----
@@ -361,14 +330,8 @@ def sample_cells(
     if min(at_most, controls) < 0 or max(at_most, controls) < 1:
         raise ValueError(f"expected some cells to draw, got at_most={at_most}, controls={controls}")
     members = pd.Series(range(cells.n_obs)).groupby(labels_of(cells, perturbation_key)).indices
-    drawn = [
-        _draw(rows, controls if name == control else at_most, name, seed)
-        for name, rows in members.items()
-    ]
-    rows = np.sort(np.concatenate(drawn))
-    return take_cells(cells, rows)
-
-
-def _draw(rows: np.ndarray, n: int, name: str, seed: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    return rows if len(rows) <= n else rng.choice(rows, n, replace=False)
+    for name, rows in members.items():
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        n = min(len(rows), controls if name == control else at_most)
+        members[name] = rows if n == len(rows) else rng.choice(rows, n, replace=False)
+    return take_cells(cells, np.sort(np.concatenate([*members.values()])))

@@ -1,7 +1,5 @@
 """The one door to cells: a file or an AnnData is opened, and its form and labels are checked.
 
-This module knows how such a thing can be broken; values are read elsewhere.
-
 Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
 notebooks/09_first_submission and notebooks/17_check_and_pack.
 
@@ -16,6 +14,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,31 +46,20 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
     ----------
     source
         An AnnData, returned as it is, or the path of an ``.h5ad`` file, a ``.vcc`` archive, or a
-        ``.zarr`` folder.
-
-    Returns
-    -------
-    AnnData
-        Shape ``(n_cells, n_genes)``; when `source` is a path, its X is a handle of what lies there,
-        and layers and ``raw`` are not read.
+        ``.zarr`` folder: X is then a handle of what lies there; layers and ``raw`` are not read.
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
+    FileNotFoundError, TypeError
+        There is no such file; `source` is neither an AnnData nor a path.
     ValueError
         The file is not a readable ``.h5ad``, or holds no matrix ``X``.
-    TypeError
-        `source` is neither an AnnData nor a path.
     """
-    if isinstance(source, anndata.AnnData):
-        cells = source
-    elif isinstance(source, str | Path):
-        cells = _open_file(Path(source))
-    else:
+    if not isinstance(source, anndata.AnnData | str | Path):
         raise TypeError(
             f"expected an AnnData or the path of an .h5ad file, got {type(source).__name__}"
         )
+    cells = source if isinstance(source, anndata.AnnData) else _open_file(Path(source))
     if stored_matrix(cells) is None:
         raise ValueError("the AnnData has no matrix X; put the expression values there")
     try:
@@ -115,7 +103,6 @@ def no_hdf5(path: Path) -> str:
 
 
 def _read_annotations(path: Path) -> anndata.AnnData:
-    """Read all but the matrices of the cells; X stays on disk, layers and ``raw`` are not read."""
     with h5py.File(path) as file:
         check_hdf5(file, without=_NOT_READ)
         if "mod" in file and "X" not in file:
@@ -152,14 +139,10 @@ def left_on_disk(cells: anndata.AnnData) -> list[str]:
 
 def _open_packed(path: Path) -> anndata.AnnData:
     """Open the cells of a ``.vcc``, unpacked to a folder that is there as long as they are."""
-    folder = TemporaryDirectory(prefix="vcc_")
-    try:
-        inner = unpack(path, Path(folder.name) / "cells.h5ad", limit=_MOST_UNPACKED)
-        cells = _open_file(inner)
-    except BaseException:
-        folder.cleanup()
-        raise
-    weakref.finalize(cells, folder.cleanup)
+    with ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory(prefix="vcc_"))
+        cells = _open_file(unpack(path, Path(folder) / "cells.h5ad", limit=_MOST_UNPACKED))
+        weakref.finalize(cells, stack.pop_all().close)
     return cells
 
 
@@ -188,9 +171,7 @@ def problems(
     of ``cells.obs`` that names each cell's perturbation, `control` the label of control cells in
     it, None where there need be none, and `name` what the messages call this file.
     """
-    found = []
-    if 0 in cells.shape:
-        found.append(empty_problem(cells, name))
+    found = [empty_problem(cells, name)] if 0 in cells.shape else []
     if not cells.var_names.is_unique:
         twice = cells.var_names[cells.var_names.duplicated()].unique()
         found.append(
@@ -232,11 +213,10 @@ def _no_column(cells: anndata.AnnData, key: str) -> str:
 def plain_labels(column: pd.Series, known: Iterable[str] = ()) -> pd.Index:
     """Return labels as text, ``(n_cells,)``, without spaces around; empty where there is none.
 
-    The one rule for every command and reader. A cell has no label if its value is missing, blank,
-    or text that others write for a missing value (:data:`~.names.MISSING`), such as ``nan``,
-    ``NA`` or ``None``, unless that is the name of a target that is `known`. Spaces around a label
-    are no part of it. :func:`~.submission.mend` takes them off, :func:`~.datasets.read_screen`
-    does too; whoever else reads labels refuses both.
+    The one rule for all. A cell has no label if its value is missing, blank, or text that others
+    write for a missing value (:data:`~.names.MISSING`), such as ``NA``, unless a target that is
+    `known` has that name. :func:`~.submission.mend` and :func:`~.datasets.read_screen` go on with
+    the labels without spaces; whoever else reads labels refuses both.
     """
     codes, found = pd.factorize(column)
     text = pd.Index(found).astype(str).str.strip()
@@ -280,7 +260,7 @@ def check_cells(
     control: str | None = CONTROL,
     name: str = "cells",
 ) -> None:
-    """Raise a ValueError that lists every message of :func:`problems`; else do nothing."""
+    """Raise a ValueError that lists every message of :func:`problems`."""
     found = problems(cells, perturbation_key=perturbation_key, control=control, name=name)
     if found:
         raise ValueError("\n".join(found))
@@ -295,7 +275,7 @@ def check_same(
 ) -> None:
     """Raise a ValueError unless two files have the same genes, in one order, and perturbations.
 
-    One line says each kind of difference; `besides` is a label that either may lack.
+    `besides` is a label that either may lack.
     """
     found = _set_problems("genes", pred.var_names, real.var_names)
     if not found and not np.array_equal(pred.var_names, real.var_names):
@@ -312,9 +292,8 @@ def check_same(
 
 
 def _set_problems(what: str, pred: pd.Index, real: pd.Index) -> list[str]:
-    pred, real = pd.Index(pd.unique(pred)), pd.Index(pd.unique(real))
+    pred, real, found = pred.unique(), real.unique(), []
     missing, unknown = real.difference(pred), pred.difference(real)
-    found = []
     if len(missing):
         found.append(
             f"pred: {len(missing)} of {len(real)} {what} of real are missing: {some_of(missing)}; "
@@ -354,10 +333,9 @@ def parse_memory(memory: int | float | str) -> int:
 
 
 def _form_problem(cells: anndata.AnnData) -> str | None:
-    """Tell what is wrong with the form of the matrix, its values apart; None if nothing is.
+    """Tell what is wrong with tables, type and shape, and with the arrays of a sparse file.
 
-    That is type, shape, and of a sparse matrix on disk the lengths of its arrays and its pointer,
-    which a file can get wrong, and which compiled code does not look at again.
+    Compiled code does not look at these again.
     """
     for name, table in (("obs", cells.obs), ("var", cells.var)):
         if not table.columns.is_unique:

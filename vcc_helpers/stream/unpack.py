@@ -9,6 +9,7 @@ Taught in: notebooks/17_check_and_pack.
 from __future__ import annotations
 
 import os
+import sys
 import tarfile
 from collections.abc import Iterator
 from importlib import import_module
@@ -29,33 +30,26 @@ STEP = 2**20
 
 def zstandard():
     """Return the standard library's module of Python 3.14, or its backport."""
-    try:
-        return import_module("compression.zstd")
-    except ImportError:
-        return import_module("backports.zstd")
+    new = sys.version_info >= (3, 14)
+    return import_module("compression.zstd" if new else "backports.zstd")
 
 
 def unpack(path: str | Path, out: str | Path, *, limit: int) -> Path:
     """Do :func:`~vcc_helpers.submission.archive.unpack`, with a limit in bytes."""
     with open(path, "rb") as archive, replacing(out) as part:
-        offset, size = _packed_cells(archive)
+        found = [place for name, *place in _members(archive) if name.endswith(".h5ad.zst")]
+        if len(found) != 1:
+            raise ValueError(
+                f"{len(found)} files .h5ad.zst in the archive; expected one, {CELLS}; make it "
+                "anew with vcc-helpers prep"
+            )
+        [(offset, size)] = found
         archive.seek(offset)
         with open(part, "wb") as file:
             for block in _unzstd(archive, size):
                 file.write(block)
                 check_size(file.tell(), limit, "unpacked so far")  # a few kB can hold terabytes
     return Path(out)
-
-
-def _packed_cells(archive: BinaryIO) -> tuple[int, int]:
-    """Return where in the archive the cells lie: first byte and number of bytes."""
-    found = [place for name, *place in _members(archive) if name.endswith(".h5ad.zst")]
-    if len(found) != 1:
-        raise ValueError(
-            f"{len(found)} files .h5ad.zst in the archive; expected one, {CELLS}; make it "
-            "anew with vcc-helpers prep"
-        )
-    return tuple(found[0])
 
 
 def _members(archive: BinaryIO) -> Iterator[tuple[str, int, int]]:

@@ -1,8 +1,6 @@
-"""Files are written whole or not at all.
+"""Files are written whole or not at all: what has the final name is the old file or the new one.
 
-Every command that writes goes through here, so that whatever happens, what has the final name is
-the old file or the new one, never a part of it. What is read is never written: one function,
-:func:`check_writable`, decides for all.
+What is read is never written: :func:`check_writable` decides for all commands.
 
 A file that is not finished has a hidden name with a random part, and its process holds a lock on
 it, which the system takes away when the process ends, however it ends. So only what has no owner
@@ -55,24 +53,10 @@ def check_writable(
 ) -> None:
     """Raise unless a file can be written there and nothing else is lost: worth knowing beforehand.
 
-    Parameters
-    ----------
-    path
-        The file to write: new, or a regular file that will be replaced. If it is a link, the link
-        stays and the file that it leads to is replaced.
-    inputs
-        What the same command reads: paths of files and folders, or AnnData backed by a file; what
-        lies in memory, such as a list of names, is passed over.
-    outputs
-        What else it writes.
-
-    Raises
-    ------
-    ValueError
-        It is an input, lies in a folder that is one, or is another output.
-    OSError
-        There is no such folder or no right to write in it; or it is a folder, a device, a pipe or
-        a socket, none of which can be replaced by a file.
+    A ValueError says that it is one of `inputs`, as the same command reads them, lies in a folder
+    that is one, or is another of `outputs`; what lies in memory, such as a list of names, is passed
+    over. An OSError says that there is no such folder or no right to write in it, or that something
+    else than a file has the name. A link stays, and the file that it leads to is replaced.
     """
     check_apart(path, inputs)
     for other in filter(None, outputs):
@@ -81,24 +65,22 @@ def check_writable(
     if kind := _special(Path(path)):
         raise FileExistsError(f"cannot write {path}: it is {kind}; name a file")
     real = _real(path)
-    if not real.parent.is_dir():
+    writable = os.access(real.parent, os.W_OK)
+    if not real.parent.is_dir():  # looked at last: another process may remove it at any moment
         raise FileNotFoundError(f"cannot write {path}: there is no folder {real.parent}; make it")
     if real.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder; name a file in it")
-    if not os.access(real.parent, os.W_OK):
-        if not real.parent.is_dir():  # another process has removed it this moment
-            raise FileNotFoundError(f"cannot write {path}: there is no folder {real.parent}")
+    if not writable:
         raise PermissionError(f"cannot write {path}: no permission to write in {real.parent}")
 
 
 def check_apart(path: str | Path, inputs: Iterable[object]) -> None:
     """Raise a ValueError if a file or folder to write is an input, or lies in one."""
+    places = Path(path), *_real(path).parents
     for source in inputs:
         if isinstance(source, anndata.AnnData):
-            source = source.filename if source.isbacked else None
-        if not isinstance(source, str | Path):
-            continue
-        if any(_same(place, Path(source)) for place in (Path(path), *_real(path).parents)):
+            source = source.filename
+        if isinstance(source, str | Path) and any(_same(p, Path(source)) for p in places):
             raise ValueError(
                 f"cannot write {path}: {source} is read by the same command and would be lost; "
                 "name another file"
@@ -126,9 +108,8 @@ def _special(path: Path) -> str | None:
         if error.errno == errno.ELOOP:
             return "a link in a circle"
         raise type(error)(f"cannot write {path}: {error.strerror}") from error
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-        return None
-    kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kinds = {stat.S_IFREG: None, stat.S_IFDIR: None}
+    kinds |= {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
@@ -150,12 +131,7 @@ def _full(folder: str | Path, error: OSError, kept: str = "") -> OSError:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Yield a name next to `path` to write to; the file takes the name `path` when all went well.
-
-    In the same folder, with the same suffix; removed if an error ends the block. A process that is
-    killed leaves its part; the next one to write the same file removes it. Of a link the target is
-    replaced.
-    """
+    """Yield a name as :func:`beside` has it; the file takes the name `path` when all went well."""
     with beside(path) as part:
         yield part
         with open(part, "rb") as file:
@@ -167,15 +143,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def beside(path: str | Path, suffix: str | None = None) -> Iterator[Path]:
     """Yield an empty file next to `path` that is needed for a while, and remove it at the end.
 
-    A hidden name in the same folder, of no other process. A process that is killed leaves the file;
-    the next one to write `path` removes it.
+    A hidden name in the same folder, of no other process, with the same suffix or another. A
+    process that is killed leaves the file; the next one to write `path` removes it.
     """
     check_writable(path)
     path = _real(path)
-    suffix = path.suffix if suffix is None else suffix
     _remove_orphans(path)
     with full_disk_explained(path.parent):
-        part, held = _new_part(path, suffix)
+        part, held = _new_part(path, path.suffix if suffix is None else suffix)
         try:
             yield part
         finally:
@@ -214,13 +189,11 @@ def no_link(path: str, flags: int) -> int:
 
 def _lock(file: int) -> bool | None:
     """Lock an open file: whether this process holds it now; None where there are no locks."""
-    if fcntl is None:
-        return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks, such as a mounted network drive
+    except (OSError, AttributeError):  # a disk without locks, as many of a network are; Windows
         return None
     return True
 
@@ -256,11 +229,9 @@ def _remove_orphans(path: Path) -> None:
 def hdf5(path: str | Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
     """Open a new HDF5 file to write to, in such a way that a full disk is an error and no crash.
 
-    Yields the file, and a function that raises if something could not be written: to be called now
-    and then, so that a long computation ends when the disk is full, and not after it.
-
-    HDF5 does not survive a write that fails: it goes on to fail while the file is closed, and ends
-    the interpreter. So it is never told of one, and the error is raised when the file is closed.
+    Yields the file, and a function that raises if something could not be written, to be called now
+    and then. HDF5 does not survive a write that fails: it goes on to fail while the file is closed,
+    and ends the interpreter. So it is never told, and the error is raised when the file is closed.
     """
     # the inner file is closed first: Python closes what is left open once more, when it is too late
     with open(path, "w+b", buffering=0) as raw, _Patient(raw) as patient:
@@ -295,8 +266,7 @@ class _Patient(io.RawIOBase):
         return self.at
 
     def write(self, data) -> int:
-        if self.error is None:
-            self._try(lambda: self._write(data))
+        self._try(self._write, data)
         if self.error is not None and len(data) < 2**20:
             self.kept[self.at] = bytes(data)
         self.at += len(data)
@@ -316,17 +286,16 @@ class _Patient(io.RawIOBase):
         return len(buffer)
 
     def truncate(self, size: int) -> int:
-        if self.error is None:
-            self._try(lambda: self.raw.truncate(size))
+        self._try(self.raw.truncate, size)
         return size
 
     def flush(self) -> None:
-        if self.error is None:
-            self._try(self.raw.flush)
+        self._try(self.raw.flush)
 
-    def _try(self, action) -> None:
+    def _try(self, action: Callable, *words) -> None:
         try:
-            action()
+            if self.error is None:
+                action(*words)
         except OSError as error:
             self.error = error
 
@@ -344,9 +313,9 @@ def write_cells(
 ) -> None:
     """Write an ``.h5ad``, whole or not at all, also where the disk runs full.
 
-    One that exists is replaced at the end, in one step. Where X of `cells` is empty, `blocks` are
-    first row and rows of each block of it, in rising order, every cell once. An OSError says that
-    the folder is missing or cannot be written to, or that the disk is full.
+    Where X of `cells` is empty, `blocks` are first row and rows of each block of it, in rising
+    order, every cell once. An OSError says that the folder is missing or cannot be written to, or
+    that the disk is full.
     """
     check_writable(path, inputs=[cells])
     with replacing(path) as part:
@@ -392,7 +361,10 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
 
 def _with_plain_strings(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table whose strings are Python's; where some are missing, a category."""
-    frame = _plain_names(frame)
+    if "_index" in frame:  # AnnData keeps this name for itself
+        frame = frame.rename(columns={"_index": "index_"})
+    if frame.index.name in frame:
+        frame = frame.rename_axis(None)
     text = [name for name, kind in frame.dtypes.items() if isinstance(kind, pd.StringDtype)]
     kinds = {name: "category" if frame[name].hasnans else object for name in text}
     return frame.astype(kinds).set_axis(frame.index.astype(object))
@@ -403,18 +375,8 @@ def _without_nulls(values: Mapping) -> dict:
     return {n: _without_nulls(v) if isinstance(v, Mapping) else v for n, v in kept.items()}
 
 
-def _plain_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rename what AnnData keeps for itself: a column ``_index``, an index named like a column."""
-    if "_index" in frame:
-        frame = frame.rename(columns={"_index": "index_"})
-    return frame.rename_axis(None) if frame.index.name in frame else frame
-
-
 def _append_rows(matrix: h5py.Group, blocks: Iterable, check: Callable[[], None]) -> None:
-    """Fill the empty CSR matrix ``X`` of an open ``.h5ad``, as :func:`write_cells` has blocks.
-
-    The types are those of the empty matrix; row pointers are int64.
-    """
+    """Fill an empty CSR matrix, in its types, with blocks as :func:`write_cells` has them."""
     n_cells = matrix["indptr"].shape[0] - 1
     for name in ("data", "indices"):
         dtype = matrix[name].dtype
