@@ -119,7 +119,11 @@ def _words_of(error: Exception) -> object:
 
 def _without_line_breaks(text: str, options: Mapping[str, object]) -> str:
     """Write the names in the options, where they hold line breaks, on one line."""
-    for value in (*options.values(), os.getcwd()):
+    try:
+        here = os.getcwd()
+    except OSError:  # somebody has removed it
+        here = ""
+    for value in (*options.values(), here):
         for name in str(value).split("/"):
             if "\n" in name:
                 text = text.replace(name, _plain(name))
@@ -186,11 +190,15 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     inputs = pred, real, baseline
     for path, other in ((json, csv), (csv, json)):
         if path:
-            check_writable(path, inputs=inputs, outputs=[other])
+            check_writable(path, inputs=inputs, outputs=[other, asked["cache"]])
     if asked["cache"]:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
     card = scoring.score(pred, real, progress=_watched(), ceiling=ceiling, **asked)
+    if json:
+        card.to_json(json)
+    if csv:
+        write_whole(csv, _for_spreadsheets(card.per_perturbation))
     lines = [repr(card)]
     if not ceiling:
         lines.append(f"  chance  {_chance(card)}")
@@ -200,10 +208,6 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
         perfect = PRESETS[card.preset].top == "perfect"
         scale = " of 100, baseline 0" if perfect else ", baseline 0, replicate 100"
         lines.append(f"  overall {card.overall(baseline):.2f}{scale}")
-    if json:
-        card.to_json(json)
-    if csv:
-        write_whole(csv, _for_spreadsheets(card.per_perturbation))
     return "\n".join(lines)
 
 

@@ -39,6 +39,8 @@ MISSING = frozenset(
 )
 #: Pairs of strange and missing names beyond which likeness is not looked for; it would take long.
 _MOST_PAIRS = 10**5
+#: Nor for longer names.
+_LONGEST = 100
 
 
 class Match(NamedTuple):
@@ -118,5 +120,6 @@ def _other_ways(name: str) -> Iterator[str]:
 def _alike(unknown: list[str], missing: list[str]) -> dict[str, str]:
     if len(unknown) * len(missing) > _MOST_PAIRS:
         return {}
+    unknown, missing = ([n for n in names if len(n) <= _LONGEST] for names in (unknown, missing))
     near = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
     return {name: likes[0] for name, likes in near.items() if likes}

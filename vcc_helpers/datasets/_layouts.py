@@ -57,6 +57,8 @@ _NOT_COUNTS = {
     "counts": "values must be raw counts, whole numbers; the first that is not is {place}; name "
     "the layer with counts (layer=), or say values='log1p' if these are log1p of counts",
 }
+#: How much smaller the text of a matrix may be packed, and its most rows or columns.
+_MOST_PACKED, _MOST_NAMES = 1100, 2**27
 #: Parts of the group "matrix" of a Cell Ranger .h5 file that are read.
 PARTS_10X = (
     *("data", "indices", "indptr", "shape", "barcodes"),
@@ -183,7 +185,7 @@ def _open_any(path: str | Path | pd.DataFrame, layer: str | None, key: str) -> a
     if isinstance(path, pd.DataFrame):
         return _of_table(path, key)
     path = Path(path)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):  # a pipe may have nobody at its other end
         raise FileNotFoundError(f"no such file or folder: {path}")
     if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
         return _of_table(_read_labels(path, numbers=True), key)
@@ -288,7 +290,11 @@ def _read_mtx(folder: Path) -> anndata.AnnData:
 
 
 def _read_matrix(path: Path) -> sparse.csr_matrix:
+    size = path.stat().st_size * (_MOST_PACKED if path.suffix == ".gz" else 1)
     try:
+        rows, columns, n_values = io.mminfo(path)[:3]
+        if n_values > size or max(rows, columns) > _MOST_NAMES:
+            raise ValueError(f"{rows:,} x {columns:,} and {n_values:,} values in so small a file")
         return sparse.csr_matrix(io.mmread(path, spmatrix=False).T)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
@@ -299,7 +305,8 @@ def _read_matrix(path: Path) -> sparse.csr_matrix:
 
 def _one_file(folder: Path, names: tuple[str, ...]) -> Path:
     endings = tuple(name + end for name in names for end in ("", ".gz"))
-    found = sorted(path for path in folder.iterdir() if path.name.endswith(endings))
+    files = (path for path in folder.iterdir() if path.is_file())
+    found = sorted(path for path in files if path.name.endswith(endings))
     if not found:
         there = some_of(sorted(path.name for path in folder.iterdir()))
         raise FileNotFoundError(f"{folder} has no {' or '.join(names)}[.gz]; it has {there}")

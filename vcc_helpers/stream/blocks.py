@@ -210,7 +210,7 @@ def _sound(matrix):
     """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
     n = matrix.shape[matrix.format == "csr"]
     low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
-    if low < 0 or high >= n or (np.diff(matrix.indptr) < 0).any():
+    if low < 0 or high >= n or not _rises(matrix):
         raise ValueError(
             f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
             f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
@@ -218,11 +218,19 @@ def _sound(matrix):
     return matrix
 
 
+def _rises(matrix) -> bool:
+    """Tell whether the pointer of a CSR or CSC matrix in memory rises, and to no place beyond."""
+    pointer, n = matrix.indptr, min(len(matrix.data), len(matrix.indices))
+    return bool(pointer[0] >= 0 and pointer[-1] <= n and (np.diff(pointer) >= 0).all())
+
+
 @contextmanager
 def _row_reader(cells: anndata.AnnData, scratch: Path | None):
     """Give a function that reads rows ``start`` to ``stop`` of the matrix."""
     matrix = stored_matrix(cells)
     layout = getattr(matrix, "format", "dense")
+    if sparse.issparse(matrix) and not _rises(matrix):  # SciPy would follow it anywhere
+        raise ValueError("the sparse matrix X is damaged: its row pointer does not rise")
     if is_csr_file(cells):
         yield _csr_reader(matrix)
     elif layout == "csc" and not cells.is_view:
@@ -268,12 +276,17 @@ def _csr_reader(matrix):
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         low, high = indptr[start], indptr[stop]
         values, genes = (_read_stretch(matrix.group[n], low, high) for n in ("data", "indices"))
-        values = values.astype(np.float32) if values.dtype == np.float16 else values  # for SciPy
+        values = values.astype(np.float32) if _is_half(values) else values  # for SciPy
         pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
         return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
 
     return rows
+
+
+def _is_half(values: np.ndarray) -> bool:
+    """Tell whether values are float16, in any order of bytes."""
+    return values.dtype.kind == "f" and values.dtype.itemsize == 2
 
 
 def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -442,7 +455,7 @@ def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
 def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matrix:
     low, high = indptr[left], indptr[right]
     entries = [_read_stretch(_stored(matrix, name), low, high) for name in ("data", "indices")]
-    if entries[0].dtype == np.float16:  # SciPy has no such matrix
+    if _is_half(entries[0]):  # SciPy has no such matrix
         entries[0] = entries[0].astype(np.float32)
     shape = (matrix.shape[0], right - left)
     slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)

@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import compress
 from math import prod
 from pathlib import Path
 
@@ -35,8 +36,18 @@ _MOST_CHUNK = 2**29
 _MUCH, _MOST_PACKED = 2**26, 2000
 #: Least bytes of a chunk when there are many; each costs about as much time as 10 kB.
 _LEAST_CHUNK, _MANY_CHUNKS = 1024, 100_000
-#: Most bytes of all strings of a dataset together, and of one of them.
-_MOST_STRINGS, _MOST_STRING = 2**30, 2**16
+#: Most bytes of a string.
+_MOST_STRING = 2**16
+#: Rows of a table of strings, which are read one by one.
+_MOST_ROWS = 2**16
+#: Most groups and arrays of a file, and how deep they lie.
+_MOST_ITEMS, _DEEPEST = 100_000, 64
+#: Bytes that a Zarr store may declare whatever it stores: chunks of one value are not written.
+_MUCH_IN_ZARR = 2**30
+#: Attributes by which AnnData finds an array; one that begins with / is looked for anywhere.
+_PLACES = ("column-order", "_index", "categories")
+#: Parts of a file that AnnData names; what else one is called may be any text.
+_USUAL = {"", "X", "data", "indices", "indptr", "obs", "var", "uns", "layers", "raw", "obsm"}
 #: What may unpack a Zarr array; each turns bytes or strings into the same, and runs nothing.
 _CODECS = {
     *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"),
@@ -71,33 +82,54 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
         dataset), is a reference to what is not in the tree, or takes far more memory than a
         file of its size should.
     """
-    groups, places, references, size = [file["/"]], set(), [], 0
+    groups, places, references = [file["/"]], set(), []
+    size = size_of_x = stored = of_strings = 0
     while groups:
         group = groups.pop()
         if (place := _place(group)) in places:
-            raise ValueError(f"the group {group.name} is there twice, or holds itself")
+            raise ValueError(f"the group {_called(group.name)} is there twice, or holds itself")
         places.add(place)
         references += _references(group)
+        if group.name.count("/") > _DEEPEST or len(places) > _MOST_ITEMS:
+            raise ValueError(
+                f"it holds more than {_MOST_ITEMS:,} groups and arrays, or they lie more than "
+                f"{_DEEPEST} deep"
+            )
         for name in group:
             if group.name == "/" and name in without:
                 continue
             where = f"{group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{where} is a link; expected plain data")
+                raise ValueError(f"{_called(where)} is a link; expected plain data")
             item = group[name]
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
                 _check_dataset(item)
-                if where.split("/")[1] != "X":  # which is never read whole
-                    _check_stored(item)
-                places.add(_place(item))
                 references += _references(item)
-                size += item.size * item.dtype.itemsize if item.shape is not None else 0
+                bytes_of = item.size * item.dtype.itemsize if item.shape is not None else 0
+                size += bytes_of
+                if where.split("/")[1] == "X" and not item.dtype.hasobject:
+                    size_of_x += bytes_of  # which is never read whole
+                else:
+                    packed = item.id.get_storage_size()
+                    _check_stored(_called(where), bytes_of, packed)
+                    # one that has two names is read twice
+                    stored += 0 if _place(item) in places else packed
+                    _check_stored(f"all up to {_called(where)}", size - size_of_x, stored)
+                of_strings = _check_strings(item, of_strings)
+                places.add(_place(item))
+            else:
+                raise ValueError(f"{_called(where)} is no array and no group; expected plain data")
     for where, reference in references:
         if _target(file, reference) not in places:
             raise ValueError(f"{where} refers to something that is not in the file's tree")
     return size
+
+
+def _called(name: str) -> str:
+    """Return a name of the file's own as it is if AnnData has it, else in quotation marks."""
+    return name if _USUAL.issuperset(name.split("/")) else repr(name)
 
 
 def _target(file: h5py.File, reference: h5py.Reference) -> int | None:
@@ -112,14 +144,31 @@ def _place(item: h5py.HLObject) -> int:
 
 
 def _references(item: h5py.HLObject) -> Iterator[tuple[str, h5py.Reference]]:
-    """Yield the references among the attributes: AnnData 0.7 named categories so."""
+    """Yield the references among the attributes: AnnData 0.7 named categories so.
+
+    And raise if another attribute names a place from the root on, where nobody may have looked.
+    """
     for name in item.attrs:
         kind = item.attrs.get_id(name).dtype
         if h5py.check_ref_dtype(kind) is h5py.Reference:
             for reference in np.atleast_1d(item.attrs[name]):
-                yield f"{item.name}: the attribute {name!r}", reference
+                yield f"{_called(item.name)}: the attribute {name!r}", reference
         elif _holds_references(kind):
-            raise ValueError(f"{item.name}: the attribute {name!r} holds references")
+            raise ValueError(f"{_called(item.name)}: the attribute {name!r} holds references")
+        elif name in _PLACES and not _names_its_own(item, name):
+            raise ValueError(
+                f"{_called(item.name)}: the attribute {name!r} names a place from the root on, or "
+                "more than there are; expected parts of its own"
+            )
+
+
+def _names_its_own(item: h5py.HLObject, name: str) -> bool:
+    shape = item.attrs.get_id(name).shape  # None of an empty attribute
+    most = len(item) if isinstance(item, h5py.Group) else 1
+    if shape is None or prod(shape) > max(most, 1):
+        return shape is None
+    words = np.atleast_1d(item.attrs[name]).ravel().tolist()
+    return not any(str(word).startswith(("/", "b'/", 'b"/')) for word in words)
 
 
 def _holds_references(kind: np.dtype) -> bool:
@@ -131,16 +180,18 @@ def _holds_references(kind: np.dtype) -> bool:
 
 def _check_dataset(item: h5py.Dataset) -> None:
     if item.is_virtual or item.external:
-        raise ValueError(f"{item.name} shows another file; expected plain data")
+        raise ValueError(f"{_called(item.name)} shows another file; expected plain data")
     if _holds_references(item.dtype):
-        raise ValueError(f"{item.name} holds references; expected plain data")
+        raise ValueError(f"{_called(item.name)} holds references; expected plain data")
+    for kind in _kinds(item.dtype):
+        inner = kind.subdtype[0] if kind.subdtype else h5py.check_vlen_dtype(kind)
+        if kind.names or (kind.hasobject and isinstance(inner, np.dtype)):
+            raise ValueError(f"{_called(item.name)} holds arrays in arrays; expected plain data")
     if item.shape is None:
         return
     _check_filters(item)
     if item.chunks:
-        _check_chunks(item.name, item.shape, item.chunks, item.dtype.itemsize)
-    if h5py.check_string_dtype(item.dtype) and h5py.check_vlen_dtype(item.dtype):
-        _check_strings(item)
+        _check_chunks(_called(item.name), item.shape, item.chunks, item.dtype.itemsize)
 
 
 def _check_filters(item: h5py.Dataset) -> None:
@@ -151,18 +202,16 @@ def _check_filters(item: h5py.Dataset) -> None:
         if not h5py.h5z.filter_avail(code) and find_spec("hdf5plugin"):
             import_module("hdf5plugin")  # makes its filters known
         if not h5py.h5z.filter_avail(code):
+            name = f"{_FILTERS.get(code, 'a filter')} (number {code})"
             raise ValueError(
-                f"{item.name} is packed with {_FILTERS.get(code, 'a filter')} (number {code}), "
-                "which is missing here: pip install hdf5plugin, or pack it with gzip"
+                f"{_called(item.name)} is packed with {name}, which is missing here: pip "
+                "install hdf5plugin, or pack it with gzip"
             )
 
 
-def _check_stored(item: h5py.Dataset) -> None:
-    size = item.size * item.dtype.itemsize
-    if size > _MUCH and size > _MOST_PACKED * item.id.get_storage_size():
-        raise ValueError(
-            f"{item.name} declares {size:,} bytes and stores {item.id.get_storage_size():,}"
-        )
+def _check_stored(what: str, size: int, stored: int) -> None:
+    if size > _MUCH and size > _MOST_PACKED * stored:
+        raise ValueError(f"{what} declares {size:,} bytes and stores {stored:,}")
 
 
 def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
@@ -176,19 +225,41 @@ def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
         )
 
 
-def _check_strings(item: h5py.Dataset) -> None:
-    """Read strings a few at a time, for many may share the bytes of a long one."""
-    flat = item if item.ndim == 1 else ()
-    total, start, step = 0, 0, 16
-    while start < len(flat):
-        sizes = [len(text) for text in flat[start : start + step]]
-        total, start = total + sum(sizes), start + step
-        if max(sizes) > _MOST_STRING or total > _MOST_STRINGS:
-            raise ValueError(
-                f"{item.name} holds strings of {max(sizes):,} bytes, {total:,} so far; expected "
-                "names"
-            )
-        step = min(2 * step, 2**16) if max(sizes) < 1024 else 16
+def _kinds(kind: np.dtype) -> list[np.dtype]:
+    """Return the types of a record's fields, or the type itself."""
+    return [kind.fields[name][0] for name in kind.names or ()] or [kind]
+
+
+def _check_strings(item: h5py.Dataset, total: int) -> int:
+    """Read strings a few at a time, for many may share the bytes of a long one.
+
+    `total` is the bytes of those before, and returned with those of this array.
+    """
+    of_text = [h5py.check_vlen_dtype(kind) in (str, bytes) for kind in _kinds(item.dtype)]
+    if not item.shape or not any(of_text):
+        return total
+    if prod(item.shape[:-1]) > _MOST_ROWS:
+        raise ValueError(f"{_called(item.name)} has the shape {item.shape}; expected few strings")
+    parts = [item.fields(name) for name in item.dtype.names or ()] or [item]
+    most = max(_MUCH, item.file.id.get_filesize())  # each has bytes of its own in a true file
+    for part in compress(parts, of_text):
+        for row in np.ndindex(item.shape[:-1]):
+            for sizes in _lengths(part, row, item.shape[-1]):
+                total += sum(sizes)
+                if max(sizes) > _MOST_STRING or total > most:
+                    raise ValueError(
+                        f"{_called(item.name)} holds strings of {max(sizes):,} bytes, {total:,} so "
+                        "far; expected names"
+                    )
+    return total
+
+
+def _lengths(part, row: tuple[int, ...], n: int) -> Iterator[list[int]]:
+    start, step = 0, 16
+    while start < n:
+        sizes = [len(text) for text in part[(*row, slice(start, start + step))]]
+        yield sizes
+        start, step = start + step, min(2 * step, 2**16) if max(sizes) < 1024 else 16
 
 
 def check_zarr(folder: str | Path) -> None:
@@ -200,25 +271,28 @@ def check_zarr(folder: str | Path) -> None:
         It holds a link or a device, a codec that is not known to be safe (one of numcodecs runs
         code, see GHSA-jqc8-qjfv-5m6r), or chunks of an unbearable size.
     """
+    declared = stored = 0
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(where, name)
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise ValueError(f"{path} is a link or a device; expected plain files")
+            stored += path.stat().st_size
         for name in set(_ZARR_WORDS) & set(files):
             path = Path(where, name)
             if path.stat().st_size > _MOST_WORDS:
                 raise ValueError(f"{path} is too large to describe an array")
-            _check_words(path, json.loads(path.read_bytes()))
+            declared += _check_words(path, json.loads(path.read_bytes()))
+    if declared > max(_MUCH_IN_ZARR, _MOST_PACKED * stored):
+        raise ValueError(f"its arrays declare {declared:,} bytes, and its files hold {stored:,}")
 
 
-def _check_words(path: Path, words: object) -> None:
-    """Look through a description of arrays, which may hold those of others."""
+def _check_words(path: Path, words: object) -> int:
+    """Look through a description of arrays, which may hold those of others; return their bytes."""
     if isinstance(words, list):
-        for part in words:
-            _check_words(path, part)
+        return sum(_check_words(path, part) for part in words)
     if not isinstance(words, dict):
-        return
+        return 0
     for key in ("compressor", "filters", "codecs", "index_codecs", "object_codec"):
         found = words.get(key) or []
         for codec in found if isinstance(found, list) else [found]:
@@ -229,10 +303,26 @@ def _check_words(path: Path, words: object) -> None:
     grid = words.get("chunk_grid")
     if isinstance(grid, dict):
         chunks = (grid.get("configuration") or {}).get("chunk_shape")
-    if isinstance(chunks, list) and isinstance(words.get("shape"), list):
-        whole = all(isinstance(n, int) and n > 0 for n in chunks)
-        if not whole or len(chunks) != len(words["shape"]):
-            raise ValueError(f"{path}: chunks of {chunks} for an array of {words['shape']}")
-        _check_chunks(str(path), words["shape"], chunks, 8)
-    for part in words.values():
-        _check_words(path, part)
+    size = 0
+    if isinstance(chunks, list) and isinstance(shape := words.get("shape"), list):
+        whole = all(isinstance(n, int) for n in (*chunks, *shape))
+        if not whole or min(*chunks, 1) < 1 or min(*shape, 0) < 0 or len(chunks) != len(shape):
+            raise ValueError(f"{path}: chunks of {chunks} for an array of {shape}")
+        each = _itemsize(words.get("dtype", words.get("data_type")))
+        _check_chunks(str(path), shape, chunks, each)
+        size = prod(shape) * each
+    return size + sum(_check_words(path, part) for part in words.values())
+
+
+def _itemsize(kind: object) -> int:
+    """Return the bytes of a value of a type of Zarr, 8 at the least."""
+    if isinstance(kind, dict):
+        found = (kind.get("configuration") or {}).get("length_bytes", 8)
+    elif isinstance(kind, list):
+        found = sum(_itemsize(field[1]) for field in kind)
+    else:
+        try:
+            found = np.dtype(kind).itemsize
+        except TypeError:  # a name that NumPy does not have, such as string
+            found = 8
+    return max(found, 8)
