@@ -84,7 +84,8 @@ def many_small_promises(file):
 
 
 def many_names_of_one_array(file):
-    values = array(file, "uns/a", (2**23,), chunks=(2**17,), compression="gzip", data=0)
+    values = array(file, "uns/a", (2**23,), chunks=(2**17,), compression="gzip")
+    values[:] = 0
     for i in range(40):
         file[f"uns/{i}"] = values
 
@@ -151,8 +152,8 @@ FILES = [
     (old_categories_from_a_layer, "names a place from the root on"),
     (many_small_promises, "all up to '/uns/.*' declares"),
     (many_names_of_one_array, "all up to '/uns/.*' declares"),
-    (promised_strings, "declares 1,099,511,627,776 bytes and stores 0"),
-    (promised_strings_in_x, "declares 1,099,511,627,776 bytes and stores 0"),
+    (promised_strings, "declares .* bytes and stores 0"),
+    (promised_strings_in_x, "declares .* bytes and stores 0"),
     (rows_of_strings, "holds strings of 131,072 bytes"),
     (records_of_strings, "holds strings of 131,072 bytes"),
     (arrays_in_an_array, "holds arrays in arrays"),
@@ -214,6 +215,18 @@ def test_labels_and_values_that_cannot_be_ranked():
     ):
         with pytest.raises(ValueError, match=words):
             rank_sum(matrix, labels, control="non-targeting")
+
+
+def test_a_damaged_cell_ranger_file(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        parts = {"data": [1, 1], "indices": [0, 10**6], "indptr": [0, 2], "shape": [1, 1]}
+        for name, values in parts.items():
+            file[f"matrix/{name}"] = values
+        file["matrix/barcodes"] = np.array(["c"], STRING)
+        for name in ("id", "name", "feature_type"):
+            file[f"matrix/features/{name}"] = np.array(["Gene Expression"], STRING)
+    with pytest.raises(ValueError, match="damaged: an entry is at place 1000000 of 1"):
+        read_screen(tmp_path / "a.h5")
 
 
 def described(change):
@@ -349,7 +362,7 @@ def test_a_folder_that_is_gone(tmp_path, monkeypatch, capsys):
 
 
 def test_a_list_of_many_columns(tmp_path):
-    (tmp_path / "genes.csv").write_text("," * 10**5 + "\na" * 10**5)
+    (tmp_path / "genes.csv").write_text("a" + ",b" * 10**5 + "\na" * 10**5)
     with pytest.raises(ValueError, match="has 100,001 columns"):
         read_genes(tmp_path / "genes.csv")
 

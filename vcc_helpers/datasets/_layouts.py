@@ -31,7 +31,7 @@ from scipy import io, sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import CONTROL_NAMES, MISSING
-from ..stream.blocks import row_blocks
+from ..stream.blocks import row_blocks, sound
 from ..stream.guard import check_hdf5
 from ..stream.look import inspect_values
 from ..stream.open import open_cells, plain_labels, text_for_none
@@ -267,7 +267,7 @@ def _read_10x_h5(path: Path) -> anndata.AnnData:
             )
         parts = tuple(group[name][:] for name in ("data", "indices", "indptr"))
         # Cell Ranger stores genes x cells by columns: the same numbers are cells x genes by rows
-        matrix = sparse.csr_matrix(parts, shape=group["shape"][:][::-1])
+        matrix = sound(sparse.csr_matrix(parts, shape=group["shape"][:][::-1]))
         text = {name: group[name].asstr()[:] for name in PARTS_10X[-4:]}
     features = {name.removeprefix("features/"): values for name, values in text.items()}
     return _from_10x(matrix, features.pop("barcodes"), pd.DataFrame(features))

@@ -206,11 +206,11 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _sound(matrix):
+def sound(matrix):
     """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
     n = matrix.shape[matrix.format == "csr"]
     low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
-    if low < 0 or high >= n or not _rises(matrix):
+    if low < 0 or high >= n or not rises(matrix):
         raise ValueError(
             f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
             f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
@@ -218,10 +218,11 @@ def _sound(matrix):
     return matrix
 
 
-def _rises(matrix) -> bool:
+def rises(matrix) -> bool:
     """Tell whether the pointer of a CSR or CSC matrix in memory rises, and to no place beyond."""
     pointer, n = matrix.indptr, min(len(matrix.data), len(matrix.indices))
-    return bool(pointer[0] >= 0 and pointer[-1] <= n and (np.diff(pointer) >= 0).all())
+    whole = len(pointer) == matrix.shape[matrix.format == "csc"] + 1
+    return bool(whole and pointer[0] == 0 and pointer[-1] <= n and (np.diff(pointer) >= 0).all())
 
 
 @contextmanager
@@ -229,7 +230,7 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
     """Give a function that reads rows ``start`` to ``stop`` of the matrix."""
     matrix = stored_matrix(cells)
     layout = getattr(matrix, "format", "dense")
-    if sparse.issparse(matrix) and not _rises(matrix):  # SciPy would follow it anywhere
+    if sparse.issparse(matrix) and not rises(matrix):  # SciPy would follow it anywhere
         raise ValueError("the sparse matrix X is damaged: its row pointer does not rise")
     if is_csr_file(cells):
         yield _csr_reader(matrix)
@@ -249,7 +250,7 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None):
 def _in_memory(block):
     if hasattr(block, "compute"):  # Dask's, of dense or sparse chunks
         block = block.compute()
-    return _sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
+    return sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
 
 
 def _view_reader(view: anndata.AnnData):
@@ -279,7 +280,7 @@ def _csr_reader(matrix):
         values = values.astype(np.float32) if _is_half(values) else values  # for SciPy
         pointer = (indptr[start : stop + 1] - low).astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
-        return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
+        return sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
 
     return rows
 
@@ -459,7 +460,7 @@ def _slab(matrix, indptr: np.ndarray, left: int, right: int) -> sparse.csr_matri
         entries[0] = entries[0].astype(np.float32)
     shape = (matrix.shape[0], right - left)
     slab = sparse.csc_matrix((*entries, indptr[left : right + 1] - low), shape=shape)
-    return _sound(slab).tocsr()
+    return sound(slab).tocsr()
 
 
 def row_blocks(

@@ -28,7 +28,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..ranks import p_values
-from .blocks import Threads, _sound
+from .blocks import Threads, sound
 
 #: Genes in a tile; many, since a tile asks each cell for its entries, but not too many to fill a
 #: strip of it in the processor's second cache.
@@ -183,13 +183,17 @@ def cut(n_genes: int, n_parts: int) -> list[slice]:
 
 def _checked(matrix, threads: int) -> tuple:
     """Bring a matrix to rows of floating numbers, one entry a place, and find its :func:`span`."""
-    matrix = _sound(sparse.csr_matrix(matrix)) if sparse.issparse(matrix) else np.asarray(matrix)
+    if sparse.issparse(matrix):
+        by_rows_or_columns = getattr(matrix, "format", None) in ("csr", "csc")
+        matrix = sparse.csr_matrix(sound(matrix) if by_rows_or_columns else matrix)
+    else:
+        matrix = np.asarray(matrix)
     if matrix.dtype.kind == "c":
         raise ValueError(f"values of type {matrix.dtype} have no order; give counts or lognorm")
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
     with Threads(threads) as pool:
-        sound = pool.submit(getattr, matrix, "has_canonical_format", True)
+        canonical = pool.submit(getattr, matrix, "has_canonical_format", True)
         values = matrix.data if sparse.issparse(matrix) else matrix
         parts = [values[part] for part in cut(len(values), 8 * threads)]
         low, high = (
@@ -197,10 +201,10 @@ def _checked(matrix, threads: int) -> tuple:
         )
         low, high = np.min(low), np.max(high)
     _refuse_beyond_fence(low, high)
-    if not sound.result():
+    if not canonical.result():
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    return matrix, (low, high) if sound.result() and low > 0 else span([matrix])
+    return matrix, (low, high) if canonical.result() and low > 0 else span([matrix])
 
 
 def _refuse_beyond_fence(low: float, high: float) -> None:

@@ -306,7 +306,7 @@ def _check_words(path: Path, words: object) -> int:
     size = 0
     if isinstance(chunks, list) and isinstance(shape := words.get("shape"), list):
         whole = all(isinstance(n, int) for n in (*chunks, *shape))
-        if not whole or min(*chunks, 1) < 1 or min(*shape, 0) < 0 or len(chunks) != len(shape):
+        if not whole or len(chunks) != len(shape) or min([*chunks, 1]) < 1 or min([*shape, 0]) < 0:
             raise ValueError(f"{path}: chunks of {chunks} for an array of {shape}")
         each = _itemsize(words.get("dtype", words.get("data_type")))
         _check_chunks(str(path), shape, chunks, each)

@@ -24,10 +24,11 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
+from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import MISSING
-from .blocks import _stored, stored_matrix, unreadable
+from .blocks import rises, stored_matrix, unreadable
 from .guard import check_hdf5, check_zarr
 from .unpack import unpack
 
@@ -377,11 +378,13 @@ def _form_problem(cells: anndata.AnnData) -> str | None:
         return None
     if tuple(matrix.shape) != cells.shape:
         return f"X has shape {tuple(matrix.shape)}, its labels and names are for {cells.shape}"
-    return _pointer_problem(matrix) if hasattr(matrix, "format") else None
+    if sparse.issparse(matrix):
+        return None if rises(matrix) else "the row pointer of X does not rise to its last value"
+    return _pointer_problem(matrix) if hasattr(matrix, "group") else None
 
 
 def _pointer_problem(matrix) -> str | None:
-    data, indices, indptr = (_stored(matrix, name) for name in ("data", "indices", "indptr"))
+    data, indices, indptr = (matrix.group[name] for name in ("data", "indices", "indptr"))
     n = matrix.shape[matrix.format == "csc"]
     if indptr.shape != (n + 1,):
         return f"the row pointer of X has shape {indptr.shape}; expected ({n + 1},)"
