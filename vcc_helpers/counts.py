@@ -48,6 +48,8 @@ def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
     matrix = getattr(cells, "X", cells)
     if getattr(cells, "isbacked", False):
         matrix = matrix[:]
+    if getattr(matrix, "format", None) in ("csr", "csc"):
+        type(matrix)(matrix).check_format()  # or SciPy's loops would follow any place
     block = one_entry_a_place(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
     return floating(block, *_names(cells))
 

@@ -206,14 +206,15 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def sound(matrix):
+def sound(matrix, name: str = "X"):
     """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
     n = matrix.shape[matrix.format == "csr"]
     low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
     if low < 0 or high >= n or not rises(matrix):
+        place = low if low < 0 else high
         raise ValueError(
-            f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
-            f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
+            f"the sparse matrix {name} is damaged: an entry is at place {place} of {n}, or its row "
+            "pointer does not rise; write the file, or make the matrix, again"
         )
     return matrix
 

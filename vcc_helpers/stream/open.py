@@ -28,12 +28,13 @@ from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import MISSING
-from .blocks import rises, stored_matrix, unreadable
+from .blocks import rises, sound, stored_matrix, unreadable
 from .guard import check_hdf5, check_zarr
 from .unpack import unpack
 
 #: What is read of a file when it is opened, and what is never read.
-_ANNOTATIONS, _NOT_READ = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp"), ("layers", "raw")
+_SLICED, _NOT_READ = ("obsm", "varm", "obsp", "varp"), ("layers", "raw")
+_ANNOTATIONS = ("obs", "var", "uns", *_SLICED)
 #: How a file begins that Git LFS left in the place of another.
 _LFS = b"version https://git-lfs"
 #: Most bytes of the cells of a ``.vcc``.
@@ -133,6 +134,10 @@ def _read_annotations(path: Path) -> anndata.AnnData:
         if old := isinstance(file.get("obs"), h5py.Dataset):  # AnnData before 0.7
             check_hdf5(file)
         parts = {} if old else {n: read_elem(file[n]) for n in _ANNOTATIONS if n in file}
+        for group in _SLICED:  # SciPy follows any place
+            for name, values in parts.get(group, {}).items():
+                if sparse.issparse(values):
+                    sound(values, f"{group}[{name!r}]")
     if old:
         cells = anndata.read_h5ad(path, backed="r")
     else:
