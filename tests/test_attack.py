@@ -279,6 +279,20 @@ def test_a_store_that_declares_more_than_it_holds(spoil, words, tmp_path):
         check_zarr(tmp_path / "a.zarr")
 
 
+@pytest.mark.filterwarnings("ignore:.*zarr.*:DeprecationWarning", "ignore:Writing zarr v2")
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_store_that_was_copied_in_part(version, tmp_path):
+    """Zarr takes what is absent for zeros."""
+    cells = make_cells(3)
+    cells.X = sparse.csr_matrix(cells.X)
+    with anndata.settings.override(zarr_write_format=version):
+        cells.write_zarr(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(pseudobulk(tmp_path / "a.zarr").X, pseudobulk(cells).X)
+    next(p for p in (tmp_path / "a.zarr/X/data").rglob("0")).unlink()
+    with pytest.raises(ValueError, match="parts of X/data are not there"):
+        open_cells(tmp_path / "a.zarr")
+
+
 @pytest.mark.parametrize("kind", ["<f2", ">f2"])
 @pytest.mark.parametrize("form", ["X", "X/data"])
 def test_half_precision_in_any_form(kind, form, path, tmp_path):

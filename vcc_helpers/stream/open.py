@@ -180,6 +180,9 @@ def _open_zarr(path: Path) -> anndata.AnnData:
         check_zarr(path)
         group = zarr.open(path, mode="r")
         matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
+        values = group["X/data"] if hasattr(matrix, "group") else None
+        if values is not None and values.nchunks_initialized < values.nchunks:
+            raise ValueError("parts of X/data are not there, as when a copy was not finished")
         return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
     except Exception as error:
         raise unreadable(path, error) from error
