@@ -20,7 +20,9 @@ from vcc_helpers.classroom.apart import processes
 from vcc_helpers.classroom.contest import Entry, Scored
 from vcc_helpers.cli import main
 from vcc_helpers.datasets import read_screen
+from vcc_helpers.features import embedding
 from vcc_helpers.names import match
+from vcc_helpers.splits import from_toml
 from vcc_helpers.stream import contrast, inspect_values, open_cells, rank_sum
 from vcc_helpers.stream.guard import check_hdf5, check_zarr
 from vcc_helpers.submission import check
@@ -333,6 +335,16 @@ def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path, capsys):
     for path in (tmp_path, tmp_path / "table.csv"):
         with pytest.raises(FileNotFoundError):
             read_screen(path)
+
+
+    with pytest.raises(ValueError, match="no plain file"):
+        embedding(tmp_path / "table.csv")
+
+
+def test_a_split_without_an_end(tmp_path):
+    (tmp_path / "a.toml").write_text("a=" + "[" * 10**5)
+    with pytest.raises(ValueError, match="a.toml"):
+        from_toml(tmp_path / "a.toml", targets=["A"], context="x")
 
 
 def test_the_folder_to_keep_in_is_no_output(path, monkeypatch, tmp_path, capsys):
