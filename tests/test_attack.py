@@ -212,7 +212,7 @@ def test_a_damaged_matrix_in_memory_ends_no_interpreter(name, value):
         lognorm,
         lambda x: rank_sum(x.X, labels, control="non-targeting"),
     ):
-        with pytest.raises(ValueError, match="damaged|does not rise|ind(ex|ices)"):
+        with pytest.raises(ValueError, match="damaged|does not rise"):
             read(cells)
 
 
