@@ -372,16 +372,6 @@ def test_a_card_without_a_mean(tmp_path):
         ScoreCard.from_json(tmp_path / "card.json")
 
 
-def test_a_score_is_written_before_it_is_held_against_a_baseline(path, tmp_path, capsys):
-    score(make_cells(3), make_cells(3)).to_json(tmp_path / "base.json")
-    text = (tmp_path / "base.json").read_text().replace('"G1"', '"G9"')
-    (tmp_path / "base.json").write_text(text)
-    words = ["score", path, path, "--baseline", tmp_path / "base.json"]
-    assert main([str(word) for word in [*words, "--json", tmp_path / "card.json"]]) == 1
-    assert "score both against the same truth" in capsys.readouterr().err
-    assert ScoreCard.from_json(tmp_path / "card.json").summary["mae"] == 0
-
-
 def test_any_number_of_threads(path, capsys):
     assert main(["score", str(path), str(path), "--threads", "9" * 18]) == 0
     assert "mae    0.0000" in capsys.readouterr().out

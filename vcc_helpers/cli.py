@@ -195,10 +195,6 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
     card = scoring.score(pred, real, progress=_watched(), ceiling=ceiling, **asked)
-    if json:
-        card.to_json(json)
-    if csv:
-        write_whole(csv, _for_spreadsheets(card.per_perturbation))
     lines = [repr(card)]
     if not ceiling:
         lines.append(f"  chance  {_chance(card)}")
@@ -208,6 +204,10 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
         perfect = PRESETS[card.preset].top == "perfect"
         scale = " of 100, baseline 0" if perfect else ", baseline 0, replicate 100"
         lines.append(f"  overall {card.overall(baseline):.2f}{scale}")
+    if json:
+        card.to_json(json)
+    if csv:
+        write_whole(csv, _for_spreadsheets(card.per_perturbation))
     return "\n".join(lines)
 
 
