@@ -44,7 +44,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-bounds test-colab links bench bench-models bench-speed calibration book book-sphinx test parity notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup test-bounds test-colab links bench bench-layouts bench-models bench-speed calibration book book-sphinx test parity notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -151,6 +151,9 @@ links: book  ## ask every address on the pages whether it still answers
 
 bench: $(STAMP)  ## compare our scores with the official ones on many random cases (minutes)
 	@"$(PY)" benchmarks/parity.py
+
+bench-layouts: $(STAMP)  ## random small screens in every layout: one answer from all (ten minutes)
+	@"$(PY)" benchmarks/layouts.py
 
 bench-models: $(STAMP)  ## the full table of models; H1="BULK.h5ad --counts C.csv --annotation GO.npz" adds real effects
 	@"$(PY)" benchmarks/models.py $(if $(H1),--pseudobulk $(H1))

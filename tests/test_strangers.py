@@ -217,7 +217,7 @@ def empty_folder(path):
 KINDS = [
     (pointer, "Git LFS pointer.*git lfs pull"),
     (mudata, "MuData, of the modalities 'atac', 'rna'"),
-    (packed_by_another, r"/uns/a is packed with zstd \(number 32015\).*pip install hdf5plugin"),
+    (packed_by_another, r"'/uns/a' is packed with zstd \(number 32015\).*pip install hdf5plugin"),
     (empty_folder, "a folder, and no Zarr store"),
 ]
 

@@ -60,10 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _print(run(**options, progress=sys.stderr.isatty()))
         except (ValueError, KeyError, OSError) as error:
-            text = str(_words_of(error))
-            for name in "/".join(map(str, (*options.values(), os.getcwd()))).split("/"):
-                text = text.replace(name, _plain(name)) if "\n" in name else text
-            _say(text)
+            _say(_without_line_breaks(str(_words_of(error)), options))
             return 1
         except MemoryError as error:
             _say(
@@ -113,6 +110,19 @@ def _words_of(error: Exception) -> object:
         )
     ours = isinstance(error, OSError) and error.filename is None
     return error.strerror if ours and error.strerror else error
+
+
+def _without_line_breaks(text: str, options: Mapping[str, object]) -> str:
+    """Write the names in the options, where they hold line breaks, on one line."""
+    try:
+        here = os.getcwd()
+    except OSError:  # somebody has removed it
+        here = ""
+    for value in (*options.values(), here):
+        for name in str(value).split("/"):
+            if "\n" in name:
+                text = text.replace(name, _plain(name))
+    return text
 
 
 def _plain(text: object) -> str:
@@ -171,7 +181,7 @@ def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
     inputs = pred, real, baseline
     for path, other in ((json, csv), (csv, json)):
         if path:
-            check_writable(path, inputs=inputs, outputs=[other])
+            check_writable(path, inputs=inputs, outputs=[other, asked["cache"]])
     if asked["cache"]:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None

@@ -42,6 +42,11 @@ def rows_of(cells) -> sparse.csr_matrix | np.ndarray:
     matrix = getattr(cells, "X", cells)
     if getattr(cells, "isbacked", False):
         matrix = matrix[:]
+    if getattr(matrix, "format", None) in ("csr", "csc"):
+        try:
+            type(matrix)(matrix).check_format()  # or SciPy's loops would follow any place
+        except ValueError as error:
+            raise ValueError(f"the sparse matrix is damaged ({error}); make it again") from error
     block = one_entry_a_place(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
     return floating(block, *_names(cells))
 

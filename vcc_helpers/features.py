@@ -140,6 +140,8 @@ def embedding(source: pd.DataFrame | str | Path) -> pd.DataFrame:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
+    if path.exists() and not path.is_file():  # a pipe may have nobody at its other end
+        raise ValueError(f"{path.name} is no plain file")
     name = path.name.removesuffix(".gz")
     if name.endswith((".csv", ".tsv")):
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -38,6 +38,8 @@ MISSING = frozenset(
 )
 #: Pairs of strange and missing names beyond which likeness is not looked for; it would take long.
 _MOST_PAIRS = 10**5
+#: Nor for longer names.
+_LONGEST = 100
 
 
 class Match(NamedTuple):
@@ -80,7 +82,8 @@ def match(found: Iterable[str], wanted: Iterable[str]) -> Match:
     unknown = [name for name in unknown if name not in renamed]
     near = {}
     if len(unknown) * len(missing) <= _MOST_PAIRS:
-        likes = {name: get_close_matches(name, missing, n=1, cutoff=0.75) for name in unknown}
+        asked, known = ([x for x in names if len(x) <= _LONGEST] for names in (unknown, missing))
+        likes = {name: get_close_matches(name, known, n=1, cutoff=0.75) for name in asked}
         near = {name: like[0] for name, like in likes.items() if like}
     return Match(renamed, missing, unknown, near)
 

@@ -116,7 +116,7 @@ def from_toml(source: str | Path, *, targets: Iterable[str], context: str) -> Fe
     """
     try:
         content = tomllib.loads(Path(source).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{source} is no TOML file ({error})") from error
     targets = set(targets)
     few, none = content.get("fewshot", {}), content.get("zeroshot", {})

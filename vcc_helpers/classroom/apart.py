@@ -77,7 +77,7 @@ def processes() -> Iterator[Callable[..., str]]:
 
 def _start(environment: dict[str, str]) -> subprocess.Popen:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-W", "ignore", "-m", __name__]
+    command = [sys.executable, "-P", "-W", "ignore", "-m", __name__]  # nothing of the folder
     return subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
 
 

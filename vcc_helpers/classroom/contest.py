@@ -47,9 +47,12 @@ from .page import board, page
 from .records import Records
 
 _TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
+_ACCOUNT = re.compile(r"[A-Za-z0-9_-]+")  # other letters may become these when they are made small
 _CHANGED = "the file changed after it was scored; its first score stands"
 _DAMAGED = "its record is damaged, so it counts as the file is now; see *.damaged in the records"
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
+#: What a library says of a file may repeat any text of it.
+_SAID = re.compile(r"(?<=cannot be read as an \.h5ad) \(.*", re.DOTALL)
 _QUOTED = re.compile(r"""(?<!\w)b?(?:'(?:\\.|[^'\\])*(?:'|$)|"(?:\\.|[^"\\])*(?:"|$))""")
 #: Files and folders of `out` that :func:`publish` may replace.
 _PUBLISHED = {"board.html", "cards"}
@@ -237,8 +240,9 @@ def read_teams(path: str | Path) -> dict[str, str]:
     found = {}
     for number, line in enumerate(lines, start=2):
         account, team = ((line.get(name) or "").strip() for name in ("account", "team"))
+        known = _ACCOUNT.fullmatch(account)
         account = account.lower()
-        if not (account and _TEAM.fullmatch(team)) or found.get(account, team) != team:
+        if not (known and _TEAM.fullmatch(team)) or found.get(account, team) != team:
             raise ValueError(
                 f"{path}, line {number}: account {account!r}, team {team!r}; expected the columns "
                 "account and team, a team's name of small letters, digits and hyphens, and no "
@@ -283,7 +287,7 @@ def change_problems(
     if len(changes) != 1:
         found.append(f"{len(changes)} files changed; expected one, the submission of today")
     if teams is not None:
-        mine = teams.get((account or "").lower())
+        mine = teams.get(account.lower()) if _ACCOUNT.fullmatch(account or "") else None
         if mine is None:
             found.append(
                 f"the account {account or ''!r} is in no team; ask for a line in teams.csv"
@@ -437,14 +441,8 @@ def publish(
     have it from anywhere. The folder `out` is replaced if an earlier call wrote it; a ValueError
     says that it holds other things.
     """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a folder for the leaderboard")
-    if out.exists() and (others := sorted({p.name for p in out.iterdir()} - _PUBLISHED)):
-        raise ValueError(
-            f"{out} holds {some_of(others)}, which would be lost: name a folder of its own for the "
-            "leaderboard"
-        )
+    out = Path(out).resolve()
+    _check_replaceable(out)
     known = {"X", "obs", "var", PERTURBATION_KEY, *baseline.per_perturbation.index}
     reasons = {name: _without_quotes(why, known) for name, why in scored.refused.items()}
     html = board(newest(scored.cards), baseline, title=title, not_scored=reasons)
@@ -468,7 +466,29 @@ def publish(
 
 def _without_quotes(why: str, known: Collection[str]) -> str:
     """Leave out what stands between quotation marks, as repr writes them, and is not known."""
+    why = _SAID.sub("", why)
     return _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in known else "'...'", why)
+
+
+def _check_replaceable(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a folder for the leaderboard")
+    inside = [*out.iterdir(), *(out / "cards").glob("*")] if out.exists() else []
+    others = sorted(path.name for path in inside if not _is_published(path))
+    if others:
+        raise ValueError(
+            f"{out} holds {some_of(others)}, which would be lost: name a folder of its own for the "
+            "leaderboard"
+        )
+
+
+def _is_published(path: Path) -> bool:
+    """Tell whether :func:`publish` writes such a file or folder."""
+    if path.name in _PUBLISHED:
+        return path.is_dir() == (path.name == "cards")
+    team, _, day = path.stem.partition("_")
+    named = _TEAM.fullmatch(team) and _FILE.fullmatch(f"{day}.h5ad")
+    return bool(path.parent.name == "cards" and path.suffix == ".json" and named)
 
 
 def _public(entry: Entry, card: ScoreCard, baseline: ScoreCard) -> dict:

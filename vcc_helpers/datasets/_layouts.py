@@ -26,7 +26,7 @@ from scipy import io, sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import CONTROL_NAMES, MISSING
-from ..stream.blocks import row_blocks
+from ..stream.blocks import row_blocks, sound
 from ..stream.guard import check_hdf5
 from ..stream.look import inspect_values
 from ..stream.open import open_cells, plain_labels, text_for_none
@@ -54,6 +54,8 @@ _NOT_COUNTS = {
 }
 #: Columns of the table of features, in a Cell Ranger .h5 file and in a features.tsv.
 _FEATURES = ("id", "name", "feature_type")
+#: How much smaller the text of a matrix may be packed, and its most rows or columns.
+_MOST_PACKED, _MOST_NAMES = 1100, 2**27
 
 
 def read_screen(
@@ -164,7 +166,7 @@ def _open_any(path: str | Path | pd.DataFrame, layer: str | None, key: str) -> a
     if isinstance(path, pd.DataFrame):
         return _of_table(path, key)
     path = Path(path)
-    if not path.exists():
+    if not (path.is_file() or path.is_dir()):  # a pipe may have nobody at its other end
         raise FileNotFoundError(f"no such file or folder: {path}")
     if path.name.removesuffix(".gz").endswith((".csv", ".tsv")):
         return _of_table(_read_labels(path, numbers=True), key)
@@ -246,14 +248,18 @@ def _read_10x_h5(path: Path) -> anndata.AnnData:
             )
         # Cell Ranger stores genes x cells by columns: the same numbers are cells x genes by rows
         arrays = tuple(group[part][:] for part in parts[:3])
-        matrix = sparse.csr_matrix(arrays, shape=group["shape"][:][::-1])
+        matrix = sound(sparse.csr_matrix(arrays, shape=group["shape"][:][::-1]))
         features = pd.DataFrame({c: group["features"][c].asstr()[:] for c in _FEATURES})
         return _from_10x(matrix, group["barcodes"].asstr()[:], features)
 
 
 def _read_mtx(folder: Path) -> anndata.AnnData:
     path = _one_file(folder, "matrix.mtx")
+    size = path.stat().st_size * (_MOST_PACKED if path.suffix == ".gz" else 1)
     try:
+        rows, columns, n_values = io.mminfo(path)[:3]
+        if n_values > size or max(rows, columns) > _MOST_NAMES:
+            raise ValueError(f"{rows:,} x {columns:,} and {n_values:,} values in so small a file")
         matrix = sparse.csr_matrix(io.mmread(path, spmatrix=False).T)
     except (ValueError, OSError, EOFError) as error:
         raise ValueError(
@@ -277,7 +283,7 @@ def _read_mtx(folder: Path) -> anndata.AnnData:
 def _one_file(folder: Path, *names: str) -> Path:
     endings = tuple(name + end for name in names for end in ("", ".gz"))
     there = sorted(path.name for path in folder.iterdir())
-    found = [name for name in there if name.endswith(endings)]
+    found = [name for name in there if name.endswith(endings) and (folder / name).is_file()]
     if not found:
         raise FileNotFoundError(
             f"{folder} has no {' or '.join(names)}[.gz]; it has {some_of(there)}"

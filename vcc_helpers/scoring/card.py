@@ -139,8 +139,10 @@ class ScoreCard:
             beside = _table(card["anchors"], "anchor") if "anchors" in card else None
             if not isinstance(card["preset"], str):
                 raise TypeError("preset is no text")
-            settings, missed = dict(card["settings"]), card.get("missed", {})
-            return cls(card["preset"], table, settings, beside, missed)
+            missed = {name: list(rows) for name, rows in dict(card.get("missed", {})).items()}
+            if not all(n in table and set(rows) <= {*table.index} for n, rows in missed.items()):
+                raise ValueError("missed names what the card does not hold")
+            return cls(card["preset"], table, dict(card["settings"]), beside, missed)
         except _NO_CARD as error:
             kind = type(error).__name__  # its own words may repeat the whole file
             raise ValueError(
@@ -178,6 +180,6 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 def _table(rows: Mapping[str, Mapping], name: str) -> pd.DataFrame:
     table = pd.DataFrame.from_dict(dict(rows), orient="index").astype(np.float64).rename_axis(name)
-    if np.isinf(table).any(axis=None):
-        raise ValueError("a number is not finite")
+    if (table.abs() > 1e300).any(axis=None):  # such a mean would have no end
+        raise ValueError("a number is not finite, or too large")
     return table

@@ -206,16 +206,24 @@ def ahead(function: Callable, arguments: Iterable[tuple], *, threads: int = 1) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _sound(matrix):
+def sound(matrix, name: str = "X"):
     """Return a CSR or CSC matrix; raise if its pointers lead astray, as no compiled loop checks."""
     n = matrix.shape[matrix.format == "csr"]
     low, high = (int(f(initial=0)) for f in (matrix.indices.min, matrix.indices.max))
-    if low < 0 or high >= n or (np.diff(matrix.indptr) < 0).any():
+    if low < 0 or high >= n or not rises(matrix):
+        place = low if low < 0 else high
         raise ValueError(
-            f"the sparse matrix X is damaged: an entry is at place {low if low < 0 else high} of "
-            f"{n}, or its row pointer does not rise; write the file, or make the matrix, again"
+            f"the sparse matrix {name} is damaged: an entry is at place {place} of {n}, or its row "
+            "pointer does not rise; write the file, or make the matrix, again"
         )
     return matrix
+
+
+def rises(matrix) -> bool:
+    """Tell whether the pointer of a CSR or CSC matrix in memory rises, and to no place beyond."""
+    pointer, n = matrix.indptr, min(len(matrix.data), len(matrix.indices))
+    whole = len(pointer) == matrix.shape[matrix.format == "csc"] + 1
+    return bool(whole and pointer[0] == 0 and pointer[-1] <= n and (np.diff(pointer) >= 0).all())
 
 
 @contextmanager
@@ -223,6 +231,8 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None = None):
     """Give a function that reads rows ``start`` to ``stop`` of the matrix."""
     matrix = stored_matrix(cells)
     layout = getattr(matrix, "format", "dense")
+    if sparse.issparse(matrix) and not rises(matrix):  # SciPy would follow it anywhere
+        raise ValueError("the sparse matrix X is damaged: its row pointer does not rise")
     if is_csr_file(cells):
         yield _csr_reader(matrix)
     elif layout == "csc" and not cells.is_view:
@@ -241,7 +251,7 @@ def _row_reader(cells: anndata.AnnData, scratch: Path | None = None):
 def _in_memory(block):
     if hasattr(block, "compute"):  # Dask's, of dense or sparse chunks
         block = block.compute()
-    return _sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
+    return sound(block.tocsr()) if sparse.issparse(block) else np.asarray(block)
 
 
 def _view_reader(view: anndata.AnnData):
@@ -270,7 +280,7 @@ def _csr_reader(matrix):
         pointer = indptr[start : stop + 1] - indptr[start]
         pointer = pointer.astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
-        return _sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
+        return sound(sparse.csr_matrix((values, genes, pointer), shape=shape))
 
     return rows
 
@@ -278,7 +288,12 @@ def _csr_reader(matrix):
 def _entries(matrix, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """Read some values of a sparse matrix and their places."""
     values, places = (_read_stretch(_stored(matrix, n), low, high) for n in ("data", "indices"))
-    return values.astype(np.float32) if values.dtype == np.float16 else values, places  # for SciPy
+    return values.astype(np.float32) if _is_half(values) else values, places  # for SciPy
+
+
+def _is_half(values: np.ndarray) -> bool:
+    """Tell whether values are float16, in any order of bytes."""
+    return values.dtype.kind == "f" and values.dtype.itemsize == 2
 
 
 def value_stretches(cells: anndata.AnnData) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -397,7 +412,7 @@ def _csc_reader(matrix, file: BinaryIO):
         entries = _entries(matrix, indptr[left], indptr[right])
         pointer = indptr[left : right + 1] - indptr[left]
         slab = sparse.csc_matrix((*entries, pointer), shape=(n_rows, right - left))
-        slab = _sound(slab).tocsr()
+        slab = sound(slab).tocsr()
         for top in range(0, n_rows, height):
             part = slab[top : top + height]
             cuts[top].append((file.tell(), part.shape))

@@ -28,13 +28,15 @@ import pandas as pd
 from scipy import sparse
 
 from ..ranks import p_values
-from .blocks import Threads
+from .blocks import Threads, sound
 
 #: Genes in a tile; many, since a tile asks each cell for its entries, but not too many to fill a
 #: strip of it in the processor's second cache.
 TILE_GENES = 256
 #: Pairs of value and group that the processor's second cache holds.
 PAIRS = 2**16
+#: Threads beyond which more are of no use on any machine.
+_MOST_THREADS = 1024
 
 
 class RankSum(NamedTuple):
@@ -132,7 +134,8 @@ def rank_sum(
     Raises
     ------
     ValueError
-        No cell is labelled `control`, or every cell is; or a value is negative, infinite or NaN.
+        No cell is labelled `control`, or every cell is; there is not a label a cell; or a value is
+        negative, infinite, NaN or complex.
 
     Notes
     -----
@@ -148,6 +151,8 @@ def rank_sum(
             f"a test needs cells labelled {control!r} and others; there are {len(labels)} cells "
             f"of {len(groups)} other groups"
         )
+    if np.shape(matrix)[:1] != (len(labels),) or np.ndim(matrix) != 2:
+        raise ValueError(f"{len(labels)} labels for cells x genes of shape {np.shape(matrix)}")
     matrix, reach = _checked(matrix, n_threads(threads))
     codes = groups.get_indexer(labels)  # -1: control
     pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(_Picked.of, matrix)
@@ -167,7 +172,7 @@ def rank_sum(
 
 def n_threads(threads: int | None) -> int:
     """Return the number of threads to use."""
-    return threads or os.cpu_count() or 1
+    return min(threads or os.cpu_count() or 1, _MOST_THREADS)
 
 
 def cut(n_genes: int, n_parts: int) -> list[slice]:
@@ -178,11 +183,17 @@ def cut(n_genes: int, n_parts: int) -> list[slice]:
 
 def _checked(matrix, threads: int) -> tuple:
     """Bring a matrix to rows of floating numbers, one entry a place, and find its :func:`span`."""
-    matrix = sparse.csr_matrix(matrix) if sparse.issparse(matrix) else np.asarray(matrix)
+    if sparse.issparse(matrix):
+        by_rows_or_columns = getattr(matrix, "format", None) in ("csr", "csc")
+        matrix = sparse.csr_matrix(sound(matrix) if by_rows_or_columns else matrix)
+    else:
+        matrix = np.asarray(matrix)
+    if matrix.dtype.kind == "c":
+        raise ValueError(f"values of type {matrix.dtype} have no order; give counts or lognorm")
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
     with Threads(threads) as pool:
-        sound = pool.submit(getattr, matrix, "has_canonical_format", True)
+        canonical = pool.submit(getattr, matrix, "has_canonical_format", True)
         values = matrix.data if sparse.issparse(matrix) else matrix
         parts = [values[part] for part in cut(len(values), 8 * threads)]
         low, high = (
@@ -190,10 +201,10 @@ def _checked(matrix, threads: int) -> tuple:
         )
         low, high = np.min(low), np.max(high)
     _refuse_beyond_fence(low, high)
-    if not sound.result():
+    if not canonical.result():
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    return matrix, (low, high) if sound.result() and low > 0 else span([matrix])
+    return matrix, (low, high) if canonical.result() and low > 0 else span([matrix])
 
 
 def _refuse_beyond_fence(low: float, high: float) -> None:

@@ -19,14 +19,13 @@ ValueError: /X is a link; expected plain data
 from __future__ import annotations
 
 import json
-import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
-from io import BytesIO
-from itertools import chain
+from itertools import compress
+from math import prod
 from pathlib import Path
 
 import h5py
@@ -38,13 +37,22 @@ _MOST_CHUNK = 2**29
 _MUCH, _MOST_PACKED = 2**26, 2000
 #: Least bytes of a chunk when there are many; each costs about as much time as 10 kB.
 _LEAST_CHUNK, _MANY_CHUNKS = 1024, 100_000
-#: Most bytes of all strings of a dataset together, and of one of them.
-_MOST_STRINGS, _MOST_STRING = 2**30, 2**16
-#: What HDF5 stores in the place of a string, in files of 8 bytes an address as all are.
-_POINTER = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
-#: Kinds of messages in the header of a group or dataset, and bounds of a header.
+#: Most bytes of a string.
+_MOST_STRING = 2**16
+#: Rows of a table of strings, which are read one by one.
+_MOST_ROWS = 2**16
+#: Most groups and arrays of a file, and how deep they lie.
+_MOST_ITEMS, _DEEPEST = 100_000, 64
+#: Bytes that a Zarr store may declare whatever it stores: chunks of one value are not written.
+_MUCH_IN_ZARR = 2**30
+#: Attributes by which AnnData finds an array; one that begins with / is looked for anywhere.
+_PLACES = ("column-order", "_index", "categories")
+#: What HDF5 stores in the place of a string, and most bytes of all strings of an attribute.
+_POINTER, _MOST_STRINGS = np.dtype([("length", "<u4"), ("place", "V12")]), 2**26
+#: Kinds of messages in the header of a group or array, and bounds of a header.
 _ATTRIBUTE, _CONTINUED, _MOST_HEADER, _MOST_PARTS = 12, 16, 2**26, 1000
-_OLD_LAYOUT = struct.Struct("<HH4x")
+#: Parts of a file that AnnData names; what else one is called may be any text.
+_USUAL = {"", "X", "data", "indices", "indptr", "obs", "var", "uns", "layers", "raw", "obsm"}
 #: What may unpack a Zarr array; each turns bytes or strings into the same, and runs nothing.
 _CODECS = {
     *("blosc", "bz2", "gzip", "lz4", "lzma", "zlib", "zstd"),
@@ -63,34 +71,56 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
     That is no link, nothing in two places, nothing of another file (external storage, a virtual
     dataset), no reference to what is not in the tree, and nothing that takes far more memory than
     a file of its size should. `file` is open to read; names at its root that are in `without`,
-    as nobody will read them, are passed over. Returns the bytes of its arrays, 8 for a string.
+    as nobody will read them, are passed over. Returns the bytes of its arrays, 16 for a string.
     """
-    if file.id.get_create_plist().get_sizes() != (8, 8):
-        raise ValueError("its addresses are not of 8 bytes, as those of other files are")
-    groups, places, references, size = [file["/"]], set(), [], 0
+    groups, places, references = [file["/"]], set(), []
+    size = size_of_x = stored = of_strings = 0
     while groups:
         group = groups.pop()
         if (place := _place(group)) in places:
-            raise ValueError(f"the group {group.name} is there twice, or holds itself")
+            raise ValueError(f"the group {_called(group.name)} is there twice, or holds itself")
         places.add(place)
         references += _references(group)
+        if group.name.count("/") > _DEEPEST or len(places) > _MOST_ITEMS:
+            raise ValueError(
+                f"it holds more than {_MOST_ITEMS:,} groups and arrays, or they lie more than "
+                f"{_DEEPEST} deep"
+            )
         for name in group:
             if group.name == "/" and name in without:
                 continue
             where = f"{group.name.rstrip('/')}/{name}"
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise ValueError(f"{where} is a link; expected plain data")
+                raise ValueError(f"{_called(where)} is a link; expected plain data")
             item = group[name]
             if isinstance(item, h5py.Group):
                 groups.append(item)
             elif isinstance(item, h5py.Dataset):
-                size += _check_dataset(item, read_whole=where.split("/")[1] != "X")
-                places.add(_place(item))
+                _check_dataset(item)
                 references += _references(item)
+                bytes_of = item.size * item.dtype.itemsize if item.shape is not None else 0
+                size += bytes_of
+                if where.split("/")[1] == "X" and not item.dtype.hasobject:
+                    size_of_x += bytes_of  # which is never read whole
+                else:
+                    packed = item.id.get_storage_size()
+                    _check_stored(_called(where), bytes_of, packed)
+                    # one that has two names is read twice
+                    stored += 0 if _place(item) in places else packed
+                    _check_stored(f"all up to {_called(where)}", size - size_of_x, stored)
+                of_strings = _check_strings(item, of_strings)
+                places.add(_place(item))
+            else:
+                raise ValueError(f"{_called(where)} is no array and no group; expected plain data")
     for where, reference in references:
         if _target(file, reference) not in places:
             raise ValueError(f"{where} refers to something that is not in the file's tree")
     return size
+
+
+def _called(name: str) -> str:
+    """Return a name of the file's own as it is if AnnData has it, else in quotation marks."""
+    return name if _USUAL.issuperset(name.split("/")) else repr(name)
 
 
 def _target(file: h5py.File, reference: h5py.Reference) -> int | None:
@@ -106,164 +136,46 @@ def _place(item: h5py.HLObject) -> int:
 
 def _references(item: h5py.HLObject) -> Iterator[tuple[str, h5py.Reference]]:
     """Check the attributes, and yield their references: AnnData 0.7 named categories so."""
-    lists = {}
+    texts = {}
     for name in item.attrs:
-        attribute, where = item.attrs.get_id(name), f"{item.name}: the attribute {name!r}"
-        if h5py.check_ref_dtype(attribute.dtype) is h5py.Reference:
-            for reference in np.atleast_1d(item.attrs[name]):
-                yield where, reference
-        elif _holds_references(attribute.dtype):
+        attribute, where = item.attrs.get_id(name), f"{_called(item.name)}: the attribute {name!r}"
+        kind, number = attribute.dtype, prod(attribute.shape or ())
+        if h5py.check_ref_dtype(kind) is not h5py.Reference and _holds_references(kind):
             raise ValueError(f"{where} holds references")
-        elif _holds_strings(attribute.dtype) and math.prod(attribute.shape or ()) > 1:
-            lists[name] = attribute
-    if lists:
-        _check_attributes(item, lists)
-
-
-def _holds_references(kind: np.dtype) -> bool:
-    inner = [kind.fields[name][0] for name in kind.names or ()]
-    inner += [h5py.check_vlen_dtype(kind)] + [kind.subdtype[0] if kind.subdtype else None]
-    parts = (part for part in inner if isinstance(part, np.dtype))  # of strings h5py says str
-    return h5py.check_ref_dtype(kind) is not None or any(map(_holds_references, parts))
-
-
-def _check_dataset(item: h5py.Dataset, *, read_whole: bool) -> int:
-    """Raise, or return its bytes."""
-    if item.is_virtual or item.external:
-        raise ValueError(f"{item.name} shows another file; expected plain data")
-    if _holds_references(item.dtype):
-        raise ValueError(f"{item.name} holds references; expected plain data")
-    if item.shape is None:
-        return 0
-    _check_filters(item)
-    if item.chunks:
-        _check_chunks(item.name, item.shape, item.chunks, item.dtype.itemsize)
-    size, stored = item.size * item.dtype.itemsize, item.id.get_storage_size()
-    if read_whole and size > max(_MUCH, _MOST_PACKED * stored):
-        raise ValueError(f"{item.name} declares {size:,} bytes and stores {stored:,}")
-    if item.ndim and _holds_strings(item.dtype):
-        _check_strings(item)
-    return size
-
-
-def _check_filters(item: h5py.Dataset) -> None:
-    """Raise if chunks are packed in a way that neither HDF5 nor hdf5plugin can undo here."""
-    packing = item.id.get_create_plist()
-    for i in range(packing.get_nfilters()):
-        code = packing.get_filter(i)[0]  # its name is the file's own
-        if not h5py.h5z.filter_avail(code) and find_spec("hdf5plugin"):
-            import_module("hdf5plugin")  # makes its filters known
-        if not h5py.h5z.filter_avail(code):
+        if kind.names or isinstance(h5py.check_vlen_dtype(kind), np.dtype):
+            raise ValueError(f"{where} holds arrays in arrays; expected plain data")
+        if h5py.check_vlen_dtype(kind) is not None and number > 1:
+            texts[name] = number
+    if texts:
+        _check_texts(item, texts)
+    for name in item.attrs:
+        where = f"{_called(item.name)}: the attribute {name!r}"
+        if h5py.check_ref_dtype(item.attrs.get_id(name).dtype) is h5py.Reference:
+            yield from ((where, reference) for reference in np.atleast_1d(item.attrs[name]))
+        elif name in _PLACES and not _names_its_own(item, name):
             raise ValueError(
-                f"{item.name} is packed with {_FILTERS.get(code, 'a filter')} (number {code}), "
-                "which is missing here: pip install hdf5plugin, or pack it with gzip"
+                f"{where} names a place from the root on, or more than there are; expected parts "
+                "of its own"
             )
 
 
-def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
-    size = math.prod(chunks) * itemsize
-    number = math.prod(-(-n // most) for n, most in zip(shape, chunks, strict=True))
-    if size > _MOST_CHUNK or (size < _LEAST_CHUNK and number > _MANY_CHUNKS):
-        raise ValueError(
-            f"{name} is stored in {number:,} chunks of {size:,} bytes; expected at most "
-            f"{_MOST_CHUNK:,} bytes each, and at least {_LEAST_CHUNK:,} if there are many; write "
-            "it again with AnnData.write_h5ad"
-        )
-
-
-def _check_strings(item: h5py.Dataset) -> None:
-    """Add up the lengths of strings before one is read, for many may share the bytes of one."""
-    packing, kind = item.id.get_create_plist(), _stored_as(item.dtype)
-    parts, offset, stored = [], item.id.get_offset(), item.id.get_storage_size()
-    if item.chunks:
-        parts = _unpacked(item, packing, kind)
-    elif offset is not None:
-        most = os.path.getsize(item.file.filename) // kind.itemsize
-        parts = [np.fromfile(item.file.filename, kind, min(item.size, most), offset=offset)]
-    filled = packing.fill_value_defined() == h5py.h5d.FILL_VALUE_USER_DEFINED
-    if (stored and not parts) or (filled and kind != _POINTER):  # in the header, or in a record
-        _check_unseen(item.name, item.size, item.file)
-    fill = len(item.fillvalue or b"") if kind == _POINTER else 0  # for all that is not stored
-    _check_lengths(item.name, parts, longest=fill, total=fill * item.size)
-
-
-def _stored_as(kind: np.dtype) -> np.dtype:
-    """Return the type of what lies in a file: a pointer in the place of each string or list."""
-    if h5py.check_vlen_dtype(kind) is not None:
-        return _POINTER
-    if kind.subdtype:
-        return np.dtype((_stored_as(kind.subdtype[0]), kind.subdtype[1]))
-    if not kind.names:
-        return kind
-    formats, offsets, more = [], [], 0
-    for inner, offset, *_ in map(kind.fields.get, kind.names):
-        formats.append(_stored_as(inner))
-        offsets.append(offset + more)
-        more += formats[-1].itemsize - inner.itemsize
-    parts = {"names": kind.names, "formats": formats, "offsets": offsets}
-    return np.dtype({**parts, "itemsize": kind.itemsize + more})
-
-
-def _lengths(stored: np.ndarray) -> Iterator[np.ndarray]:
-    if stored.dtype == _POINTER:
-        yield stored["length"]
-    else:
-        for name in stored.dtype.names or ():
-            yield from _lengths(stored[name])
-
-
-def _holds_strings(kind: np.dtype) -> bool:
-    return any(True for _ in _lengths(np.empty(0, _stored_as(kind))))
-
-
-def _check_lengths(where: str, parts: Iterable, *, longest: int = 0, total: int = 0) -> None:
-    for lengths in chain([np.zeros(1, int)], chain.from_iterable(map(_lengths, parts))):
-        longest, total = max(longest, int(lengths.max(initial=0))), total + int(lengths.sum())
-        if longest > _MOST_STRING or total > _MOST_STRINGS:
-            raise ValueError(
-                f"{where} holds strings of {longest:,} bytes, {total:,} so far; expected names"
-            )
-
-
-def _check_unseen(where: str, number: int, file: h5py.File) -> None:
-    """Bound strings whose lengths are hard to come by; none is packed, nor longer than its file."""
-    if number * os.path.getsize(file.filename) > _MOST_STRINGS:
-        raise ValueError(f"{where} may hold {number:,} strings of any length; expected names")
-
-
-def _unpacked(item: h5py.Dataset, packing, kind: np.dtype) -> Iterator[np.ndarray]:
-    """Have HDF5 unpack the chunks in a file of ours where they are plain bytes, and no strings."""
-    plain = np.dtype(f"V{kind.itemsize}")
-    packing.set_fill_value(np.zeros((), plain))
-    with h5py.File(BytesIO(), "w") as file:
-        how = h5py.h5t.py_create(plain), item.id.get_space(), packing
-        copy = h5py.h5d.create(file.id, b"copy", *how)
-        for i in range(item.id.get_num_chunks()):
-            corner = item.id.get_chunk_info(i).chunk_offset
-            skipped, packed = item.id.read_direct_chunk(corner)
-            copy.write_direct_chunk(corner, packed, skipped)
-            if skipped:  # HDF5 forgets this of a chunk while the dataset stays open
-                copy = None
-                copy = h5py.h5d.open(file.id, b"copy")
-            place = tuple(slice(a, a + n) for a, n in zip(corner, item.chunks, strict=True))
-            yield np.ascontiguousarray(h5py.Dataset(copy)[place]).view(kind)
-
-
-def _check_attributes(item: h5py.HLObject, lists: dict[str, h5py.h5a.AttrID]) -> None:
-    """Add up the lengths of the strings of some attributes, as :func:`_check_strings` does."""
-    where, unseen = f"{item.name}: the attribute {{!r}}", set(lists)
+def _check_texts(item: h5py.HLObject, texts: dict[str, int]) -> None:
+    """Add up the lengths of the strings of attributes before they are read, in their headers."""
+    texts, where = dict(texts), f"{_called(item.name)}: the attribute"
     for body in _messages(item, _ATTRIBUTE):
         version, *sizes = struct.unpack_from("<BxHHH", body)
         start = 9 if version == 3 else 8
         name = body[start:].split(b"\0")[0].decode(errors="replace")
-        if name in lists:  # name, type and shape stand before the data
+        if number := texts.pop(name, 0):  # name, type and shape stand before the data
             start += sum(-(-n // 8) * 8 for n in sizes) if version == 1 else sum(sizes)
-            kind = _stored_as(lists[name].dtype)
-            found = np.frombuffer(body, kind, (len(body) - start) // kind.itemsize, start)
-            _check_lengths(where.format(name), [found])
-            unseen.discard(name)
-    for name in unseen:  # HDF5 may keep many of them elsewhere
-        _check_unseen(where.format(name), math.prod(lists[name].shape), item.file)
+            lengths = np.frombuffer(body[start : start + 16 * number], _POINTER)["length"]
+            if lengths.sum(dtype=np.int64) > _MOST_STRINGS or len(lengths) < number:
+                raise ValueError(
+                    f"{where} {name!r} holds strings of {lengths.max():,} bytes; expected names"
+                )
+    for name, number in texts.items():  # HDF5 keeps many of them elsewhere
+        if number * item.file.id.get_filesize() > _MOST_STRINGS:
+            raise ValueError(f"{where} {name!r} holds {number:,} strings; expected names")
 
 
 def _messages(item: h5py.HLObject, wanted: int) -> Iterator[bytes]:
@@ -271,6 +183,8 @@ def _messages(item: h5py.HLObject, wanted: int) -> Iterator[bytes]:
 
     The format: https://support.hdfgroup.org/documentation/hdf5/latest/_f_m_t3.html
     """
+    if item.file.id.get_create_plist().get_sizes() != (8, 8):
+        raise ValueError("its addresses are not of 8 bytes, as those of other files are")
     place, base = _place(item), item.file.userblock_size
     with open(item.file.filename, "rb") as file:
         file.seek(base + place)
@@ -281,10 +195,11 @@ def _messages(item: h5py.HLObject, wanted: int) -> Iterator[bytes]:
             parts = [(place + at + width, int.from_bytes(head[at : at + width], "little"))]
             layout = struct.Struct("<BH3x" if flags & 4 else "<BHx")
         else:
-            parts, layout = [(place + 16, int.from_bytes(head[8:12], "little"))], _OLD_LAYOUT
+            parts = [(place + 16, int.from_bytes(head[8:12], "little"))]
+            layout = struct.Struct("<HH4x")
         for start, size in parts:  # which grow in number
             if size > _MOST_HEADER or len(parts) > _MOST_PARTS:
-                raise ValueError(f"{item.name} has a header of unbearable size")
+                raise ValueError(f"{_called(item.name)} has a header of unbearable size")
             file.seek(base + start)
             block, at = file.read(size), 0
             while at + layout.size <= len(block):
@@ -298,31 +213,134 @@ def _messages(item: h5py.HLObject, wanted: int) -> Iterator[bytes]:
                     yield body
 
 
+def _names_its_own(item: h5py.HLObject, name: str) -> bool:
+    shape = item.attrs.get_id(name).shape  # None of an empty attribute
+    most = len(item) if isinstance(item, h5py.Group) else 1
+    if shape is None or prod(shape) > max(most, 1):
+        return shape is None
+    words = np.atleast_1d(item.attrs[name]).ravel().tolist()
+    return not any(str(word).startswith(("/", "b'/", 'b"/')) for word in words)
+
+
+def _holds_references(kind: np.dtype) -> bool:
+    inner = [kind.fields[name][0] for name in kind.names or ()]
+    inner += [h5py.check_vlen_dtype(kind)] + [kind.subdtype[0] if kind.subdtype else None]
+    parts = (part for part in inner if isinstance(part, np.dtype))  # of strings h5py says str
+    return h5py.check_ref_dtype(kind) is not None or any(map(_holds_references, parts))
+
+
+def _check_dataset(item: h5py.Dataset) -> None:
+    if item.is_virtual or item.external:
+        raise ValueError(f"{_called(item.name)} shows another file; expected plain data")
+    if _holds_references(item.dtype):
+        raise ValueError(f"{_called(item.name)} holds references; expected plain data")
+    for kind in _kinds(item.dtype):
+        inner = kind.subdtype[0] if kind.subdtype else h5py.check_vlen_dtype(kind)
+        if kind.names or (kind.hasobject and isinstance(inner, np.dtype)):
+            raise ValueError(f"{_called(item.name)} holds arrays in arrays; expected plain data")
+    if item.shape is None:
+        return
+    _check_filters(item)
+    if item.chunks:
+        _check_chunks(_called(item.name), item.shape, item.chunks, item.dtype.itemsize)
+
+
+def _check_filters(item: h5py.Dataset) -> None:
+    """Raise if chunks are packed in a way that neither HDF5 nor hdf5plugin can undo here."""
+    packing = item.id.get_create_plist()
+    for i in range(packing.get_nfilters()):
+        code = packing.get_filter(i)[0]  # its name is the file's own
+        if not h5py.h5z.filter_avail(code) and find_spec("hdf5plugin"):
+            import_module("hdf5plugin")  # makes its filters known
+        if not h5py.h5z.filter_avail(code):
+            name = f"{_FILTERS.get(code, 'a filter')} (number {code})"
+            raise ValueError(
+                f"{_called(item.name)} is packed with {name}, which is missing here: pip "
+                "install hdf5plugin, or pack it with gzip"
+            )
+
+
+def _check_stored(what: str, size: int, stored: int) -> None:
+    if size > _MUCH and size > _MOST_PACKED * stored:
+        raise ValueError(f"{what} declares {size:,} bytes and stores {stored:,}")
+
+
+def _check_chunks(name: str, shape, chunks, itemsize: int) -> None:
+    size = prod(chunks) * itemsize
+    number = prod(-(-n // most) for n, most in zip(shape, chunks, strict=True))
+    if size > _MOST_CHUNK or (size < _LEAST_CHUNK and number > _MANY_CHUNKS):
+        raise ValueError(
+            f"{name} is stored in {number:,} chunks of {size:,} bytes; expected at most "
+            f"{_MOST_CHUNK:,} bytes each, and at least {_LEAST_CHUNK:,} if there are many; write "
+            "it again with AnnData.write_h5ad"
+        )
+
+
+def _kinds(kind: np.dtype) -> list[np.dtype]:
+    """Return the types of a record's fields, or the type itself."""
+    return [kind.fields[name][0] for name in kind.names or ()] or [kind]
+
+
+def _check_strings(item: h5py.Dataset, total: int) -> int:
+    """Read strings a few at a time, for many may share the bytes of a long one.
+
+    `total` is the bytes of those before, and returned with those of this array.
+    """
+    of_text = [h5py.check_vlen_dtype(kind) in (str, bytes) for kind in _kinds(item.dtype)]
+    if not item.shape or not any(of_text):
+        return total
+    if prod(item.shape[:-1]) > _MOST_ROWS:
+        raise ValueError(f"{_called(item.name)} has the shape {item.shape}; expected few strings")
+    parts = [item.fields(name) for name in item.dtype.names or ()] or [item]
+    most = max(_MUCH, item.file.id.get_filesize())  # each has bytes of its own in a true file
+    for part in compress(parts, of_text):
+        for row in np.ndindex(item.shape[:-1]):
+            for sizes in _lengths(part, row, item.shape[-1]):
+                total += sum(sizes)
+                if max(sizes) > _MOST_STRING or total > most:
+                    raise ValueError(
+                        f"{_called(item.name)} holds strings of {max(sizes):,} bytes, {total:,} so "
+                        "far; expected names"
+                    )
+    return total
+
+
+def _lengths(part, row: tuple[int, ...], n: int) -> Iterator[list[int]]:
+    start, step = 0, 16
+    while start < n:
+        sizes = [len(text) for text in part[(*row, slice(start, start + step))]]
+        yield sizes
+        start, step = start + step, min(2 * step, 2**16) if max(sizes) < 1024 else 16
+
+
 def check_zarr(folder: str | Path) -> None:
     """Raise a ValueError unless a Zarr folder is files of its own, unpacked by what runs nothing.
 
     It may hold no link or device, no codec that is not known to be safe (one of numcodecs runs
     code, see GHSA-jqc8-qjfv-5m6r), and no chunks of an unbearable size.
     """
+    declared = stored = 0
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(where, name)
             if path.is_symlink() or not (path.is_dir() or path.is_file()):
                 raise ValueError(f"{path} is a link or a device; expected plain files")
+            stored += path.stat().st_size
         for name in set(_ZARR_WORDS) & set(files):
             path = Path(where, name)
             if path.stat().st_size > _MOST_WORDS:
                 raise ValueError(f"{path} is too large to describe an array")
-            _check_words(path, json.loads(path.read_bytes()))
+            declared += _check_words(path, json.loads(path.read_bytes()))
+    if declared > max(_MUCH_IN_ZARR, _MOST_PACKED * stored):
+        raise ValueError(f"its arrays declare {declared:,} bytes, and its files hold {stored:,}")
 
 
-def _check_words(path: Path, words: object) -> None:
-    """Look through a description of arrays, which may hold those of others."""
+def _check_words(path: Path, words: object) -> int:
+    """Look through a description of arrays, which may hold those of others; return their bytes."""
     if isinstance(words, list):
-        for part in words:
-            _check_words(path, part)
+        return sum(_check_words(path, part) for part in words)
     if not isinstance(words, dict):
-        return
+        return 0
     for key in ("compressor", "filters", "codecs", "index_codecs", "object_codec"):
         found = words.get(key) or []
         for codec in found if isinstance(found, list) else [found]:
@@ -333,10 +351,26 @@ def _check_words(path: Path, words: object) -> None:
     grid = words.get("chunk_grid")
     if isinstance(grid, dict):
         chunks = (grid.get("configuration") or {}).get("chunk_shape")
-    if isinstance(chunks, list) and isinstance(words.get("shape"), list):
-        whole = all(isinstance(n, int) and n > 0 for n in chunks)
-        if not whole or len(chunks) != len(words["shape"]):
-            raise ValueError(f"{path}: chunks of {chunks} for an array of {words['shape']}")
-        _check_chunks(str(path), words["shape"], chunks, 8)
-    for part in words.values():
-        _check_words(path, part)
+    size = 0
+    if isinstance(chunks, list) and isinstance(shape := words.get("shape"), list):
+        whole = all(isinstance(n, int) for n in (*chunks, *shape))
+        if not whole or len(chunks) != len(shape) or min([*chunks, 1]) < 1 or min([*shape, 0]) < 0:
+            raise ValueError(f"{path}: chunks of {chunks} for an array of {shape}")
+        each = _itemsize(words.get("dtype", words.get("data_type")))
+        _check_chunks(str(path), shape, chunks, each)
+        size = prod(shape) * each
+    return size + sum(_check_words(path, part) for part in words.values())
+
+
+def _itemsize(kind: object) -> int:
+    """Return the bytes of a value of a type of Zarr, 8 at the least."""
+    if isinstance(kind, dict):
+        found = (kind.get("configuration") or {}).get("length_bytes", 8)
+    elif isinstance(kind, list):
+        found = sum(_itemsize(field[1]) for field in kind)
+    else:
+        try:
+            found = np.dtype(kind).itemsize
+        except TypeError:  # a name that NumPy does not have, such as string
+            found = 8
+    return max(found, 8)

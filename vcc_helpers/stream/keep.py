@@ -42,12 +42,16 @@ def save(path: Path, result: Contrast) -> None:
     tables = result._asdict()
     for name in _NAMES:  # as JSON: an array of objects would have to be pickled
         tables[name] = json.dumps(np.asarray(tables[name]).tolist())
+    if path.is_symlink():  # the name is ours, and what it leads to is not
+        path.unlink()
     with replacing(path) as part:
         np.savez(part, **tables)
 
 
 def load(path: Path) -> Contrast | None:
     """Read what :func:`save` wrote; None if absent or damaged, as each array's checksum shows."""
+    if path.is_symlink() or not path.is_file():
+        return None
     try:
         with path.open("rb") as file, np.load(file) as kept:
             if kept.zip.testzip() is not None:  # np.load ends with the last value it wants, and

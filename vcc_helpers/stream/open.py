@@ -23,19 +23,23 @@ import h5py
 import numpy as np
 import pandas as pd
 from anndata.io import read_elem, sparse_dataset
+from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import MISSING
-from .blocks import on_disk, stored_matrix, unreadable
+from .blocks import rises, sound, stored_matrix, unreadable
 from .guard import check_hdf5, check_zarr
 from .unpack import unpack
 
 #: What is read of a file when it is opened, and what is never read.
-_ANNOTATIONS, _NOT_READ = ("obs", "var", "uns", "obsm", "varm", "obsp", "varp"), ("layers", "raw")
+_SLICED, _NOT_READ = ("obsm", "varm", "obsp", "varp"), ("layers", "raw")
+_ANNOTATIONS = ("obs", "var", "uns", *_SLICED)
 #: How a file begins that Git LFS left in the place of another.
 _LFS = b"version https://git-lfs"
 #: Most bytes of the cells of a ``.vcc``.
 _MOST_UNPACKED = 32 * 10**9
+#: Stored values of a row, or of a column of CSC, are at most so many times its places.
+_MOST_REPEATED = 4
 _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 
 
@@ -64,7 +68,7 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
         raise ValueError("the AnnData has no matrix X; put the expression values there")
     try:
         found = _form_problem(cells)
-    except (OSError, RuntimeError, KeyError) as error:
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         raise unreadable(source, error) from error
     if found:
         name = f"{source}: " if cells is not source else ""
@@ -89,6 +93,8 @@ def _open_file(path: Path) -> anndata.AnnData:
 
 def no_hdf5(path: Path) -> str:
     """Say what a path is if it is no HDF5 file, and what to do; else nothing."""
+    if not (path.is_dir() or path.is_file()):  # a pipe may have nobody at its other end
+        return "it is no plain file but a pipe, a socket or a device"
     if path.is_dir():
         return "it is a folder, and no Zarr store, which has a file zarr.json or .zgroup"
     if h5py.is_hdf5(path):
@@ -115,6 +121,10 @@ def _read_annotations(path: Path) -> anndata.AnnData:
         if old := isinstance(file.get("obs"), h5py.Dataset):  # AnnData before 0.7
             check_hdf5(file)
         parts = {} if old else {n: read_elem(file[n]) for n in _ANNOTATIONS if n in file}
+        for group in _SLICED:  # SciPy follows any place
+            for name, values in parts.get(group, {}).items():
+                if sparse.issparse(values):
+                    sound(values, f"{group}[{name!r}]")
     if old:
         cells = anndata.read_h5ad(path, backed="r")
     else:
@@ -153,6 +163,9 @@ def _open_zarr(path: Path) -> anndata.AnnData:
         check_zarr(path)
         group = zarr.open(path, mode="r")
         matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
+        values = group["X/data"] if hasattr(matrix, "group") else None
+        if values is not None and values.nchunks_initialized < values.nchunks:
+            raise ValueError("parts of X/data are not there, as when a copy was not finished")
         return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
     except Exception as error:
         raise unreadable(path, error) from error
@@ -342,15 +355,17 @@ def _form_problem(cells: anndata.AnnData) -> str | None:
             twice = some_of(table.columns[table.columns.duplicated()].unique())
             return f"{name} has more than one column {twice}; keep one"
     matrix = stored_matrix(cells)
-    if matrix.dtype.kind not in "biuf":
+    if matrix.dtype.kind not in "biuf" or matrix.dtype.itemsize > 8:
         return (
-            f"X holds values of type {matrix.dtype}, which are no real numbers; expected float32; "
-            "convert with X.astype('float32'), and look why they were not"
+            f"X holds values of type {matrix.dtype}, which are no real numbers of at most 8 bytes; "
+            "expected float32; convert with X.astype('float32'), and look why they were not"
         )
-    if cells.is_view or not on_disk(cells):
+    if cells.is_view:
         return None
     if tuple(matrix.shape) != cells.shape:
         return f"X has shape {tuple(matrix.shape)}, its labels and names are for {cells.shape}"
+    if sparse.issparse(matrix):
+        return None if rises(matrix) else "the row pointer of X does not rise to its last value"
     return _pointer_problem(matrix) if hasattr(matrix, "group") else None
 
 
@@ -366,4 +381,7 @@ def _pointer_problem(matrix) -> str | None:
     pointer = indptr[:].astype(np.int64)
     if pointer[0] or pointer[-1] != data.shape[0] or (np.diff(pointer) < 0).any():
         return f"the row pointer of X does not rise from 0 to the {data.shape[0]} values"
+    most, places = np.diff(pointer).max(initial=0), matrix.shape[matrix.format == "csr"]
+    if most > max(_MOST_REPEATED * places, 1000):
+        return f"X stores {most:,} values in a row, or column, of {places:,}"
     return None

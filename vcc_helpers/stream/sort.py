@@ -179,7 +179,8 @@ def _shelve(
 
 
 def _without_zeros(block) -> sparse.csr_matrix:
-    matrix = sparse.csr_matrix(block)
+    half = block.dtype.kind == "f" and block.dtype.itemsize == 2  # SciPy has no such matrix
+    matrix = sparse.csr_matrix(block.astype(np.float32) if half else block)
     if (matrix.data == 0).any():
         matrix = matrix.copy() if matrix is block else matrix
         matrix.eliminate_zeros()

@@ -32,6 +32,8 @@ _HEADER = {
 }
 #: No list of names is larger, in bytes.
 _LARGEST = 2**26
+#: Nor has one more columns.
+_MOST_COLUMNS = 1000
 
 
 def read_genes(
@@ -102,9 +104,12 @@ def _rows(path: str | Path) -> list[list[str]]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         first = next((line for line in lines if line.strip()), "")
         rows = csv.reader(lines, delimiter=max(",;\t", key=first.count))
-        return [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
+        table = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} cannot be read as a table of text ({error})") from error
+    if (most := max(map(len, table), default=0)) > _MOST_COLUMNS:
+        raise ValueError(f"{path} has {most:,} columns; expected a list of names, one a line")
+    return table
 
 
 def read_counts(
@@ -125,12 +130,14 @@ def read_counts(
                 f"{source} has no column {some_of(sorted(missing))}; it has {some_of(header)}; "
                 "expected target_gene and n_cells"
             )
+        if twice := [name for name in ("target_gene", "n_cells") if header.count(name) > 1]:
+            raise ValueError(f"{source} has more than one column {some_of(twice)}; keep one")
         table = pd.DataFrame(rows, dtype=object).reindex(columns=range(len(header))).fillna("")
         counts = table.set_axis(header, axis=1).set_index("target_gene")["n_cells"]
     n_cells = pd.Series(counts)
     n_cells = n_cells[n_cells.index.astype(str) != control]
     numbers = pd.to_numeric(n_cells, errors="coerce")
-    if wrong := n_cells.index[~(numbers >= 1) | (numbers % 1 != 0)].astype(str).tolist():
+    if wrong := n_cells.index[~numbers.between(1, 2**53) | (numbers % 1 != 0)].astype(str).tolist():
         raise ValueError(
             f"{source}: the numbers of cells of {some_of(wrong)} are not whole numbers of 1 or more"
         )
