@@ -35,7 +35,7 @@ def test_help_and_wrong_options_load_nothing_heavy():
 
 
 def test_the_command_names_what_the_package_names():
-    assert (cli.CONTROL, cli.PERTURBATION_KEY) == (bulk.CONTROL, bulk.PERTURBATION_KEY)
+    assert (cli._CONTROL, cli._KEY) == (bulk.CONTROL, bulk.PERTURBATION_KEY)
 
 
 @pytest.mark.parametrize("package", [vcc_helpers, course, datasets])

@@ -91,6 +91,9 @@ def test_the_command_tells_a_line_a_problem_and_mends(tmp_path, capsys):
     assert anndata.read_h5ad(out).obs[KEY].astype(str).isin([*TARGETS, CONTROL]).all()
     assert main(["check", str(out), *arguments(options)]) == 0
     assert capsys.readouterr().out.endswith("5 labels, counts: can be handed in\n")
+    path, options = write(CASES["other numbers"], tmp_path)
+    assert main(["check", str(path), *arguments(options)]) == 0
+    assert capsys.readouterr().err.startswith("vcc-helpers: remark: pred: 3 of 4 targets")
     no_x = anndata.AnnData(layers={"counts": np.ones((2, 2))})
     assert "the layers 'counts' have some" in str(submission.check(no_x))
 

@@ -76,6 +76,7 @@ class Seen:
     progress: bool
 
     def __post_init__(self):
+        """Look at all of it."""
         self._see_genes()
         self._see_labels()
         self._see_values()
