@@ -21,7 +21,7 @@ from vcc_helpers.stream.guard import check_hdf5
 from vcc_helpers.submission import check, mend
 from vcc_helpers.submission.archive import opened, pack
 from vcc_helpers.submission.lists import read_counts, read_genes
-from vcc_helpers.submission.scales import name_scale
+from vcc_helpers.submission.scales import _UNDO, name_scale
 
 # HDF5
 
@@ -438,7 +438,7 @@ def test_the_inverse_tells_what_was_done_to_counts(name, done):
     counts = rng.poisson(rng.gamma(0.4, 4, (1, 800)) * rng.uniform(0.5, 2, (60, 1)))
     assert name_scale(done(counts).astype(np.float32)) == name
     assert name_scale(done(scaled(counts))) == name
-    assert {name for name, _ in DONE} == {*UNDO}
+    assert {name for name, _ in DONE} == {*_UNDO}
 
 
 def test_values_that_a_model_made_are_not_accused():
