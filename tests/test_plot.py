@@ -167,6 +167,8 @@ def test_the_volcano_separates_what_is_called():
     row = table.perturbations.get_loc("G0")
     sizes = [len(points.get_offsets()) for points in ax.collections]
     assert sizes == [(~table.significant[row]).sum(), table.significant[row].sum()]
+    surest = table.genes[np.argsort(table.p_value[row], kind="stable")[:3]]
+    assert words(plot.volcano(table, "G0", n_named=3).texts) == surest.tolist()
     with pytest.raises(KeyError):
         plot.volcano(table, "nobody")
 
