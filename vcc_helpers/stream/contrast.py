@@ -116,6 +116,18 @@ def contrast(
 
 
 def _on_shelf(job: _Job, plan: Needs) -> Contrast:
+    def source(code: int) -> Iterator:
+        elsewhere = at_hand(job.cells) or (job.reference and code == job.control)
+        return job.pieces(code) if elsewhere else shelf.pieces(code)
+
+    def rank(genes: slice, batches: list[list[int]]) -> Iterator:
+        controls, sums = _control_sums(partial(source, job.control), scaling, genes, job)
+        yield [job.control], [sums]
+        total = job.rules.bulk_target_sum
+        for batch in batches:
+            sources = [partial(source, code) for code in batch]
+            yield batch, _group_sums(sources, scaling, genes, controls, total, job.threads)
+
     with tempfile.TemporaryDirectory(prefix="vcc_") as folder:
         if plan.scratch > (free := shutil.disk_usage(folder).free):
             raise OSError(
@@ -125,7 +137,8 @@ def _on_shelf(job: _Job, plan: Needs) -> Contrast:
             )
         path = Path(folder) / "shelf" if plan.scratch else None
         with closing(Shelf(job.cells.n_vars, path)) as shelf:
-            return _rank(job, plan, _read(job, plan, shelf), shelf)
+            scaling = _read(job, plan, shelf)
+            return _spread(job, plan, rank)
 
 
 def _read(job: _Job, plan: Needs, shelf: Shelf) -> Scaling:
@@ -155,19 +168,3 @@ def _read(job: _Job, plan: Needs, shelf: Shelf) -> Scaling:
             bar.update(n)
     job.check_unchanged()
     return _scaling(job, inspection.summary())
-
-
-def _rank(job: _Job, plan: Needs, scaling: Scaling, shelf: Shelf) -> Contrast:
-    def source(code: int) -> Iterator:
-        elsewhere = at_hand(job.cells) or (job.reference and code == job.control)
-        return job.pieces(code) if elsewhere else shelf.pieces(code)
-
-    def rank(genes: slice, batches: list[list[int]]) -> Iterator:
-        controls, sums = _control_sums(partial(source, job.control), scaling, genes, job)
-        yield [job.control], [sums]
-        total = job.rules.bulk_target_sum
-        for batch in batches:
-            sources = [partial(source, code) for code in batch]
-            yield batch, _group_sums(sources, scaling, genes, controls, total, job.threads)
-
-    return _spread(job, plan, rank)

@@ -69,9 +69,9 @@ class _Picked(NamedTuple):
     ends: np.ndarray
     shape: tuple[int, int]
 
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
+
+def _values(block) -> np.ndarray:
+    return block if isinstance(block, np.ndarray) else block.data
 
 
 def _pick(block, rows: np.ndarray | slice = slice(None)) -> np.ndarray | _Picked:
@@ -129,7 +129,6 @@ def rank_sum(
             f"of {len(groups)} other groups"
         )
     matrix, n_parts = _in_rows(matrix), 8 * n_threads(threads)
-    values = matrix.data if sparse.issparse(matrix) else matrix
     codes = groups.get_indexer(labels)  # -1: control
     cells = (np.flatnonzero(codes == code) for code in range(-1, len(groups)))
     others, *blocks = ([_pick(matrix, rows)] for rows in cells)
@@ -139,6 +138,7 @@ def rank_sum(
         u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes, reach=reach)
 
     with Threads(n_threads(threads)) as pool:
+        values = _values(matrix)
         reach = span((values[part] for part in cut(len(values), n_parts)), run=pool.map)
         controls = sort_controls(others, threads=threads)
         list(pool.map(rank, cut(matrix.shape[1], n_parts)))
@@ -173,8 +173,7 @@ def span(blocks: Iterable, run: Callable = map) -> tuple[float, float]:
 
     A ValueError says that one is negative, infinite or NaN.
     """
-    values = (block if isinstance(block, np.ndarray) else block.data for block in blocks)
-    values = [array for array in values if array.size]
+    values = [array for array in map(_values, blocks) if array.size]
     if not values:
         return 0.0, 0.0
     low, high = (f(list(run(f, values))) for f in (np.min, np.max))
@@ -207,7 +206,7 @@ def tiles(
 
     ends = np.cumsum([0] + [block.shape[0] for block in blocks])
     # rows whose distance is a power of two would fight for the same places of the cache
-    room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
+    room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), _values(blocks[0]).dtype)
     place = np.empty(ends[-1], np.int64)
     pieces = [(_pick(block), slice(*at)) for block, at in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
@@ -259,7 +258,7 @@ def sort_controls(
     with Threads(n_threads(threads)) as pool:
         n_values = sum(pool.map(count, parts))
         indptr = np.concatenate([[0], np.cumsum(n_values + 1)])
-        values, ties = np.empty(indptr[-1], blocks[0].dtype), np.empty(n_genes)
+        values, ties = np.empty(indptr[-1], _values(blocks[0]).dtype), np.empty(n_genes)
         list(pool.map(keep, cut(n_genes, n_threads(threads))))
     return Controls(values, indptr, ties, n_cells)
 
@@ -284,7 +283,7 @@ def rank_groups(
     ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
     blocks = [block for blocks in groups for block in blocks]
     u, ties = np.zeros((2, genes.stop - genes.start, len(groups)))
-    low, shift, dtype = _packing(*reach, len(groups), blocks[0].dtype)
+    low, shift, dtype = _packing(*reach, len(groups), _values(blocks[0]).dtype)
     step = max(1, _PAIRS // ends[-1])
     pairs = np.empty((step, ends[-1]), dtype)
     for part, tile in tiles(blocks, genes):

@@ -21,14 +21,14 @@ from .job import _Job
 from .open import parse_memory
 
 #: What Python and the libraries take before any cell is read, in bytes.
-LIBRARIES = 400 * 10**6
+_LIBRARIES = 400 * 10**6
 #: Bytes that are kept of a file for each perturbation and gene, with the false discovery rate; and
 #: of counts besides.
-RESULT, _RESULT_OF_COUNTS = 100, 72
+_RESULT, _RESULT_OF_COUNTS = 100, 72
 #: Genes that are looked at together at the least, when memory is short.
-FEWEST_GENES = 64
+_FEWEST_GENES = 64
 #: Fewest values that are read at a time; fewer would take more time for each row than for it.
-LEAST_BLOCK = 2**18
+_LEAST_BLOCK = 2**18
 #: Values that are ranked together at the least, memory permitting.
 LEAST_BATCH = 2**25
 
@@ -75,11 +75,11 @@ def _plan(job: _Job, memory: int, *, client=None) -> Needs:
     shelved = 0 if client or at_hand(job.cells) else load.shelved
     if plan := load.plan(load.n_genes, memory - shelved):
         return plan._replace(memory=plan.memory + shelved)
-    n_passes = range(1, max(2, load.n_genes // FEWEST_GENES + 1))
+    n_passes = range(1, max(2, load.n_genes // _FEWEST_GENES + 1))
     for genes in (-(-load.n_genes // n) for n in n_passes):
         if plan := load.plan(genes, memory):
             return plan._replace(scratch=shelved)
-    least = load.peak(genes, load.largest, int(min(load.values, LEAST_BLOCK)))
+    least = load.peak(genes, load.largest, int(min(load.values, _LEAST_BLOCK)))
     raise ValueError(
         f"{job.name}: memory of {memory / 1e6:.0f} MB is too small for {job.cells.n_obs:,} cells x "
         f"{load.n_genes:,} genes; give at least '{-(-least // 10**6)}MB'"
@@ -100,8 +100,8 @@ class _Load:
         self.per_cell = self.others / np.delete(job.n_cells, job.control).sum()
         # bytes that nothing changes: libraries, labels, results
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
-        each = RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
-        self.fixed = LIBRARIES + each * len(job.groups) * cells.n_vars + labels
+        each = _RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
+        self.fixed = _LIBRARIES + each * len(job.groups) * cells.n_vars + labels
         # bytes of all cells on the shelf; the first ones tell whether values have fractions
         first = first_values(cells)
         with np.errstate(invalid="ignore"):  # NaN is told of later, in words
@@ -124,7 +124,7 @@ class _Load:
         """Find the largest batch that fits, but no larger than is of use."""
         free = max(0, room - self.fixed) // 3
         most = int(min(BLOCK_VALUES // 2, self.values))
-        block = max(min(most, LEAST_BLOCK), min(most, free // (16 * (1 + self.threads))))
+        block = max(min(most, _LEAST_BLOCK), min(most, free // (16 * (1 + self.threads))))
         useful = max(self.largest, min(self.others, max(self.controls, LEAST_BATCH)))
         for batch in np.linspace(useful, self.largest, 8):
             if (memory := self.peak(genes, batch, block)) <= room:

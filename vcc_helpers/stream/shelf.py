@@ -41,11 +41,6 @@ class Rows(NamedTuple):
     indptr: np.ndarray
     shape: tuple[int, int]
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the values."""
-        return self.data.dtype
-
 
 class Shelf:
     """Rows by group, in compact form; in a scratch file, or without `path` in memory."""
@@ -103,9 +98,10 @@ class Shelf:
         for rows, codes, indptr, *places in self._blocks:
             first, last = np.searchsorted(codes, (code, code + 1))
             if first < last:
-                entries = [self._load(place, *indptr[[first, last]].tolist()) for place in places]
+                start, stop = int(indptr[first]), int(indptr[last])
+                entries = [self._load(place, start, stop) for place in places]
                 stack.append((rows[first:last], np.diff(indptr[first : last + 1]), *entries))
-                size += len(entries[0])
+                size += stop - start
             if size >= _STACK:  # small pieces are stacked: little time goes into handling them
                 yield self._join(stack)
                 stack, size = [], 0

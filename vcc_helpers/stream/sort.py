@@ -20,6 +20,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import anndata
@@ -113,7 +114,7 @@ def sort_cells(
             with replacing(path) as part, hdf5(part) as (file, check):
                 write_anndata(file, _annotations(cells, order))
                 datasets = _make_matrix(file, cells.shape, lengths[order], dtype)
-                _fill(datasets, _pieces(shelf, codes, progress), check)
+                _fill(_chunks(datasets, shelf, codes, progress), check)
     finally:
         if cells is not source:
             cells.file.close()
@@ -173,43 +174,39 @@ def _smallest(values: np.ndarray) -> np.dtype | None:
     return small if (values.astype(small) == values).all() else None
 
 
-def _pieces(shelf: Shelf, codes: np.ndarray, progress: bool) -> Iterator:
-    """Take all values and gene numbers down, a perturbation after the other."""
-    bar = tqdm(total=len(codes), unit=" cells", desc="write", disable=not progress)
-    with bar:
-        for code in range(codes.max() + 1):
-            for rows, piece in shelf.pieces(code):
-                yield piece.data, piece.indices
-                bar.update(len(rows))
+def _chunks(
+    datasets: list[h5py.Dataset], shelf: Shelf, codes: np.ndarray, progress: bool
+) -> Iterator[tuple]:
+    """Take one perturbation after the other down, and cut its values and gene numbers into chunks.
 
-
-def _chunks(datasets: list[h5py.Dataset], pieces: Iterator) -> Iterator[tuple]:
-    """Cut the values and gene numbers of pieces into chunks, each with its dataset and place.
-
-    HDF5 wants the last chunk whole too, and never shows its end.
+    Each with its dataset and place. HDF5 wants the last one whole too, and never shows its end.
     """
     size, at = datasets[0].chunks[0], 0
     rest = [np.empty(0, np.uint8)] * 2
-    for piece in pieces:
-        joined = [np.concatenate(arrays) for arrays in zip(rest, piece, strict=True)]
-        whole = len(joined[0]) // size * size
-        for start in range(0, whole, size):
-            for dataset, array in zip(datasets, joined, strict=True):
-                yield dataset, at + start, array[start : start + size].astype(dataset.dtype)
-        at += whole
-        rest = [array[whole:] for array in joined]
+    pieces = chain.from_iterable(map(shelf.pieces, range(codes.max() + 1)))
+    with tqdm(total=len(codes), unit=" cells", desc="write", disable=not progress) as bar:
+        for rows, piece in pieces:
+            new = zip(rest, (piece.data, piece.indices), strict=True)
+            joined = [np.concatenate(arrays) for arrays in new]
+            whole = len(joined[0]) // size * size
+            for start in range(0, whole, size):
+                for dataset, array in zip(datasets, joined, strict=True):
+                    yield dataset, at + start, array[start : start + size].astype(dataset.dtype)
+            at += whole
+            rest = [array[whole:] for array in joined]
+            bar.update(len(rows))
     if len(rest[0]):
         for dataset, array in zip(datasets, rest, strict=True):
             yield dataset, at, np.pad(array, (0, size - len(array))).astype(dataset.dtype)
 
 
-def _fill(datasets: list[h5py.Dataset], pieces: Iterator, check: Callable[[], None]) -> None:
-    """Write the pieces; chunks are compressed in threads."""
+def _fill(chunks: Iterator, check: Callable[[], None]) -> None:
+    """Write chunks, which are compressed in threads."""
 
     def pack(dataset: h5py.Dataset, at: int, chunk: np.ndarray) -> tuple:
         return dataset, at, pack_chunk(chunk)
 
-    with closing(ahead(pack, _chunks(datasets, pieces), threads=2 * n_threads(None))) as packed:
+    with closing(ahead(pack, chunks, threads=2 * n_threads(None))) as packed:
         for dataset, at, chunk in packed:
             check()
             dataset.id.write_direct_chunk((at,), chunk)
