@@ -12,8 +12,7 @@ import anndata
 import h5py
 import numpy as np
 import pytest
-from conftest import CONTROL, KEY, make_cells
-from scipy import sparse
+from conftest import CONTROL, KEY, make_cells, stored
 
 from vcc_helpers import lognorm, score
 from vcc_helpers.stream import contrast, keep, needs, open_cells
@@ -35,14 +34,8 @@ def assert_same(found, expected):
 @pytest.fixture
 def on_disk(cells, tmp_path):
     """The cells as a CSR file, 131 cells in no order."""
-    return write(cells, tmp_path / "cells.h5ad")
-
-
-def write(cells, path):
-    cells = cells.copy()
-    cells.X = sparse.csr_matrix(cells.X)
-    cells.write_h5ad(path)
-    return path
+    stored(cells, "csr", tmp_path).write_h5ad(tmp_path / "cells.h5ad")
+    return tmp_path / "cells.h5ad"
 
 
 @pytest.fixture
@@ -81,13 +74,13 @@ def test_a_mean_is_summed_as_numpy_sums_a_row():
 @pytest.mark.parametrize("value", [300, 70_000, 2.0005])  # fractions up to 0.001 are counts still
 def test_counts_of_any_size_and_fractions_survive_the_shelf(value, cells, tmp_path):
     cells.X[3, 5] = value
-    assert_same(contrast(write(cells, tmp_path / "cells.h5ad")), contrast(cells))
+    assert_same(contrast(stored(cells, "backed csr", tmp_path)), contrast(cells))
 
 
 def test_little_memory_costs_passes_but_no_bit(tmp_path, scratch):
     """One perturbation alone is larger than the memory."""
     cells = make_cells(n_genes=200, n_cells=(2000, 5, 5, 5, 20), dtype="uint16")
-    path = write(cells, tmp_path / "cells.h5ad")
+    path = stored(cells, "backed csr", tmp_path).filename
     with pytest.raises(ValueError, match="too small for 2,035 cells .* give at least '[0-9]+MB'"):
         contrast(path, memory=1)
     memory = least_memory(path)

@@ -34,13 +34,6 @@ def assert_sorted(path, source, obs=None):
     return found
 
 
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Let even toy cells be read in many blocks of 10 rows, and written in many chunks."""
-    monkeypatch.setattr(sort, "BLOCK_VALUES", 10 * 24)
-    monkeypatch.setattr(sort, "_CHUNK", 50)
-
-
 @pytest.mark.parametrize("storage", STORAGES)
 def test_random_files_in_every_storage(storage, tmp_path, monkeypatch):
     rng = np.random.default_rng(STORAGES.index(storage))
@@ -85,7 +78,8 @@ def test_the_smallest_type_that_holds_every_value(values, dtype, expected, tmp_p
     np.testing.assert_array_equal(found.X.toarray(), matrix[::-1])
 
 
-def test_types_that_differ_between_blocks(cells, tmp_path, small_blocks):
+def test_types_that_differ_between_blocks(cells, tmp_path, monkeypatch):
+    monkeypatch.setattr(sort, "BLOCK_VALUES", 10 * cells.n_vars)
     cells.X[2, 3], cells.X[70, 1] = 300, 70_000
     path = sort_cells(stored(cells, "csr", tmp_path), tmp_path / "x.h5ad")
     assert assert_sorted(path, cells).X.dtype == np.uint32

@@ -98,10 +98,9 @@ class Shelf:
         for rows, codes, indptr, *places in self._blocks:
             first, last = np.searchsorted(codes, (code, code + 1))
             if first < last:
-                start, stop = int(indptr[first]), int(indptr[last])
-                entries = [self._load(place, start, stop) for place in places]
-                stack.append((rows[first:last], np.diff(indptr[first : last + 1]), *entries))
-                size += stop - start
+                part = slice(int(indptr[first]), int(indptr[last]))
+                stack.append((rows[first:last], np.diff(indptr[first : last + 1]), part, places))
+                size += part.stop - part.start
             if size >= _STACK:  # small pieces are stacked: little time goes into handling them
                 yield self._join(stack)
                 stack, size = [], 0
@@ -109,16 +108,19 @@ class Shelf:
             yield self._join(stack)
 
     def _join(self, stack: list) -> tuple[np.ndarray, Rows]:
-        rows, lengths, values, genes = map(np.concatenate, zip(*stack, strict=True))
-        stack.clear()  # which a caller who waits at a yield would hold on to
-        indptr = np.concatenate([[0], np.cumsum(lengths)])
-        return rows, Rows(values, genes, indptr, (len(rows), self.n_genes))
+        rows, lengths, parts, places = zip(*stack, strict=True)
+        values, genes = (  # one after the other, for less memory
+            np.concatenate(list(map(self._load, column, parts)))
+            for column in zip(*places, strict=True)
+        )
+        indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        return np.concatenate(rows), Rows(values, genes, indptr, (len(indptr) - 1, self.n_genes))
 
-    def _load(self, place, start: int, stop: int) -> np.ndarray:
+    def _load(self, place, part: slice) -> np.ndarray:
         if self._file is None:
-            return place[start:stop]
-        (first, dtype), n = place, stop - start
-        offset = first + start * dtype.itemsize
+            return place[part]
+        (first, dtype), n = place, part.stop - part.start
+        offset = first + part.start * dtype.itemsize
         if not hasattr(os, "pread"):  # Windows
             return np.fromfile(self.path, dtype, n, offset=offset)
         return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)

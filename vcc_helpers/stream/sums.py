@@ -108,12 +108,9 @@ def _group_sums(
 ) -> list[_Sums]:
     """Do what there is to do for a few groups; `sources` gives the pieces of each."""
     n_genes, dtype = genes.stop - genes.start, controls.values.dtype
-    sums = [_Sums.empty(n_genes, dtype) for _ in sources]
 
-    def collect(pieces: Callable[[], Iterator], mine: _Sums) -> list[Rows]:
-        if total:
-            mine.count(pieces, scaling, genes, total)
-        return _collect(pieces(), scaling, genes, dtype)
+    def count(mine: _Sums, pieces: Callable[[], Iterator]) -> None:
+        mine.count(pieces, scaling, genes, total)
 
     def add_up(group: int, part: slice, tile: np.ndarray) -> None:
         sums[group].add_up(part, tile)
@@ -124,7 +121,10 @@ def _group_sums(
             mine.u[part], mine.ties[part] = u, ties
 
     with Threads(threads) as pool:
-        groups = list(pool.map(collect, sources, sums))
+        groups = list(pool.map(lambda pieces: _collect(pieces(), scaling, genes, dtype), sources))
+        sums = [_Sums.empty(n_genes, dtype) for _ in groups]
+        if total:
+            list(pool.map(count, sums, sources))
         reach = span(chain.from_iterable(groups))
         list(pool.map(rank, cut(n_genes, 4 * threads)))
     return sums
