@@ -192,8 +192,9 @@ def short_of_memory(monkeypatch):
     """Make memory tell: leave out what the libraries take, far more than toy cells do."""
     from vcc_helpers.stream import plan
 
-    for name, value in {"LIBRARIES": 0, "RESULT": 0, "LEAST_BLOCK": 1, "FEWEST_GENES": 8}.items():
-        monkeypatch.setattr(plan, name, value)
+    amounts = {"LIBRARIES": 0, "RESULT": 0, "LEAST_BLOCK": 1, "FEWEST_GENES": 8}
+    for name, value in amounts.items():
+        monkeypatch.setattr(plan, f"_{name}", value)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from vcc_helpers import effect_strength, effects, knockdown, lognorm, pseudobulk
 from vcc_helpers.stream import lognorm_blocks, sort_cells
-from vcc_helpers.stream.pseudobulk import SMALL_COUNTS
+from vcc_helpers.stream.pseudobulk import _SMALL_COUNTS
 
 
 @pytest.mark.filterwarnings("ignore")  # scanpy's own
@@ -105,7 +105,7 @@ def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     """Small counts are looked up in a table; no bit may tell."""
     rng = np.random.default_rng(0)
     counts = rng.integers(0, 3, (100, 50)) * rng.integers(0, 2000, (100, 50))
-    counts[::3, 0] = rng.integers(SMALL_COUNTS - 2, SMALL_COUNTS + 2, 34)
+    counts[::3, 0] = rng.integers(_SMALL_COUNTS - 2, _SMALL_COUNTS + 2, 34)
     counts = counts.astype(dtype)
     counts[4, 3] = 2.0005  # still counts, by the official rule
     size = counts.sum(axis=1, keepdims=True, dtype=dtype)

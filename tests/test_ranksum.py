@@ -11,36 +11,30 @@ from vcc_helpers.ranks import mann_whitney
 from vcc_helpers.stream import rank_sum
 
 
-def with_scipy(values, labels, control):
-    """U and p of every group and gene; p = 1 where there is no answer."""
-    values = dense_of(values).astype(np.float64)
-    groups = sorted(set(labels) - {control})
-    u, p = np.empty((2, len(groups), values.shape[1]))
-    for i, group in enumerate(groups):
-        for j in range(values.shape[1]):
-            x, y = values[labels == group, j], values[labels == control, j]
-            with np.errstate(all="ignore"):
-                found = mannwhitneyu(x, y)
-            u[i, j], p[i, j] = found.statistic, found.pvalue
+def with_scipy(values, controls, **kw):
+    """U and p of every gene, computed in double; p = 1 where there is no answer."""
+    pairs = zip(values.T.astype("f8"), controls.T.astype("f8"), strict=True)
+    with np.errstate(all="ignore"):
+        u, p = np.transpose([mannwhitneyu(x, y, **kw) for x, y in pairs])
     return u, np.nan_to_num(p, nan=1.0)
 
 
-def assert_is_scipys(matrix, labels, control, values=None, **kw):
-    labels = np.asarray(labels)
-    found = rank_sum(matrix, pd.Index(labels), control=control, threads=1, **kw)
-    u, p = with_scipy(matrix if values is None else values, labels, control)
-    assert found.groups.tolist() == sorted(set(labels) - {control})
-    np.testing.assert_array_equal(found.statistic, u)
-    np.testing.assert_allclose(found.p_value, p, rtol=1e-12, atol=0)
+def assert_is_scipys(matrix, labels, values=None):
+    found = rank_sum(matrix, pd.Index(labels), control="control", threads=1)
+    values = dense_of(matrix) if values is None else values
+    assert found.groups.tolist() == sorted(set(labels) - {"control"})
+    for row, group in enumerate(found.groups):
+        u, p = with_scipy(values[labels == group], values[labels == "control"])
+        np.testing.assert_array_equal(found.statistic[row], u)
+        np.testing.assert_allclose(found.p_value[row], p, rtol=1e-12, atol=0)
     return found
 
 
-def counts(seed=0, sizes=(20, 13, 31), n_genes=25):
-    rng = np.random.default_rng(seed)
-    labels = np.repeat(["A", "B", "control"][: len(sizes)], sizes)
+def counts(n_genes=25):
+    rng, labels = np.random.default_rng(0), np.repeat(["10", "9", "control"], [20, 13, 31])
     values = rng.poisson(rng.gamma(0.6, 2.0, n_genes), (len(labels), n_genes)).astype(np.float32)
     values[:, 0], values[:, 1] = 0, 3  # constants
-    values[labels == "A", 2] += 40  # no overlap at all
+    values[labels == "9", 2] += 40  # no overlap at all
     order = rng.permutation(len(labels))
     return values[order], labels[order]
 
@@ -51,23 +45,16 @@ def stored_zeros(values):
     return matrix
 
 
-STORAGES = {
-    "dense": np.asarray,
-    "fortran": np.asfortranarray,
-    "csr": sparse.csr_matrix,
-    "csc": sparse.csc_matrix,
-    "csr_array": sparse.csr_array,
-    "stored zeros": stored_zeros,
-}
-
-
-@pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+@pytest.mark.parametrize(
+    ("storage", "dtype"),
+    [(np.asarray, "f4"), (np.asarray, "f8"), (np.asfortranarray, "f4"), (sparse.csr_matrix, "u1"),
+     (sparse.csc_matrix, "f4"), (sparse.csr_array, "f4"), (stored_zeros, "f8")],
+)  # fmt: skip
 def test_counts_with_many_ties_and_the_callers_matrix_is_left_alone(storage, dtype):
     values, labels = counts()
-    matrix = STORAGES[storage](values.astype(dtype))
+    matrix = storage(values.astype(dtype))
     before = matrix.copy()
-    assert_is_scipys(matrix, labels, "control")
+    assert_is_scipys(matrix, labels)
     np.testing.assert_array_equal(dense_of(matrix), dense_of(before))
     assert getattr(matrix, "nnz", 0) == getattr(before, "nnz", 0)
 
@@ -80,7 +67,7 @@ def test_entries_that_repeat_a_place_are_summed():
     entries = np.r_[half, half][order], np.r_[columns, columns][order]
     indptr = 2 * sparse.csr_matrix(values).indptr
     twice = sparse.csr_matrix((*entries, indptr), shape=values.shape)
-    assert_is_scipys(twice, labels, "control", values=values)
+    assert_is_scipys(twice, labels, values=values)
     assert twice.nnz == 2 * len(rows)  # the caller's matrix is left alone
 
 
@@ -92,31 +79,17 @@ def test_small_groups_without_ties_are_exact(n_group, n_control):
     labels = np.repeat(["A", "control"], [n_group, n_control])
     values = rng.normal(5, 1, (len(labels), 8))
     values[:, :3] = np.round(values[:, :3])  # and some genes with ties
-    found = assert_is_scipys(values, labels, "control")
+    found = assert_is_scipys(values, labels)
     if min(n_group, n_control) <= 8:
-        x, y = values[labels == "A", 3:], values[labels == "control", 3:]
-        exact = mannwhitneyu(x, y, method="exact").pvalue
+        _, exact = with_scipy(*np.split(values[:, 3:], [n_group]), method="exact")
         np.testing.assert_array_equal(found.p_value[0, 3:], exact)
 
 
-@pytest.mark.parametrize(("n_group", "n_control"), [(9, 10), (12, 12)])
-def test_u_exactly_in_the_middle_is_one(n_group, n_control):
+def test_u_exactly_in_the_middle_is_one():
     """The group's values lie symmetrically in the control's, so U is half of n1 n2."""
-    control = np.arange(n_control, dtype=float)
-    middle = control.mean()
-    half = middle + 0.3 * n_control * np.linspace(-1, -0.1, n_group // 2)
-    group = np.r_[half, 2 * middle - half, [middle] * (n_group % 2)]
-    labels = np.repeat(["A", "control"], [n_group, n_control])
-    found = assert_is_scipys(np.r_[group, control][:, None], labels, "control")
-    assert found.statistic[0, 0] == n_group * n_control / 2
-    assert found.p_value[0, 0] == 1
-
-
-def test_labels_that_look_like_numbers():
-    values, _ = counts()
-    labels = np.repeat(["10", "9", "1e1", "007"], [20, 14, 15, 15])
-    found = assert_is_scipys(values, labels, "9")
-    assert found.groups.tolist() == ["007", "10", "1e1"]
+    values = np.r_[np.linspace(1, 10, 10), np.arange(12.0)][:, None]
+    found = assert_is_scipys(values, np.repeat(["A", "control"], [10, 12]))
+    assert (found.statistic[0, 0], found.p_value[0, 0]) == (60, 1)
 
 
 def test_only_ranks_count_and_not_the_threads(capfd):

@@ -252,7 +252,7 @@ def _pseudobulk(source, out, **asked) -> str:
     from .stream.write import check_writable
 
     check_writable(out, inputs=[source])
-    bulk = stream.pseudobulk(source, name="cells", **asked)
+    bulk = stream.pseudobulk(source, **asked)
     stream.write_cells(out, bulk)
     return f"{_plain(out)}  {bulk.n_obs} groups x {bulk.n_vars} genes"
 

@@ -6,25 +6,22 @@ What a reader types is here; every module says what it does.
 from .blocks import read_rows, row_blocks
 from .contrast import contrast
 from .covariance import control_covariance
-from .engine import RankSum, rank_sum, tiles
+from .engine import rank_sum, tiles
 from .job import Contrast
 from .look import inspect_values, qc_table, sample_cells
-from .open import check_cells, check_same, labels_of, open_cells, problems
-from .plan import Needs, needs
+from .open import check_cells, check_same, open_cells, problems
+from .plan import needs
 from .pseudobulk import lognorm_blocks, pseudobulk
 from .sort import sort_cells
 from .write import write_cells
 
 __all__ = [
     "Contrast",
-    "Needs",
-    "RankSum",
     "check_cells",
     "check_same",
     "contrast",
     "control_covariance",
     "inspect_values",
-    "labels_of",
     "lognorm_blocks",
     "needs",
     "open_cells",

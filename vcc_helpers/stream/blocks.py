@@ -288,10 +288,10 @@ def _csr_reader(matrix):
 def _entries(matrix, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """Read some values of a sparse matrix and their places."""
     values, places = (_read_stretch(_stored(matrix, n), low, high) for n in ("data", "indices"))
-    return values.astype(np.float32) if _is_half(values) else values, places  # for SciPy
+    return values.astype(np.float32) if is_half(values) else values, places  # for SciPy
 
 
-def _is_half(values: np.ndarray) -> bool:
+def is_half(values) -> bool:
     """Tell whether values are float16, in any order of bytes."""
     return values.dtype.kind == "f" and values.dtype.itemsize == 2
 

@@ -32,26 +32,24 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
         raise ValueError(
             f"{job.name}: workers of a cluster read the file for themselves; give its path"
         )
-    found = inspect_values(
-        job.cells, name=job.name, progress=job.progress, tolerance=job.rules.tolerance
-    )
-    scaling = _scaling(job, found)
+    how = {"name": job.name, "progress": job.progress, "tolerance": job.rules.tolerance}
+    scaling = _scaling(job, inspect_values(job.cells, **how))
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=cache) as folder:
         size = np.zeros(0) if scaling.library_size is None else scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
         def rank(genes: slice, batches: list[list[int]]) -> Iterator:
-            controls, sums = _control_sums(job.pieces, scaling, genes, job)
+            controls, sums = _control_sums(partial(job.pieces, job.control), scaling, genes, job)
             job.check_unchanged()
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
             yield [job.control], [sums]
             with client.get_executor() as pool:
                 submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
-                total, waiting = job.rules.bulk_target_sum, {}
+                waiting = {}
                 for batch in batches:
                     rows = [np.flatnonzero(job.codes == code) for code in batch]
-                    waiting[submit(rows, total)] = batch
+                    waiting[submit(rows, job.rules.bulk_target_sum)] = batch
                 try:
                     for future in as_completed(waiting):
                         found = _result(future, job)
@@ -88,7 +86,7 @@ def _remote_sums(
     controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
     controls = controls._replace(n_cells=int(controls.n_cells))
     sources = [partial(_pieces_of, cells, r) for r in rows]
-    return _group_sums(sources, scaling, genes, controls, 1, total)
+    return _group_sums(sources, scaling, genes, controls, total, threads=1)
 
 
 @lru_cache(maxsize=2)

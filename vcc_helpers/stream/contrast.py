@@ -1,9 +1,9 @@
 """Every perturbation against the controls, in one reading of a file and a bounded memory.
 
-The way of the data: blocks of rows are read once, checked, and put on a :class:`~.shelf.Shelf` by
-perturbation. Then the library sizes are known, and one perturbation after the other is taken down,
-log-normalised, averaged and ranked against the controls, which are sorted once. No perturbation
-knows of another: threads or processes of a cluster come to the same bits.
+Blocks of rows are read once, checked, and put on a :class:`~.shelf.Shelf`. Then the library sizes
+are known, and one perturbation after the other is taken down, log-normalised, averaged and ranked
+against the controls, which are sorted once. No perturbation knows of another: threads or processes
+of a cluster come to the same bits.
 
 Taught in: notebooks/11_rank_every_gene and notebooks/12_scale_out.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -63,33 +63,26 @@ def contrast(
     cells
         Counts or lognorm, ``(n_cells, n_genes)``; dense, CSR, CSC, a view, backed, or the path of
         an ``.h5ad`` or ``.zarr``. Rows in any order. A file is read once.
-    perturbation_key
-        The column of ``obs`` to group by.
-    control
-        The label of control cells.
-    memory
-        Most memory to use, in bytes or as text such as ``"4GB"``; cells that are in memory already
-        do not count. With little memory, scratch data lie in the system's folder for them
-        (``TMPDIR``), which is emptied at the end.
-    threads
-        Number of threads; all cores by default.
+    perturbation_key, control
+        The column of ``obs`` to group by, and the label of control cells in it.
+    memory, threads
+        Most memory to use, in bytes or as text such as ``"4GB"``, besides cells that are in memory
+        already; number of threads, all cores by default. With little memory, scratch data lie in
+        the system's folder for them (``TMPDIR``), which is emptied at the end.
     cache
         A folder to keep the result in, under a name made from the content of the cells, so that
         what is found there is never out of date.
     client
-        A ``dask.distributed.Client`` whose workers see the same files: perturbations are then
-        spread over them. A file is then read in two passes; one that is sorted by perturbation
-        reads far faster. `memory` holds for each worker.
-    progress
-        Say what it will take, and show progress bars.
-    name
-        What messages call these cells.
+        A ``dask.distributed.Client`` whose workers see the same files, and share the perturbations.
+        A file is then read in two passes; one that is sorted by perturbation reads far faster.
+        `memory` holds for each worker.
+    progress, name
+        Say what it will take, and show progress bars; what messages call these cells.
     rules
         How the values are looked at, by a season.
     controls
-        Cells, or a file, whose controls take the place of those of `cells`, which may then lack
-        them; over the same genes. Both must be counts, scaled to one `target_sum`. These rows are
-        read twice more.
+        Cells, or a file, over the same genes, whose controls take the place of those of `cells`,
+        which may then lack them. Both must be counts, scaled to one `target_sum`.
 
     Returns
     -------
@@ -104,96 +97,74 @@ def contrast(
     OSError
         The disk is full, or a folder cannot be written to.
     """
-    job = _Job.of(
-        cells,
-        perturbation_key=perturbation_key,
-        control=control,
-        threads=threads,
-        progress=progress,
-        name=name,
-        rules=rules,
-        controls=controls,
-    )
+    labels = {"perturbation_key": perturbation_key, "control": control, "controls": controls}
+    job = _Job(cells, **labels, threads=threads, progress=progress, name=name, rules=rules)
     kept = keep.place_of(job, cache) if cache else None
     found = keep.load(kept) if kept else None
     if found is None:
-        found = _contrast(job, parse_memory(memory), client, cache)
+        plan = _plan(job, parse_memory(memory), client=client)
+        if progress:
+            scratch = f" and {plan.scratch / 1e9:.1f} GB of scratch disk" if plan.scratch else ""
+            tqdm.write(
+                f"{name}: {job.cells.n_obs:,} cells x {job.cells.n_vars:,} genes will take about "
+                f"{plan.memory / 1e9:.1f} GB of memory{scratch}"
+            )
+        found = _on_shelf(job, plan) if client is None else _on_cluster(job, plan, client, cache)
         if kept:
             keep.save(kept, found)
     return found
 
 
-def _contrast(job: _Job, memory: int, client, cache: str | Path | None) -> Contrast:
-    plan = _plan(job, memory, client=client)
-    if job.progress:
-        scratch = f" and {plan.scratch / 1e9:.1f} GB of scratch disk" if plan.scratch else ""
-        tqdm.write(
-            f"{job.name}: {job.cells.n_obs:,} cells x {job.cells.n_vars:,} genes will take about "
-            f"{plan.memory / 1e9:.1f} GB of memory{scratch}"
-        )
-    if client is not None:
-        return _on_cluster(job, plan, client, cache)
-    with _scratch(plan.scratch) as folder:
-        path = folder / "shelf" if plan.scratch else None
-        with closing(Shelf(n_genes=job.cells.n_vars, path=path)) as shelf:
-            return _rank(job, plan, _read(job, plan, shelf), shelf)
+def _on_shelf(job: _Job, plan: Needs) -> Contrast:
+    def source(code: int) -> Iterator:
+        elsewhere = at_hand(job.cells) or (job.reference and code == job.control)
+        return job.pieces(code) if elsewhere else shelf.pieces(code)
 
+    def rank(genes: slice, batches: list[list[int]]) -> Iterator:
+        controls, sums = _control_sums(partial(source, job.control), scaling, genes, job)
+        yield [job.control], [sums]
+        total = job.rules.bulk_target_sum
+        for batch in batches:
+            sources = [partial(source, code) for code in batch]
+            yield batch, _group_sums(sources, scaling, genes, controls, total, job.threads)
 
-@contextmanager
-def _scratch(n_bytes: int) -> Iterator[Path]:
-    """Make a folder that goes away, where so much fits."""
     with tempfile.TemporaryDirectory(prefix="vcc_") as folder:
-        if n_bytes > (free := shutil.disk_usage(folder).free):
+        if plan.scratch > (free := shutil.disk_usage(folder).free):
             raise OSError(
-                f"about {n_bytes / 1e9:.1f} GB of scratch disk are needed in {Path(folder).parent} "
-                f"and {free / 1e9:.1f} GB are free; free some, name another folder with TMPDIR, or "
-                "allow more memory"
+                f"about {plan.scratch / 1e9:.1f} GB of scratch disk are needed in "
+                f"{Path(folder).parent} and {free / 1e9:.1f} GB are free; free some, name another "
+                "folder with TMPDIR, or allow more memory"
             )
-        yield Path(folder)
+        path = Path(folder) / "shelf" if plan.scratch else None
+        with closing(Shelf(job.cells.n_vars, path)) as shelf:
+            scaling = _read(job, plan, shelf)
+            return _spread(job, plan, rank)
 
 
 def _read(job: _Job, plan: Needs, shelf: Shelf) -> Scaling:
     """Read the file once: check it, find its scale, and shelve the cells that are not at hand."""
     inspection = Inspection(job.cells, name=job.name, tolerance=job.rules.tolerance)
     picked = at_hand(job.cells)
-    bar = tqdm(
-        total=job.cells.n_obs, unit=" cells", desc=f"read {job.name}", disable=not job.progress
-    )
 
     def look(start: int, block) -> tuple:
-        found = inspection.look(start, block)
+        largest, _, whole = found = inspection.look(start, block)
         if picked:
-            return block.shape[0], found, None
+            return start, block.shape[0], found, None
         rows = sparse.csr_matrix(block)
-        largest, _, whole = found
         small = np.min_scalar_type(int(largest)) if whole and largest < 2**32 else rows.dtype
         packed = shelf.pack(rows, job.codes[start : start + rows.shape[0]], small)
-        return rows.shape[0], found, packed
+        return start, rows.shape[0], found, packed
 
-    with bar:
-        blocks, start = row_blocks(job.cells, block_rows=plan.block_rows), 0
-        with closing(ahead(look, blocks, threads=job.threads)) as looked_at:
-            for n, found, packed in looked_at:
-                inspection.add(*found)
-                if packed:
-                    shelf.add(start, *packed)
-                start += n
-                bar.update(n)
+    how = {"unit": " cells", "desc": f"read {job.name}", "disable": not job.progress}
+    blocks = row_blocks(job.cells, block_rows=plan.block_rows)
+    with (
+        tqdm(total=job.cells.n_obs, **how) as bar,
+        closing(ahead(look, blocks, threads=job.threads)) as looked_at,
+    ):
+        for start, n, found, packed in looked_at:
+            inspection.add(*found)
+            if packed:
+                shelf.add(start, *packed)
+            bar.update(n)
     job.check_unchanged()
     return _scaling(job, inspection.summary())
-
-
-def _rank(job: _Job, plan: Needs, scaling: Scaling, shelf: Shelf) -> Contrast:
-    def source(code: int) -> Iterator:
-        elsewhere = at_hand(job.cells) or (job.reference and code == job.control)
-        return job.pieces(code) if elsewhere else shelf.pieces(code)
-
-    def rank(genes: slice, batches: list[list[int]]) -> Iterator:
-        controls, sums = _control_sums(source, scaling, genes, job)
-        yield [job.control], [sums]
-        total = job.rules.bulk_target_sum
-        for batch in batches:
-            sources = [partial(source, code) for code in batch]
-            yield batch, _group_sums(sources, scaling, genes, controls, job.threads, total)
-
-    return _spread(job, plan, rank)

@@ -41,33 +41,28 @@ def control_covariance(
     Parameters
     ----------
     controls
-        Control cells, counts or lognorm, ``(n_cells, n_genes)``, in memory, backed or the path
-        of an ``.h5ad``; read a block of rows at a time. Where they have labels, all must be the
-        control's.
+        Control cells, counts or lognorm, ``(n_cells, n_genes)``, or the path of an ``.h5ad``; read
+        a block of rows at a time. Where they have labels, all must be the control's.
     targets
         Names of perturbations, ``(n_targets,)``. Memory grows with ``n_targets * n_genes``; the
         whole covariance is never formed.
     within
         A column of ``obs``, such as the batch: only what varies within its groups counts.
-    shrinkage
-        Pull of the covariance towards a multiple of the identity, s, 0 to 1.
-    residual
-        Share of its expression that a silenced gene is expected to keep, 0 to 1.
+    shrinkage, residual
+        Pull of the covariance towards a multiple of the identity, s; and the share of its
+        expression that a silenced gene is expected to keep. Both 0 to 1.
 
     Returns
     -------
     DataFrame
-        Index target_gene, those of `targets` that are genes and vary in the controls, in the
-        order given; columns genes; values are effects, differences of mean lognorm values. The
-        own effect is the knock-down.
+        A row for each of `targets` that is a gene and varies in the controls, in the order given,
+        a column a gene: effects, differences of mean lognorm values. The own one is the knock-down.
 
     Raises
     ------
-    ValueError
+    ValueError, KeyError
         There are other cells than controls, too few cells, or no target is a gene that varies;
-        `shrinkage` or `residual` is not from 0 to 1.
-    KeyError
-        ``obs`` has no column `within`.
+        `shrinkage` or `residual` is not from 0 to 1; ``obs`` has no column `within`.
 
     Notes
     -----
@@ -81,8 +76,8 @@ def control_covariance(
     with the sample covariance :math:`S` and its mean variance :math:`\bar\sigma^2`; so s holds
     back genes that hardly vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
     genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814,
-    which fits the size of the input to the measured response; here the expected knock-down sets
-    it, so that a perturbation that nobody has measured can be predicted.
+    which fits the input to the measured response; here the expected knock-down sets it, so that a
+    perturbation that nobody has measured can be predicted.
     """
     if not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage={shrinkage}; expected 0 to 1")
@@ -113,9 +108,8 @@ def _groups_of_controls(cells: anndata.AnnData, within: str | None) -> np.ndarra
                 f"{len(labels)} are {some_of(labels[labels != CONTROL].unique())}; select them "
                 f"with cells[cells.obs[{PERTURBATION_KEY!r}] == {CONTROL!r}]"
             )
-    if within is None:
-        groups = np.zeros(cells.n_obs, dtype=int)
-    else:
+    groups = np.zeros(cells.n_obs, dtype=int)
+    if within is not None:
         groups = pd.factorize(labels_of(cells, within))[0]
     if cells.n_obs < groups.max(initial=0) + 2:
         raise ValueError(f"{cells.n_obs} control cells are too few for a covariance")
@@ -123,9 +117,7 @@ def _groups_of_controls(cells: anndata.AnnData, within: str | None) -> np.ndarra
 
 
 def _moments(
-    blocks: Iterable[tuple[int, sparse.csr_matrix | np.ndarray]],
-    groups: np.ndarray,
-    column: np.ndarray,
+    blocks: Iterable, groups: np.ndarray, column: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and variance of every gene, and the covariance's rows of some; within groups."""
     pivot = None

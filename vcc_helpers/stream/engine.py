@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -34,22 +33,15 @@ from .blocks import Threads, sound
 #: strip of it in the processor's second cache.
 TILE_GENES = 256
 #: Pairs of value and group that the processor's second cache holds.
-PAIRS = 2**16
+_PAIRS = 2**16
 #: Threads beyond which more are of no use on any machine.
 _MOST_THREADS = 1024
 
 
 class RankSum(NamedTuple):
-    """Result of :func:`rank_sum`, rows as in ``groups``.
+    """Result of :func:`rank_sum`: Mann-Whitney U, 0 to n_1 n_2, and two-sided p-value, 0 to 1.
 
-    Attributes
-    ----------
-    groups
-        Names of the groups tested, sorted, shape ``(n_groups,)``.
-    statistic
-        Mann-Whitney U of the group, shape ``(n_groups, n_genes)``, float64, 0 to n_1 n_2.
-    p_value
-        Two-sided p-value, same shape, float64, 0 to 1.
+    Both ``(n_groups, n_genes)``, float64, rows as in `groups`, the names of those tested, sorted.
     """
 
     groups: pd.Index
@@ -58,18 +50,10 @@ class RankSum(NamedTuple):
 
 
 class Controls(NamedTuple):
-    """The control cells as :func:`rank_groups` wants them: each gene's non-zeros, sorted.
+    """The non-zeros of control cells: gene after gene, sorted, an infinity behind each gene's.
 
-    Attributes
-    ----------
-    values
-        Gene after gene, an infinity behind each gene's.
-    indptr
-        Where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``, int64.
-    ties
-        Sum of t**3 - t over the runs of t equal non-zeros of each gene, ``(n_genes,)``, float64.
-    n_cells
-        Number of control cells.
+    `indptr` says where each gene begins in `values`, and the last one ends, ``(n_genes + 1,)``,
+    int64; `ties` is the sum of t**3 - t over the runs of t equal ones, ``(n_genes,)``, float64.
     """
 
     values: np.ndarray
@@ -79,10 +63,7 @@ class Controls(NamedTuple):
 
 
 class _Picked(NamedTuple):
-    """Some rows of a CSR matrix, without a copy of their entries.
-
-    Each row begins and ends in `data` where `starts` and `ends` say; its genes are in rising order.
-    """
+    """Some rows of a CSR matrix, without a copy: where in `data` each one starts and ends."""
 
     data: np.ndarray
     indices: np.ndarray
@@ -90,19 +71,20 @@ class _Picked(NamedTuple):
     ends: np.ndarray
     shape: tuple[int, int]
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the values."""
-        return self.data.dtype
 
-    @classmethod
-    def of(cls, block, rows: np.ndarray | slice = slice(None)) -> _Picked:
-        """Pick rows, all by default, of a CSR matrix, of its arrays, or of rows picked before."""
-        if isinstance(block, cls):
-            starts, ends = block.starts[rows], block.ends[rows]
-        else:
-            starts, ends = block.indptr[:-1][rows], block.indptr[1:][rows]
-        return cls(block.data, block.indices, starts, ends, (len(starts), block.shape[1]))
+def _values(block) -> np.ndarray:
+    return block if isinstance(block, np.ndarray) else block.data
+
+
+def _pick(block, rows: np.ndarray | slice = slice(None)) -> np.ndarray | _Picked:
+    """Pick rows, all by default, of a block, or of rows picked before."""
+    if isinstance(block, np.ndarray):
+        return block[rows]
+    if not isinstance(block, _Picked):
+        pointer = block.indptr[:-1], block.indptr[1:]
+        block = _Picked(block.data, block.indices, *pointer, block.shape)
+    starts, ends = block.starts[rows], block.ends[rows]
+    return block._replace(starts=starts, ends=ends, shape=(len(starts), block.shape[1]))
 
 
 def rank_sum(
@@ -117,19 +99,17 @@ def rank_sum(
     Parameters
     ----------
     matrix
-        Shape ``(n_cells, n_genes)``, dense, CSR or CSC; counts or lognorm, or any other values
-        that are 0 or more and finite, since only ranks count.
-    labels
-        Group of each cell, shape ``(n_cells,)``, str.
-    control
-        The label of control cells.
+        Shape ``(n_cells, n_genes)``, dense, CSR or CSC, which is copied; counts or lognorm, or any
+        other values that are 0 or more and finite, since only ranks count.
+    labels, control
+        Group of each cell, ``(n_cells,)``, str, and the name of the controls' group.
     threads
         Number of threads; all cores by default.
 
     Returns
     -------
     RankSum
-        Groups (control left out), U and two-sided p.
+        Of all groups but the control.
 
     Raises
     ------
@@ -142,7 +122,7 @@ def rank_sum(
     Two-sided, with continuity and tie correction, normal approximation; exact for a gene without
     ties when either group has 8 cells or fewer: the defaults of ``scipy.stats.mannwhitneyu``,
     whose p-values these equal to 1e-12 of their size. A gene with the same value in all cells has
-    p = 1. A matrix in CSC is copied to CSR.
+    p = 1.
     """
     labels = pd.Index(labels).astype(str)
     groups = pd.Index(sorted(set(labels) - {control}), dtype=object)
@@ -153,19 +133,20 @@ def rank_sum(
         )
     if np.shape(matrix)[:1] != (len(labels),) or np.ndim(matrix) != 2:
         raise ValueError(f"{len(labels)} labels for cells x genes of shape {np.shape(matrix)}")
-    matrix, reach = _checked(matrix, n_threads(threads))
+    matrix, n_parts = _in_rows(matrix), 8 * n_threads(threads)
     codes = groups.get_indexer(labels)  # -1: control
-    pick = matrix.__getitem__ if isinstance(matrix, np.ndarray) else partial(_Picked.of, matrix)
-    others, *blocks = ([pick(np.flatnonzero(codes == code))] for code in range(-1, len(groups)))
-    controls = sort_controls(others, threads=threads)
+    cells = (np.flatnonzero(codes == code) for code in range(-1, len(groups)))
+    others, *blocks = ([_pick(matrix, rows)] for rows in cells)
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
 
     def rank(genes: slice) -> None:
         u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes, reach=reach)
 
-    parts = cut(matrix.shape[1], 8 * n_threads(threads))
     with Threads(n_threads(threads)) as pool:
-        list(pool.map(rank, parts))
+        values = _values(matrix)
+        reach = span((values[part] for part in cut(len(values), n_parts)), run=pool.map)
+        controls = sort_controls(others, threads=threads)
+        list(pool.map(rank, cut(matrix.shape[1], n_parts)))
     n_cells = np.bincount(codes[codes >= 0])
     return RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
 
@@ -175,36 +156,41 @@ def n_threads(threads: int | None) -> int:
     return min(threads or os.cpu_count() or 1, _MOST_THREADS)
 
 
-def cut(n_genes: int, n_parts: int) -> list[slice]:
-    """Cut genes into stretches of about equal length, none of them empty."""
-    edges = np.unique(np.linspace(0, n_genes, min(n_parts, n_genes) + 1).astype(int))
+def cut(n: int, n_parts: int) -> list[slice]:
+    """Cut a length into stretches that are about equal, none of them empty."""
+    edges = np.unique(np.linspace(0, n, min(n_parts, n) + 1).astype(int))
     return [slice(int(i), int(j)) for i, j in pairwise(edges)]
 
 
-def _checked(matrix, threads: int) -> tuple:
-    """Bring a matrix to rows of floating numbers, one entry a place, and find its :func:`span`."""
+def _in_rows(matrix) -> np.ndarray | sparse.csr_matrix:
+    """Bring a matrix to rows of floating numbers, one entry a place."""
     if sparse.issparse(matrix):
-        by_rows_or_columns = getattr(matrix, "format", None) in ("csr", "csc")
-        matrix = sparse.csr_matrix(sound(matrix) if by_rows_or_columns else matrix)
+        matrix = sparse.csr_matrix(sound(matrix) if matrix.format in ("csr", "csc") else matrix)
     else:
         matrix = np.asarray(matrix)
     if matrix.dtype.kind == "c":
         raise ValueError(f"values of type {matrix.dtype} have no order; give counts or lognorm")
     if matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
-    with Threads(threads) as pool:
-        canonical = pool.submit(getattr, matrix, "has_canonical_format", True)
-        values = matrix.data if sparse.issparse(matrix) else matrix
-        parts = [values[part] for part in cut(len(values), 8 * threads)]
-        low, high = (
-            (list(pool.map(f, parts)) for f in (np.min, np.max)) if values.size else [[0]] * 2
-        )
-        low, high = np.min(low), np.max(high)
-    _refuse_beyond_fence(low, high)
-    if not canonical.result():
+    if not getattr(matrix, "has_canonical_format", True):
         matrix = matrix.copy()
         matrix.sum_duplicates()
-    return matrix, (low, high) if canonical.result() and low > 0 else span([matrix])
+    return matrix
+
+
+def span(blocks: Iterable, run: Callable = map) -> tuple[float, float]:
+    """Return the smallest and the largest non-zero value of some blocks; `run` maps over them.
+
+    A ValueError says that one is negative, infinite or NaN.
+    """
+    values = [array for array in map(_values, blocks) if array.size]
+    if not values:
+        return 0.0, 0.0
+    low, high = (f(list(run(f, values))) for f in (np.min, np.max))
+    _refuse_beyond_fence(low, high)
+    if low == 0:
+        low = min(run(lambda x: np.min(x, where=x > 0, initial=np.inf), values))
+    return min(low, high), high
 
 
 def _refuse_beyond_fence(low: float, high: float) -> None:
@@ -221,32 +207,18 @@ def tiles(
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Turn cells x genes on its side, a few genes at a time.
 
-    Parameters
-    ----------
-    blocks
-        Some cells each, ``(n_cells, n_genes)``, dense, or the arrays of a CSR matrix with the
-        genes of each cell in rising order, or some rows :class:`_Picked` of one.
-    genes
-        Which genes, ``slice(first, stop)``.
-    width
-        Genes in a tile.
-
-    Yields
-    ------
-    part : slice
-        The genes of this tile.
-    tile : ndarray
-        Their values in all cells, block after block, ``(<= width, n_cells)``, of the blocks' type.
-        To be used, and changed, before the next one is asked for: all share their memory.
+    `blocks` are some cells each, ``(n_cells, n_genes)``: dense, or CSR with the genes of each cell
+    in rising order. Of the `genes`, ``slice(first, stop)``, a part of at most `width` is yielded,
+    also a slice, with its values in all cells, block after block, ``(<= width, n_cells)``, of the
+    blocks' type. To be used, and changed, before the next: all tiles share their memory.
     """
     from . import kernels  # compiled code; half a second that imports need not pay
 
     ends = np.cumsum([0] + [block.shape[0] for block in blocks])
     # rows whose distance is a power of two would fight for the same places of the cache
-    room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), blocks[0].dtype)
+    room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), _values(blocks[0]).dtype)
     place = np.empty(ends[-1], np.int64)
-    blocks = [block if isinstance(block, np.ndarray) else _Picked.of(block) for block in blocks]
-    pieces = [(block, slice(i, j)) for block, (i, j) in zip(blocks, pairwise(ends), strict=True)]
+    pieces = [(_pick(block), slice(*at)) for block, at in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
         if isinstance(block, _Picked):
             kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
@@ -263,56 +235,46 @@ def tiles(
 
 
 def sort_controls(
-    blocks: Sequence[sparse.csr_matrix | np.ndarray], *, threads: int | None = None, look=None
+    blocks: Sequence, *, threads: int | None = None, look: Callable | None = None
 ) -> Controls:
     """Sort each gene's values in the control cells, for any number of :func:`rank_groups`.
 
-    `blocks` are as for :func:`tiles`; `look` is called with each ``(part, tile)``.
+    `look` is called with each ``(part, tile)`` of :func:`tiles`.
     """
     from . import kernels
 
+    def count(block) -> np.ndarray:
+        if isinstance(block, np.ndarray):
+            return np.count_nonzero(block, axis=0)
+        found = np.zeros(block.shape[1], np.int64)
+        kernels.count(block.data, block.indices, block.starts, block.ends, found)
+        return found
+
+    def keep(genes: slice) -> None:
+        for part, tile in tiles(blocks, genes):
+            if look is not None:
+                look(part, tile)
+            places = indptr[part.start : part.stop + 1]
+            kernels.squeeze(tile, places, values)
+            for i, j in pairwise(places):
+                values[i:j].sort()
+            first, last = values[places[:-1]], values[places[1:] - 1]
+            if (first < 0).any() or (last != np.inf).any():  # NaN is sorted behind the fence
+                _refuse_beyond_fence(first.min(), last.max())
+            kernels.tie(values, places, ties[part])
+
     n_cells, n_genes = sum(block.shape[0] for block in blocks), blocks[0].shape[1]
+    parts = (_pick(b, rows) for b in blocks for rows in cut(b.shape[0], n_threads(threads)))
     with Threads(n_threads(threads)) as pool:
-        n_values = sum(pool.map(_count_values, _in_parts(blocks, n_threads(threads))))
+        n_values = sum(pool.map(count, parts))
         indptr = np.concatenate([[0], np.cumsum(n_values + 1)])
-        values, ties = np.empty(indptr[-1], blocks[0].dtype), np.empty(n_genes)
-
-        def keep(genes: slice) -> None:
-            for part, tile in tiles(blocks, genes):
-                if look is not None:
-                    look(part, tile)
-                places = indptr[part.start : part.stop + 1]
-                kernels.squeeze(tile, places, values)
-                for i, j in pairwise(places):
-                    values[i:j].sort()
-                first, last = values[places[:-1]], values[places[1:] - 1]
-                if (first < 0).any() or (last != np.inf).any():  # NaN is sorted behind the fence
-                    _refuse_beyond_fence(first.min(), last.max())
-                kernels.tie(values, places, ties[part])
-
+        values, ties = np.empty(indptr[-1], _values(blocks[0]).dtype), np.empty(n_genes)
         list(pool.map(keep, cut(n_genes, n_threads(threads))))
     return Controls(values, indptr, ties, n_cells)
 
 
-def _count_values(block) -> np.ndarray:
-    from . import kernels
-
-    if isinstance(block, np.ndarray):
-        return np.count_nonzero(block, axis=0)
-    found = np.zeros(block.shape[1], np.int64)
-    kernels.count(*block[:4], found)
-    return found
-
-
-def _in_parts(blocks, n_parts: int) -> Iterator:
-    """Cut each block into parts, so that threads can share it."""
-    for block in blocks:
-        for cells in cut(block.shape[0], n_parts):
-            yield block[cells] if isinstance(block, np.ndarray) else _Picked.of(block, cells)
-
-
 def rank_groups(
-    groups: Sequence[Sequence[sparse.csr_matrix | np.ndarray]],
+    groups: Sequence[Sequence],
     controls: Controls,
     genes: slice,
     *,
@@ -321,26 +283,43 @@ def rank_groups(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each gene's values in each of several groups among those of the controls.
 
-    `groups` holds the cells of each, as for :func:`tiles`, and `reach` is what :func:`span` says of
-    all of them; `look` is called with the number of a group, the genes of a tile, and the tile.
+    `groups` holds the blocks of each, as for :func:`tiles`, and `reach` is what :func:`span` says
+    of all of them; `look` is called with the number of a group, the genes of a tile, and the tile.
     Returned are Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal
     values of group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
     """
+    from . import kernels
+
     ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
     blocks = [block for blocks in groups for block in blocks]
-    u, ties = np.empty((2, genes.stop - genes.start, len(groups)))
-    packing = _packing(*reach, len(groups), blocks[0].dtype)
+    u, ties = np.zeros((2, genes.stop - genes.start, len(groups)))
+    low, shift, dtype = _packing(*reach, len(groups), _values(blocks[0]).dtype)
+    step = max(1, _PAIRS // ends[-1])
+    pairs = np.empty((step, ends[-1]), dtype)
     for part, tile in tiles(blocks, genes):
         if look is not None:
             for group, (i, j) in enumerate(pairwise(ends)):
                 look(group, part, tile[:, i:j])
+        numbers, fenced, indptr = _as_numbers(tile, controls, part)
+        n_values = np.empty((len(tile), len(groups)), np.int64)
         here = slice(part.start - genes.start, part.stop - genes.start)
-        numbers = _as_numbers(tile, controls, part)
-        _rank_tile(numbers, ends, packing, controls, part, u=u[here], ties=ties[here])
+        for first in range(0, len(tile), step):
+            some = slice(first, first + step)
+            kernels.pair(numbers[some], ends, low, shift, pairs, n_values[some])
+            filled = n_values[some].sum(axis=1)
+            for row, n in zip(pairs, filled, strict=False):
+                row[:n].sort()
+            known = fenced, indptr[first : first + step + 1], controls.n_cells
+            kernels.walk(pairs, filled, low, shift, *known, u[here][some], ties[here][some])
+        zeros = np.diff(ends) - n_values
+        zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
+        run = (zeros + zero_controls).astype(np.float64)
+        u[here] += 0.5 * zeros * zero_controls
+        ties[here] += run**3 - run + controls.ties[part][:, None]
     return u.T, ties.T
 
 
-def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
+def _as_numbers(tile: np.ndarray, controls: Controls, part: slice) -> tuple:
     """Replace values and controls by whole numbers of 32 bits in the same order.
 
     The bits of a positive float32, read as a whole number, have the order of the float. Of float64
@@ -357,49 +336,6 @@ def _as_numbers(tile: np.ndarray, controls: Controls, part: slice):
     return numbers, known, indptr - indptr[0]
 
 
-def _rank_tile(numbers, ends, packing, controls: Controls, part: slice, *, u, ties) -> None:
-    """Fill U and ties of the genes of one tile, ``(n_genes_of_tile, n_groups)``."""
-    from . import kernels
-
-    tile, fenced, indptr = numbers
-    n_values = np.empty(u.shape, np.int64)
-    step = max(1, PAIRS // ends[-1])
-    low, shift, dtype = packing
-    pairs = np.empty((step, ends[-1]), dtype)
-    u[:], ties[:] = 0, 0
-    for first in range(0, len(tile), step):
-        some = slice(first, min(first + step, len(tile)))
-        kernels.pair(tile[some], ends, low, shift, pairs, n_values[some])
-        filled = n_values[some].sum(axis=1)
-        for row, n in zip(pairs, filled, strict=False):
-            row[:n].sort()
-        known = indptr[first : some.stop + 1]
-        which = pairs, filled, low, shift, fenced, known, controls.n_cells
-        kernels.walk(*which, u[some], ties[some])
-    zeros = np.diff(ends) - n_values
-    zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
-    u += 0.5 * zeros * zero_controls
-    ties += _cubes(zeros + zero_controls) + controls.ties[part][:, None]
-
-
-def span(blocks: Iterable[sparse.csr_matrix | np.ndarray]) -> tuple[float, float]:
-    """Return the smallest and the largest non-zero value of some blocks.
-
-    A ValueError says that one is negative, infinite or NaN.
-    """
-    low, high = np.inf, 0.0
-    for block in blocks:
-        values = block if isinstance(block, np.ndarray) else block.data
-        if not values.size:
-            continue
-        least, most = values.min(), values.max()  # NaN, if one value is
-        _refuse_beyond_fence(least, most)
-        if least == 0:
-            least = np.min(values, where=values > 0, initial=np.inf)
-        low, high = min(low, least), max(high, most)
-    return min(low, high), high
-
-
 def _packing(low: float, high: float, n_groups: int, dtype: np.dtype) -> tuple:
     """Say how a value and a group make one whole number, the smaller the faster to sort.
 
@@ -412,8 +348,3 @@ def _packing(low: float, high: float, n_groups: int, dtype: np.dtype) -> tuple:
     first, last = (int(np.float32(value).view(np.uint32)) for value in (low, high))
     small = (last - first + 1) << shift <= 2**32
     return np.uint64(first), np.uint64(shift), np.uint32 if small else np.uint64
-
-
-def _cubes(run: np.ndarray) -> np.ndarray:
-    run = run.astype(np.float64)
-    return run**3 - run

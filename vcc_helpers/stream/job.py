@@ -13,6 +13,7 @@ import anndata
 import numpy as np
 import pandas as pd
 
+from ..bulk import CONTROL, PERTURBATION_KEY
 from ..presets import VCC2025, Preset
 from .blocks import most_entries, stored_matrix
 from .engine import n_threads
@@ -25,14 +26,10 @@ class Contrast(NamedTuple):
 
     Attributes
     ----------
-    groups
-        Names of all groups, sorted, the control among them, ``(n_groups,)``.
-    genes
-        Names of the genes, ``(n_genes,)``.
-    control
-        The control's name.
-    n_cells
-        Cells of each group, ``(n_groups,)``.
+    groups, genes : Index
+        Names of all groups, sorted, the control among them, and of the genes.
+    control, n_cells
+        The control's name, and the cells of each group, ``(n_groups,)``.
     mean, variance
         Pseudobulk: mean lognorm value and its variance between cells, ``(n_groups, n_genes)``,
         float32 (float64 where the file is). Sums are float64.
@@ -43,8 +40,8 @@ class Contrast(NamedTuple):
         Two-sided rank-sum p-value of each group but the control, ``(n_groups - 1, n_genes)``,
         float64.
     counts, scaled_mean, sampling
-        Of counts, where the rules have a ``bulk_target_sum``, else without a row: their
-        sum, the mean of the scaled values before the logarithm, and the sampling variance of
+        Of counts, where the rules have a ``bulk_target_sum``, else without a row: their sum, the
+        mean of the scaled values before the logarithm, and the sampling variance of
         ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64; the
         last is 0 for controls of another file.
     """
@@ -69,98 +66,68 @@ class _Reference(NamedTuple):
     path: Path | None
     rows: np.ndarray
 
-    @classmethod
-    def of(cls, source, *, perturbation_key: str, control: str) -> _Reference:
-        cells = open_cells(source)
-        check_cells(cells, perturbation_key=perturbation_key, control=control, name="controls")
-        rows = np.flatnonzero(labels_of(cells, perturbation_key) == control)
-        return cls(cells, _path_of(source), rows)
 
-    def check(self, cells: anndata.AnnData, rules: Preset, name: str) -> None:
-        """Raise unless these controls can be held against those cells."""
-        if not np.array_equal(self.cells.var_names, cells.var_names):
-            raise ValueError(f"controls: other genes than {name}; expected the same, in one order")
-        if rules.target_sum is None or not rules.counts_only:
-            raise ValueError(
-                "controls of another file need counts on both sides and one scale for all; "
-                f"{rules.name} lacks counts_only or a target_sum"
-            )
-
-
-class _Job(NamedTuple):
+class _Job:
     """One file and what is asked of it.
 
     `codes` are the group of each cell, -1 for those left out, ``(n_cells,)``; `groups` their names
     and `control` the place of one of them; `n_cells` and `n_values` the cells of each group, and at
     most so many values above zero. `path` is the file where the cells are all of one, `stamp` what
-    the files looked like before anything was read, `reference` where the controls come from if not
-    from here.
+    the files looked like at first, `reference` the controls where they come from another file.
     """
 
-    cells: anndata.AnnData
-    name: str
-    path: Path | None
-    codes: np.ndarray
-    groups: pd.Index
-    control: int
-    n_cells: np.ndarray
-    n_values: np.ndarray
-    dtype: np.dtype
-    threads: int
-    progress: bool
-    stamp: tuple
-    rules: Preset
-    reference: _Reference | None
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         source,
         *,
-        perturbation_key: str,
-        control: str,
+        perturbation_key: str = PERTURBATION_KEY,
+        control: str = CONTROL,
         threads: int | None = None,
         progress: bool = False,
         name: str = "cells",
         rules: Preset = VCC2025,
         controls=None,
-    ) -> _Job:
-        """Open the cells, check labels and gene names, and count; no value is read."""
-        stamp = _stamp(_path_of(source))
-        cells, reference = open_cells(source), None
-        keys = {"perturbation_key": perturbation_key}
-        check_cells(cells, **keys, control=None if controls is not None else control, name=name)
-        labels = labels_of(cells, perturbation_key)
+    ):
+        def opened(source, name: str, control: str | None) -> tuple:
+            path = _path_of(source)
+            stamp, cells = _stamp(path), open_cells(source)
+            check_cells(cells, perturbation_key=perturbation_key, control=control, name=name)
+            return stamp, labels_of(cells, perturbation_key), cells, path
+
+        self.name, self.threads = name, n_threads(threads)
+        self.progress, self.rules, self.reference = progress, rules, None
+        here = None if controls is not None else control
+        self.stamp, labels, self.cells, self.path = opened(source, name, here)
         if controls is not None:
-            stamp += _stamp(_path_of(controls))
-            reference = _Reference.of(controls, **keys, control=control)
-            reference.check(cells, rules, name)
-        groups = pd.Index(sorted({*labels, control}), dtype=object)
-        place, codes = int(groups.get_loc(control)), groups.get_indexer(labels)
-        if reference:
-            codes[codes == place] = -1
-        kept = codes >= 0
-        n_cells = np.bincount(codes[kept], minlength=len(groups))
-        n_values = np.bincount(codes[kept], most_entries(cells)[kept], minlength=len(groups))
-        if reference:
-            n_cells[place] = len(reference.rows)
-            n_values[place] = most_entries(reference.cells)[reference.rows].sum()
-        return cls(
-            cells=cells,
-            name=name,
-            path=_path_of(source),
-            codes=codes,
-            groups=groups,
-            control=place,
-            n_cells=n_cells,
-            n_values=n_values,
-            dtype=_precision(cells, rules),
-            threads=n_threads(threads),
-            progress=progress,
-            stamp=stamp,
-            rules=rules,
-            reference=reference,
-        )
+            stamp, others, *found = opened(controls, "controls", control)
+            self.stamp += stamp
+            self.reference = _Reference(*found, np.flatnonzero(others == control))
+            self._check_reference()
+        self.groups = pd.Index(sorted({*labels, control}), dtype=object)
+        self.control, self.codes = self.groups.get_loc(control), self.groups.get_indexer(labels)
+        if self.reference:
+            self.codes[self.codes == self.control] = -1
+        kept, n = self.codes >= 0, len(self.groups)
+        self.n_cells = np.bincount(self.codes[kept], minlength=n)
+        self.n_values = np.bincount(self.codes[kept], most_entries(self.cells)[kept], minlength=n)
+        if self.reference:
+            rows = self.reference.rows
+            self.n_cells[self.control] = len(rows)
+            self.n_values[self.control] = most_entries(self.reference.cells)[rows].sum()
+        double = stored_matrix(self.cells).dtype.str[1:] == "f8"
+        self.dtype = np.dtype(rules.dtype or ("f8" if double else "f4"))
+
+    def _check_reference(self) -> None:
+        """Raise unless the controls of another file can be held against these cells."""
+        if not np.array_equal(self.reference.cells.var_names, self.cells.var_names):
+            raise ValueError(
+                f"controls: other genes than {self.name}; expected the same, in one order"
+            )
+        if self.rules.target_sum is None or not self.rules.counts_only:
+            raise ValueError(
+                "controls of another file need counts on both sides and one scale for all; "
+                f"{self.rules.name} lacks counts_only or a target_sum"
+            )
 
     def pieces(self, code: int) -> Iterator:
         """Take a group's rows from the matrix in memory, or from a file, a few at a time."""
@@ -176,12 +143,6 @@ class _Job(NamedTuple):
                 f"{self.name}: {self.path} was changed while it was read; wait until it is "
                 "written, and run again"
             )
-
-
-def _precision(cells: anndata.AnnData, rules: Preset) -> np.dtype:
-    stored = stored_matrix(cells).dtype
-    double = stored.kind == "f" and stored.itemsize == 8
-    return np.dtype(rules.dtype or (np.float64 if double else np.float32))
 
 
 def _path_of(source: anndata.AnnData | str | Path) -> Path | None:

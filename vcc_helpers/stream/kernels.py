@@ -1,13 +1,12 @@
 """The few loops that NumPy has no word for, compiled by Numba when they are first called.
 
-All of them let go of Python's lock, so that threads run side by side. They serve look.py
-(look_over, mark), pseudobulk.py (look_up, add_rows), shelf.py (gather, seek), sums.py (add_rows,
-add_in_order) and engine.py (all others). Arrays that a loop fills or adds to come last.
+All of them let go of Python's lock, so that threads run side by side. Arrays that a loop fills or
+adds to come last. `values`, `genes` and `indptr` are those of a CSR matrix, or of some of its rows.
 
 Taught in: notebooks/11_rank_every_gene.
 
 >>> pairs = np.array([[2, 3]], np.uint32)  # one gene: the values 2 and 3 of a group
->>> controls = np.array([1, 2, FENCE], np.uint32)  # the controls' 1 and 2; a third one is 0
+>>> controls = np.array([1, 2, 2**32 - 1], np.uint32)  # their 1, 2 and a fence; a third one is 0
 >>> u, ties = np.zeros((1, 1)), np.zeros((1, 1))
 >>> read = np.uint64(0), np.uint64(0)
 >>> walk(pairs, np.array([2]), *read, controls, np.array([0, 3]), 3, u, ties)
@@ -22,44 +21,35 @@ from numba import njit
 
 #: Rows that are laid out at a time, so many that a tile's part of them stays in the cache.
 _STRIP = 256
-#: Stands behind each gene's values, above them all, so that nobody need watch for the end.
-FENCE = 2**32 - 1
 
 
 def _compiled(function):
-    """Compile a loop when it is first called, and keep the result where there is a place for it.
-
-    An installation that is read-only, used by somebody without a home, has none: then each process
-    compiles anew.
-    """
+    """Compile a loop when it is first called, and keep the result where there is a place for it."""
     try:
         return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # Numba found no folder to write its cache to
+    except RuntimeError:  # none in a read-only installation of somebody without a home
         return njit(nogil=True)(function)
 
 
 @_compiled
-def entries(indptr, row):
-    """Return the places of a row's entries.
-
-    Unsigned: of a signed one Numba asks each time whether it counts from the end, and loops over
-    such places are not turned into the processor's vector instructions.
-    """
+def _entries(indptr, row):
+    # Unsigned: of a signed place Numba asks each time whether it counts from the end, and no loop
+    # over such places is turned into the processor's vector instructions.
     return range(np.uint64(indptr[row]), np.uint64(indptr[row + 1]))
 
 
 @_compiled
 def look_over(values, indptr, tolerance, nearly, table):
-    """Look at every value of a CSR matrix once, and go on whatever is found.
+    """Look at every value once, and go on whatever is found; return whether all are whole.
 
     Fills `table`, ``(n_rows, 7)``, float64: of each row the sum, the numbers of values that are not
     0, fractional (above `tolerance`), nearly whole (within `nearly`) and bad (not finite, or
-    negative), and the smallest and largest finite value. Returns whether all are whole.
+    negative), and the smallest and largest finite value.
     """
     every = True
     for row in range(len(indptr) - 1):
         total, filled, fractional, whole, bad, low, high = 0.0, 0, 0, 0, 0, np.inf, -np.inf
-        for i in entries(indptr, row):
+        for i in _entries(indptr, row):
             value = np.float64(values[i])
             if not np.isfinite(value):
                 bad += 1
@@ -83,7 +73,7 @@ def mark(values, columns, indptr, groups, weights, marks, group_total):
     """Sum the finite values of each row, weighted by column, and of each group, by column."""
     for row in range(len(indptr) - 1):
         mark, group = 0.0, groups[row]
-        for i in entries(indptr, row):
+        for i in _entries(indptr, row):
             value = np.float64(values[i])
             if np.isfinite(value):
                 mark += value * weights[columns[i]]
@@ -97,7 +87,7 @@ def look_up(counts, indptr, table, out):
     last = np.uint64(table.shape[1] - 1)
     for row in range(len(indptr) - 1):
         new = table[row]
-        for i in entries(indptr, row):
+        for i in _entries(indptr, row):
             place = min(np.uint64(counts[i]), last)
             out[i] = new[place] if place == counts[i] else -1
 
@@ -107,7 +97,7 @@ def add_rows(values, genes, indptr, codes, total, square):
     """Add each row, and its squares, to the row of its group, in float64 and in the rows' order."""
     for row in range(len(codes)):
         t, s = total[codes[row]], square[codes[row]]
-        for i in entries(indptr, row):
+        for i in _entries(indptr, row):
             value = np.float64(values[i])
             t[genes[i]] += value
             s[genes[i]] += value * value
@@ -130,7 +120,7 @@ def gather(values, genes, indptr, order, out_values, out_genes):
     """Copy the rows of a CSR matrix in another order, perhaps to smaller types."""
     at = np.uint64(0)
     for row in order:
-        for i in entries(indptr, row):
+        for i in _entries(indptr, row):
             out_values[at] = values[i]
             out_genes[at] = genes[i]
             at += np.uint64(1)
@@ -146,10 +136,9 @@ def seek(genes, starts, ends, first, place):
 
 @_compiled
 def fill_tile(values, genes, place, ends, first, tile, left):
-    """Lay the entries of a few genes out as dense rows of `tile`, a gene each, from `left` on.
+    """Lay the entries of a few genes, from `first` on, out as dense rows of `tile`, from `left` on.
 
-    `place` is the next entry of each cell, moved on; `ends` where its last one ends; `first` the
-    gene of the tile's first row. The genes of each cell are in rising order.
+    `place` is the next entry of each cell, moved on; `ends` where its last one ends; genes rise.
     """
     n_cells, begin, stop = len(place), np.uint64(first), np.uint64(first + len(tile))
     for top in range(0, n_cells, _STRIP):
@@ -174,27 +163,18 @@ def count(values, genes, starts, ends, n_values):
 
 @_compiled
 def pair(tile, ends, low, shift, pairs, n_values):
-    """List each gene's non-zeros, each with the number of its group.
+    """List each gene's non-zeros, each with the number of its group, and count those of each group.
 
-    Parameters
-    ----------
-    tile
-        Whole numbers in place of the values, 0 or 2**31 for 0, ``(n_genes, n_cells)``, uint32.
-    ends
-        Where each group's cells begin in `tile`, and the last one's end, ``(n_groups + 1,)``.
-    low, shift
-        What to take off a number, and how many bits the group's number takes, uint64.
-    pairs
-        Filled from the left: number in the upper bits, group in the lower ones,
-        ``(n_genes, n_cells)``, uint32 or uint64.
-    n_values
-        Filled: how many there are of each group, ``(n_genes, n_groups)``.
+    `tile` has whole numbers in place of the values, 0 or 2**31 for 0, ``(n_genes, n_cells)``,
+    uint32; `ends` says where each group's cells begin in it, and the last one's end. `pairs`, of
+    the same shape, uint32 or uint64, is filled from the left: the number less `low` in the upper
+    bits, the group in the `shift` lower ones. `n_values` is ``(n_genes, n_groups)``.
     """
     for gene in range(tile.shape[0]):
         at = np.uint64(0)
         for group in range(len(ends) - 1):
             before = at
-            for cell in entries(ends, group):
+            for cell in _entries(ends, group):
                 number = np.uint64(tile[gene, cell])
                 # written in any case, and kept if it counts: no branch to be mispredicted
                 pairs[gene, at] = ((number - low) << shift) | np.uint64(group)
@@ -215,9 +195,7 @@ def squeeze(tile, indptr, values):
 
 @_compiled
 def tie(values, indptr, ties):
-    """Sum t**3 - t over the runs of t equal values of each gene.
-
-    They are sorted, gene after gene, one more behind each gene's that does not count.
+    """Sum t**3 - t over the runs of t equal values of each gene, sorted as :func:`squeeze` lists.
 
     The t-th value of a run adds 3 t (t - 1), and so nobody need know where a run ends.
     """
@@ -230,8 +208,8 @@ def tie(values, indptr, ties):
 
 
 @_compiled
-def rank(row, low, shift, known, below):
-    """Count the controls below each value of a gene, pairs as :func:`pair` lists them, but sorted.
+def _count_below(row, low, shift, known, below):
+    """Count the controls below each value of a gene, given its sorted pairs.
 
     Two walks, one from the first value and one from the middle: each step waits for the one before
     it, and so the processor does a step of both in the time of one.
@@ -246,14 +224,11 @@ def rank(row, low, shift, known, below):
         gone = np.uint64(known[there] < (row[j] >> shift) + low)
         below[i], below[j] = at, there
         at, there, i, j = at + past, there + gone, i + one - past, j + one - gone
-    while i < half:
-        past = np.uint64(known[at] < (row[i] >> shift) + low)
-        below[i] = at
-        at, i = at + past, i + one - past
-    while j < n:
-        gone = np.uint64(known[there] < (row[j] >> shift) + low)
-        below[j] = there
-        there, j = there + gone, j + one - gone
+    for k, place, stop in ((i, at, half), (j, there, n)):
+        while k < stop:
+            past = np.uint64(known[place] < (row[k] >> shift) + low)
+            below[k] = place
+            place, k = place + past, k + one - past
 
 
 @_compiled
@@ -261,17 +236,15 @@ def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     """Walk along each gene's sorted values and the controls' side by side, from left to right.
 
     `pairs` are as :func:`pair` lists them, but sorted; `fenced` the controls' non-zeros, sorted
-    whole numbers, gene after gene, :data:`FENCE` or another number above all behind each gene's.
-    Adds to `u`, ``(n_genes, n_groups)``, for each value of a group the controls below it, zeros
-    counted in, and one half for each equal to it; and to `ties` what its ties with the controls,
-    and within the group, add to the sum of t**3 - t over runs of t equal values, as :func:`tie`
-    counts them.
+    whole numbers, behind each gene's a fence: a number above all, so that nobody need watch for the
+    end. Adds to `u`, ``(n_genes, n_groups)``, for each value the controls below it, zeros counted
+    in, and one half for each equal to it; to `ties` what it adds to the sum that :func:`tie` takes.
     """
     below, one = np.empty(pairs.shape[1], np.uint64), np.uint64(1)
     groups = (one << shift) - one
     for gene in range(len(filled)):
         row, known = pairs[gene, : filled[gene]], fenced[indptr[gene] : indptr[gene + 1]]
-        rank(row, low, shift, known, below)
+        _count_below(row, low, shift, known, below)
         zeros, run, before = n_controls - (len(known) - 1), one, one << np.uint64(63)
         for i in range(len(row)):
             pair, at = np.uint64(row[i]), below[i]

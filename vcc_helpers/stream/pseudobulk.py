@@ -25,33 +25,19 @@ from .look import inspect_values
 from .open import labels_of, open_cells
 
 #: Counts below this are looked up in a table.
-SMALL_COUNTS = 128
+_SMALL_COUNTS = 128
 #: Rows whose entries fit the processor's cache.
 _ROWS_IN_CACHE = 32
 
 
 def lognorm_blocks(
-    cells: anndata.AnnData,
-    *,
-    target_sum: float | None = None,
-    name: str = "cells",
-    progress: bool = False,
+    cells: anndata.AnnData, *, target_sum: float | None = None, progress: bool = False
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
-    """Yield :func:`~.counts.lognorm` of `cells` a block of rows at a time.
+    """Yield :func:`~.counts.lognorm` of `cells` a block of rows at a time, after its first row.
 
-    Parameters
-    ----------
-    cells, target_sum, name, progress
-        As for :func:`pseudobulk`.
-
-    Yields
-    ------
-    start : int
-        Row of the block's first cell.
-    block : csr_matrix or ndarray
-        Shape ``(block_rows, n_genes)``, lognorm.
+    The parameters are those of :func:`pseudobulk`.
     """
-    scaling = Scaling.of(inspect_values(cells, name=name, progress=progress), target_sum)
+    scaling = Scaling.of(inspect_values(cells, progress=progress), target_sum)
     for start, block in row_blocks(cells):
         yield start, log_block(scaling, block, slice(start, start + block.shape[0]))
 
@@ -76,7 +62,7 @@ def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> n
     factor, values = scaling.divisor(rows, dtype), np.empty(len(counts), dtype)
     for start in range(0, len(factor), _ROWS_IN_CACHE):
         divisor = factor[start : start + _ROWS_IN_CACHE, None]
-        table = np.log1p(np.arange(SMALL_COUNTS, dtype=dtype) / divisor)
+        table = np.log1p(np.arange(_SMALL_COUNTS, dtype=dtype) / divisor)
         kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
     other = np.flatnonzero(values < 0)
     row = np.searchsorted(indptr, other, side="right") - 1
@@ -90,23 +76,20 @@ def pseudobulk(
     perturbation_key: str = PERTURBATION_KEY,
     target_sum: float | None = None,
     progress: bool = False,
-    name: str = "cells",
 ) -> anndata.AnnData:
     r"""Average the log-normalised cells of each perturbation.
 
     Parameters
     ----------
     cells
-        Counts or log-normalised values, shape ``(n_cells, n_genes)``; dense, CSR, CSC, a view,
-        backed, or the path of an ``.h5ad``. Read in two passes, a block of rows at a time.
+        Counts or lognorm, ``(n_cells, n_genes)``; dense, CSR, CSC, a view, backed, or the path of
+        an ``.h5ad``. Read in two passes, a block of rows at a time.
     perturbation_key
         The column of ``cells.obs`` to group by.
     target_sum
         As for :func:`~.counts.lognorm`.
     progress
         Show a progress bar for each pass.
-    name
-        What error messages call this file.
 
     Returns
     -------
@@ -118,21 +101,19 @@ def pseudobulk(
 
     Raises
     ------
-    KeyError
-        ``cells.obs`` has no column `perturbation_key`.
-    ValueError
-        A cell has no label; values are NaN, infinite, negative, or of mixed scale.
+    KeyError, ValueError
+        ``cells.obs`` has no column `perturbation_key`, or a cell has no label; values are NaN,
+        infinite, negative, or of mixed scale.
 
     Notes
     -----
     .. math:: \bar y_{pg} = \frac{1}{n_p} \sum_{c \in p} y_{cg}
 
-    Sums are float64. The mean is rounded to the data's precision at the end, as cell-eval
-    0.6.6 does.
+    Sums are float64, and rounded to the data's precision at the end, as cell-eval 0.6.6 does.
     """
     cells = open_cells(cells)
     labels = labels_of(cells, perturbation_key)
-    blocks = lognorm_blocks(cells, target_sum=target_sum, name=name, progress=progress)
+    blocks = lognorm_blocks(cells, target_sum=target_sum, progress=progress)
     return pseudobulk_of_blocks(blocks, labels, cells.var, progress=progress)
 
 
@@ -144,11 +125,16 @@ def pseudobulk_of_blocks(
     progress: bool = False,
 ) -> anndata.AnnData:
     """Do :func:`pseudobulk` on what :func:`lognorm_blocks` yields of cells with these labels."""
+    from . import kernels
+
     codes, groups = pd.factorize(labels, sort=True)
     total, square = np.zeros((2, len(groups), len(var)))
     with tqdm(total=len(labels), unit=" cells", desc="average", disable=not progress) as bar:
         for start, block in blocks:
-            _add_groups(block, codes[start : start + block.shape[0]], total, square)
+            rows = sparse.csr_matrix(block)
+            here = codes[start : start + block.shape[0]]
+            # cells are added one after the other, so that blocks leave no trace
+            kernels.add_rows(rows.data, rows.indices, rows.indptr, here, total, square)
             bar.update(block.shape[0])
     n_cells = np.bincount(codes, minlength=len(groups))
     mean, variance = moments(total, square, n_cells[:, None])
@@ -158,11 +144,3 @@ def pseudobulk_of_blocks(
         var=var.copy(),
         layers={"variance": variance.astype(block.dtype)},
     )
-
-
-def _add_groups(block, codes: np.ndarray, total: np.ndarray, square: np.ndarray) -> None:
-    """Add each cell to its group's sums; one after the other, so that blocks leave no trace."""
-    from . import kernels
-
-    rows = block if sparse.issparse(block) else sparse.csr_matrix(block)
-    kernels.add_rows(rows.data, rows.indices, rows.indptr, codes, total, square)

@@ -30,7 +30,7 @@ from .blocks import BLOCK_VALUES, read_rows
 from .write import FULL
 
 #: Entries that are taken down at a time.
-STACK = 2**21
+_STACK = 2**21
 
 
 class Rows(NamedTuple):
@@ -41,32 +41,15 @@ class Rows(NamedTuple):
     indptr: np.ndarray
     shape: tuple[int, int]
 
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the values."""
-        return self.data.dtype
-
-
-class _Block(NamedTuple):
-    """Rows that came together, in the order of their groups.
-
-    Their numbers, their groups, and where each begins in `values` and `genes`: arrays in compact
-    form, or the place of their first byte in the file and their type.
-    """
-
-    rows: np.ndarray
-    codes: np.ndarray
-    indptr: np.ndarray
-    values: np.ndarray | tuple[int, np.dtype]
-    genes: np.ndarray | tuple[int, np.dtype]
-
 
 class Shelf:
     """Rows by group, in compact form; in a scratch file, or without `path` in memory."""
 
-    def __init__(self, *, n_genes: int, path: Path | None = None):
+    def __init__(self, n_genes: int, path: Path | None = None):
         self.n_genes, self.path = n_genes, path
-        self._blocks: list[_Block] = []
+        # of each block, in the order of its groups: numbers of the rows, groups, where each row
+        # begins; values and genes, as arrays, or the place of their first byte and their type
+        self._blocks: list[tuple] = []
         self._file, self._writing = path.open("w+b", buffering=0) if path else None, Lock()
         if path and hasattr(os, "pread"):
             path.unlink()  # open still, and gone with the process, however that ends
@@ -89,7 +72,7 @@ class Shelf:
 
     def add(self, start: int, order, *packed) -> None:
         """Note where the rows of a block are, from what :meth:`pack` returned; `start` rises."""
-        self._blocks.append(_Block(start + order, *packed))
+        self._blocks.append((start + order, *packed))
 
     def _keep(self, array: np.ndarray):
         if self._file is None:
@@ -112,30 +95,32 @@ class Shelf:
     def pieces(self, code: int) -> Iterator[tuple[np.ndarray, Rows]]:
         """Take down the rows of one group, in rising order: their numbers, and :class:`Rows`."""
         stack, size = [], 0
-        for block in self._blocks:
-            first, last = np.searchsorted(block.codes, (code, code + 1))
+        for rows, codes, indptr, *places in self._blocks:
+            first, last = np.searchsorted(codes, (code, code + 1))
             if first < last:
-                stack.append((block, slice(first, last), slice(*block.indptr[[first, last]])))
-                size += int(block.indptr[last] - block.indptr[first])
-            if size >= STACK:  # small pieces are stacked: little time goes into handling them
+                part = slice(int(indptr[first]), int(indptr[last]))
+                stack.append((rows[first:last], np.diff(indptr[first : last + 1]), part, places))
+                size += part.stop - part.start
+            if size >= _STACK:  # small pieces are stacked: little time goes into handling them
                 yield self._join(stack)
                 stack, size = [], 0
         if stack:
             yield self._join(stack)
 
-    def _join(self, stack: list[tuple[_Block, slice, slice]]) -> tuple[np.ndarray, Rows]:
-        values = np.concatenate([self._load(block.values, part) for block, _, part in stack])
-        genes = np.concatenate([self._load(block.genes, part) for block, _, part in stack])
-        rows = np.concatenate([block.rows[some] for block, some, _ in stack])
-        lengths = [np.diff(block.indptr[some.start : some.stop + 1]) for block, some, _ in stack]
+    def _join(self, stack: list) -> tuple[np.ndarray, Rows]:
+        rows, lengths, parts, places = zip(*stack, strict=True)
+        values, genes = (  # one after the other, for less memory
+            np.concatenate(list(map(self._load, column, parts)))
+            for column in zip(*places, strict=True)
+        )
         indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        return rows, Rows(values, genes, indptr, (len(rows), self.n_genes))
+        return np.concatenate(rows), Rows(values, genes, indptr, (len(indptr) - 1, self.n_genes))
 
     def _load(self, place, part: slice) -> np.ndarray:
         if self._file is None:
             return place[part]
-        (first, dtype), n = place, int(part.stop - part.start)
-        offset = first + int(part.start) * dtype.itemsize
+        (first, dtype), n = place, part.stop - part.start
+        offset = first + part.start * dtype.itemsize
         if not hasattr(os, "pread"):  # Windows
             return np.fromfile(self.path, dtype, n, offset=offset)
         return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)

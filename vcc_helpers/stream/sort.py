@@ -2,10 +2,8 @@
 
 The official files list cells in the order they were measured. Sorted, each perturbation is one
 stretch of rows, which can be read alone; with counts in their smallest type, and compressed, the
-file is several times smaller too.
-
-How: one pass over the file puts each row, in compact form, on a :class:`~.shelf.Shelf` next to the
-output. Then one perturbation after the other is taken down and written.
+file is several times smaller too. One pass puts each row on a :class:`~.shelf.Shelf` next to the
+output; then one perturbation after the other is taken down and written.
 
 Taught in: notebooks/02_from_counts_to_effects.
 
@@ -22,6 +20,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import anndata
@@ -32,26 +31,17 @@ from scipy import sparse
 from tqdm import tqdm
 
 from ..bulk import PERTURBATION_KEY
-from .blocks import (
-    BLOCK_VALUES,
-    ahead,
-    pack_chunk,
-    stored_blocks,
-    stored_matrix,
-)
+from .blocks import BLOCK_VALUES, ahead, is_half, pack_chunk, stored_blocks, stored_matrix
 from .engine import n_threads
 from .open import labels_of, left_on_disk, open_cells, parse_memory
 from .shelf import Shelf
 from .write import beside, check_writable, hdf5, replacing, write_anndata
 
-#: What Python and the libraries take before any cell is read, in bytes.
-LIBRARIES = 300 * 10**6
-#: The least room for cells beside that.
-LEAST_ROOM = 64 * 10**6
+#: What Python and the libraries take before any cell is read, and the least room for cells beside
+#: that, in bytes.
+_LIBRARIES, _LEAST_ROOM = 300 * 10**6, 64 * 10**6
 #: Entries in a compressed chunk of the output, 1 MB of gene numbers, which HDF5 caches by default.
-CHUNK = 2**18
-#: Entries that are joined at the least before they are cut into chunks.
-BATCH = 2**21
+_CHUNK = 2**18
 
 
 def sort_cells(
@@ -67,26 +57,23 @@ def sort_cells(
     Parameters
     ----------
     source
-        Cells in any order of rows, ``(n_cells, n_genes)``, dense, CSR or CSC, or the path of an
-        ``.h5ad``. A file is read a block of rows at a time, and never changed.
+        Cells, ``(n_cells, n_genes)``, dense, CSR or CSC, or the path of an ``.h5ad``, which is
+        read a block of rows at a time, and never changed.
     path
         The ``.h5ad`` to write. One that exists is replaced at the end, in one step.
     perturbation_key
         The column of ``obs`` to group by.
-    memory
-        Most memory to use, in bytes or as text such as ``"4GB"``; a source that is in memory
-        already does not count.
-    progress
-        Show progress bars.
+    memory, progress
+        Most memory to use, in bytes or as text such as ``"4GB"``, besides a source that is in
+        memory already; whether to show progress bars.
 
     Returns
     -------
     Path
-        `path`. Groups are in the order of their names, as :func:`~vcc_helpers.pseudobulk` has
-        them; within a group, the order of the source is kept. ``X`` is CSR, in the smallest of
-        uint8, uint16 and uint32 that holds every value when all are whole and not negative, else
-        in the source's type; compressed with shuffle and gzip, which every reader of ``.h5ad``
-        knows. Zeros that are stored are dropped; repeated entries are summed.
+        `path`. Groups are in the order of their names; within a group, the order of the source is
+        kept. ``X`` is CSR, compressed with shuffle and gzip, in the smallest of uint8, uint16 and
+        uint32 that holds every value, if all are whole and not negative, else in the source's type.
+        Zeros that are stored are dropped; repeated entries are summed.
 
     Raises
     ------
@@ -101,8 +88,7 @@ def sort_cells(
     Warns
     -----
     UserWarning
-        The source has layers or ``raw``; they are not carried over. All else is: ``obs``,
-        ``var``, ``uns``, ``obsm``, ``varm``, ``obsp`` and ``varp``, which are held in memory.
+        The source has layers or ``raw``; they are not carried over. All else is, in memory.
 
     Notes
     -----
@@ -119,30 +105,26 @@ def sort_cells(
             )
         codes, _ = pd.factorize(labels_of(cells, perturbation_key), sort=True)
         block_rows = _block_rows(cells, parse_memory(memory))
-        _warn_of_losses(cells)
-        with beside(path, ".shelf") as scratch:
-            with closing(Shelf(n_genes=cells.n_vars, path=scratch)) as shelf:
-                lengths, dtype = _shelve(cells, codes, shelf, block_rows, progress)
-                order = np.argsort(codes, kind="stable")
-                with replacing(path) as part, hdf5(part) as (file, check):
-                    write_anndata(file, _annotations(cells, order))
-                    datasets = _make_matrix(file, cells.shape, lengths[order], dtype)
-                    _fill(datasets, _pieces(shelf, codes, progress), check)
+        if lost := left_on_disk(cells):
+            text = f"not carried over to the sorted file: {', '.join(lost)}"
+            warnings.warn(text, stacklevel=2)
+        with beside(path, ".shelf") as scratch, closing(Shelf(cells.n_vars, scratch)) as shelf:
+            lengths, dtype = _shelve(cells, codes, shelf, block_rows, progress)
+            order = np.argsort(codes, kind="stable")
+            with replacing(path) as part, hdf5(part) as (file, check):
+                write_anndata(file, _annotations(cells, order))
+                datasets = _make_matrix(file, cells.shape, lengths[order], dtype)
+                _fill(_chunks(datasets, shelf, codes, progress), check)
     finally:
         if cells is not source:
             cells.file.close()
     return path
 
 
-def _warn_of_losses(cells: anndata.AnnData) -> None:
-    if lost := left_on_disk(cells):
-        warnings.warn(f"not carried over to the sorted file: {', '.join(lost)}", stacklevel=3)
-
-
 def _block_rows(cells: anndata.AnnData, memory: int) -> int:
     """Return how many rows can be read at a time, besides labels and row numbers."""
-    fixed = LIBRARIES + 3 * int(cells.obs.memory_usage(deep=True).sum()) + 96 * cells.n_obs
-    least = fixed + max(LEAST_ROOM, 64 * cells.n_vars)
+    fixed = _LIBRARIES + 3 * int(cells.obs.memory_usage(deep=True).sum()) + 96 * cells.n_obs
+    least = fixed + max(_LEAST_ROOM, 64 * cells.n_vars)
     if memory < least:
         raise ValueError(
             f"memory of {memory / 1e6:.0f} MB is too small to sort these {cells.n_obs} cells x "
@@ -160,7 +142,10 @@ def _shelve(
     blocks = stored_blocks(cells, block_rows=block_rows, scratch=shelf.path.parent)
 
     def pack(start: int, block) -> tuple:
-        rows = _without_zeros(block)
+        rows = sparse.csr_matrix(block.astype(np.float32) if is_half(block) else block)
+        if (rows.data == 0).any():
+            rows = rows.copy()
+            rows.eliminate_zeros()
         lengths[start : start + rows.shape[0]] = np.diff(rows.indptr)
         rows.data = rows.data.astype(rows.dtype.newbyteorder("="), copy=False)
         small = _smallest(rows.data)
@@ -178,20 +163,8 @@ def _shelve(
     return lengths, dtype
 
 
-def _without_zeros(block) -> sparse.csr_matrix:
-    half = block.dtype.kind == "f" and block.dtype.itemsize == 2  # SciPy has no such matrix
-    matrix = sparse.csr_matrix(block.astype(np.float32) if half else block)
-    if (matrix.data == 0).any():
-        matrix = matrix.copy() if matrix is block else matrix
-        matrix.eliminate_zeros()
-    return matrix
-
-
 def _smallest(values: np.ndarray) -> np.dtype | None:
-    """Return the smallest unsigned type that holds the values, if they are whole and none below 0.
-
-    Of at most four bytes.
-    """
+    """Return the smallest unsigned type, of four bytes at most, if it holds the values exactly."""
     if values.dtype == bool or not values.size:
         return np.dtype(np.uint8)
     low, high = values.min(), values.max()
@@ -201,59 +174,42 @@ def _smallest(values: np.ndarray) -> np.dtype | None:
     return small if (values.astype(small) == values).all() else None
 
 
-def _pieces(shelf: Shelf, codes: np.ndarray, progress: bool) -> Iterator:
-    """Take all values and gene numbers down, a perturbation after the other."""
-    bar = tqdm(total=len(codes), unit=" cells", desc="write", disable=not progress)
-    with bar:
-        for code in range(codes.max() + 1):
-            for rows, piece in shelf.pieces(code):
-                yield piece.data, piece.indices
-                bar.update(len(rows))
+def _chunks(
+    datasets: list[h5py.Dataset], shelf: Shelf, codes: np.ndarray, progress: bool
+) -> Iterator[tuple]:
+    """Take one perturbation after the other down, and cut its values and gene numbers into chunks.
+
+    Each with its dataset and place. HDF5 wants the last one whole too, and never shows its end.
+    """
+    size, at = datasets[0].chunks[0], 0
+    rest = [np.empty(0, np.uint8)] * 2
+    pieces = chain.from_iterable(map(shelf.pieces, range(codes.max() + 1)))
+    with tqdm(total=len(codes), unit=" cells", desc="write", disable=not progress) as bar:
+        for rows, piece in pieces:
+            new = zip(rest, (piece.data, piece.indices), strict=True)
+            joined = [np.concatenate(arrays) for arrays in new]
+            whole = len(joined[0]) // size * size
+            for start in range(0, whole, size):
+                for dataset, array in zip(datasets, joined, strict=True):
+                    yield dataset, at + start, array[start : start + size].astype(dataset.dtype)
+            at += whole
+            rest = [array[whole:] for array in joined]
+            bar.update(len(rows))
+    if len(rest[0]):
+        for dataset, array in zip(datasets, rest, strict=True):
+            yield dataset, at, np.pad(array, (0, size - len(array))).astype(dataset.dtype)
 
 
-def _fill(datasets: list[h5py.Dataset], pieces: Iterator, check: Callable[[], None]) -> None:
-    """Write the pieces; chunks are compressed in threads."""
-    size = datasets[0].chunks[0]
-
-    def chunks() -> Iterator:
-        at = 0
-        for batch in _batches(pieces, size):
-            for dataset, array in zip(datasets, batch, strict=True):
-                array = array.astype(dataset.dtype)
-                for start in range(0, len(array), size):
-                    yield dataset, at + start, array[start : start + size]
-            at += len(batch[0])
+def _fill(chunks: Iterator, check: Callable[[], None]) -> None:
+    """Write chunks, which are compressed in threads."""
 
     def pack(dataset: h5py.Dataset, at: int, chunk: np.ndarray) -> tuple:
         return dataset, at, pack_chunk(chunk)
 
-    with closing(ahead(pack, chunks(), threads=2 * n_threads(None))) as packed:
+    with closing(ahead(pack, chunks, threads=2 * n_threads(None))) as packed:
         for dataset, at, chunk in packed:
             check()
             dataset.id.write_direct_chunk((at,), chunk)
-
-
-def _batches(pieces: Iterator, size: int) -> Iterator[list[np.ndarray]]:
-    """Join the values and gene numbers of pieces, and cut them into batches of whole chunks.
-
-    HDF5 wants the last chunk whole too, and never shows its end.
-    """
-    stack = []
-    for arrays in pieces:
-        stack.append(arrays)
-        if sum(len(values) for values, _ in stack) >= BATCH:
-            batch, rest = _cut(stack, size)
-            yield batch
-            stack = [rest]
-    batch, rest = _cut(stack, size)
-    yield batch
-    yield [np.pad(array, (0, -len(array) % size)) for array in rest]
-
-
-def _cut(stack: list, size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    joined = [np.concatenate(arrays) for arrays in zip(*stack, strict=True)]
-    whole = len(joined[0]) // size * size
-    return [array[:whole] for array in joined], [array[whole:] for array in joined]
 
 
 def _make_matrix(
@@ -265,11 +221,11 @@ def _make_matrix(
     if "X" in file:
         del file["X"]
     group = file.create_group("X")
-    group.attrs["encoding-type"], group.attrs["encoding-version"] = "csr_matrix", "0.1.0"
-    group.attrs["shape"] = shape
+    kind = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape}
+    group.attrs.update(kind)
     pointer = np.int32 if n <= np.iinfo(np.int32).max else np.int64
     group["indptr"] = indptr.astype(pointer)
-    packed = {"chunks": (min(CHUNK, max(n, 1)),), "maxshape": (None,), "shuffle": True}
+    packed = {"chunks": (min(_CHUNK, max(n, 1)),), "maxshape": (None,), "shuffle": True}
     return [
         group.create_dataset(name, (n,), kind, compression="gzip", compression_opts=1, **packed)
         for name, kind in (("data", dtype), ("indices", pointer))
