@@ -221,7 +221,8 @@ def test_a_stream_that_is_closed_or_full(redirected, said, files):
 
 def test_a_signal_leaves_no_scratch(tmp_path):
     line = (
-        "import sys, time; from vcc_helpers import cli; from vcc_helpers.stream import write\n"
+        "import signal, sys, time; from vcc_helpers import cli; from vcc_helpers.stream import write\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup would have ignored
         "def wait(**options):\n"
         "    with write.beside(options['out'], '.shelf') as part:\n"
         "        part.write_bytes(b'x' * 1000)\n"
@@ -237,7 +238,7 @@ def test_a_signal_leaves_no_scratch(tmp_path):
         process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
         process.send_signal(signal.SIGHUP)  # the second does not disturb the tidying up
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=120)
     assert process.returncode == 129 and err == "vcc-helpers: stopped; no output was changed\n"
     assert list(tmp_path.iterdir()) == []
 

@@ -169,9 +169,10 @@ def _check_texts(item: h5py.HLObject, texts: dict[str, int]) -> None:
         if number := texts.pop(name, 0):  # name, type and shape stand before the data
             start += sum(-(-n // 8) * 8 for n in sizes) if version == 1 else sum(sizes)
             lengths = np.frombuffer(body[start : start + 16 * number], _POINTER)["length"]
-            if lengths.sum(dtype=np.int64) > _MOST_STRINGS or len(lengths) < number:
+            longest, total = lengths.max(initial=0), lengths.sum(dtype=np.int64)
+            if longest > _MOST_STRING or total > _MOST_STRINGS or len(lengths) < number:
                 raise ValueError(
-                    f"{where} {name!r} holds strings of {lengths.max():,} bytes; expected names"
+                    f"{where} {name!r} holds strings of {longest:,} bytes; expected names"
                 )
     for name, number in texts.items():  # HDF5 keeps many of them elsewhere
         if number * item.file.id.get_filesize() > _MOST_STRINGS:
