@@ -221,7 +221,8 @@ def test_a_stream_that_is_closed_or_full(redirected, said, files):
 
 def test_a_signal_leaves_no_scratch(tmp_path):
     line = (
-        "import signal, sys, time; from vcc_helpers import cli; from vcc_helpers.stream import write\n"
+        "import signal, sys, time\n"
+        "from vcc_helpers import cli; from vcc_helpers.stream import write\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup would have ignored
         "def wait(**options):\n"
         "    with write.beside(options['out'], '.shelf') as part:\n"
