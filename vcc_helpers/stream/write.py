@@ -310,6 +310,8 @@ def write_cells(
     path: str | Path,
     cells: anndata.AnnData,
     blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
+    *,
+    compression: str | None = None,
 ) -> None:
     """Write an ``.h5ad``, whole or not at all, also where the disk runs full.
 
@@ -319,23 +321,26 @@ def write_cells(
     """
     check_writable(path, inputs=[cells])
     with replacing(path) as part:
-        fill_cells(part, cells, blocks)
+        fill_cells(part, cells, blocks, compression)
 
 
 def fill_cells(
     path: Path,
     cells: anndata.AnnData,
     blocks: Iterable[tuple[int, sparse.csr_matrix]] | None = None,
+    compression: str | None = None,
 ) -> None:
     """Write an ``.h5ad`` under a name that nobody reads yet, as :func:`write_cells` does."""
     with hdf5(path) as (file, check):
-        write_anndata(file, cells)
+        write_anndata(file, cells, compression)
         check()
         if blocks is not None:
             _append_rows(file["X"], blocks, check)
 
 
-def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
+def write_anndata(
+    file: h5py.File, cells: anndata.AnnData, compression: str | None = None
+) -> None:
     """Write cells to an open, empty file, labels as categories, as ``AnnData.write_h5ad`` does.
 
     So that AnnData 0.10 reads it, strings are plain ones, and what is None in ``uns`` is left out.
@@ -347,7 +352,8 @@ def write_anndata(file: h5py.File, cells: anndata.AnnData) -> None:
     parts |= {"layers": layers, "uns": _without_nulls(cells.uns)}
     try:
         with anndata.settings.override(allow_write_nullable_strings=False):
-            write_elem(file, "/", anndata.AnnData(cells.X, raw=cells.raw, **frames, **parts))
+            whole = anndata.AnnData(cells.X, raw=cells.raw, **frames, **parts)
+            write_elem(file, "/", whole, dataset_kwargs={"compression": compression})
     except (OSError, MemoryError):
         raise
     except Exception as error:  # each kind of thing that has no place in a file has its own
