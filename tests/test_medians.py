@@ -8,7 +8,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from vcc_helpers.bulk import CONTROL, effects
-from vcc_helpers.medians import KernelMedian, _Weighing, median_baseline
+from vcc_helpers.models import KernelMedian, _Weighing, median_baseline
 
 TARGETS = [f"T{i}" for i in range(9)]
 

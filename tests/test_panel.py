@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+from vcc_helpers import cli
 from vcc_helpers.datasets import Size, _fetch, _panel, fetch_h1, write_h1_like
 
 NAME = "adata_Training.h5ad"
@@ -224,6 +225,21 @@ def test_the_published_size_is_expected_at_the_published_address(server, tmp_pat
     monkeypatch.setitem(_fetch.OFFICIAL, "train", official)
     with pytest.raises(ConnectionError, match=f"expected {official.n_bytes:,}"):
         fetch(server, tmp_path, base_url=None)
+
+
+def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypatch, capsys):
+    official = _fetch.OFFICIAL["train"]
+    here = official._replace(base=server.url + "/", n_bytes=len(server.content))
+    monkeypatch.setitem(_fetch.OFFICIAL, "train", here)
+    words = ["fetch", "train", "--cells-per-target", "5", "--controls", "20"]
+    assert cli.main([*words, "--folder", str(tmp_path), "--verify-panel"]) == 0
+    out = capsys.readouterr().out
+    assert visible(tmp_path) == [NAME]
+    figures = _panel.verify_panel(tmp_path / NAME)
+    assert figures.to_string() in out and figures["published"].to_dict() == _panel._PUBLISHED
+    assert figures.loc[["targets", "genes", "control cells"], "here"].tolist() == ["6", "300", "80"]
+    sizes = anndata.read_h5ad(tmp_path / NAME).uns["panel_of"]
+    assert sizes.loc["non-targeting"].tolist() == [80, 20] and sizes["fetched"].max() == 20
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,18 @@ from ._fetch import ATTEMPTS, LONGEST_PAUSE, PASSING, PAUSE, TIMEOUT, _Broken, _
 
 #: Requests at once; bytes that reading the file's structure asks for at least; cells in a part.
 THREADS, BLOCK, CELLS = 16, 2**16, 256
+#: Figures of the official training file: the profile in the GitHub project
+#: yjcyxky/virtual-cell-challenge (2026-09-14).
+_PUBLISHED = {
+    "targets": "150",
+    "genes": "18,080",
+    "control cells": "38,176",
+    "cells per target, quartiles": "33 / 590 / 1,045 / 1,742 / 4,760",
+    "batches": "48",
+    "counts per cell, 5, 50 and 95 %": "29,431 / 53,912 / 93,741",
+    "genes detected, median": "8,761",
+    "values that are not 0": "48.3%",
+}
 #: Most blocks that one request brings when the structure is read from one end to the other.
 _MOST_AHEAD = 32
 
@@ -277,7 +289,8 @@ class _Panel:
         counts = sparse.vstack([sparse.load_npz(path) for path in paths.values()], format="csr")
         small = np.uint16 if counts.data.max(initial=0) < 2**16 else np.uint32
         cells = anndata.AnnData(counts.astype(small), obs=self._labels(), var=self._var())
-        cells.uns = {**self.marks, "panel": self._provenance()}
+        panel = {**self.how, "bytes": self.remote.size, "etag": self.remote.etag}
+        cells.uns = {**self.marks, "panel": panel, "panel_of": self._sizes()}
         write_cells(target, cells, compression="gzip")
         shutil.rmtree(folder)
 
@@ -349,8 +362,44 @@ class _Panel:
     def _var(self) -> pd.DataFrame:
         return self.var if self.genes is None else self.var.iloc[self.genes]
 
-    def _provenance(self) -> dict:
-        return {**self.how, "bytes": self.remote.size, "etag": self.remote.etag}
+    def _sizes(self) -> pd.DataFrame:
+        """Count the cells of each target in the official file, and in the panel."""
+        labels = self.obs[PERTURBATION_KEY].astype(str)
+        sizes = {"n_cells": labels, "fetched": labels.iloc[self.rows]}
+        return pd.DataFrame({name: of.value_counts(sort=False) for name, of in sizes.items()})
+
+
+def verify_panel(path: str | Path) -> pd.DataFrame:
+    """Hold a panel of the training cells against what is known of the official file.
+
+    Returns
+    -------
+    DataFrame
+        Index quantity; ``published`` and ``here``. The cells of each target are counted in the
+        official file's labels, all else in the panel's cells, so expect depth and density to
+        differ a little.
+    """
+    cells = anndata.read_h5ad(path)
+    if "panel_of" not in cells.uns:
+        raise ValueError(f"{path} is no panel; expected what cells_per_target= fetches")
+    sizes = cells.uns["panel_of"]["n_cells"]
+    depth, detected = cells.X.sum(axis=1), cells.X.getnnz(axis=1)
+    quartiles, depths = (0, 0.25, 0.5, 0.75, 1), (0.05, 0.5, 0.95)
+    found = {
+        "targets": f"{len(sizes) - 1}",
+        "genes": f"{cells.n_vars:,}",
+        "control cells": f"{sizes[CONTROL]:,}",
+        "cells per target, quartiles": _words(sizes.drop(CONTROL).quantile(quartiles)),
+        "batches": f"{cells.obs['batch'].nunique()}",
+        "counts per cell, 5, 50 and 95 %": _words(np.quantile(depth, depths)),
+        "genes detected, median": f"{np.median(detected):,.0f}",
+        "values that are not 0": f"{detected.mean() / cells.n_vars:.1%}",
+    }
+    return pd.DataFrame({"published": _PUBLISHED, "here": found}).rename_axis("quantity")
+
+
+def _words(numbers) -> str:
+    return " / ".join(f"{number:,.0f}" for number in numbers)
 
 
 def _digest(what) -> str:
