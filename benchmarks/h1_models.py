@@ -64,6 +64,16 @@ def prepare(n_annotation):
 CLIP = {"a_min": -3, "a_max": 3}
 
 
+def annotation_alike(a, b):
+    """Similarity of two directions: 1 for the same, and near to 0 from a right angle on."""
+    return np.exp(5 * (a @ b.T - 1))
+
+
+def counts_alike(a, b):
+    """Similarity of two targets by their numbers of cells and depths."""
+    return np.exp(-((a[:, None] - b[None]) ** 2).sum(axis=2) / 2)
+
+
 class Alike:
     """Similarity of two targets: annotation, cells and depth, family of the name."""
 
@@ -71,10 +81,10 @@ class Alike:
         self.counts, self.family = counts, family
 
     def __call__(self, a, b):
-        annotation = np.exp(5 * (a[:, :-3] @ b[:, :-3].T - 1))
-        squared = ((a[:, None, -3:-1] - b[None, :, -3:-1]) ** 2).sum(axis=2)
+        annotation = annotation_alike(a[:, :-3], b[:, :-3])
+        counts = counts_alike(a[:, -3:-1], b[:, -3:-1])
         family = a[:, None, -1] == b[None, :, -1]
-        return annotation + self.counts * np.exp(-squared / 2) + self.family * family
+        return annotation + self.counts * counts + self.family * family
 
 
 def alike_model(table, **weights):
@@ -86,6 +96,14 @@ def alike_model(table, **weights):
     return models.KnockedDown(models.Stretched(model))
 
 
+def kernel_median(table):
+    """Return the weighted median of effects, by the likeness of annotation and of counts."""
+    n = table.shape[1] - 3
+    kernels = [(annotation_alike, slice(0, n)), (counts_alike, slice(n, n + 2))]
+    regressor = make_pipeline(prepare(n), models.KernelMedian(kernels))
+    return models.KnockedDown(models.EffectModel(regressor, table, fallback="mean"))
+
+
 def all_models(bulk, counts, annotation):
     own = features.own_expression(bulk)
     table = target_table(bulk, counts, annotation)
@@ -93,6 +111,7 @@ def all_models(bulk, counts, annotation):
     named = {
         "no change": models.no_change(),
         "mean": models.mean_baseline(),
+        "median": models.median_baseline(),
         "mean, own gene silenced": models.crispr_mean(),
         "bilinear": models.linear_baseline(),
         "kNN": models.knn_baseline(annotation, 3),
@@ -102,6 +121,7 @@ def all_models(bulk, counts, annotation):
         "kernel ridge": models.kernel_ridge(annotation),
         BEST: alike_model(table),
         "the same without cells and depth": alike_model(table, counts=0),
+        "kernel median": kernel_median(table),
     }
     for name, model in named.items():
         if "ridge" in name or "kNN" in name:

@@ -80,7 +80,7 @@ def test_the_class_gets_no_cell_of_a_held_out_target(kit):
     genes = pd.read_csv(kit / "public" / "genes.csv", keep_default_na=False)["gene"]
     assert genes.tolist() == truth.var_names.tolist() == known.var_names.tolist()
     assert sorted(p.name for p in (kit / "public").iterdir()) == [
-        "genes.csv", "targets.csv", "train.h5ad",
+        "genes.csv", "rules.txt", "targets.csv", "train.h5ad",
     ]  # fmt: skip
 
 
@@ -103,6 +103,14 @@ def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
     truth = anndata.read_h5ad(tmp_path / "b" / "truth.h5ad")
     assert base.overall(base) == 0
     assert scoring.score(truth, truth, "vcc2026").overall(base) > 50
+    (tmp_path / "in" / "ada").mkdir(parents=True)
+    pred = truth[truth.obs["target_gene"] != "non-targeting"].copy()
+    pred.write_h5ad(tmp_path / "in" / "ada" / "2026-03-01.h5ad")
+    pred.X = pred.X.astype(np.float32) + 0.5
+    pred.write_h5ad(tmp_path / "in" / "ada" / "2026-03-02.h5ad")
+    refused = classroom.check_folder(tmp_path / "in", tmp_path / "a", today=TODAY)
+    assert list(refused) == ["ada, 2026-03-02"]
+    assert "want raw counts" in refused["ada, 2026-03-02"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY
+from ..presets import Preset, get_preset
 from ..stream.open import parse_memory
 
 #: Memory that Python and the libraries take beside the cells.
@@ -112,16 +113,29 @@ def stand_in(task: Path) -> anndata.AnnData:
     return anndata.AnnData(empty, obs=obs, var=pd.DataFrame(index=pd.Index(genes.tolist())))
 
 
+def _rules_of(task: Path) -> Preset:
+    """Return the rules that a task names; those of 2025 where it names none."""
+    named = task / "rules.txt"
+    return get_preset(named.read_text(encoding="utf-8").strip() if named.is_file() else "vcc2025")
+
+
 def _check(*, path: str, task_folder: str, size_limit) -> None:
     from ..stream.look import inspect_values
     from ..stream.open import check_cells, check_same, open_cells
     from ..submission.archive import opened
 
+    task, rules = Path(task_folder), _rules_of(Path(task_folder))
+    without = CONTROL if rules.real_controls else None  # which the scorer then brings
     with opened(path, size_limit=size_limit) as inner:
         pred = open_cells(inner)
-        check_cells(pred, name="pred")
-        check_same(pred, stand_in(Path(task_folder)))
-        inspect_values(pred, name="pred")
+        check_cells(pred, name="pred", control=None if without else CONTROL)
+        check_same(pred, stand_in(task), besides=without)
+        found = inspect_values(pred, name="pred", tolerance=rules.tolerance)
+        if rules.counts_only and found.scale != "counts":
+            raise ValueError(
+                f"pred: values have fractions; the rules of {rules.name} want raw counts: draw "
+                "them, for instance with emit.negative_binomial"
+            )
 
 
 def _score(*, path: str, truth: str, preset: str, cache: str, out: str, size_limit, memory) -> None:

@@ -113,16 +113,17 @@ def prepare(
         Real or simulated cells with controls, ``(n_cells, n_genes)``; held in memory.
     public, private
         Folders to write to. The class gets ``train.h5ad`` (known perturbations and all controls),
-        ``genes.csv`` and ``targets.csv`` (each held-out target and its number of cells), the
-        teacher ``truth.h5ad`` (held-out perturbations and all controls) and ``baseline.json`` (the
-        official baseline's card). The files use the contest's words.
+        ``genes.csv``, ``targets.csv`` (each held-out target and its number of cells) and
+        ``rules.txt`` (the name of the preset), the teacher ``truth.h5ad`` (held-out perturbations
+        and all controls) and ``baseline.json`` (the official baseline's card). The files use the
+        contest's words.
     n_known, seed
         How many perturbations the class may see, and the seed of the split.
     preset, perturbation_key, control
         As for :func:`~vcc_helpers.scoring.score`.
     """
     public, private = _apart(public, private)
-    written = [public / name for name in ("train.h5ad", "genes.csv", "targets.csv")]
+    written = [public / name for name in ("train.h5ad", "genes.csv", "targets.csv", "rules.txt")]
     for path in (*written, private / "truth.h5ad", private / "baseline.json"):
         check_apart(path, [cells])
     cells = open_cells(cells)
@@ -148,6 +149,7 @@ def prepare(
         write_cells(folder / f"{name}.h5ad", part)
     write_whole(public / "genes.csv", truth.var_names.to_series(name="gene").to_csv(index=False))
     write_whole(public / "targets.csv", n_cells.to_csv())
+    write_whole(public / "rules.txt", f"{card.preset}\n")
     card.to_json(private / "baseline.json")
 
 
