@@ -106,7 +106,7 @@ def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
     (tmp_path / "in" / "ada").mkdir(parents=True)
     pred = truth[truth.obs["target_gene"] != "non-targeting"].copy()
     pred.write_h5ad(tmp_path / "in" / "ada" / "2026-03-01.h5ad")
-    pred.X = pred.X.astype(np.float32) + 0.5
+    pred.X = np.log1p(pred.X.astype(np.float32))
     pred.write_h5ad(tmp_path / "in" / "ada" / "2026-03-02.h5ad")
     refused = classroom.check_folder(tmp_path / "in", tmp_path / "a", today=TODAY)
     assert list(refused) == ["ada, 2026-03-02"]
