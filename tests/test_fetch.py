@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vcc_helpers.datasets import _fetch
+from vcc_helpers.datasets import _download, _official
 from vcc_helpers.datasets._fetch import fetch_h1
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -90,10 +90,10 @@ def server(monkeypatch):
 @pytest.fixture(autouse=True)
 def small_file(monkeypatch):
     digest = hashlib.sha256(CONTENT).hexdigest()
-    small = _fetch.OfficialFile(f"train/{NAME}", len(CONTENT), digest)
-    monkeypatch.setitem(_fetch.OFFICIAL, "train", small)
+    small = _official.OfficialFile(f"train/{NAME}", len(CONTENT), digest)
+    monkeypatch.setitem(_official.OFFICIAL, "train", small)
     for name, value in {"ATTEMPTS": 3, "TIMEOUT": 0.2, "PAUSE": 0.001}.items():
-        monkeypatch.setattr(_fetch, name, value)
+        monkeypatch.setattr(_download, name, value)
 
 
 def fetch(server, folder, **options):
@@ -236,9 +236,9 @@ def test_attempts_are_counted_anew_after_every_success(server, tmp_path):
 
 def test_pauses_grow_and_are_bounded(server, tmp_path, monkeypatch):
     pauses = []
-    monkeypatch.setattr(_fetch.time, "sleep", pauses.append)
-    monkeypatch.setattr(_fetch, "ATTEMPTS", 9)
-    monkeypatch.setattr(_fetch, "PAUSE", 1.0)
+    monkeypatch.setattr(_download.time, "sleep", pauses.append)
+    monkeypatch.setattr(_download, "ATTEMPTS", 9)
+    monkeypatch.setattr(_download, "PAUSE", 1.0)
     server.faults = [{"status": 503}]
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path)
@@ -291,8 +291,8 @@ def test_a_folder_that_takes_no_note(server, tmp_path):
 def child(server, folder):
     """Arguments of a process that fetches the small file."""
     code = (
-        "from vcc_helpers.datasets import _fetch; "
-        f"_fetch.OFFICIAL['train'] = _fetch.OfficialFile(*{tuple(_fetch.OFFICIAL['train'])!r}); "
+        "from vcc_helpers.datasets import _fetch, _official as o; "
+        f"o.OFFICIAL['train'] = o.OfficialFile(*{tuple(_official.OFFICIAL['train'])!r}); "
         f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "
         "progress=False)"
     )

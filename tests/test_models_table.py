@@ -70,7 +70,7 @@ def test_real_effects_are_measured_for_every_model_and_target(day5, tmp_path):
     h1_models.main([files[0], "--counts", files[1], "--annotation", files[2], *options])
     found = json.loads((tmp_path / "out.json").read_text())
     scores = pd.DataFrame(found["scores"])
-    assert scores["model"].nunique() == 12 and (scores["n_targets"] == 8).all()
+    assert scores["model"].nunique() == 14 and (scores["n_targets"] == 8).all()
     assert set(scores["metric"]) == set(h1_models.METRICS)
     assert found["data"]["without annotation"] == [targets[0]]
     dealt = pd.DataFrame(found["dealt"])

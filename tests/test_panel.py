@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from vcc_helpers import cli
-from vcc_helpers.datasets import Size, _fetch, _panel, fetch_h1, write_h1_like
+from vcc_helpers.datasets import Size, _official, _panel, fetch_h1, write_h1_like
 
 NAME = "adata_Training.h5ad"
 HOW = {"cells_per_target": 5, "controls": 20}
@@ -221,16 +221,16 @@ def test_a_compressed_file_has_no_panel(server, source, tmp_path):
 
 
 def test_the_published_size_is_expected_at_the_published_address(server, tmp_path, monkeypatch):
-    official = _fetch.OFFICIAL["train"]._replace(base=server.url + "/")
-    monkeypatch.setitem(_fetch.OFFICIAL, "train", official)
+    official = _official.OFFICIAL["train"]._replace(base=server.url + "/")
+    monkeypatch.setitem(_official.OFFICIAL, "train", official)
     with pytest.raises(ConnectionError, match=f"expected {official.n_bytes:,}"):
         fetch(server, tmp_path, base_url=None)
 
 
 def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypatch, capsys):
-    official = _fetch.OFFICIAL["train"]
+    official = _official.OFFICIAL["train"]
     here = official._replace(base=server.url + "/", n_bytes=len(server.content))
-    monkeypatch.setitem(_fetch.OFFICIAL, "train", here)
+    monkeypatch.setitem(_official.OFFICIAL, "train", here)
     words = ["fetch", "train", "--cells-per-target", "5", "--controls", "20"]
     assert cli.main([*words, "--folder", str(tmp_path), "--verify-panel"]) == 0
     out = capsys.readouterr().out

@@ -27,11 +27,12 @@ import readme_picture
 import set_repository
 
 from vcc_helpers import datasets
+from vcc_helpers.datasets import _official
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OFFICIAL_FILES = README[README.index("## The official files") : README.index("## Only the")]
-OFFICIAL = sys.modules[datasets.fetch_h1.__module__].OFFICIAL
+OFFICIAL = _official.OFFICIAL
 
 
 def test_the_note_is_there_exactly_as_long_as_the_addresses_lead_nowhere():
@@ -119,10 +120,10 @@ def commands(folder, server):
     folder.mkdir()
     (folder / "command.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-        f"from vcc_helpers import datasets\nfrom {module} import {function} as run\n"
-        "fetch = sys.modules[datasets.fetch_h1.__module__]\n"
+        f"from {module} import {function} as run\n"
+        "from vcc_helpers.datasets import _official\n"
         f"for what, words in {official!r}.items():\n"
-        "    fetch.OFFICIAL[what] = fetch.OfficialFile(*words)\n"
+        "    _official.OFFICIAL[what] = _official.OfficialFile(*words)\n"
         "sys.exit(run())\n"
     )
     words = shlex.join([sys.executable, str(folder / "command.py")])

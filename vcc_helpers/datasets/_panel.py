@@ -6,8 +6,9 @@ row pointers, and only the chosen cells travel.
 
 Taught in: notebooks/01_load_the_h1_data.
 
->>> choose(np.array(["A", "A", "A", "non-targeting"]), cells_per_target=2, controls=1, seed=0)
-array([1, 2, 3])
+>>> labels = np.array(["A", "A", "A", "non-targeting"])
+>>> labels[choose(labels, cells_per_target=2, controls=1, seed=0)].tolist()
+['A', 'A', 'non-targeting']
 """
 
 from __future__ import annotations
@@ -37,7 +38,16 @@ from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..stream.blocks import ahead
 from ..stream.guard import check_hdf5
 from ..stream.write import replacing, write_cells
-from ._fetch import ATTEMPTS, LONGEST_PAUSE, PASSING, PAUSE, TIMEOUT, _Broken, _size, _Wanted
+from ._download import (
+    ATTEMPTS,
+    LONGEST_PAUSE,
+    PASSING,
+    PAUSE,
+    TIMEOUT,
+    Broken,
+    Wanted,
+    amount,
+)
 
 #: Requests at once; bytes that reading the file's structure asks for at least; cells in a part.
 THREADS, BLOCK, CELLS = 16, 2**16, 256
@@ -65,7 +75,7 @@ def choose(labels: np.ndarray, *, cells_per_target: int, controls: int, seed: in
     return np.sort(order[place < np.where(drawn == CONTROL, controls, cells_per_target)])
 
 
-def fetch_panel(wanted: _Wanted, how: dict, *, genes: Sequence[str] | None, known: bool) -> Path:
+def fetch_panel(wanted: Wanted, how: dict, *, genes: Sequence[str] | None, known: bool) -> Path:
     """Fetch a panel under the official name; `known` says that the size must be the official one.
 
     `how` holds ``cells_per_target``, ``controls`` and ``seed``.
@@ -124,7 +134,7 @@ class _Remote(io.RawIOBase):
         for attempt in range(ATTEMPTS):
             try:
                 return self._ask(start, stop)
-            except _Broken as error:
+            except Broken as error:
                 reason = error
                 time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
         raise ConnectionError(
@@ -138,16 +148,16 @@ class _Remote(io.RawIOBase):
         try:
             answer = self.session.get(self.url, headers=span, timeout=TIMEOUT, stream=True)
         except broken as error:
-            raise _Broken(f"no connection ({type(error).__name__})") from error
+            raise Broken(f"no connection ({type(error).__name__})") from error
         with answer:
             self._check(answer, start)
             n_bytes = min(stop, self.size) - start
             try:
                 found = answer.raw.read(n_bytes)
             except broken as error:
-                raise _Broken(f"the connection broke ({type(error).__name__})") from error
+                raise Broken(f"the connection broke ({type(error).__name__})") from error
         if len(found) < n_bytes:
-            raise _Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
+            raise Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
         return found
 
     def _check(self, answer: requests.Response, start: int) -> None:
@@ -155,7 +165,7 @@ class _Remote(io.RawIOBase):
         status, told = answer.status_code, f"{answer.status_code} {answer.reason}"
         span, _, total = answer.headers.get("Content-Range", "").rpartition("/")
         if status in PASSING:
-            raise _Broken(f"the server answers {told}")
+            raise Broken(f"the server answers {told}")
         if status == requests.codes.ok:
             raise ConnectionError(
                 f"{self.url}: the server sends only the whole file, so some cells cannot be had "
@@ -167,7 +177,7 @@ class _Remote(io.RawIOBase):
                 "https://virtualcellchallenge.org, and name its new folder with base_url="
             )
         if span.partition("-")[0].split() != ["bytes", str(start)] or not total.isdecimal():
-            raise _Broken(f"the server sent another part ({span}) than the one from {start:,} on")
+            raise Broken(f"the server sent another part ({span}) than the one from {start:,} on")
         seen = int(total), answer.headers.get("ETag", "")
         if self.size is None:
             self.size, self.etag = seen
@@ -247,7 +257,7 @@ class _Values(NamedTuple):
 class _Panel:
     """One panel while it is fetched, part by part; a part that is there is not fetched again."""
 
-    def __init__(self, remote: _Remote, wanted: _Wanted, how: dict, genes: Sequence[str] | None):
+    def __init__(self, remote: _Remote, wanted: Wanted, how: dict, genes: Sequence[str] | None):
         self.remote, self.wanted, self.how = remote, wanted, how
         with h5py.File(remote) as file:
             check_hdf5(file, without=("layers", "raw", "obsm", "obsp", "varm", "varp"))
@@ -300,9 +310,9 @@ class _Panel:
         # the parts hold a value and a column each, and the panel, which is packed, a third of it
         needed, free = 8 * n_values, shutil.disk_usage(folder).free
         text = (
-            f"{len(self.rows):,} of {len(self.obs):,} cells: {_size(n_bytes)} of "
-            f"{_size(self.remote.size)} to fetch; up to {_size(needed)} in {folder}, "
-            f"{_size(free)} free"
+            f"{len(self.rows):,} of {len(self.obs):,} cells: {amount(n_bytes)} of "
+            f"{amount(self.remote.size)} to fetch; up to {amount(needed)} in {folder}, "
+            f"{amount(free)} free"
         )
         if needed > free:
             raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
@@ -383,7 +393,7 @@ def verify_panel(path: str | Path) -> pd.DataFrame:
     if "panel_of" not in cells.uns:
         raise ValueError(f"{path} is no panel; expected what cells_per_target= fetches")
     sizes = cells.uns["panel_of"]["n_cells"]
-    depth, detected = cells.X.sum(axis=1), cells.X.getnnz(axis=1)
+    depth, detected = np.ravel(cells.X.sum(axis=1, dtype=np.int64)), cells.X.getnnz(axis=1)
     quartiles, depths = (0, 0.25, 0.5, 0.75, 1), (0.05, 0.5, 0.95)
     found = {
         "targets": f"{len(sizes) - 1}",

@@ -146,7 +146,7 @@ def _references(item: h5py.HLObject) -> Iterator[tuple[str, h5py.Reference]]:
             raise ValueError(f"{where} holds arrays in arrays; expected plain data")
         if h5py.check_vlen_dtype(kind) is not None and number > 1:
             texts[name] = number
-    if texts:
+    if texts and os.path.isfile(item.file.filename):  # an object of ours has no bytes to look into
         _check_texts(item, texts)
     for name in item.attrs:
         where = f"{_called(item.name)}: the attribute {name!r}"
