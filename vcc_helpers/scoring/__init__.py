@@ -1,6 +1,7 @@
 """Score predicted cells as the leaderboards do, and what to hold a score against."""
 
 from .card import ScoreCard
+from .contexts import ContextCards, baseline_contexts, score_contexts
 from .digest import DETable, Digest, compare, de_table, digest
 from .score import (
     anchors,
@@ -15,11 +16,13 @@ from .score import (
 )
 
 __all__ = [
+    "ContextCards",
     "DETable",
     "Digest",
     "ScoreCard",
     "anchors",
     "baseline",
+    "baseline_contexts",
     "compare",
     "de_table",
     "digest",
@@ -28,6 +31,7 @@ __all__ = [
     "official_baseline",
     "replicates",
     "score",
+    "score_contexts",
     "split_half",
     "split_half_ceiling",
 ]
