@@ -25,6 +25,7 @@ import season_cases  # noqa: E402
 from vcc_helpers import submission  # noqa: E402
 from vcc_helpers.submission import archive  # noqa: E402
 
+CASES = season_cases.CASES | season_cases.FINAL
 #: Options of ``vcc prep`` for the limits of a season's record, and for ours.
 LIMITS = {
     "cells_a_target": "--cells-per-pert",
@@ -46,7 +47,7 @@ def main() -> None:
     python = parser.parse_args().official
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
-        folders = {name: Path(scratch) / str(i) for i, name in enumerate(season_cases.CASES)}
+        folders = {name: Path(scratch) / str(i) for i, name in enumerate(CASES)}
         ours = {name: written(name, folder) for name, folder in folders.items()}
         archives = {name: folders[name] / "ours.vcc" for name, said in ours.items() if not said}
         commands = [words(*item) for item in folders.items()]
@@ -67,7 +68,7 @@ def main() -> None:
 def written(name: str, folder: Path) -> str:
     """Write a case's files and pack them; return what is said of what is refused."""
     folder.mkdir(exist_ok=True)
-    case = season_cases.CASES[name]
+    case = CASES[name]
     path, lists = season_cases.write(case, folder)
     options = {"genes": None, **lists, **case.options, "preset": case.rules}
     try:
@@ -79,7 +80,7 @@ def written(name: str, folder: Path) -> str:
 
 def words(name: str, folder: Path) -> list[str]:
     """Return the official command for the files in a folder."""
-    case, path = season_cases.CASES[name], folder / "pred.h5ad"
+    case, path = CASES[name], folder / "pred.h5ad"
     lists = {"genes": folder / "gene_names.csv", "counts": folder / "pert_counts.csv"}
     named = {OPTIONS[n]: value for n, value in case.options.items()}
     named |= {OPTIONS[n]: file for n, file in lists.items() if file.exists()}

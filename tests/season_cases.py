@@ -6,6 +6,7 @@ Shared by the tests and by benchmarks/season_2026.py, which puts the same files 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -202,6 +203,12 @@ def as_category(cells):
     return cells
 
 
+def with_unused_categories(cells):
+    for name in ("context", KEY):
+        cells.obs[name] = cells.obs[name].astype("category").cat.add_categories("nobody")
+    return cells
+
+
 def same_names(cells):
     cells.obs_names = ["c"] * cells.n_obs
     return cells
@@ -276,8 +283,12 @@ CASES = {
     "CSC": Case(values(sparse.csc_matrix)),
     "whole numbers": Case(values(lambda x: x.astype("int32"))),
     "float64": Case(values(lambda x: x.astype("float64"))),
+    "float16": Case(values(lambda x: x.astype("float16"))),
+    "whole numbers of a byte": Case(values(lambda x: x.astype("uint8"))),
+    "large whole numbers": Case(values(lambda x: sparse.csr_matrix(x.astype("int64")))),
     "stored zeros": Case(values(with_stored_zeros)),
     "categories": Case(as_category),
+    "a category without cells": Case(with_unused_categories),
     "more columns and tables": Case(then(of_obs("batch", "b"), with_more_tables)),
     "names of cells": Case(same_names),
     "no cells": Case(lambda cells: cells[:0], words="empty, shape (0, 12)"),
@@ -291,6 +302,9 @@ CASES = {
     # Genes
     "gene order": Case(lambda cells: cells[:, ::-1]),
     "gene list without header": Case(genes="\n".join(GENES)),
+    "gene list with numbered rows": Case(genes=",gene_name\n" + "".join(
+        f"{i},{gene}\n" for i, gene in enumerate(GENES)), differs="the column is taken whose names "
+        "the file has; vcc prep takes the first"),
     "gene missing": Case(lambda cells: cells[:, 1:], words="1 of 12 genes are missing: 'G0'"),
     "gene too many": Case(genes="\n".join(GENES[1:]), words="1 genes are not in the official list"),
     "gene spelt otherwise": Case(renamed(G3="g3"), words="spelt otherwise"),
@@ -414,6 +428,24 @@ CASES = {
         then(with_controls, first_context("X"), some_labels("G1", "G9", 1), first_value(-1)),
         words="not asked"),
 }  # fmt: skip
+
+
+def in_final_phase(case: Case) -> Case:
+    """Ask for the contexts of the final phase, and let the file have these."""
+    final = dict(zip(CONTEXTS, DEF["contexts"], strict=True))
+    steps = filter(None, [case.spoil, renamed_contexts(**final)])
+    words = re.sub(r"\b[ABC]\b", lambda found: final[found[0]], case.words)
+    return replace(case, spoil=then(*steps), manifest=DEF, words=words)
+
+
+#: The same mutants in the final phase, where that makes sense; for the benchmark.
+FINAL = {
+    f"final phase: {name}": in_final_phase(case)
+    for name, case in CASES.items()
+    if case.manifest == MANIFEST
+    and not (case.file or case.options or "by context" in name or "phase" in name)
+    and name not in ("no contexts", "contexts swapped")
+}
 
 
 def write(case: Case, folder):

@@ -127,6 +127,8 @@ class Asked(NamedTuple):
     def of_file(self, cells: anndata.AnnData) -> dict:
         """Read the lists, and return what :class:`~.rules.Seen` needs."""
         rules, lists = self.rules, (self.counts, self.genes)
+        if rules.context_key is None and self.context_key:
+            raise ValueError(f"the rules of {rules.name} know one context; leave context_key out")
         like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
         return {
             "rules": rules,
