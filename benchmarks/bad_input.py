@@ -99,7 +99,7 @@ def _ours(path: Path, options: dict) -> tuple[str, int]:
 def _of_theirs(path: Path, options: dict, folder: Path) -> str:
     """Run cell-eval prep, and if it accepts the file its scorer, beside the good prediction."""
     if options["preset"] != "vcc2025":
-        return "no tool of the upload is public"
+        return "held against vcc-cli by benchmarks/season_2026.py"
     prepared, refusal = _prepare(path, options, folder)
     if refusal:
         return f"prep refuses: {refusal}"

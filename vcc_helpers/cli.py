@@ -330,8 +330,12 @@ _OPTIONS = {
     "-o/--out": {"metavar": "OUT.vcc", "help": "file to write"},
     "--preset": {"default": "vcc2025", "choices": sorted(PRESETS),
         "help": "the rules (%(default)s)"},
-    "--genes": {"metavar": "CSV", "help": "the genes in their official order"},
+    "-g/--genes": {"metavar": "CSV", "help": "the genes in their official order"},
     "--counts": {"metavar": "CSV", "help": "target_gene and n_cells of what is asked"},
+    "--contexts": {"metavar": "A,B,C",
+        "help": "contexts that are asked (those of manifest.json beside the lists)"},
+    "--context-key": {"metavar": "COLUMN",
+        "help": "column of obs that names the context (context)"},
     "--perturbation-key": {"default": _KEY, "metavar": "COLUMN",
         "help": "column of obs that names the perturbation (%(default)s)"},
     "--control": {"default": _CONTROL, "metavar": "LABEL",
@@ -380,22 +384,29 @@ A baseline file is the card of the official mean baseline against the same truth
 vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; with vcc2026 it
 holds a replicate's scores, too.
 """),
-    "check": _Command(_check, "pred --genes --counts --preset --perturbation-key --control --fix",
+    "check": _Command(_check,
+        "pred -g/--genes --counts --contexts --preset --perturbation-key --context-key --control "
+        "--fix",
         "find all that keeps a prediction from being accepted, and mend what is safe",
         """examples:
   vcc-helpers check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
   vcc-helpers check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
-  vcc-helpers check prediction.h5ad --preset vcc2026
+  vcc-helpers check prediction.h5ad --preset vcc2026 -g gene_names.csv --counts pert_counts.csv
 
 Every problem is told at once, a line each; remarks do not keep a file from being handed in. --fix
 writes a file only if all can be mended without changing a prediction, and says what it changed.
 """),
-    "prep": _Command(_prep, "pred --genes! -o/--out! --perturbation-key --control --keep-counts",
+    "prep": _Command(_prep,
+        "pred -g/--genes! --counts --contexts -o/--out! --preset --perturbation-key --context-key "
+        "--control --keep-counts",
         "write the .vcc file that is uploaded",
         """examples:
   vcc-helpers prep prediction.h5ad --genes gene_names.csv -o prediction.vcc
+  vcc-helpers prep prediction.h5ad -g gene_names.csv --counts pert_counts.csv --preset vcc2026 \\
+    -o prediction.vcc
 
-The file equals that of cell-eval prep, value for value; the programs tar and zstd are not needed.
+The file equals that of cell-eval prep, value for value, and with vcc2026 that of the season's own
+vcc prep; the programs tar and zstd are not needed.
 """),
     "sort": _Command(_sort, "source out --perturbation-key --memory",
         "write the cells grouped by perturbation, counts kept exactly",

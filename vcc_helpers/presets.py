@@ -12,7 +12,7 @@ True
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 
 #: Raised when a value that scoring gives changes, so that nothing older is taken for it.
@@ -57,7 +57,13 @@ class Preset:
     most_entries: int | None = None  #: values that an upload may store, zeros among them
     cells_a_target: int | None = None  #: that an upload must have; None where it is free
     upload_controls: bool = True  #: whether an upload must hold control cells; else it must not
-    context_key: str | None = None  #: column of an upload's ``obs`` that names each cell's context
+    #: Column of an upload's ``obs`` that names each cell's context; None where there is one.
+    context_key: str | None = None
+    #: The contexts that are asked, by phase of the season.
+    phases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tool: str = "cell-eval prep"  #: the official tool that packs an upload
+    #: The scheme of the file ``meta.json`` that heads an upload; None where a watermark ends it.
+    meta_schema: int | None = None
 
 
 VCC2025 = Preset(
@@ -99,11 +105,14 @@ VCC2026 = Preset(
     fdr_family="perturbation",
     pseudocount=1e-9,
     leave_out_own_gene=True,
-    most_cells=None,
+    most_cells=400_000,
     most_entries=4_750_000_000,
     cells_a_target=400,
     upload_controls=False,
     context_key="context",
+    phases={"validation": ("A", "B", "C"), "final": ("D", "E", "F")},
+    tool="vcc prep",
+    meta_schema=1,
 )
 PRESETS = {preset.name: preset for preset in (VCC2025, _GENERALIST, VCC2026)}
 

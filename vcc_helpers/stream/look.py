@@ -182,7 +182,7 @@ class Scan(NamedTuple):
         Sum over the cells of each group, ``(n_groups, n_genes)``; the last row is of the cells
         without a group.
     n_stored
-        Values in the file, stored zeros among them.
+        Values that these cells store in CSR, the zeros that a sparse file stores among them.
     bad
         Kind of bad value (``"NaN"``, ``"infinite"``, ``"negative"``, ``"too large"`` for those of a
         cell whose sum its type cannot hold), and row and column of the first.
@@ -210,8 +210,8 @@ def scan(
     n_stored, bad = 0, {}
     with tqdm(total=cells.n_obs, unit=" cells", desc="check", disable=not progress) as bar:
         for start, block in stored_blocks(cells):
-            n_stored += block.nnz if sparse.issparse(block) else block.size
             block, rows = as_csr(block), slice(start, start + block.shape[0])
+            n_stored += block.nnz
             seen, _ = _look(block.data, block.indptr, tolerance)
             table[rows] = np.transpose(seen)
             entries = block.data, block.indices, block.indptr

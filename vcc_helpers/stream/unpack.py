@@ -1,7 +1,8 @@
 """The cells of a ``.vcc``, the archive that the challenge takes, unpacked within bounds.
 
 A ``.vcc`` is a tar archive of two files: the cells, ``pred.h5ad.zst``, packed with Zstandard, and a
-watermark that says which tool made it. :mod:`~vcc_helpers.submission.archive` writes one.
+watermark that says which tool made it; of 2026 ``meta.json``, and the cells.
+:mod:`~vcc_helpers.submission.archive` writes one.
 
 Taught in: notebooks/17_check_and_pack.
 """

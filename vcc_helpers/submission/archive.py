@@ -1,8 +1,9 @@
 """Files from strangers, and the ``.vcc`` archive that the challenge takes.
 
 A ``.vcc`` is a tar archive of two files: the cells, ``pred.h5ad.zst``, packed with Zstandard, and a
-watermark that says which tool made it. :func:`pack` writes one; :func:`opened` reads one, or an
-``.h5ad``, after it has made sure that nothing in it leads outside or unpacks without end.
+watermark that says which tool made it; of 2026 ``meta.json``, and the cells. :func:`pack` writes
+one; :func:`opened` reads one, or an ``.h5ad``, after it has made sure that nothing in it leads
+outside or unpacks without end.
 
 Taught in: notebooks/17_check_and_pack.
 
@@ -18,10 +19,11 @@ Taught in: notebooks/17_check_and_pack.
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,22 +36,29 @@ from ..stream.open import no_hdf5, parse_memory
 from ..stream.unpack import CELLS, STEP, check_size, zstandard
 from ..stream.write import beside, check_writable, replacing
 
+#: The file that comes first in an archive of 2026, as vcc-cli 0.3.0 names it.
+_META = "meta.json"
 #: The watermark, as cell-eval 0.6.6 writes it, and the level of the program zstd, which it calls.
 _WATERMARK, _WORDS, _LEVEL = "watermark.txt", b"vcc-prep", 3
 
 
-def pack(h5ad: str | Path, path: str | Path) -> Path:
+def pack(h5ad: str | Path, path: str | Path, *, meta: Mapping | None = None) -> Path:
     """Pack an ``.h5ad`` into a ``.vcc``, whole or not at all, and return the path of that.
 
     The same cells give the same bytes, whatever the number of cores: no date, no name of a user.
     The layout is that of ``cell-eval prep`` (cell-eval 0.6.6), which calls the programs ``zstd``
-    and ``tar``. An OSError says that a file is not there or cannot be written.
+    and ``tar``; with `meta`, what heads an archive of 2026, that of ``vcc prep`` (vcc-cli 0.3.0).
+    An OSError says that a file is not there or cannot be written.
     """
     check_writable(path, inputs=[h5ad])
     with replacing(path) as part, beside(path, ".zst") as packed:
         _compress(Path(h5ad), packed)
         with open(packed, "rb") as cells, tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as tar:
-            for name, file in ((CELLS, cells), (_WATERMARK, io.BytesIO(_WORDS))):
+            files = [(CELLS, cells), (_WATERMARK, io.BytesIO(_WORDS))]
+            if meta is not None:
+                text = json.dumps(meta, sort_keys=True)
+                files = [(_META, io.BytesIO(text.encode())), (CELLS, cells)]
+            for name, file in files:
                 info = tarfile.TarInfo(name)  # of 1970, and nobody's
                 info.size = file.seek(0, os.SEEK_END)
                 file.seek(0)

@@ -12,10 +12,11 @@ them in order, other scorers compare each gene with a stranger; reorder with pre
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata
 import h5py
@@ -27,7 +28,7 @@ from ..presets import Preset, get_preset
 from ..stream.blocks import unreadable
 from ..stream.guard import check_hdf5
 from ..stream.open import open_cells
-from .lists import read_counts, read_genes
+from .lists import read_contexts, read_counts, read_genes
 from .rules import Problem, Seen, problems
 
 
@@ -59,8 +60,10 @@ def check(
     *,
     genes: Sequence[str] | str | Path | None = None,
     counts: pd.Series | Mapping[str, int] | str | Path | None = None,
+    contexts: Iterable[str] | str | None = None,
     preset: str | Preset = "vcc2025",
     perturbation_key: str = PERTURBATION_KEY,
+    context_key: str | None = None,
     control: str = CONTROL,
     progress: bool = False,
 ) -> Report:
@@ -77,7 +80,14 @@ def check(
     counts
         Targets and how many cells each should have: a table, or the path of a text file with the
         columns ``target_gene`` and ``n_cells``, as ``pert_counts.csv`` has them; a row of controls
-        is passed over. What is None, genes or targets, is not compared.
+        is passed over. By the rules of 2026 ``n_cells`` may be absent (400 are meant), and a column
+        ``context`` there. What is None, genes or targets, is not compared.
+    contexts
+        The contexts that are asked, such as ``["A", "B", "C"]`` or ``"A,B,C"``, of a season that
+        has them. By default those of the ``manifest.json`` beside `counts` or `genes`; where there
+        is none, those of the file, and a remark says so.
+    context_key
+        The column of ``obs`` that names each cell's context; ``context`` by default.
     preset, perturbation_key, control, progress
         As for :func:`~.scoring.score`.
 
@@ -95,19 +105,45 @@ def check(
 
     Notes
     -----
-    What official tools do is that of cell-eval 0.6.6 for 2025, and for 2026 the rules in the
-    documentation of cell-eval2 0.20.0.
+    What official tools do is that of cell-eval 0.6.6 for 2025, and of vcc-cli 0.3.0 for 2026.
     """
-    with looked(pred, genes, counts, preset, perturbation_key, control, progress) as (report, _):
+    rules = get_preset(preset)
+    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
+    with looked(pred, asked, progress) as (report, _):
         return report
 
 
+class Asked(NamedTuple):
+    """What is asked of a prediction, as :func:`check` takes it."""
+
+    genes: Sequence[str] | str | Path | None
+    counts: pd.Series | Mapping[str, int] | str | Path | None
+    contexts: Iterable[str] | str | None
+    rules: Preset
+    perturbation_key: str
+    context_key: str | None
+    control: str
+
+    def of_file(self, cells: anndata.AnnData) -> dict:
+        """Read the lists, and return what :class:`~.rules.Seen` needs."""
+        rules, lists = self.rules, (self.counts, self.genes)
+        if rules.context_key is None and self.context_key:
+            raise ValueError(f"the rules of {rules.name} know one context; leave context_key out")
+        like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
+        return {
+            "rules": rules,
+            "genes": read_genes(self.genes, like=like),
+            "n_cells": read_counts(self.counts, control=self.control, rules=rules),
+            "key": self.perturbation_key,
+            "control": self.control,
+            "asked": read_contexts(self.contexts, rules, *lists),
+            "context_key": rules.context_key and (self.context_key or rules.context_key),
+        }
+
+
 @contextmanager
-def looked(
-    pred, genes, counts, preset, key: str, control: str, progress: bool
-) -> Iterator[tuple[Report, Seen | None]]:
+def looked(pred, asked: Asked, progress: bool) -> Iterator[tuple[Report, Seen | None]]:
     """Yield what :func:`check` returns, and what was seen; the file stays open for a while."""
-    rules = get_preset(preset)
     if lost := _no_matrix(pred):
         yield Report((lost,), "pred: no matrix X"), None
         return
@@ -118,10 +154,9 @@ def looked(
             text = f"pred: empty, shape {cells.shape}; expected at least one cell and one gene"
             yield Report((Problem("empty", text),), summary), None
             return
-        like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
-        genes, n_cells = read_genes(genes, like=like), read_counts(counts, control=control)
+        of_file = asked.of_file(cells)
         with np.errstate(over="ignore", invalid="ignore"):  # values without end are told in words
-            seen = Seen(cells, rules, genes, n_cells, key, control, progress)
+            seen = Seen(cells, progress=progress, **of_file)
             found = tuple(problems(seen))
         yield Report(found, f"{summary}, {len(seen.groups)} labels, {seen.scale}"), seen
     finally:

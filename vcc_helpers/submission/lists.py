@@ -1,4 +1,4 @@
-"""Lists that come with a challenge: genes in order, and targets with their numbers of cells.
+"""Lists that come with a challenge: genes in order, targets with their numbers of cells, contexts.
 
 Official lists are plain: a name a line. Others have an index column, a header, semicolons, or
 identifiers first. Which column is meant is told by the file that the list is compared with.
@@ -15,15 +15,19 @@ Taught in: notebooks/17_check_and_pack.
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from ..bulk import CONTROL, some_of
+from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..presets import VCC2025, Preset
 
 #: Words of a first line that is a header; R calls a nameless column x, or V1.
 _HEADER = {
@@ -34,6 +38,8 @@ _HEADER = {
 _LARGEST = 2**26
 #: Nor has one more columns.
 _MOST_COLUMNS = 1000
+#: Nor is a manifest larger, in bytes.
+_LARGEST_MANIFEST = 2**18
 
 
 def read_genes(
@@ -113,35 +119,125 @@ def _rows(path: str | Path) -> list[list[str]]:
 
 
 def read_counts(
-    counts: pd.Series | Mapping[str, int] | str | Path | None, *, control: str = CONTROL
+    counts: pd.Series | Mapping[str, int] | str | Path | None,
+    *,
+    control: str = CONTROL,
+    rules: Preset = VCC2025,
 ) -> pd.Series | None:
     """Return how many cells each target should have, index target_gene; None passes through.
 
     `counts` is a table, or the path of a text file with the columns ``target_gene`` and
-    ``n_cells``. A row of the label `control` is left out, as controls are no target.
+    ``n_cells``. A row of the label `control` is left out, as controls are no target. By rules that
+    fix the number of cells, a table without ``n_cells`` means that one; by those that know
+    contexts, a column ``context`` is read, and the index is context and target_gene.
     """
     if counts is None:
         return None
     source = "counts"
     if isinstance(counts, str | Path):
-        source, (header, *rows) = str(counts), _rows(counts) or [[]]
-        if missing := {"target_gene", "n_cells"} - set(header):
-            raise ValueError(
-                f"{source} has no column {some_of(sorted(missing))}; it has {some_of(header)}; "
-                "expected target_gene and n_cells"
-            )
-        if twice := [name for name in ("target_gene", "n_cells") if header.count(name) > 1]:
-            raise ValueError(f"{source} has more than one column {some_of(twice)}; keep one")
-        table = pd.DataFrame(rows, dtype=object).reindex(columns=range(len(header))).fillna("")
-        counts = table.set_axis(header, axis=1).set_index("target_gene")["n_cells"]
+        source, counts = str(counts), _table_of_counts(counts, rules)
     n_cells = pd.Series(counts)
-    n_cells = n_cells[n_cells.index.astype(str) != control]
-    numbers = pd.to_numeric(n_cells, errors="coerce")
-    if wrong := n_cells.index[~numbers.between(1, 2**53) | (numbers % 1 != 0)].astype(str).tolist():
+    n_cells = n_cells[_targets(n_cells) != control]
+    numbers, names = pd.to_numeric(n_cells, errors="coerce"), _targets(n_cells)
+    unsound = ~numbers.between(1, 2**53) | (numbers % 1 != 0)
+    if wrong := names[unsound.to_numpy()].tolist():
         raise ValueError(
             f"{source}: the numbers of cells of {some_of(wrong)} are not whole numbers of 1 or more"
         )
     if n_cells.index.has_duplicates:
-        twice = some_of(n_cells.index[n_cells.index.duplicated()].unique())
+        twice = some_of(names[n_cells.index.duplicated()].unique())
         raise ValueError(f"{source} names {twice} more than once; expected each target once")
-    return numbers.astype(int).set_axis(n_cells.index.astype(str))
+    index = n_cells.index if n_cells.index.nlevels > 1 else names
+    return numbers.astype(int).set_axis(index)
+
+
+def _targets(n_cells: pd.Series) -> pd.Index:
+    return n_cells.index.get_level_values(-1).astype(str)
+
+
+def _table_of_counts(path: str | Path, rules: Preset) -> pd.Series:
+    header, *rows = _rows(path) or [[]]
+    optional = {"n_cells"} if rules.cells_a_target else set()
+    if missing := {PERTURBATION_KEY, "n_cells"} - optional - set(header):
+        raise ValueError(
+            f"{path} has no column {some_of(sorted(missing))}; it has {some_of(header)}; expected "
+            f"target_gene{'' if optional else ' and n_cells'}"
+        )
+    if twice := [name for name in (PERTURBATION_KEY, "n_cells") if header.count(name) > 1]:
+        raise ValueError(f"{path} has more than one column {some_of(twice)}; keep one")
+    table = pd.DataFrame(rows, dtype=object).reindex(columns=range(len(header))).fillna("")
+    table = table.set_axis(header, axis=1)
+    if "n_cells" not in table:
+        table["n_cells"] = rules.cells_a_target
+    keys = [PERTURBATION_KEY]
+    if rules.context_key in header:
+        keys.insert(0, rules.context_key)
+    return table.set_index(keys if len(keys) > 1 else keys[0])["n_cells"]
+
+
+def read_contexts(
+    contexts: Iterable[str] | str | None, rules: Preset, *lists: object
+) -> tuple[str, ...] | None:
+    """Return the contexts that are asked: those given, else those of the manifest of a list.
+
+    None where neither tells, or the rules know one context only.
+    """
+    if rules.context_key is None:
+        if contexts is not None:
+            raise ValueError(f"the rules of {rules.name} know one context; leave contexts out")
+        return None
+    if contexts is None:
+        manifest = read_manifest(*lists)
+        return manifest and manifest.contexts
+    words = contexts.split(",") if isinstance(contexts, str) else map(str, contexts)
+    found = tuple(dict.fromkeys(word.strip() for word in words if word.strip()))
+    if not found:
+        raise ValueError("contexts are empty; expected labels such as A,B,C")
+    return found
+
+
+class Manifest(NamedTuple):
+    """What is read of the ``manifest.json`` of a bundle: the contexts asked, and the panel."""
+
+    contexts: tuple[str, ...]
+    panel_id: str | None
+
+
+def read_manifest(*lists: object) -> Manifest | None:
+    """Return what the first ``manifest.json`` beside one of the lists says; None if none tells."""
+    for path in lists:
+        if not isinstance(path, str | Path):
+            continue
+        try:
+            found = json.loads(_small_text(Path(path).resolve().parent / "manifest.json"))
+            contexts, panel = found["contexts"], found.get("panel_id")
+        except (OSError, ValueError, LookupError, TypeError, RecursionError):
+            continue
+        if contexts and isinstance(contexts, list) and all(map(_is_name, contexts)):
+            contexts = tuple(label.strip() for label in contexts)
+            return Manifest(contexts, panel if _is_name(panel) else None)
+    return None
+
+
+def _small_text(path: Path) -> str:
+    if not path.is_file() or path.stat().st_size > _LARGEST_MANIFEST:
+        raise ValueError(f"{path} is no manifest")
+    return path.read_text(encoding="utf-8")
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def fingerprint(counts: pd.Series | Mapping[str, int] | str | Path) -> str:
+    """Return the mark of a list of targets that an archive of 2026 carries; the order is all one.
+
+    SHA-256 of the names, sorted, a line each, a row of controls among them.
+    """
+    if isinstance(counts, str | Path):
+        header, *rows = _rows(counts)
+        names = {name for row in rows for name in row[header.index(PERTURBATION_KEY) :][:1]}
+    else:
+        names = set(_targets(pd.Series(counts)))
+    text = "\n".join(sorted(names - {""}))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"

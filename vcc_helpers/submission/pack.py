@@ -5,7 +5,7 @@ Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import anndata
@@ -14,15 +14,17 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
+from .. import __version__
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling, ValueSummary
-from ..presets import Preset
+from ..presets import Preset, get_preset
 from ..stream.blocks import stored_blocks, stored_matrix
 from ..stream.look import as_csr, float_type
 from ..stream.pseudobulk import log_block
 from ..stream.write import beside, check_writable, fill_cells, replacing
 from .archive import pack
-from .check import Report, looked
+from .check import Asked, Report, looked
+from .lists import fingerprint, read_manifest
 from .rules import Problem, Seen
 
 
@@ -66,8 +68,10 @@ def mend(
     *,
     genes: Sequence[str] | str | Path | None = None,
     counts: pd.Series | Mapping[str, int] | str | Path | None = None,
+    contexts: Iterable[str] | str | None = None,
     preset: str | Preset = "vcc2025",
     perturbation_key: str = PERTURBATION_KEY,
+    context_key: str | None = None,
     control: str = CONTROL,
     progress: bool = False,
 ) -> Report:
@@ -78,7 +82,7 @@ def mend(
 
     Parameters
     ----------
-    pred, genes, counts, preset, perturbation_key, control, progress
+    pred, genes, counts, contexts, preset, perturbation_key, context_key, control, progress
         As for :func:`~.submission.check`.
     path
         The ``.h5ad`` to write; one that exists is replaced at the end, in one step.
@@ -95,13 +99,15 @@ def mend(
 
     Notes
     -----
-    Written are X, in CSR and in floating numbers, ``obs`` with the labels in ``target_gene``,
-    ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
+    Written are X, in CSR and in floating numbers, ``obs`` with the labels in ``target_gene``
+    (and in ``context``), ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
     """
     check_writable(path, inputs=(pred, genes, counts))
-    with looked(pred, genes, counts, preset, perturbation_key, control, progress) as (report, seen):
+    rules = get_preset(preset)
+    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
+    with looked(pred, asked, progress) as (report, seen):
         _refuse([p for p in report.problems if p.refused and not p.mended])
-        obs, var = seen.cells.obs.assign(**{PERTURBATION_KEY: seen.labels}), seen.cells.var
+        obs, var = seen.cells.obs.assign(**_labels(seen)), seen.cells.var
         obs.index = anndata.utils.make_index_unique(obs.index.astype(str))
         if seen.columns is not None:
             var = var.iloc[seen.columns].set_axis(seen.genes)
@@ -120,7 +126,11 @@ def prep(
     path: str | Path,
     *,
     genes: Sequence[str] | str | Path,
+    counts: pd.Series | Mapping[str, int] | str | Path | None = None,
+    contexts: Iterable[str] | str | None = None,
+    preset: str | Preset = "vcc2025",
     perturbation_key: str = PERTURBATION_KEY,
+    context_key: str | None = None,
     control: str = CONTROL,
     keep_counts: bool = False,
     progress: bool = False,
@@ -129,12 +139,13 @@ def prep(
 
     Parameters
     ----------
-    pred, genes, perturbation_key, control, progress
-        As for :func:`~.submission.check`.
+    pred, genes, counts, contexts, preset, perturbation_key, context_key, control, progress
+        As for :func:`~.submission.check`; by the rules of 2026 `counts` is needed.
     path
         The ``.vcc`` to write; one that exists is replaced at the end, in one step.
     keep_counts
-        Store counts as they are; else they are log-normalised, to their median library size.
+        Store counts as they are; else they are log-normalised, to their median library size. By
+        the rules of 2026 counts stay counts.
 
     Returns
     -------
@@ -151,17 +162,26 @@ def prep(
     -----
     Equal, value for value, to what ``cell-eval prep`` writes (cell-eval 0.6.6): X in CSR, log1p of
     counts scaled to the median library size, genes in order, one column of labels, cells numbered;
-    but ``uns["log1p"]`` is empty where the tool writes a null, which AnnData 0.10 cannot read.
+    but ``uns["log1p"]`` is empty where the tool writes a null, which AnnData 0.10 cannot read. For
+    2026 to what ``vcc prep`` writes (vcc-cli 0.3.0): raw counts, the columns ``target_gene`` and
+    ``context``, and before the cells a ``meta.json`` with their numbers, contexts and targets.
     Read a block of rows at a time; the disk needs room for the cells twice.
     """
-    check_writable(path, inputs=(pred, genes))
-    rules = genes, None, "vcc2025", perturbation_key, control, progress
-    with looked(pred, *rules) as (report, seen), beside(path, ".h5ad") as inner:
+    check_writable(path, inputs=(pred, genes, counts))
+    rules = get_preset(preset)
+    if rules.cells_a_target and counts is None:
+        raise ValueError(
+            f"the rules of {rules.name} fix the targets, and no list of them is given; "
+            f"{rules.tool} refuses that; name the season's pert_counts.csv with counts= or --counts"
+        )
+    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
+    with looked(pred, asked, progress) as (report, seen), beside(path, ".h5ad") as inner:
         _refuse([p for p in report.problems if p.refused and p.kind != "gene order"])
+        raw = keep_counts or rules.counts_only
         values = ValueSummary(seen.scale, seen.of["total"].to_numpy())
-        scaling = Scaling(None) if keep_counts else Scaling.of(values)
+        scaling = Scaling(None) if raw else Scaling.of(values)
         names = seen.names if seen.columns is None else seen.genes
-        obs = pd.DataFrame({PERTURBATION_KEY: pd.Categorical(seen.labels)})
+        obs = pd.DataFrame({name: pd.Categorical(x) for name, x in _labels(seen).items()})
         obs.index = obs.index.astype(str)
         var = pd.DataFrame(index=pd.Index(names.to_list()))
         uns = {} if scaling.library_size is None else {"log1p": {}}
@@ -170,8 +190,36 @@ def prep(
             return log_block(scaling, block.astype(np.float32), rows)
 
         _write(inner, seen, scaled, np.float32, {"obs": obs, "var": var, "uns": uns})
-        pack(inner, path)
+        pack(inner, path, meta=_meta(seen, asked))
     return report
+
+
+def _labels(seen: Seen) -> dict[str, pd.Index]:
+    """Return each cell's label, and its context where the season has these, by column."""
+    labels = {PERTURBATION_KEY: seen.labels}
+    if seen.contexts is not None:
+        labels[seen.rules.context_key] = seen.contexts
+    return labels
+
+
+def _meta(seen: Seen, asked: Asked) -> dict | None:
+    """Return what heads an archive, in the words of vcc-cli 0.3.0; None in a season without it."""
+    if seen.rules.meta_schema is None:
+        return None
+    contexts = list(seen.present if seen.asked is None else seen.asked)
+    manifest = read_manifest(asked.counts, asked.genes)
+    same = manifest is not None and set(manifest.contexts) == set(contexts)
+    meta = {
+        "schema": seen.rules.meta_schema,
+        "nnz": seen.scan.n_stored,
+        "n_obs": seen.cells.n_obs,
+        "n_vars": seen.cells.n_vars,
+        "cli_version": f"vcc-helpers {__version__}",
+        "contexts": contexts,
+        "perts_fingerprint": fingerprint(asked.counts),
+        "panel_id": manifest.panel_id if same else None,
+    }
+    return {name: value for name, value in meta.items() if value is not None}
 
 
 def _refuse(problems: list[Problem]) -> None:

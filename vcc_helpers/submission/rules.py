@@ -7,6 +7,7 @@ season adds is a line of the table.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -35,9 +36,22 @@ _SCALED = 0.01
 _SAMPLED, _MOST_TARGETS = 120, 60
 #: This share of a file's values must be nearly whole for its fractions to be noise.
 _NOISE_SHARE = 0.999
+#: How the name of a guide ends, the second of one target being SOX2-2.
+_GUIDE = re.compile(r".-\d$")
 _NOTHING = Match({}, [], [], {})
+#: What follows by the tool of 2025, where that is not simply that it refuses the file.
+_FOLLOWS_2025 = {
+    "later": "cell-eval prep says nothing, the scorer then refuses the file",
+    "of_spaces": "cell-eval takes each for another label, and refuses the file when it is packed "
+    "or scored",
+    "of_nan": "cell-eval refuses the file, one of log values only when it is scored",
+    "of_infinite": "cell-eval refuses the file",
+    "of_negative": "of whole ones cell-eval prep says nothing, the scorer then refuses the file",
+    "of_large": "cell-eval says nothing",
+    "of_empty": "cell-eval scores them as if each gene were silent",
+}
 #: Figures that rules may quote.
-_LIMITS = {"nearly": NEARLY, "tolerance": FRACTION_TOLERANCE, "limit": LOGNORM_LIMIT}
+_LIMITS = {"nearly": NEARLY, "limit": LOGNORM_LIMIT}
 
 
 class Problem(NamedTuple):
@@ -74,11 +88,15 @@ class Seen:
     key: str
     control: str
     progress: bool
+    #: The contexts that are asked, None if that is not known; and the column that names them.
+    asked: tuple[str, ...] | None = None
+    context_key: str | None = None
 
     def __post_init__(self):
         """Look at all of it."""
         self._see_genes()
         self._see_labels()
+        self._see_contexts()
         self._see_values()
 
     # Genes
@@ -151,7 +169,7 @@ class Seen:
 
     def _see_labels(self) -> None:
         """Find each cell's label: as it is written, and put right; None where it cannot be told."""
-        targets = [] if self.n_cells is None else list(self.n_cells.index)
+        targets = list(self.targets)
         self.column, self.meant = self._find_column({*targets, self.control})
         self.no_controls, self.other_control, self.same_targets = [], None, _NOTHING
         self.written = self.labels = None
@@ -172,6 +190,12 @@ class Seen:
         self.labels = pd.Index([renamed.get(label, label) for label in self.written])
         self.groups = self.labels.unique().drop("", errors="ignore")
         self.codes = self.groups.get_indexer(self.labels)
+
+    @property
+    def targets(self) -> pd.Index:
+        """The targets that are asked, in any context; none if that is not known."""
+        known = self.n_cells is not None
+        return self.n_cells.index.get_level_values(-1).unique() if known else pd.Index([])
 
     def _find_column(self, wanted: set[str]) -> tuple[pd.Series | None, str]:
         """Return the column of labels, if that is sure, and where the labels else may be."""
@@ -209,16 +233,97 @@ class Seen:
         pairs = [f"{label}: {n}, announced {self.n_cells[label]}" for label, n in other.items()]
         return _of(pairs, len(here))
 
+    # Contexts
+
+    def _see_contexts(self) -> None:
+        """Find each cell's context, and count the cells of each context and target."""
+        self.contexts, self.present = None, pd.Index([], dtype=object)
+        self.have = self.wanted = None
+        if self.context_key in self.cells.obs:
+            self.contexts = plain_labels(self.cells.obs[self.context_key], self.asked or ())
+            self.present = self.contexts.unique().drop("", errors="ignore").sort_values()
+        if self.contexts is not None and self.labels is not None:
+            self._count_pairs()
+
+    def _count_pairs(self) -> None:
+        """Count cells of each context and target, and say how many there should be."""
+        here = self.present if self.asked is None else self.compared
+        keep = ~self.labels.isin([self.control, ""])
+        pairs = pd.MultiIndex.from_arrays([self.contexts[keep], self.labels[keep]])
+        have = pd.Series(1, pairs).groupby(level=[0, 1]).size()
+        each = self.n_cells
+        if each is None:
+            each = pd.Series(self.rules.cells_a_target, have.index.unique(1))
+        if each.index.nlevels > 1:
+            wanted = each[each.index.isin(here, level=0)]
+        else:
+            wanted = pd.concat(dict.fromkeys(here, each)) if len(here) else None
+        if wanted is not None and len(wanted):
+            self.wanted = wanted
+            self.have = have[have.index.isin(wanted.index.unique(0), level=0)]
+
+    @property
+    def compared(self) -> list[str]:
+        """The contexts that are asked and in the file."""
+        return [label for label in self.asked if label in self.present]
+
+    def no_context_column(self) -> dict | None:
+        """Tell where the contexts may be, if not in their column."""
+        obs = self.cells.obs
+        if self.labels is None or self.context_key in (None, *obs):
+            return None
+        likely = [c for c in obs if self.asked and set(self.asked) == set(obs[c].astype(str))]
+        hint = f", or name obs[{likely[0]!r}] with context_key=" if likely else ""
+        return {"hint": hint}
+
+    def unknown_contexts(self) -> dict | None:
+        """Find contexts that are not asked; they may be those of the season's other phase."""
+        if self.asked is None or not len(strange := self.present.difference(self.asked)):
+            return None
+        phases = self.rules.phases.items()
+        other = [name for name, labels in phases if set(strange) <= set(labels)]
+        hint = f"; these are contexts of the {other[0]} phase" if other else ""
+        hint += ", so the file is of the other phase" if other and not self.compared else ""
+        return _of(strange, len(self.present), asked=some_of(self.asked), hint=hint)
+
+    def missing_contexts(self) -> dict | None:
+        """Find contexts that are asked and not in the file, if any is."""
+        if self.asked is None or not self.compared:
+            return None
+        return _of([x for x in self.asked if x not in self.present], len(self.asked))
+
+    def unlisted_contexts(self) -> list[str]:
+        """Find contexts that the list of targets, which names contexts, does not have."""
+        if self.n_cells is None or self.n_cells.index.nlevels == 1:
+            return []
+        listed = self.n_cells.index.unique(0)
+        return [x for x in self.present if x not in listed and x in (self.asked or [x])]
+
+    def missing_pairs(self) -> dict | None:
+        """Find targets that are missing in some contexts, but not in all."""
+        if self.wanted is None:
+            return None
+        pairs = self.wanted.index.difference(self.have.index, sort=False)
+        pairs = _without(pairs, self.same_targets.missing)
+        return _of(map(_in_context, pairs), len(self.wanted))
+
+    def unknown_pairs(self) -> dict | None:
+        """Find targets that are asked in other contexts only."""
+        if self.wanted is None:
+            return None
+        pairs = self.have.index.difference(self.wanted.index, sort=False)
+        return _of(map(_in_context, _without(pairs, self.same_targets.unknown)), len(self.have))
+
     def fixed_numbers(self) -> dict | None:
         """Compare numbers of cells of each target and context with the one that is fixed."""
-        each, key, obs = self.rules.cells_a_target, self.rules.context_key, self.cells.obs
-        if self.labels is None or each is None:
+        if self.wanted is None:
             return None
-        contexts = plain_labels(obs[key]).to_numpy() if key in obs else np.full(len(obs), "")
-        keep = ~self.labels.isin([self.control, ""])
-        sizes = pd.crosstab(self.labels[keep], contexts[keep]).stack()
-        wrong = sizes[sizes != each].items()
-        return _of([f"{' in '.join(filter(None, x))}: {n}" for x, n in wrong], len(sizes))
+        both = self.wanted.index.intersection(self.have.index, sort=False)
+        have, wanted = self.have.reindex(both), self.wanted.reindex(both)
+        wrong = (have != wanted).to_numpy()
+        each = "/".join(map(str, sorted(wanted[wrong].unique())))
+        pairs = [f"{_in_context(pair)}: {n}" for pair, n in have[wrong].items()]
+        return _of(pairs, len(both), each=each)
 
     # Values
 
@@ -235,8 +340,10 @@ class Seen:
         self.noisy = bool(self.fractional.any() and self.nearly_whole >= _NOISE_SHARE)
 
     def then(self, silent: str) -> str:
-        """Say what cell-eval does with fractions: nothing stops it below the limit."""
-        return silent if self.reach < LOGNORM_LIMIT else "refuses the file"
+        """Say what becomes of fractions: nothing stops cell-eval 0.6.6 below the limit."""
+        if self.rules.counts_only:
+            return f"{self.rules.tool} refuses the file"
+        return f"cell-eval {silent if self.reach < LOGNORM_LIMIT else 'refuses the file'}"
 
     @property
     def elsewhere(self) -> str:
@@ -418,10 +525,26 @@ def _of(names, of: int, **more) -> dict:
     return {"n": len(names), "of": of, "some": some_of(names), "few": few, **more} if names else {}
 
 
-def _missing(same: Match, wanted: pd.Index | pd.Series | None) -> dict:
+def _in_context(pair: tuple[str, str]) -> str:
+    context, target = pair
+    return f"{target} in {context}"
+
+
+def _without(pairs: pd.MultiIndex, targets: list[str]) -> pd.MultiIndex:
+    return pairs[~pairs.isin(targets, level=1)]
+
+
+def _missing(same: Match, wanted: pd.Index | None) -> dict:
     pairs = [f"{old!r} for {new!r}" for old, new in same.near.items()]
     guesses = f" (perhaps {', '.join(pairs[:3])})" if pairs else ""
     return same.missing and _of(same.missing, len(wanted), guesses=guesses)
+
+
+def _unknown(same: Match) -> dict:
+    """Words for names that nobody asked for; guides are taken for their target's name."""
+    guides = [x for x in same.unknown if _GUIDE.search(x)]
+    hint = f" (a guide's name, {guides[0]!r}, is not the target's)" if guides else ""
+    return _of(same.unknown, len(same.unknown), hint=hint)
 
 
 def _renamed(same: Match) -> list[str]:
@@ -446,16 +569,24 @@ class _Rule(NamedTuple):
 _remark = partial(_Rule, refused=False)
 
 
+def _followed(rules: Preset) -> dict[str, str]:
+    """Say what follows where the tool of 2025 does not simply refuse the file."""
+    if rules.context_key is None:
+        return _FOLLOWS_2025
+    return dict.fromkeys(_FOLLOWS_2025, f"{rules.tool} refuses the file")
+
+
 def problems(seen: Seen) -> Iterator[Problem]:
     """Hold a prediction against each rule."""
-    told = set()
+    told, always = set(), {"s": seen, **_LIMITS, **_followed(seen.rules)}
+    always["tolerance"] = seen.rules.tolerance or FRACTION_TOLERANCE
     for rule in _RULES:
         found = rule.see(seen) if rule.chain not in told else None
         if isinstance(found, list):
             found = _of(found, len(found))
         if found:
             told |= {rule.chain} - {""}
-            words = {"s": seen, **_LIMITS, **(found if isinstance(found, dict) else {})}
+            words = {**always, **(found if isinstance(found, dict) else {})}
             text, fix = rule.tell.format(**words), rule.fix.format(**words)
             yield Problem(rule.kind, f"pred: {text}", rule.refused, fix)
 
@@ -463,7 +594,7 @@ def problems(seen: Seen) -> Iterator[Problem]:
 def _other_scale(kind: str, scale: str, mend: str, look: str = "") -> _Rule:
     """Make the rule against a scale that the values give away."""
     look = look or f"look like {scale}: {{why}}"
-    tell = f"{{who}} {look}; cell-eval {{then}}; {mend}"
+    tell = f"{{who}} {look}; {{then}}; {mend}"
     return _Rule(kind, lambda s: s.on_scale(scale), tell, chain="scale")
 
 
@@ -474,7 +605,7 @@ _RULES = (
         "only {n} of the {of} names of the list of genes are in the file: the list has {there}, "
         "the file {here}; give the list of these genes (or a table with a column of such names)"),
     _Rule("repeated genes", lambda s: s.repeated_genes,
-        "{n} gene names{s.where} occur more than once: {some}; cell-eval prep refuses the file; "
+        "{n} gene names{s.where} occur more than once: {some}; {s.rules.tool} refuses the file; "
         "sum the repeated columns, or drop those that are copies"),
     _Rule("orientation", lambda s: s.turned,
         "the cells are named like genes: X has shape {s.cells.shape} and lies genes x cells; "
@@ -486,29 +617,31 @@ _RULES = (
         "refuses the file; put them there: pred.var_names = pred.var[{s.symbols_in!r}]",
         fix="{fix}"),
     _Rule("gene spelling", lambda s: _renamed(s.same_genes),
-        "{n} genes are spelt otherwise: {some}; cell-eval prep refuses the file; rename them",
+        "{n} genes are spelt otherwise: {some}; {s.rules.tool} refuses the file; rename them",
         fix="{n} genes renamed"),
     _Rule("missing genes", lambda s: _missing(s.same_genes, s.genes),
-        "{n} of {of} genes are missing: {some}{guesses}; cell-eval prep refuses the file; predict "
+        "{n} of {of} genes are missing: {some}{guesses}; {s.rules.tool} refuses the file; predict "
         "every gene (the controls' mean is the prediction of no change)"),
     _Rule("unknown genes", lambda s: s.same_genes.unknown,
-        "{n} genes are not in the official list: {some}; cell-eval prep refuses the file; drop "
+        "{n} genes are not in the official list: {some}; {s.rules.tool} refuses the file; drop "
         "them, of counts before anything is scaled"),
+    _remark("gene order", lambda s: s.rules.context_key and s.out_of_order(),
+        "genes are in another order: position {place} is {here!r}, expected {expected!r}; "
+        "vcc-helpers prep and {s.rules.tool} put them in order, other scorers may not",
+        fix="genes put in order", chain="order"),
     _Rule("gene order", Seen.out_of_order,
         "genes are in another order: position {place} is {here!r}, expected {expected!r}; "
         "cell-eval prep puts them in order, other scorers compare each gene with a stranger; "
-        "reorder with pred[:, genes]", fix="genes put in order"),
+        "reorder with pred[:, genes]", fix="genes put in order", chain="order"),
     # Labels
     _Rule("label column", Seen.no_column,
-        "obs has no column {s.key!r}; it has {some}{hint}; cell-eval prep refuses the file; "
+        "obs has no column {s.key!r}; it has {some}{hint}; {s.rules.tool} refuses the file; "
         "rename the column, or name it with perturbation_key=", fix="{fix}"),
     _Rule("missing labels", Seen.unlabelled,
         "{n} of {s.cells.n_obs} cells have no label in obs[{s.key!r}], the first is "
-        "{cell!r}{text}; cell-eval prep says nothing, the scorer then refuses the file; label or "
-        "remove them"),
+        "{cell!r}{text}; {later}; label or remove them"),
     _Rule("spaces", lambda s: s.column is not None and spaced_labels(s.column),
-        "{n} labels have spaces around them: {some}; cell-eval takes each for another label, and "
-        "refuses the file when it is packed or scored; remove the spaces",
+        "{n} labels have spaces around them: {some}; {of_spaces}; remove the spaces",
         fix="spaces around {n} labels removed"),
     _Rule("controls", lambda s: not s.rules.upload_controls and s.first(s.written == s.control),
         "{n} cells are labelled {s.control!r}; the rules of {s.rules.name} allow none, the scorer "
@@ -522,30 +655,58 @@ _RULES = (
         "the file, since effects are differences to the controls; append the control cells of the "
         "training data, on the same scale", chain="controls"),
     _Rule("target spelling", lambda s: _renamed(s.same_targets),
-        "{n} targets are spelt otherwise: {some}; cell-eval prep says nothing, the scorer then "
-        "refuses the file; rename the labels", fix="{n} labels renamed"),
-    _Rule("missing targets", lambda s: _missing(s.same_targets, s.n_cells),
-        "{n} of {of} targets are missing: {some}{guesses}; cell-eval prep says nothing, the "
-        "scorer then refuses the file; predict every target"),
-    _Rule("unknown targets", lambda s: s.same_targets.unknown,
-        "{n} targets were not asked for: {some}; cell-eval prep says nothing, the scorer then "
-        "refuses the file; leave them out"),
+        "{n} targets are spelt otherwise: {some}; {later}; rename the labels",
+        fix="{n} labels renamed"),
+    _Rule("missing targets", lambda s: _missing(s.same_targets, s.targets),
+        "{n} of {of} targets are missing: {some}{guesses}; {later}; predict every target"),
+    _Rule("unknown targets", lambda s: _unknown(s.same_targets),
+        "{n} targets were not asked for: {some}{hint}; {later}; leave them out"),
     _remark("cells a target", Seen.free_numbers,
         "{n} of {of} targets have another number of cells than announced ({few}); that is "
         "allowed, but the test calls more genes the more cells there are, in your file as in the "
         "truth"),
-    _Rule("context",
-        lambda s: s.labels is not None and s.rules.context_key not in (None, *s.cells.obs),
-        "obs has no column {s.rules.context_key!r}; the rules of {s.rules.name} want each cell's "
-        "context there, named as in the control files; add it"),
+    # Contexts
+    _Rule("context", Seen.no_context_column,
+        "obs has no column {s.context_key!r}; the rules of {s.rules.name} want each cell's "
+        "context there, named as in the control files; add it{hint}"),
+    _Rule("cells without context",
+        lambda s: s.contexts is not None and s.first(s.contexts == ""),
+        "{n} of {s.cells.n_obs} cells have no context in obs[{s.context_key!r}], the first is "
+        "{cell!r}; {s.rules.tool} refuses the file; name their context, or remove them"),
+    _Rule("spaces of contexts",
+        lambda s: s.contexts is not None and spaced_labels(s.cells.obs[s.context_key]),
+        "{n} contexts have spaces around them: {some}; {s.rules.tool} takes each for an unknown "
+        "one, and refuses the file; remove the spaces", fix="spaces around {n} contexts removed"),
+    _remark("contexts", lambda s: s.asked is None and list(s.present),
+        "which contexts are asked is not known, so those of the file are taken: {some}; name them "
+        "with contexts= or --contexts, or keep the bundle's manifest.json beside its lists"),
+    _Rule("unknown contexts", Seen.unknown_contexts,
+        "{n} of {of} contexts are not asked: {some}; asked are {asked}{hint}; {s.rules.tool} "
+        "refuses the file; predict the contexts that are asked, named as in the control files"),
+    _Rule("missing contexts", Seen.missing_contexts,
+        "{n} of {of} contexts are missing: {some}; {s.rules.tool} refuses the file, for one file "
+        "holds all contexts; predict every target in each"),
+    _Rule("contexts without targets", Seen.unlisted_contexts,
+        "the list of targets names none for {n} contexts: {some}; {s.rules.tool} refuses the "
+        "file; give the list that belongs to these contexts"),
+    _Rule("targets missing in a context", Seen.missing_pairs,
+        "{n} of {of} pairs of target and context are missing: {some}; {s.rules.tool} refuses the "
+        "file; predict every target in every context"),
+    _Rule("targets unknown in a context", Seen.unknown_pairs,
+        "{n} of {of} pairs of target and context were not asked for: {some}; {s.rules.tool} "
+        "refuses the file; leave them out"),
     _Rule("cells a target", Seen.fixed_numbers,
-        "{n} of {of} targets have not exactly {s.rules.cells_a_target} cells in each context "
-        "({few}); the upload is refused; make {s.rules.cells_a_target} of each"),
+        "{n} of {of} targets have not exactly {each} cells in each context ({few}); the upload is "
+        "refused; make {each} of each"),
     # Form
+    _Rule("too many cells",
+        lambda s: s.rules.cells_a_target and s.cells.n_obs > (s.rules.most_cells or np.inf),
+        "{s.cells.n_obs:,} cells, more than the {s.rules.most_cells:,} that may be handed in; "
+        "{s.rules.tool} refuses the file; leave out what is not asked for", chain="size"),
     _Rule("too many cells", lambda s: s.cells.n_obs > (s.rules.most_cells or np.inf),
         "{s.cells.n_obs:,} cells, more than the {s.rules.most_cells:,} that may be handed in "
         "(100,000 before October 2025); the upload is refused; keep fewer of each target: "
-        "submission.thin says which"),
+        "submission.thin says which", chain="size"),
     _remark("type of values", lambda s: stored_matrix(s.cells).dtype == np.float16,
         "X is float16, which holds three digits, and no whole number above 2,048 exactly; the "
         "lost digits cannot come back: make the prediction in float32"),
@@ -553,31 +714,28 @@ _RULES = (
         "AnnData cannot write what is called {some}: it keeps such names for itself; rename it",
         fix="{n} names that AnnData keeps for itself replaced"),
     _remark("names of cells", lambda s: list(s.cells.obs_names[s.cells.obs_names.duplicated()]),
-        "{n} names of cells occur again; nothing follows, vcc-helpers prep and cell-eval prep "
+        "{n} names of cells occur again; nothing follows, vcc-helpers prep and {s.rules.tool} "
         "number the cells anew"),
     # Values
     _Rule("NaN values", lambda s: s.bad("NaN"),
         "NaN values, the first in cell {cell!r}, gene {gene!r}; every mean and rank of that gene "
-        "is lost; cell-eval refuses the file, one of log values only when it is scored; find out "
-        "where they come from"),
+        "is lost; {of_nan}; find out where they come from"),
     _Rule("infinite values", lambda s: s.bad("infinite"),
         "infinite values, the first in cell {cell!r}, gene {gene!r}; every mean of that gene is "
-        "lost; cell-eval refuses the file; find out where they come from"),
+        "lost; {of_infinite}; find out where they come from"),
     _Rule("too large values", lambda s: s.bad("too large"),
         "the values of cell {cell!r} add up to more than their type holds; no total can be scaled "
-        "by that, and every mean is lost; cell-eval says nothing; predict counts of real cells"),
+        "by that, and every mean is lost; {of_large}; predict counts of real cells"),
     _Rule("negative values", lambda s: s.bad("negative"),
         "negative values, the first in cell {cell!r}, gene {gene!r}; neither counts nor lognorm "
-        "go below 0; of whole ones cell-eval prep says nothing, the scorer then refuses the file; "
-        "{hint}"),
+        "go below 0; {of_negative}; {hint}"),
     _Rule("stored values", lambda s: s.scan.n_stored > (s.rules.most_entries or np.inf),
         "{s.scan.n_stored:,} values are stored, more than the {s.rules.most_entries:,} allowed; "
         "the upload is refused; store X as CSR, without zeros"),
     _Rule("all zero", lambda s: s.empty.all(),
         "all values are 0{s.elsewhere}; expected predicted expression", chain="empty"),
     _Rule("empty targets", Seen.empty_targets,
-        "of {n} labels every cell is 0 in every gene: {some}; cell-eval scores them as if each "
-        "gene were silent; predict them"),
+        "of {n} labels every cell is 0 in every gene: {some}; {of_empty}; predict them"),
     _remark("empty cells", lambda s: s.first(s.empty),
         "{n} cells are 0 in every gene, the first is {cell!r}; they count as cells, and pull each "
         "mean down; leave them out, or draw them again", chain="empty"),
@@ -588,7 +746,7 @@ _RULES = (
     _Rule("noisy counts",
         lambda s: s.noisy and s.reach >= 1.5 and {"then": s.then("takes them for lognorm values")},
         "{s.nearly_whole:.1%} of the values lie within {nearly} of a whole number, and some have "
-        "fractions above {tolerance}: counts with noise; cell-eval {then}; round them: pred.X = "
+        "fractions above {tolerance}: counts with noise; {then}; round them: pred.X = "
         "pred.X.round()", fix="values rounded to whole numbers", chain="scale"),
     _remark("small counts",
         lambda s: s.cells.n_vars > 1000 and s.reach < LOGNORM_LIMIT
@@ -604,7 +762,7 @@ _RULES = (
         "logarithm never taken"),
     _Rule("mixed scales", Seen.mixed,
         "{n} cells hold whole numbers{where}, {others} hold fractions: counts mixed with log "
-        "values; cell-eval {then}; {hint}", chain="scale"),
+        "values; {then}; {hint}", chain="scale"),
     _other_scale("base of the logarithm", "logarithms to base 2", "multiply by log(2)"),
     _other_scale("base of the logarithm", "logarithms to base 10", "multiply by log(10)"),
     _other_scale("two logarithms", "logarithms of logarithms", "take expm1 once"),

@@ -1,0 +1,467 @@
+"""Files for the season of 2026: a sound one, and mutants, each with what it is checked by.
+
+Shared by the tests and by benchmarks/season_2026.py, which puts the same files before vcc-cli.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import anndata
+import h5py
+import numpy as np
+import pandas as pd
+from bad_cases import column, of, put, renamed, some_labels, then, values
+from conftest import CONTROL, KEY
+from scipy import sparse
+
+from vcc_helpers.presets import VCC2026
+
+CONTEXTS, TARGETS = ["A", "B", "C"], ["G0", "G1", "no gene"]
+GENES = [f"G{i}" for i in range(12)]
+#: Cells of each target and context, in place of 400.
+EACH = 4
+GENE_LIST = "gene_name\n" + "\n".join(GENES) + "\n"
+TARGET_LIST = "target_gene\n" + "\n".join(TARGETS) + "\n"
+MANIFEST = {
+    "contexts": CONTEXTS,
+    "panel_id": "vcc2026-val-1",
+    "n_genes": len(GENES),
+    "cells_per_pert": EACH,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file, the lists beside it, and how it is checked."""
+
+    #: Changes sound cells: counts, dense, 36 x 12, float32.
+    spoil: Callable | None = None
+    #: Or: changes the file that was written.
+    file: Callable | None = None
+    #: What must be said where it is refused.
+    words: str = ""
+    genes: str = GENE_LIST
+    counts: str | None = TARGET_LIST
+    manifest: dict | str | None = field(default_factory=lambda: MANIFEST)
+    #: Further words of the command: ``contexts``, ``context_key``, ``perturbation_key``.
+    options: dict = field(default_factory=dict)
+    #: Limits of the season that are other than in the record.
+    limits: dict = field(default_factory=dict)
+    #: Why our verdict is another than the official one; empty where it is the same.
+    differs: str = ""
+    #: Why the cells in our archive are other than in the official one.
+    other_cells: str = ""
+
+    @property
+    def rules(self):
+        return replace(VCC2026, **{"cells_a_target": EACH} | self.limits)
+
+
+def sound_cells(*, contexts=tuple(CONTEXTS), targets=tuple(TARGETS), each=EACH):
+    """Return a prediction that nothing is wrong with, its cells in no order."""
+    rng = np.random.default_rng(1)
+    pairs = [(c, t) for c in contexts for t in targets for _ in range(each)]
+    obs = pd.DataFrame(rng.permutation(pairs), columns=["context", KEY])
+    obs.index = [f"c{i}" for i in range(len(obs))]
+    counts = rng.poisson(3, (len(obs), len(GENES))).astype("float32")
+    counts[:, -1] = 1 + np.arange(len(obs)) % 3
+    return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=GENES))
+
+
+# What is done to cells
+
+
+def context(change):
+    """Change the contexts, given as an object array."""
+
+    def spoil(cells):
+        cells.obs["context"] = change(cells.obs["context"].to_numpy(dtype=object).copy())
+        return cells
+
+    return spoil
+
+
+def renamed_contexts(**names):
+    return context(lambda labels: [names.get(label, label) for label in labels])
+
+
+def first_context(label):
+    def change(labels):
+        labels[0] = label
+        return labels
+
+    return context(change)
+
+
+def pair(cells, where, target):
+    return np.flatnonzero((cells.obs["context"] == where) & (cells.obs[KEY] == target))
+
+
+def without_pair(where, target, n=None):
+    """Leave out the first n cells of a pair of context and target, or all."""
+
+    def spoil(cells):
+        out = cells.obs_names[pair(cells, where, target)[:n]]
+        return cells[~cells.obs_names.isin(out)]
+
+    return spoil
+
+
+def one_more(where, target):
+    def spoil(cells):
+        more = cells[pair(cells, where, target)[:1]].copy()
+        more.obs_names = ["more"]
+        return anndata.concat([cells, more])
+
+    return spoil
+
+
+def relabelled(where, target, label):
+    def spoil(cells):
+        labels = cells.obs[KEY].to_numpy(dtype=object).copy()
+        labels[pair(cells, where, target)] = label
+        cells.obs[KEY] = labels
+        return cells
+
+    return spoil
+
+
+def as_labels(change):
+    def spoil(cells):
+        cells.obs[KEY] = [change(label) for label in cells.obs[KEY]]
+        return cells
+
+    return spoil
+
+
+def with_controls(cells):
+    more = cells[:2].copy()
+    more.obs[KEY], more.obs_names = CONTROL, ["k0", "k1"]
+    return anndata.concat([cells, more])
+
+
+def silent(choose):
+    def spoil(cells):
+        cells.X[choose(cells)] = 0
+        return cells
+
+    return spoil
+
+
+def first_value(value, dtype="float32"):
+    def change(x):
+        x = x.astype(dtype)
+        x[0, 0] = value
+        return x
+
+    return values(change)
+
+
+def first_total(total):
+    """Let the counts of the first cell add up to a total."""
+
+    def change(x):
+        x = x.astype("float64")
+        x[0, 0] += total - x[0].sum()
+        return x
+
+    return values(change)
+
+
+def of_obs(name, label):
+    def spoil(cells):
+        cells.obs[name] = label
+        return cells
+
+    return spoil
+
+
+def with_more_tables(cells):
+    cells.layers["other"] = cells.X.copy()
+    cells.obsm["pca"] = np.zeros((cells.n_obs, 2))
+    cells.uns["note"] = "x"
+    return cells
+
+
+def with_stored_zeros(x):
+    matrix = sparse.csr_matrix(np.where(x == 0, -1, x))
+    matrix.data[matrix.data == -1] = 0
+    return matrix
+
+
+def numbered_contexts(cells):
+    cells.obs["context"] = cells.obs["context"].map({"A": 1, "B": 2, "C": 3}).astype(int)
+    return cells
+
+
+def as_category(cells):
+    cells.obs = cells.obs.astype("category")
+    return cells
+
+
+def with_unused_categories(cells):
+    for name in ("context", KEY):
+        cells.obs[name] = cells.obs[name].astype("category").cat.add_categories("nobody")
+    return cells
+
+
+def same_names(cells):
+    cells.obs_names = ["c"] * cells.n_obs
+    return cells
+
+
+def moved_context(cells):
+    cells.obs = cells.obs.rename(columns={"context": "line"})
+    return cells
+
+
+# What is done to a file
+
+
+def sparse_part(name, change):
+    """Write the matrix as CSR, then change one of its arrays."""
+
+    def spoil(path):
+        cells = anndata.read_h5ad(path)
+        cells.X = sparse.csr_matrix(cells.X)
+        cells.write_h5ad(path)
+        with h5py.File(path, "a") as file:
+            array = change(file["X"][name][:])
+            del file["X"][name]
+            file["X"][name] = array
+
+    return spoil
+
+
+def repeated_places(path):
+    """Store the first value of the file in two parts, at one place."""
+    cells = anndata.read_h5ad(path)
+    matrix = sparse.csr_matrix(cells.X)
+    indices, data = np.insert(matrix.indices, 0, matrix.indices[0]), np.insert(matrix.data, 0, 1)
+    indptr = matrix.indptr + (np.arange(len(matrix.indptr)) > 0)
+    cells.X = sparse.csr_matrix((data, indices, indptr), matrix.shape)
+    cells.write_h5ad(path)
+
+
+def with_slack(path):
+    sparse_part("indices", lambda x: np.append(x, 0))(path)
+    with h5py.File(path, "a") as file:
+        data = np.append(file["X/data"][:], np.float32(1))
+        del file["X/data"]
+        file["X/data"] = data
+
+
+def falling(pointer):
+    pointer[5] = 0
+    return pointer
+
+
+def beyond(places):
+    places[3] = 10**6
+    return places
+
+
+SIZE = len(CONTEXTS) * len(TARGETS) * EACH
+STORED = int((sound_cells().X != 0).sum())
+BY_CONTEXT = "context,target_gene\n" + "".join(f"{c},{t}\n" for c in CONTEXTS for t in TARGETS)
+NUMBERS = "target_gene,n_cells\n" + "".join(f"{t},{{}}\n" for t in TARGETS)
+DEF = {"contexts": ["D", "E", "F"], "panel_id": "final"}
+
+
+def with_numbers(*numbers):
+    return NUMBERS.format(*numbers)
+
+
+CASES = {
+    "sound": Case(),
+    # Form
+    "CSR": Case(values(sparse.csr_matrix)),
+    "CSC": Case(values(sparse.csc_matrix)),
+    "whole numbers": Case(values(lambda x: x.astype("int32"))),
+    "float64": Case(values(lambda x: x.astype("float64"))),
+    "float16": Case(values(lambda x: x.astype("float16"))),
+    "whole numbers of a byte": Case(values(lambda x: x.astype("uint8"))),
+    "large whole numbers": Case(values(lambda x: sparse.csr_matrix(x.astype("int64")))),
+    "stored zeros": Case(values(with_stored_zeros)),
+    "categories": Case(as_category),
+    "a category without cells": Case(with_unused_categories),
+    "more columns and tables": Case(then(of_obs("batch", "b"), with_more_tables)),
+    "names of cells": Case(same_names),
+    "no cells": Case(lambda cells: cells[:0], words="empty, shape (0, 12)"),
+    "no HDF5": Case(file=lambda path: path.write_text("x"), words="is not an HDF5 file"),
+    "no file": Case(file=lambda path: path.unlink(), words="no such file"),
+    "places beyond": Case(file=sparse_part("indices", beyond), words="damaged"),
+    "pointer that falls": Case(file=sparse_part("indptr", falling), words="does not rise"),
+    "repeated places": Case(file=repeated_places),
+    "slack": Case(file=with_slack, words="row pointer", differs="vcc prep cuts values off that no "
+        "row holds; here a file whose arrays do not fit each other is refused in either season"),
+    # Genes
+    "gene order": Case(lambda cells: cells[:, ::-1]),
+    "gene list without header": Case(genes="\n".join(GENES)),
+    "gene list with numbered rows": Case(genes=",gene_name\n" + "".join(
+        f"{i},{gene}\n" for i, gene in enumerate(GENES)), differs="the column is taken whose names "
+        "the file has; vcc prep takes the first"),
+    "gene missing": Case(lambda cells: cells[:, 1:], words="1 of 12 genes are missing: 'G0'"),
+    "gene too many": Case(genes="\n".join(GENES[1:]), words="1 genes are not in the official list"),
+    "gene spelt otherwise": Case(renamed(G3="g3"), words="spelt otherwise"),
+    "gene repeated": Case(renamed(G3="G4"), words="occur more than once"),
+    "gene list with a gene twice": Case(genes=GENE_LIST + "G3\n", words="more than once"),
+    "gene list empty": Case(genes="", words="no gene names"),
+    "gene list of a header": Case(genes="gene_name\n", words="no gene names"),
+    # Contexts
+    "no contexts": Case(moved_context, words="no column 'context'"),
+    "contexts elsewhere": Case(moved_context, options={"context_key": "line"},
+        other_cells="vcc prep keeps the name of the column, here it is context in every archive"),
+    "context missing of a cell": Case(first_context(np.nan), words="have no context"),
+    "context blank": Case(first_context(""), words="1 of 36 cells have no context"),
+    "context with a space": Case(renamed_contexts(B="B "), words="contexts have spaces"),
+    "context in small letters": Case(renamed_contexts(B="b"), words="'b'; asked are 'A', 'B'"),
+    "context unknown": Case(first_context("X"), words="1 of 4 contexts are not asked: 'X'"),
+    "context of the final phase, one cell": Case(first_context("D"), words="of the final phase"),
+    "final phase, validation asked": Case(renamed_contexts(A="D", B="E", C="F"),
+        words="contexts of the final phase, so the file is of the other phase"),
+    "validation, final phase asked": Case(options={"contexts": "D,E,F"},
+        words="contexts of the validation phase, so the file is of the other phase"),
+    "validation, final phase in the manifest": Case(manifest=DEF, words="of the other phase"),
+    "final phase": Case(renamed_contexts(A="D", B="E", C="F"), manifest=DEF),
+    "final phase, asked by option": Case(renamed_contexts(A="D", B="E", C="F"),
+        options={"contexts": "D,E,F"}),
+    "a context missing": Case(lambda cells: cells[cells.obs["context"] != "B"],
+        words="1 of 3 contexts are missing: 'B'"),
+    "two contexts missing": Case(lambda cells: cells[cells.obs["context"] == "B"],
+        words="2 of 3 contexts are missing: 'A', 'C'"),
+    "two contexts asked, three there": Case(options={"contexts": "A,B"}, words="not asked: 'C'"),
+    "two contexts asked, two there": Case(lambda cells: cells[cells.obs["context"] != "C"],
+        options={"contexts": "A,B"}),
+    "contexts in another order": Case(options={"contexts": "C, A,B"}),
+    "contexts swapped": Case(renamed_contexts(A="B", B="A")),
+    "contexts are numbers": Case(numbered_contexts, options={"contexts": "1,2,3"}),
+    "contexts asked, no manifest": Case(manifest=None, options={"contexts": "A,B,C"}),
+    "no manifest": Case(manifest=None, differs="without a manifest the contexts of the file are "
+        "taken, and a remark says so; vcc prep asks for --contexts"),
+    "manifest damaged": Case(manifest="{", differs="as without a manifest"),
+    # Targets
+    "controls": Case(with_controls, words="2 cells are labelled 'non-targeting'"),
+    "only controls": Case(as_labels(lambda label: CONTROL), words="36 cells are labelled"),
+    "no target column": Case(column("gene"), words="no column 'target_gene'"),
+    "target column named": Case(column("gene"), options={"perturbation_key": "gene"}),
+    "target missing": Case(lambda cells: cells[cells.obs[KEY] != "G1"],
+        words="1 of 3 targets are missing: 'G1'"),
+    "target missing in a context": Case(without_pair("B", "G1"),
+        words="1 of 9 pairs of target and context are missing: 'G1 in B'"),
+    "target unknown": Case(as_labels(lambda label: {"G1": "G9"}.get(label, label)),
+        words="1 targets were not asked for: 'G9'"),
+    "target unknown, of a cell": Case(some_labels("G1", "G9", 1), words="not asked for: 'G9'"),
+    "target unknown in a context": Case(relabelled("C", "G1", "G9"), words="'G9'"),
+    "two targets in one": Case(relabelled("C", "G1", "G0"), words="'G1 in C'"),
+    "guides for targets": Case(as_labels(lambda label: f"{label}-1"), words="a guide's name"),
+    "target spelt otherwise": Case(as_labels(str.lower), words="spelt otherwise"),
+    "target with a space": Case(as_labels(lambda label: f" {label}"), words="spaces"),
+    "target missing of a cell": Case(some_labels("G1", np.nan, 1), words="have no label"),
+    "another control label": Case(
+        then(with_controls, as_labels(lambda label: label.replace(CONTROL, "NT"))), words="'NT'"),
+    "list with controls": Case(counts=TARGET_LIST + f"{CONTROL}\n"),
+    "list with blank lines": Case(counts=TARGET_LIST + "\n\n"),
+    "list of fewer targets": Case(counts="target_gene\nG0\nG1\n", words="not asked for: 'no gene'"),
+    "list of more targets": Case(counts=TARGET_LIST + "G7\n", words="missing: 'G7'"),
+    "list of other columns": Case(counts="gene\nG0\n", words="no column 'target_gene'"),
+    "list empty": Case(counts="", words="no column 'target_gene'"),
+    "list of a header": Case(counts="target_gene\n", words="not asked for"),
+    "no list": Case(counts=None, words="no list of them is given"),
+    "list by context": Case(counts=BY_CONTEXT),
+    "list by context, other targets": Case(without_pair("C", "G1"),
+        counts=BY_CONTEXT.replace("C,G1\n", "")),
+    "list by context, a target too many": Case(counts=BY_CONTEXT.replace("C,G1\n", ""),
+        words="not asked for: 'G1 in C'"),
+    "list by context, a context missing": Case(counts=BY_CONTEXT.split("C,")[0],
+        words="names none for 1 contexts: 'C'"),
+    "list with a target twice": Case(counts=TARGET_LIST + "G1\n", words="more than once",
+        differs="a list that names a target twice is taken for a damaged one"),
+    # Numbers of cells
+    "a cell too few": Case(without_pair("B", "G1", 1), words="(G1 in B: 3)"),
+    "a cell too many": Case(one_more("B", "G1"), words="(G1 in B: 5)"),
+    "a cell too few of each": Case(lambda cells: sound_cells(each=3), words="9 of 9 targets"),
+    "a cell too many of each": Case(lambda cells: sound_cells(each=5), words="9 of 9 targets"),
+    "another number for all": Case(lambda cells: sound_cells(each=5), limits={"cells_a_target": 5}),
+    "another context's cell": Case(first_context("B"), words="not exactly 4 cells"),
+    "numbers in the list": Case(counts=with_numbers(4, 4, 4)),
+    "numbers in the list win": Case(without_pair("A", "G1", 1), counts=with_numbers(4, 3, 4),
+        words="not exactly 3 cells in each context (G1 in B: 4; G1 in C: 4)"),
+    "numbers in the list win over all": Case(lambda cells: sound_cells(each=2),
+        counts=with_numbers(2, 2, 2)),
+    "numbers in the list by context": Case(without_pair("A", "G1", 1), counts=BY_CONTEXT.replace(
+        "\n", ",4\n").replace("gene,4", "gene,n_cells", 1).replace("A,G1,4", "A,G1,3")),
+    "numbers blank": Case(counts=with_numbers("", 4, 4), words="not whole numbers",
+        differs="vcc prep then wants no number; a list with holes is taken for a damaged one"),
+    "most cells": Case(limits={"most_cells": SIZE}),
+    "a cell more than most": Case(limits={"most_cells": SIZE - 1},
+        words="36 cells, more than the 35"),
+    "most stored values": Case(limits={"most_entries": STORED}),
+    "a stored value too many": Case(limits={"most_entries": STORED - 1}, words="values are stored"),
+    "stored zeros count": Case(values(with_stored_zeros), limits={"most_entries": STORED},
+        words="432 values are stored"),
+    # Values
+    "log values": Case(values(np.log1p), words="values with fractions"),
+    "a half": Case(first_value(2.5), words="1 cells hold values with fractions"),
+    "a fraction above the limit": Case(first_value(1 + 1.1e-6, "float64"), words="fractions"),
+    "a fraction below the limit": Case(first_value(1 + 0.9e-6, "float64")),
+    "all fractions below the limit": Case(values(lambda x: (x + 5e-7).astype("float64"))),
+    "nearly whole from below": Case(first_value(3 - 1e-9, "float64"), words="fractions",
+        differs="vcc prep rounds to float32 first, and its --dry-run refuses the same file"),
+    "a million counts": Case(first_total(1_000_000)),
+    "a million and one": Case(first_total(1_000_001), words="more than 1,000,000 counts"),
+    "negative": Case(first_value(-1), words="negative values"),
+    "negative zero": Case(first_value(-0.0)),
+    "negative fraction": Case(first_value(-0.5), words="negative values"),
+    "NaN": Case(put(np.nan), words="NaN values"),
+    "infinite": Case(put(np.inf), words="infinite values"),
+    "all empty": Case(silent(lambda cells: slice(None)), words="all values are 0"),
+    "target empty": Case(silent(lambda cells: of(cells, "G1")), words="every cell is 0"),
+    "target empty in a context": Case(silent(lambda cells: pair(cells, "A", "G1"))),
+    "cell empty": Case(silent(lambda cells: 0)),
+    # Several
+    "five at once": Case(
+        then(with_controls, first_context("X"), some_labels("G1", "G9", 1), first_value(-1)),
+        words="not asked"),
+}  # fmt: skip
+
+
+def in_final_phase(case: Case) -> Case:
+    """Ask for the contexts of the final phase, and let the file have these."""
+    final = dict(zip(CONTEXTS, DEF["contexts"], strict=True))
+    steps = filter(None, [case.spoil, renamed_contexts(**final)])
+    words = re.sub(r"\b[ABC]\b", lambda found: final[found[0]], case.words)
+    return replace(case, spoil=then(*steps), manifest=DEF, words=words)
+
+
+#: The same mutants in the final phase, where that makes sense; for the benchmark.
+FINAL = {
+    f"final phase: {name}": in_final_phase(case)
+    for name, case in CASES.items()
+    if case.manifest == MANIFEST
+    and not (case.file or case.options or "by context" in name or "phase" in name)
+    and name not in ("no contexts", "contexts swapped")
+}
+
+
+def write(case: Case, folder):
+    """Write a case's files; return the path of the prediction, and the options that name lists."""
+    path = folder / "pred.h5ad"
+    cells = sound_cells()
+    cells = case.spoil(cells) if case.spoil else cells
+    cells.copy().write_h5ad(path)
+    if case.file:
+        case.file(path)
+    (folder / "gene_names.csv").write_text(case.genes)
+    lists = {"genes": folder / "gene_names.csv"}
+    if case.counts is not None:
+        lists["counts"] = folder / "pert_counts.csv"
+        lists["counts"].write_text(case.counts)
+    if case.manifest is not None:
+        text = case.manifest if isinstance(case.manifest, str) else json.dumps(case.manifest)
+        (folder / "manifest.json").write_text(text)
+    return path, lists
