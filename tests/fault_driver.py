@@ -115,11 +115,13 @@ def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
     found = {}
     for name, words in json.load(sys.stdin).items():
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", small], check=True)
-        with tempfile.NamedTemporaryFile() as said:
-            if (child := os.fork()) == 0:
-                main("none", words, said.name, {})
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            found[name] = status, said.read().decode(), os.listdir(small)
+        file, said = tempfile.mkstemp()  # which the child, when it ends, does not remove
+        if (child := os.fork()) == 0:
+            main("none", words, said, {})
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with open(file, encoding="utf-8") as text:
+            found[name] = status, text.read(), os.listdir(small)
+        os.remove(said)
         subprocess.run(["umount", small], check=True)
     return found
 

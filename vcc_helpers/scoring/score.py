@@ -361,7 +361,8 @@ def replicates(
 def _halves(cells: anndata.AnnData, labels, seed: int, *, equal: bool):
     """Shuffle each group's rows and halve them; if equal, as officially, without an odd cell."""
     rng, halves = np.random.default_rng(seed), ([], [])
-    for rows in pd.Series(range(cells.n_obs)).groupby(labels, observed=True).indices.values():
+    order = pd.Series(range(cells.n_obs)).groupby(pd.Index(labels), observed=True)
+    for rows in order.indices.values():
         rows, half = rng.permutation(rows), len(rows) // 2
         halves[0].append(rows[:half] if equal else rows[::2])
         halves[1].append(rows[half : 2 * half] if equal else rows[1::2])
