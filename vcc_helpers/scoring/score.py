@@ -34,7 +34,7 @@ from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..counts import Scaling, stack
 from ..evaluation import Measure, evaluate
 from ..presets import Preset, get_preset
-from ..stream.blocks import row_blocks, take_cells
+from ..stream.blocks import part_of, row_blocks, take_cells
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, check_same, labels_of, open_cells, parse_memory, problems
 from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
@@ -366,7 +366,7 @@ def _halves(cells: anndata.AnnData, labels, seed: int, *, equal: bool):
         rows, half = rng.permutation(rows), len(rows) // 2
         halves[0].append(rows[:half] if equal else rows[::2])
         halves[1].append(rows[half : 2 * half] if equal else rows[1::2])
-    return tuple(cells[np.sort(np.concatenate(half))] for half in halves)
+    return tuple(part_of(cells, np.sort(np.concatenate(half))) for half in halves)
 
 
 def _change_between(first: Digest, other: Digest, whole: Digest) -> np.ndarray:
