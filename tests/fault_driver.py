@@ -56,6 +56,18 @@ def strike(how, fault):
     return lambda: how(act)
 
 
+def hung_up_twice():
+    """Strike by a signal, and again while what was begun is removed."""
+    strike(while_reading, signal.SIGHUP)()
+    unlink = os.unlink
+
+    def hung_up_again(path, **kw):
+        os.kill(os.getpid(), signal.SIGHUP)
+        unlink(path, **kw)
+
+    os.unlink = hung_up_again
+
+
 def no_large_files():
     """Let every file end at 200 bytes, as a quota does."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -83,6 +95,7 @@ FAULTS = {
     "Ctrl-C while reading": strike(while_reading, signal.SIGINT),
     "Ctrl-C at the last step": strike(at_the_last_step, signal.SIGINT),
     "terminated while reading": strike(while_reading, signal.SIGTERM),
+    "hung up twice while reading": hung_up_twice,
     "no room for files": no_large_files,
     "disk full at the last step": strike(at_the_last_step, FULL),
     "memory runs out": strike(while_reading, MemoryError("Unable to allocate 9.3 GiB")),
@@ -95,6 +108,7 @@ def main(fault: str, words: list[str], said: str, env: dict[str, str]) -> None:
     """Do what the command would do, with standard error in a file."""
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
     sys.argv = ["vcc-helpers", *words]
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 2)

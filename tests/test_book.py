@@ -3,15 +3,14 @@
 import re
 import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import set_repository
 import yaml
+from conftest import ROOT
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
 CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
 PAGES = [TOC["root"]] + [

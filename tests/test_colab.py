@@ -8,16 +8,13 @@ cluster, in the newer one.
 """
 
 import os
-import shutil
-import subprocess
 import sys
-from pathlib import Path
 
 import fork
 import pytest
 import run_in_colab
+from conftest import ROOT, another_python
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 ALL = os.environ.get("VCC_COLAB") == "all"
 CHOSEN = NOTEBOOKS if ALL else ["12_scale_out.ipynb"]
@@ -32,59 +29,31 @@ pytestmark = [
 ]
 
 
-def run(*words, **kw):
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, **kw)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def python_of(version):
-    """Return a Python of this version, or skip."""
-    found = [shutil.which(f"python{version}")]
-    found += sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    for python in filter(None, found):
-        if subprocess.run([python, "-c", "import venv"], capture_output=True).returncode == 0:
-            return python
-    pytest.skip(f"no Python {version} on this machine")
-
-
-class Colab:
-    """An environment with what Colab brings, and a fork for its readers."""
-
-    def __init__(self, folder: Path, version: str, packages: list[str]):
-        self.python = folder / "venv/bin/python"
-        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-        run(uv, "venv", "-q", "--seed", "--python", python_of(version), folder / "venv")
-        install = [uv, "pip", "install", "-q", "--python", self.python]
-        done = subprocess.run([*install, *packages], text=True, capture_output=True)
-        if done.returncode:
-            pytest.skip(f"the packages cannot be installed here: {done.stderr.strip()[-300:]}")
-        site = Path(run(self.python, "-c", "import site; print(site.getsitepackages()[0])").strip())
-        (site / "google/colab").mkdir(parents=True)
-        (site / "google/colab/__init__.py").touch()
-        self.fork = fork.make_fork(folder / "fork")
-        self.before = run_in_colab.installed(self.python)
-        assert "distributed" not in self.before and "dask" in self.before
-
-
 NAMES = list(ENVIRONMENTS) if ALL else ["of August 2026"]
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 
 
 @pytest.fixture(scope="module", params=GROUPED)
 def colab(request, tmp_path_factory):
-    return Colab(tmp_path_factory.mktemp("colab"), *ENVIRONMENTS[request.param])
+    """The Python of an environment with what Colab brings, which is told, and a reader's fork."""
+    folder, (version, packages) = tmp_path_factory.mktemp("colab"), ENVIRONMENTS[request.param]
+    python = another_python(folder / "venv", [version], packages)
+    (site := folder / f"venv/lib/python{version}/site-packages/google/colab").mkdir(parents=True)
+    (site / "__init__.py").touch()
+    before = run_in_colab.installed(python)
+    assert "distributed" not in before and "dask" in before
+    return python, before, fork.make_fork(folder / "fork")
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_notebook_runs_says_only_that_it_is_ready_and_replaces_nothing(name, colab):
-    path = colab.fork / "notebooks" / name
-    done = run_in_colab.run(path, colab.python, **fork.instead_of_github(f"file://{colab.fork}"))
+    python, before, root = colab
+    elsewhere = fork.instead_of_github(f"file://{root}")
+    done = run_in_colab.run(root / "notebooks" / name, python, **elsewhere)
     assert run_in_colab.problems(done) == []
-    after = run_in_colab.installed(colab.python)
-    assert run_in_colab.replaced(colab.before, after) == []
+    after = run_in_colab.installed(python)
+    assert run_in_colab.replaced(before, after) == []
     assert {"anndata", "scanpy", "vcc-helpers"} <= set(after)
     if name.startswith("12"):
-        text = "".join(output.get("text", "") for cell in done.cells for output in
-                       cell.get("outputs", ()))  # fmt: skip
-        assert "2 worker processes" in text
+        outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
+        assert "2 worker processes" in "".join(output.get("text", "") for output in outputs)

@@ -8,11 +8,11 @@ import ast
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-PACKAGE = Path(__file__).resolve().parents[1] / "vcc_helpers"
+PACKAGE = ROOT / "vcc_helpers"
 WHOLE = ("__init__.py", "__main__.py", "_lazy.py", "cli.py")  # the package and its command
 KIT = sorted(path.stem for path in PACKAGE.glob("*.py") if path.name not in WHOLE)
 FOLDERS = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}

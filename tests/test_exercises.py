@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from scipy import sparse
 
 from vcc_helpers import check
 from vcc_helpers.course import exercises
-from vcc_helpers.course.exercises import Exercise, Feedback
+from vcc_helpers.course.exercises import Exercise, _Feedback
 
-ROOT = Path(__file__).resolve().parents[1]
 for path in Path(exercises.__file__).parent.glob("from_chapter_*.py"):
     import_module(f"vcc_helpers.course.exercises.{path.stem}")
 FOUND = dict(sorted(exercises._EXERCISES.items()))
@@ -42,7 +42,7 @@ def test_the_right_answer_and_each_known_wrong_one_are_told_apart(exercise_id):
     assert len(set(words.values())) == len(words) and len(words["right"].split()) >= 4
     for name, answer in answers:
         status = "right" if name == "right" else "wrong"
-        assert hand_in(exercise_id, answer) == Feedback(status, words[name]), name
+        assert hand_in(exercise_id, answer) == _Feedback(status, words[name]), name
 
 
 @pytest.mark.parametrize("exercise_id", FOUND)
@@ -130,7 +130,7 @@ def test_a_probe_calls_what_is_handed_in():
 
 
 def test_feedback_shows_itself_and_escapes():
-    said = Feedback("wrong", "a < b")
+    said = _Feedback("wrong", "a < b")
     assert repr(said) == "Not yet. a < b"
     assert "a &lt; b" in said._repr_html_() and "#D55E00" in said._repr_html_()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, refuses
 
 from vcc_helpers.datasets import _fetch
 from vcc_helpers.datasets._fetch import fetch_h1
@@ -208,8 +209,7 @@ LASTING = {
 @pytest.mark.parametrize(("fault", "error", "message", "part"), LASTING.values(), ids=LASTING)
 def test_a_lasting_fault_leaves_no_file(server, tmp_path, fault, error, message, part):
     server.faults = [fault]
-    with pytest.raises(error, match=message):
-        fetch(server, tmp_path)
+    refuses(message, fetch, server, tmp_path, error=error)
     assert not (tmp_path / NAME).exists()
     left = tmp_path / f"{NAME}.part"
     assert (left.stat().st_size if left.exists() else None) == part
@@ -222,8 +222,7 @@ def test_what_an_earlier_run_left_is_judged(server, tmp_path, left):
     part.write_bytes({"full, wrong": OTHER, "too long": CONTENT + b"!"}.get(left, CONTENT[:HALF]))
     note.write_text('{"bytes": ')
     if left == "full, wrong":
-        with pytest.raises(ValueError, match="not those that were published.*were removed"):
-            fetch(server, tmp_path)
+        refuses("not those that were published.*were removed", fetch, server, tmp_path)
         assert visible(tmp_path) == [] and not server.asked
     rerun_completes(server, tmp_path)
 
@@ -277,8 +276,7 @@ def test_the_disk_fills_up_on_the_way(server, tmp_path):
 def test_a_folder_that_takes_no_note(server, tmp_path):
     """A file can't be fetched into it; one that is there is read each time."""
     (tmp_path / f".{NAME}.fetch").mkdir()
-    with pytest.raises(OSError, match="cannot write into .*folder="):
-        fetch(server, tmp_path)
+    refuses("cannot write into .*folder=", fetch, server, tmp_path, error=OSError)
     (tmp_path / NAME).write_bytes(CONTENT)
     for _ in range(2):
         assert fetch(server, tmp_path) == tmp_path / NAME
@@ -296,7 +294,7 @@ def child(server, folder):
         f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "
         "progress=False)"
     )
-    return {"args": [sys.executable, "-c", code], "cwd": Path(__file__).resolve().parents[1]}
+    return {"args": [sys.executable, "-c", code], "cwd": ROOT}
 
 
 def test_two_at_once_of_which_one_is_killed(server, tmp_path):

@@ -1,6 +1,5 @@
 """The rule of the package: the root is the kit, the folders are the machine, no arrow goes up."""
 
-import matplotlib.pyplot as plt
 import pytest
 
 from vcc_helpers.course import house
@@ -54,12 +53,12 @@ def test_what_the_rule_forbids_is_seen(tmp_path):
         house.floors(house._imports(package))
 
 
+@pytest.mark.usefixtures("closed")
 def test_every_room_has_its_place_in_the_drawing(rooms):
     graph = {"a": {"b", "c"}, "b": {"c"}, "c": set()}
     assert house._without_detours(graph) == {"a": {"b"}, "b": {"c"}, "c": set()}
     ax = house.draw()
     assert {text.get_text() for text in ax.texts} - {""} == set(rooms)
-    plt.close(ax.figure)
     level = house.floors(rooms)
     assert all(level[other] < level[room] for room in rooms for other in rooms[room])
     spots = [(house._COLUMN[room], level[room]) for room in rooms]

@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 

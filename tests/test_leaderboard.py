@@ -114,9 +114,6 @@ def test_what_cannot_be_ranked(cards, says):
             function(cards, BASE)
 
 
-# --- the board as HTML ---------------------------------------------------------------------------
-
-
 class Table(HTMLParser):
     """The rows of a table as text, the tags with their attributes, and whether all were closed."""
 

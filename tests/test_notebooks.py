@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import fork
 import nbformat
@@ -15,9 +14,9 @@ import notebook_tools as tools
 import pytest
 import run_in_colab
 import yaml
+from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # --- the real notebooks --------------------------------------------------------------------------
 

@@ -92,18 +92,19 @@ def test_u_exactly_in_the_middle_is_one():
     assert (found.statistic[0, 0], found.p_value[0, 0]) == (60, 1)
 
 
-def test_only_ranks_count_and_not_the_threads(capfd):
-    values, labels = counts(n_genes=300)
-    one = rank_sum(values, pd.Index(labels), control="control", threads=1)
-    other = rank_sum(values**3 * 1000, pd.Index(labels), control="control", threads=2)
-    np.testing.assert_array_equal(one.p_value, other.p_value)
-    assert capfd.readouterr() == ("", "")
-
-
-@pytest.mark.parametrize("labels", [["A"] * 4, ["control"] * 4])
-def test_one_side_alone_cannot_be_tested(labels):
-    with pytest.raises(ValueError, match="a test needs cells labelled 'control' and others"):
-        rank_sum(np.ones((4, 2)), pd.Index(labels), control="control")
+@pytest.mark.parametrize(
+    ("matrix", "labels", "words"),
+    [
+        (np.ones((4, 2)), ["A"] * 4, "a test needs cells labelled 'control' and others"),
+        (np.ones((4, 2)), ["control"] * 4, "a test needs cells labelled 'control' and others"),
+        (np.ones((4, 2)), ["A", "control"] * 3, "6 labels for cells x genes of shape"),
+        (np.ones(6), ["A", "control"] * 3, "6 labels for cells x genes of shape"),
+        (np.ones((6, 2), "c8"), ["A", "control"] * 3, "have no order"),
+    ],
+)
+def test_what_cannot_be_tested(matrix, labels, words):
+    with pytest.raises(ValueError, match=words):
+        rank_sum(matrix, pd.Index(labels), control="control")
 
 
 def test_the_plain_test_of_the_chapter_has_the_same_numbers():

@@ -17,11 +17,11 @@ import pytest
 import release_notes
 import set_repository
 import yaml
+from conftest import ROOT
 from jsonschema.validators import validator_for
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 REPOSITORY = set_repository.read_repository(ROOT)
@@ -167,9 +167,6 @@ def test_malformed_names_are_refused_and_nothing_is_published(name, tmp_path, ca
         assert capsys.readouterr().err.startswith("error: ")
 
 
-# --- environment and packaging -------------------------------------------------------------------
-
-
 def requirements(extras=("book", "cluster", "plot", "test")):
     lines = list(PROJECT["dependencies"])
     for extra in extras:
@@ -225,9 +222,6 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path):
     assert "vcc_helpers/py.typed" in packed
 
 
-# --- other environments and folders in the tree --------------------------------------------------
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="make is not there")
 def test_make_clean_removes_what_was_built_and_nothing_of_others(tmp_path):
     built = ["_build", "vcc_helpers/a/__pycache__", "notebooks/.ipynb_checkpoints"]
@@ -238,9 +232,6 @@ def test_make_clean_removes_what_was_built_and_nothing_of_others(tmp_path):
     subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
     assert not [name for name in built if (tmp_path / name).exists()]
     assert [name for name in others if (tmp_path / name).exists()] == others
-
-
-# --- what describes the project ------------------------------------------------------------------
 
 
 def test_what_describes_the_project_agrees(tmp_path):

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -10,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, another_python
 
-ROOT = Path(__file__).resolve().parents[1]
 RUNNER = Path(__file__).with_name("cell_runner.py")
 OTHERS = [v for v in ("3.12", "3.13") if not sys.version.startswith(v)]
 NEEDED = (
@@ -44,30 +43,10 @@ def numbers(python, folder, run=1):
     return np.array([float(n) for n in NUMBER.findall(shown)])
 
 
-@pytest.fixture(scope="module")
-def other(tmp_path_factory):
-    """Make an environment of another Python, with the versions of the lock."""
-    uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-    if not Path(uv).exists():
-        pytest.skip("uv, which makes the other environment, is not there")
-    folder = tmp_path_factory.mktemp("other")
-    for version in OTHERS:
-        places = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-        words = [uv, "venv", "-q", "--no-python-downloads", str(folder / "venv"), "--python"]
-        found = (subprocess.run([*words, p], capture_output=True) for p in (version, *places))
-        if any(made.returncode == 0 for made in found):
-            break
-    else:
-        pytest.skip(f"no Python {' or '.join(OTHERS)} on this machine")
-    python, lock = folder / "venv/bin/python", str(ROOT / "requirements.lock")
-    words = [uv, "pip", "install", "-q", "--python", str(python), "--constraint", lock, *NEEDED]
-    done = subprocess.run(words, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"the packages cannot be installed here: {done.stderr.strip()[-200:]}")
-    return python
-
-
-def test_another_python_finds_the_same_numbers(other, folder):
+def test_another_python_finds_the_same_numbers(folder):
+    """With the versions of the lock."""
+    packages = ["--constraint", str(ROOT / "requirements.lock"), *NEEDED]
+    other = another_python(folder / "venv", OTHERS, packages)
     ours, theirs = numbers(Path(sys.executable), folder), numbers(other, folder)
     assert len(ours) == len(theirs) > 100
     np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)

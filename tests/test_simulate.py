@@ -5,20 +5,19 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import CONTROL, ROOT, refuses
 from scipy.stats import spearmanr
 
 from vcc_helpers import datasets, effects, pseudobulk
 from vcc_helpers.datasets import _cells as drawing
 from vcc_helpers.datasets import _recipe, _simulate
 
-CONTROL = "non-targeting"
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 SMALL = {
     "n_genes": 120,
     "n_targets": (12, 4, 8),
@@ -62,9 +61,6 @@ def same_worlds(one, other):
         assert cells.uns == again.uns
         np.testing.assert_array_equal(one.truth[name].X, other.truth[name].X)
         pd.testing.assert_frame_equal(one.truth[name].obs, other.truth[name].obs)
-
-
-# The recipe
 
 
 def test_default_sizes(recipe):
@@ -125,9 +121,6 @@ def test_effect_scale_scales_the_truth():
         effect[np.arange(24), recipe.targets] = 0
         norms.append(np.linalg.norm(effect, axis=1))
     assert np.median(norms[1] / norms[0]) == pytest.approx(2, rel=0.1)
-
-
-# The cells
 
 
 def test_cells_do_not_depend_on_order_block_or_company():
@@ -210,11 +203,7 @@ def test_same_seed_is_bit_equal_and_another_seed_differs(world):
     ],
 )
 def test_bad_arguments_say_what_was_seen_and_expected(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        datasets.make_h1_like(**{**SMALL, **arguments})
-
-
-# Files
+    refuses(message, datasets.make_h1_like, **{**SMALL, **arguments})
 
 
 @pytest.mark.parametrize("part", ["train", "validation", "all"])
@@ -234,8 +223,7 @@ def test_a_wrong_size_or_part_is_named_and_nothing_written(tmp_path):
         ({"part": "valid"}, "no part 'valid'; expected one of train, validation"),
         ({"size": replace(SIZE, cells_of_parts=(1, 9, 9))}, "too few for a median of 40 a target"),
     ):
-        with pytest.raises(ValueError, match=message):
-            datasets.write_h1_like(tmp_path / "x.h5ad", **{"size": SIZE, **words})
+        refuses(message, datasets.write_h1_like, tmp_path / "x.h5ad", **{"size": SIZE, **words})
     assert not list(tmp_path.iterdir())
 
 
@@ -257,9 +245,6 @@ def test_writing_holds_a_few_blocks_only(tmp_path):
         [sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True
     )
     assert int(done.stdout) * 1024 < 0.6 * path.stat().st_size > 15e6
-
-
-# Cache
 
 
 def drawn(**words):
