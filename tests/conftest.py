@@ -245,7 +245,6 @@ def short_of_memory(monkeypatch):
 
 @pytest.fixture
 def closed():
-    """Close all figures afterwards."""
     yield
     sys.modules["matplotlib.pyplot"].close("all")
 
@@ -261,7 +260,6 @@ def day5():
 
 @pytest.fixture
 def table():
-    """Four features of each of twelve genes."""
     values = np.random.default_rng(9).normal(size=(12, 4))
     return pd.DataFrame(values, index=[f"G{i}" for i in range(12)])
 

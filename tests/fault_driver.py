@@ -81,7 +81,6 @@ def shorten_the_input():
 
 
 def nobody():
-    """Lose the rights of root."""
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
@@ -139,7 +138,6 @@ def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
 
 
 def warm() -> None:
-    """Load what is compiled."""
     values, indptr = np.ones(1, np.float32), np.array([0, 1], np.int32)
     kernels.look_over(values, indptr, np.float64(1e-3), 0.01, np.zeros((1, 7)))
 

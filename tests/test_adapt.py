@@ -252,7 +252,6 @@ def world_of(query_effects=None):
 
 
 def predictions(make, world):
-    """Build a model, fit it on control and support, ask for the query."""
     return make(world).fit(world.bulk[[CONTROL, *SUPPORT]]).predict(QUERY).X
 
 

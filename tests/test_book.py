@@ -51,7 +51,6 @@ def inside(address):
 
 
 def broken(site):
-    """Relative links, images, scripts and anchors of a built site that lead nowhere."""
     pages = {
         path.resolve(): Page(path)
         for path in site.rglob("*.html")

@@ -14,18 +14,11 @@ import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, refuses, rewrite, stored
 from scipy import sparse
 
+from vcc_helpers import sort_cells
 from vcc_helpers.bulk import some_of
 from vcc_helpers.stream import blocks as stored_as
-from vcc_helpers.stream import (
-    check_cells,
-    inspect_values,
-    open_cells,
-    qc_table,
-    read_rows,
-    row_blocks,
-    sample_cells,
-    sort_cells,
-)
+from vcc_helpers.stream import check_cells, inspect_values, open_cells, read_rows, row_blocks
+from vcc_helpers.stream.look import qc_table, sample_cells
 from vcc_helpers.stream.open import parse_memory
 
 

@@ -67,9 +67,6 @@ def score(kit, folder, cache, **kw):
     return classroom.score_folder(folder, kit / "private" / "truth.h5ad", **kw)
 
 
-# --- the split -----------------------------------------------------------------------------------
-
-
 def test_the_class_gets_no_cell_of_a_held_out_target(kit):
     known = anndata.read_h5ad(kit / "public" / "train.h5ad")
     truth = anndata.read_h5ad(kit / "private" / "truth.h5ad")
@@ -105,24 +102,18 @@ def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
     assert scoring.score(truth, truth, "vcc2026").overall(base) > 50
 
 
-@pytest.mark.parametrize(
-    ("public", "private", "options", "says"),
-    [
-        ("a", "a", {}, "hold each other"), ("a", "a/b", {}, "hold each other"),
-        ("a/b", "a", {}, "hold each other"), ("a", "git/b", {}, "lies in a git repository"),
-        ("a", "b", {"n_known": 0}, "0 of 4 targets known; expected 1 to 3"),
-        ("a", "b", {"n_known": 4}, "4 of 4 targets known"),
-        ("a", "b", {"control": "ctrl"}, "no control cells"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("public", "private", "options", "says"), [
+    ("a", "a", {}, "hold each other"), ("a", "a/b", {}, "hold each other"),
+    ("a/b", "a", {}, "hold each other"), ("a", "git/b", {}, "lies in a git repository"),
+    ("a", "b", {"n_known": 0}, "0 of 4 targets known; expected 1 to 3"),
+    ("a", "b", {"n_known": 4}, "4 of 4 targets known"),
+    ("a", "b", {"control": "ctrl"}, "no control cells"),
+])  # fmt: skip
 def test_what_cannot_be_split_writes_nothing(public, private, options, says, tmp_path):
     (tmp_path / "git" / ".git").mkdir(parents=True)
     folders = {"public": tmp_path / public, "private": tmp_path / private}
     refuses(says, classroom.prepare, make_cells(), **folders, **{"n_known": 1} | options)
     assert [path.name for path in tmp_path.rglob("*")] == ["git", ".git"]
-
-
-# --- names ---------------------------------------------------------------------------------------
 
 
 def touch(folder, *names):
@@ -167,24 +158,21 @@ def test_links_are_refused_whatever_they_lead_to(kit, tmp_path):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        (["A\tsubmissions/ada/2026-03-09.h5ad"], None),
-        (["M\tsubmissions/ada/2026-03-10.vcc"], None),
-        ([], "0 files changed"),
-        (["A\tsubmissions/ada/2026-03-09.h5ad", "M\tscripts/leaderboard.py"], "2 files changed"),
-        (["M\t.github/workflows/leaderboard.yml"], "is no submission"),
-        (["A\tother/submissions/ada/2026-03-09.h5ad"], "is no submission"),
-        (["A\tsubmissions/Ada/2026-03-09.h5ad"], "is no submission"),
-        (['A\t"submissions/ada/\\303\\274.h5ad"'], "is no submission"),
-        (["A\tsubmissions/ada/2026-03-01.h5ad"], "is not of today"),
-        (["D\tsubmissions/bob/2026-03-09.h5ad"], "removed or renamed"),
-        (["R100\tsubmissions/bob/2026-03-09.h5ad\tsubmissions/a/b"], "removed or renamed"),
-        (["A\t submissions/ada/2026-03-09.h5ad"], "is no submission"),
-        (["A\tsubmissions/bob/2026-03-09.h5ad"], "in another team's folder; 'Ada-L' belongs"),
-    ],
-)
+@pytest.mark.parametrize(("lines", "says"), [
+    (["A\tsubmissions/ada/2026-03-09.h5ad"], None),
+    (["M\tsubmissions/ada/2026-03-10.vcc"], None),
+    ([], "0 files changed"),
+    (["A\tsubmissions/ada/2026-03-09.h5ad", "M\tscripts/leaderboard.py"], "2 files changed"),
+    (["M\t.github/workflows/leaderboard.yml"], "is no submission"),
+    (["A\tother/submissions/ada/2026-03-09.h5ad"], "is no submission"),
+    (["A\tsubmissions/Ada/2026-03-09.h5ad"], "is no submission"),
+    (['A\t"submissions/ada/\\303\\274.h5ad"'], "is no submission"),
+    (["A\tsubmissions/ada/2026-03-01.h5ad"], "is not of today"),
+    (["D\tsubmissions/bob/2026-03-09.h5ad"], "removed or renamed"),
+    (["R100\tsubmissions/bob/2026-03-09.h5ad\tsubmissions/a/b"], "removed or renamed"),
+    (["A\t submissions/ada/2026-03-09.h5ad"], "is no submission"),
+    (["A\tsubmissions/bob/2026-03-09.h5ad"], "in another team's folder; 'Ada-L' belongs"),
+])  # fmt: skip
 def test_a_change_hands_in_one_file_of_today_and_nothing_else(lines, says):
     """As lines, and as the output of git diff --name-status -z."""
     fields = "".join(f"{field}\0" for line in lines for field in line.split("\t"))
@@ -204,26 +192,20 @@ def test_an_account_without_a_team_hands_in_nothing():
     assert not classroom.change_problems(change, account="Kim", teams=teams, today=TODAY)
 
 
-@pytest.mark.parametrize(
-    ("lines", "says"),
-    [
-        ("Ada-L,ada\nbob,ada\nbob,ada\n", None),
-        ("bob,ada\nBob,bob\n", "line 3: account 'bob', team 'bob'"),
-        ("bob,Ada\n", "team 'Ada'; expected the columns account and team, a team's name of small"),
-        (",ada\n", "line 2: account ''"),
-        ("\u212aim,kim\n", "line 2"),
-        ("bob\n", "team ''"),
-    ],
-)
+@pytest.mark.parametrize(("lines", "says"), [
+    ("Ada-L,ada\nbob,ada\nbob,ada\n", None),
+    ("bob,ada\nBob,bob\n", "line 3: account 'bob', team 'bob'"),
+    ("bob,Ada\n", "team 'Ada'; expected the columns account and team, a team's name of small"),
+    (",ada\n", "line 2: account ''"),
+    ("\u212aim,kim\n", "line 2"),
+    ("bob\n", "team ''"),
+])  # fmt: skip
 def test_the_table_of_teams(lines, says, tmp_path):
     (tmp_path / "teams.csv").write_text(f"account,team\n{lines}", encoding="utf-8-sig")
     if says is None:
         assert classroom.read_teams(tmp_path / "teams.csv") == {"ada-l": "ada", "bob": "ada"}
     else:
         refuses(says, classroom.read_teams, tmp_path / "teams.csv")
-
-
-# --- files of strangers --------------------------------------------------------------------------
 
 
 def with_external_link(path, truth):
@@ -277,9 +259,6 @@ def test_a_check_of_one_team_does_not_speak_of_others(kit, handed_in):
     touch(handed_in, "bob/final.h5ad", "Bad/2026-03-01.h5ad")
     kw = {"only": {"ada"}, "today": TODAY}
     assert classroom.check_folder(handed_in, kit / "public", **kw) == {}
-
-
-# --- scores --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -378,9 +357,6 @@ def test_the_newest_entry_of_a_team_counts_and_not_the_best():
     assert found == {"ada, 2026-03-02": "n", "bob, 2026-03-01": "b"}
 
 
-# --- the page ------------------------------------------------------------------------------------
-
-
 def publish(kit, scored, out, **kw):
     classroom.publish(scored, out, baseline=baseline_of(kit), **kw)
 
@@ -459,9 +435,6 @@ def test_a_page_has_the_place_of_no_folder_and_of_no_link(kit, tmp_path):
     assert (tmp_path / "link").is_symlink() and (tmp_path / "mine" / "board.html").exists()
 
 
-# --- the command ---------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def run(monkeypatch, capsys):
     import importlib.util
@@ -538,9 +511,6 @@ def test_no_module_of_the_folder_is_run(tmp_path, monkeypatch):
         limits = {"size_limit": "1GB", "seconds": 60, "memory": "1GB"}
         assert run("check", path="none", task_folder=".", **limits) == "no such file: none"
     assert not (tmp_path / "ran").exists()
-
-
-# --- the workflow --------------------------------------------------------------------------------
 
 
 @pytest.fixture

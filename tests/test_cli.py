@@ -110,17 +110,13 @@ def test_an_unwritable_output_is_known_before_the_scoring(
 OTHER = '{"preset": "vcc2025", "per_perturbation": {"A": {"des": 1}}, "settings": {}}'
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("nonsense", "is not a score card"), (OTHER, "score both against the same truth")],
-)
-def test_an_unusable_baseline(text, said, files, tmp_path, capsys):
+def test_a_baseline_of_another_truth(files, tmp_path, capsys):
     base, out = tmp_path / "base.json", tmp_path / "out.json"
-    base.write_text(text)
+    base.write_text(OTHER)
     assert main(["score", *files[:2], "--baseline", str(base), "--json", str(out)]) == 1
     err = capsys.readouterr().err
-    assert said in err and len(err.splitlines()) == 1 and err.startswith("vcc-helpers: ")
-    assert not out.exists()
+    assert "score both against the same truth" in err and not out.exists()
+    assert len(err.splitlines()) == 1 and err.startswith("vcc-helpers: ")
 
 
 def test_warnings_of_libraries_keep_to_the_form_of_messages(tmp_path):

@@ -35,7 +35,6 @@ def bulk():
 
 
 def long_table(values, model="m", metric="mae", split=0):
-    """One value a target."""
     names = [f"T{i:03d}" for i in range(len(values))]
     where = {"model": model, "split": split, "n_support": 5}
     return pd.DataFrame(where | {"target_gene": names, "metric": metric, "value": values})

@@ -43,8 +43,6 @@ OLD = b"what was there before"
 
 #: A command that writes: its words, with the folder's place open, and what it writes.
 Command = namedtuple("Command", ["words", "outputs"])
-#: How a process ended, and what it said.
-Done = namedtuple("Done", ["returncode", "stderr"])
 LINES = {
     "score": "score {0}/pred.h5ad {0}/real.h5ad --json {0}/c.json --csv {0}/t.csv",
     "score --cache": "score {0}/pred.h5ad {0}/real.h5ad --cache {0}/kept --json {0}/c.json",
@@ -88,19 +86,18 @@ def server():
         forkserver.ensure_running()
 
 
-def run(fault: str, command: Command, folder: Path, env: dict | None = None) -> Done:
+def run(fault: str, command: Command, folder: Path, env: dict | None = None):
     words = [word.replace("{0}", str(folder)) for word in command.words]
     said = folder.parent / f"said-{uuid.uuid4().hex}"
     process = SERVER.Process(target=fault_driver.main, args=(fault, words, str(said), env or {}))
     process.start()
     process.join(300)
-    done = Done(process.exitcode, said.read_bytes())
+    done = subprocess.CompletedProcess(words, process.exitcode, stderr=said.read_bytes())
     said.unlink()
     return done
 
 
 def content(path: Path):
-    """Return what a file says, whatever its bytes."""
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".vcc":

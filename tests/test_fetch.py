@@ -116,9 +116,6 @@ def ranges(server):
     return [headers.get("Range") for _, headers in server.asked]
 
 
-# All is well
-
-
 def test_fetches_names_and_checks(server, tmp_path):
     path = fetch(server, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / NAME and path.read_bytes() == CONTENT
@@ -170,8 +167,7 @@ def test_says_what_it_takes_and_shows_progress(server, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-# Faults that pass: the same run completes
-
+#: Faults that pass: the same run completes.
 CUT, REST = {"cut": HALF}, f"bytes={HALF}-"
 PASSING = {
     "cut twice": ([{"cut": 1000}, {"cut": 1000}, {}], [None, "bytes=1000-", "bytes=2000-"]),
@@ -194,8 +190,7 @@ def test_one_run_overcomes(server, tmp_path, faults, asked):
     assert visible(tmp_path) == [NAME]
 
 
-# Faults that stay: the run gives up with a clear error, and the next one completes
-
+#: Faults that stay: the run gives up with a clear error, and the next one completes.
 LASTING = {
     "no byte ever": ({"cut": 0}, ConnectionError, "given up after 3 attempts", 0),
     "stalls for ever": ({"stall_first": 2}, ConnectionError, "no connection.*timed out", None),
@@ -244,9 +239,6 @@ def test_pauses_grow_and_are_bounded(server, tmp_path, monkeypatch):
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
-# The disk
-
-
 def test_what_it_takes_must_fit_the_disk(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=HALF)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
@@ -281,9 +273,6 @@ def test_a_folder_that_takes_no_note(server, tmp_path):
     for _ in range(2):
         assert fetch(server, tmp_path) == tmp_path / NAME
     assert not server.asked
-
-
-# Processes
 
 
 def child(server, folder):

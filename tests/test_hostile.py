@@ -65,9 +65,7 @@ def huge(place, shape):
     """Declare an array that no machine could hold, and store nothing of it."""
 
     chunks = (1000,) * len(shape)
-    return lambda file: rewrite(
-        file, place, shape=shape, dtype=file[place].dtype, chunks=chunks
-    )
+    return lambda file: rewrite(file, place, shape=shape, dtype=file[place].dtype, chunks=chunks)
 
 
 def without(place, target=None):
@@ -145,8 +143,6 @@ READ = {
     "a pickle in uns": lambda file: file.update({"uns/a": np.void(pickle.dumps(print))}),
     "wide pointers": change_array("X/indptr", lambda p: p.astype(np.uint64)),
 }  # fmt: skip
-
-
 WRONG_CHUNKS = {
     "unpacks to 8 bytes, not 100": SHORT,
     "unpacks to more than 100": zlib.compress(bytes(2**26)),
@@ -162,8 +158,6 @@ PETABYTES = {
     "petabytes, dense": huge("/X", (10**6, 10**6)),
     "petabytes, sparse": huge("X/data", (10**14,)),
 }
-
-
 CASES = REFUSED | READ | DENSE | PETABYTES
 
 
@@ -251,8 +245,6 @@ def test_a_pickle_is_never_opened(tmp_path, monkeypatch):
 def test_a_matrix_larger_than_memory_is_not_allocated(name, outcomes):
     assert {kind for kind, _ in outcomes[name].values()} == {"refused"}, outcomes[name]
 
-
-# What is true of every matrix
 
 DTYPES = ["u1", "u2", "i4", "i8", "f4", "f8", ">f4", ">i2"]
 LAYOUTS = ["dense", "fortran", "csr", "csc", "unsorted", "zeros", "doubled"]

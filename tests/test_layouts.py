@@ -146,6 +146,8 @@ def test_counts_may_be_in_a_layer(cells, read):
     np.testing.assert_array_equal(read(layer="raw").X.toarray(), counts)
     refuses("no layer 'counts', nor a table .* has 'raw'", read, layer="counts", error=KeyError)
     refuses("whole numbers; the first that is not is .*layer=", read)
+    cells.layers["raw"][0, 2] = -1
+    refuses("negative", read, layer="raw")
 
 
 def test_controls_may_have_any_names(cells, read):
@@ -277,11 +279,6 @@ def test_values_that_are_no_counts_are_placed(cells, read, value):
     refuses(f"first .* is {value:.6g} in cell 'ACGT1-1', gene 'G0'", read)
     cells.X = np.log1p(cells.X)
     refuses("not log1p of counts: .* cell 'ACGT1-1', gene 'G0'", read, values="log1p")
-
-
-def test_negative_values_are_told(cells, read):
-    cells.X[0, 2] = -1
-    refuses("negative", read)
 
 
 def test_files_that_are_cut_are_named(cells, tmp_path):

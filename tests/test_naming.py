@@ -8,31 +8,25 @@ import pytest
 from vcc_helpers.names import match
 
 
-@pytest.mark.parametrize(
-    ("found", "wanted"),
-    [
-        ("sox2", "SOX2"), ("C1ORF112", "C1orf112"), (" SOX2\t", "SOX2"), ("SOX2+ctrl", "SOX2"),
-        ("ctrl+SOX2", "SOX2"), ("ENSG00000181449.5", "ENSG00000181449"), ("2-Sep", "SEPTIN2"),
-        ("02-SEP", "SEPTIN2"), ("Sep-02", "SEPTIN2"), ("1-Mar", "MARCH1"), ("1-Mar", "MARCHF1"),
-        ("1-Dec", "DELEC1"), ("SEPT9", "SEPTIN9"), ("SEPTIN9", "SEPT9"), ("MARCHF5", "MARCH5"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("found", "wanted"), [
+    ("sox2", "SOX2"), ("C1ORF112", "C1orf112"), (" SOX2\t", "SOX2"), ("SOX2+ctrl", "SOX2"),
+    ("ctrl+SOX2", "SOX2"), ("ENSG00000181449.5", "ENSG00000181449"), ("2-Sep", "SEPTIN2"),
+    ("02-SEP", "SEPTIN2"), ("Sep-02", "SEPTIN2"), ("1-Mar", "MARCH1"), ("1-Mar", "MARCHF1"),
+    ("1-Dec", "DELEC1"), ("SEPT9", "SEPTIN9"), ("SEPTIN9", "SEPT9"), ("MARCHF5", "MARCH5"),
+])  # fmt: skip
 def test_a_name_is_put_right(found, wanted):
     same = match([found, "NANOG"], [wanted, "NANOG"])
     assert same.renamed == {found: wanted}
     assert not same.missing and not same.unknown
 
 
-@pytest.mark.parametrize(
-    ("found", "wanted"),
-    [
-        (["Sox2", "SOX2 "], ["SOX2"]),  # two that mean one
-        (["abc"], ["ABC", "Abc"]),  # one that means two
-        (["12-Nov"], ["SEPTIN12"]),
-        (["SOX2+OCT4"], ["SOX2"]),  # two genes are no one gene
-        (["A.B"], ["A"]),  # no version
-    ],
-)
+@pytest.mark.parametrize(("found", "wanted"), [
+    (["Sox2", "SOX2 "], ["SOX2"]),  # two that mean one
+    (["abc"], ["ABC", "Abc"]),  # one that means two
+    (["12-Nov"], ["SEPTIN12"]),
+    (["SOX2+OCT4"], ["SOX2"]),  # two genes are no one gene
+    (["A.B"], ["A"]),  # no version
+])  # fmt: skip
 def test_what_is_not_sure_is_left_alone(found, wanted):
     assert match(found, wanted)[:3] == ({}, wanted, found)
 

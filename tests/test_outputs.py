@@ -216,16 +216,13 @@ def test_messages_are_short_and_move_no_cursor(tmp_path, capsys):
     assert len(capsys.readouterr().err) < 2000
 
 
-@pytest.mark.parametrize(
-    ("redirected", "said"),
-    [
-        (">&-", "standard output or standard error is closed"),
-        ("2>&-", "standard output or standard error is closed"),
-        (">/dev/full", "cannot write to standard output: No space left on device"),
-        (">&- 2>&-", ""),
-        ("2>/dev/full", ""),
-    ],
-)
+@pytest.mark.parametrize(("redirected", "said"), [
+    (">&-", "standard output or standard error is closed"),
+    ("2>&-", "standard output or standard error is closed"),
+    (">/dev/full", "cannot write to standard output: No space left on device"),
+    (">&- 2>&-", ""),
+    ("2>/dev/full", ""),
+])  # fmt: skip
 def test_a_stream_that_is_closed_or_full(redirected, said, files):
     missing = " missing.h5ad" if "2>/dev" in redirected else ""
     words = f"sort{missing} x.h5ad" if missing else "fetch sample --folder ."

@@ -187,8 +187,6 @@ def test_evaluate_equals_the_card_or_refuses(pair, card):
     found = evaluation.evaluate(bulk, real)
     expected = card.per_perturbation[["pds", "mae"]]
     pd.testing.assert_frame_equal(found[["pds", "mae"]], expected, rtol=1e-6)
-    shuffled = evaluation.evaluate(bulk[[4, 2, 0, 3, 1]], real)
-    pd.testing.assert_frame_equal(shuffled, found)
     with pytest.raises(KeyError, match="no row for 'G1'"):
         evaluation.evaluate(bulk[bulk.obs_names != "G1"], real)
     with pytest.raises(KeyError, match="no control row"):

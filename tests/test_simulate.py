@@ -31,7 +31,6 @@ TINY = {"n_genes": 60, "n_targets": (4, 2, 3), "contexts": ("H1",), "n_controls"
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch):
-    """A cache of the test's own."""
     monkeypatch.setenv("VCC_CACHE", str(tmp_path / "worlds"))
     return tmp_path / "worlds"
 
@@ -186,22 +185,19 @@ def test_same_seed_is_bit_equal_and_another_seed_differs(world):
     assert (alone.contexts["H1"].X != world.contexts["H1"].X).nnz == 0
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"n_targets": (150, 50, 100), "n_genes": 200}, r"300 targets, but n_genes is 200"),
-        ({"n_targets": (150, 50)}, r"three numbers .* got \(150, 50\)"),
-        ({"n_targets": (10, 0, 5)}, r"validation part of n_targets .* at least 1, got 0"),
-        ({"n_genes": 100.0}, r"n_genes must be a whole number .* got 100.0"),
-        ({"cells_per_target": 5}, r"cells_per_target .* at least 12, got 5"),
-        ({"n_controls": True}, r"n_controls .* got True"),
-        ({"seed": None}, r"seed .* got None"),
-        ({"effect_scale": float("nan")}, r"effect_scale must be a positive number, got nan"),
-        ({"contexts": "H1"}, r"list of names.*got 'H1'"),
-        ({"contexts": ("H1", 2)}, r"non-empty string, got 2"),
-        ({"contexts": ("H1", "K562", "H1")}, r"\['H1'\] are repeated"),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"n_targets": (150, 50, 100), "n_genes": 200}, r"300 targets, but n_genes is 200"),
+    ({"n_targets": (150, 50)}, r"three numbers .* got \(150, 50\)"),
+    ({"n_targets": (10, 0, 5)}, r"validation part of n_targets .* at least 1, got 0"),
+    ({"n_genes": 100.0}, r"n_genes must be a whole number .* got 100.0"),
+    ({"cells_per_target": 5}, r"cells_per_target .* at least 12, got 5"),
+    ({"n_controls": True}, r"n_controls .* got True"),
+    ({"seed": None}, r"seed .* got None"),
+    ({"effect_scale": float("nan")}, r"effect_scale must be a positive number, got nan"),
+    ({"contexts": "H1"}, r"list of names.*got 'H1'"),
+    ({"contexts": ("H1", 2)}, r"non-empty string, got 2"),
+    ({"contexts": ("H1", "K562", "H1")}, r"\['H1'\] are repeated"),
+])  # fmt: skip
 def test_bad_arguments_say_what_was_seen_and_expected(arguments, message):
     refuses(message, datasets.make_h1_like, **{**SMALL, **arguments})
 
@@ -253,7 +249,6 @@ def drawn(**words):
 
 @pytest.fixture
 def stored(kept):
-    """The folder of a world that is kept."""
     drawn()
     (folder,) = kept.iterdir()
     return folder
@@ -266,16 +261,15 @@ def damage(folder):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize(
-    "harm",
-    [
-        damage,
-        lambda folder: (folder / "truth-0.h5ad").unlink(),
-        lambda folder: (folder / "index.json").write_text("{"),
-        lambda folder: (folder / "index.json").write_text("{}"),
-    ],
-    ids=["bit", "file gone", "cut", "no sums"],
-)
+HARMS = {
+    "bit": damage,
+    "file gone": lambda folder: (folder / "truth-0.h5ad").unlink(),
+    "cut": lambda folder: (folder / "index.json").write_text("{"),
+    "no sums": lambda folder: (folder / "index.json").write_text("{}"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_a_damaged_world_is_drawn_anew_and_kept(harm, stored, tiny_world):
     harm(stored)
     before = (stored / "index.json").stat().st_ino

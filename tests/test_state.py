@@ -7,13 +7,11 @@ import sys
 import anndata
 import numpy as np
 import pytest
+import state_recipe
 from conftest import ROOT
 
 from vcc_helpers import datasets, score, splits, submission
 from vcc_helpers.datasets import read_screen
-
-sys.path.insert(0, str(ROOT / "scripts"))
-import state_recipe  # noqa: E402
 
 PROGRAM = "VCC_STATE_PROGRAM"
 
