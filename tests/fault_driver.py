@@ -58,7 +58,7 @@ def strike(how, fault):
 
 def hung_up_twice():
     """Strike by a signal, and again while what was begun is removed."""
-    strike(while_reading, signal.SIGHUP)()
+    strike(at_the_last_step, signal.SIGHUP)()
     unlink = os.unlink
 
     def hung_up_again(path, **kw):
@@ -94,7 +94,7 @@ FAULTS = {
     "Ctrl-C while reading": strike(while_reading, signal.SIGINT),
     "Ctrl-C at the last step": strike(at_the_last_step, signal.SIGINT),
     "terminated while reading": strike(while_reading, signal.SIGTERM),
-    "hung up twice while reading": hung_up_twice,
+    "hung up twice at the last step": hung_up_twice,
     "no room for files": no_large_files,
     "disk full at the last step": strike(at_the_last_step, FULL),
     "memory runs out": strike(while_reading, MemoryError("Unable to allocate 9.3 GiB")),

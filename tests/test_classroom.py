@@ -587,9 +587,8 @@ def steps(workflow, tmp_path, monkeypatch):
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
     monkeypatch.syspath_prepend(tmp_path / "hook")
-    (tmp_path / "gitconfig").write_text(
-        "[user]\nname = a\nemail = a@b\n[init]\ndefaultBranch=main\n"
-    )
+    config = "[user]\nname = a\nemail = a@b\n[init]\ndefaultBranch=main\n"
+    (tmp_path / "gitconfig").write_text(config)
     place = tmp_path / "place"
     place.mkdir()
     (place / "scripts").symlink_to(SCRIPT.parent)

@@ -406,10 +406,9 @@ def test_entries_that_repeat_a_place_are_summed():
     assert twice.nnz == 2 * len(rows)  # the caller's matrix is left alone
 
 
-@pytest.mark.parametrize(
-    ("n_group", "n_control"), [(1, 1), (1, 40), (3, 8), (8, 9), (9, 8), (9, 9)]
-)
-def test_small_groups_without_ties_are_exact(n_group, n_control):
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 40), (3, 8), (8, 9), (9, 8), (9, 9)])
+def test_small_groups_without_ties_are_exact(sizes):
+    n_group, n_control = sizes
     rng = np.random.default_rng(n_group + 100 * n_control)
     labels = np.repeat(["A", "control"], [n_group, n_control])
     values = rng.normal(5, 1, (len(labels), 8))

@@ -112,9 +112,7 @@ def draw_controls(rate, phi, *, n_cells=1200, seed=0):
     return annotated(counts, [CONTROL] * n_cells)
 
 
-@pytest.mark.parametrize(
-    ("rate", "phi", "depth"), [(0.01, 0.5, 1.0), (50, 8.0, 0.5), (1e4, 1e-4, 2.0)]
-)
+@pytest.mark.parametrize(("rate", "phi", "depth"), [(0.01, 0.5, 1), (50, 8, 0.5), (1e4, 1e-4, 2)])
 def test_the_mean_is_the_sum_over_all_counts(rate, phi, depth):
     law = stats.nbinom(1 / phi, 1 / (1 + phi * rate * depth))
     counts = np.arange(int(law.ppf(1 - 1e-13)) + 10)

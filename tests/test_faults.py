@@ -155,7 +155,7 @@ PAIRS = [
     ("score --cache", "killed at the last step", -9, ""),
     ("check --fix", "memory runs out", 1, r"memory \(Unable to allocate 9.3 GiB\); no output"),
     ("prep", "terminated while reading", 143, STOPPED),
-    ("prep", "hung up twice while reading", 129, STOPPED),
+    ("prep", "hung up twice at the last step", 129, STOPPED),
     ("prep", "no room for files", 1, FULL),
     ("pseudobulk", "Ctrl-C at the last step", 130, STOPPED),
 ]

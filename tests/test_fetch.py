@@ -151,11 +151,7 @@ def test_the_folder_is_the_argument_or_the_variable_or_the_default(server, tmp_p
     assert fetch(server, None).parent == Path("data/h1")
     monkeypatch.delenv("VCC_DATA")
     assert fetch(server, None).resolve() == tmp_path / "data/h1" / NAME
-
-
-def test_unknown_names_are_answered_with_the_known():
-    with pytest.raises(KeyError, match="no official file 'training'; choose one of 'sample', "):
-        fetch_h1("training")
+    refuses("no official file 'x'; choose one of 'sample', ", fetch_h1, "x", error=KeyError)
 
 
 def test_says_what_it_takes_and_shows_progress(server, tmp_path, capsys):

@@ -18,13 +18,8 @@ from vcc_helpers.datasets import _cells as drawing
 from vcc_helpers.datasets import _recipe, _simulate
 
 BENCHMARKS = ROOT / "benchmarks"
-SMALL = {
-    "n_genes": 120,
-    "n_targets": (12, 4, 8),
-    "contexts": ("H1", "K562"),
-    "cells_per_target": 40,
-    "n_controls": 200,
-}
+SMALL = {"n_genes": 120, "n_targets": (12, 4, 8), "cells_per_target": 40, "n_controls": 200}
+SMALL["contexts"] = ("H1", "K562")
 SIZE = _recipe.Size(120, (12, 4, 8), 40, 200, 6, 2.0)
 TINY = {"n_genes": 60, "n_targets": (4, 2, 3), "contexts": ("H1",), "n_controls": 50}
 
@@ -237,9 +232,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak in Linux's unit")
 def test_writing_holds_a_few_blocks_only(tmp_path):
     path = tmp_path / "cells.h5ad"
-    done = subprocess.run(
-        [sys.executable, "-c", MEMORY, str(path)], capture_output=True, text=True, check=True
-    )
+    words = [sys.executable, "-c", MEMORY, str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert int(done.stdout) * 1024 < 0.6 * path.stat().st_size > 15e6
 
 

@@ -45,7 +45,7 @@ def test_random_files_in_every_storage(storage, tmp_path, monkeypatch):
     assert_sorted(sort_cells(source, tmp_path / "sorted.h5ad"), cells, source.obs)
 
 
-def test_nothing_cannot_be_sorted(cells, tmp_path):
+def test_no_cells_cannot_be_sorted(cells, tmp_path):
     empty = cells[:0].copy()
     refuses(r"nothing to sort: shape \(0, 24\)", sort_cells, empty, tmp_path / "x.h5ad")
 

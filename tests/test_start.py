@@ -226,12 +226,9 @@ def test_there_is_no_circle_between_rooms_or_files(rooms):
 
 def test_what_the_rule_forbids_is_seen(tmp_path):
     package = write(
-        tmp_path,
-        kit="from .machine import engine\n",
-        machine____init__="",
-        machine__engine="from . import other\n",
-        machine__other="from .engine import go\n",
-    )
+        tmp_path, kit="from .machine import engine\n", machine____init__="",
+        machine__engine="from . import other\n", machine__other="from .engine import go\n",
+    )  # fmt: skip
     assert into_folders(house.rooms(package)) == {"kit": {"machine/"}}
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .kit import x\n"
     assert house._imports(write(tmp_path, typed=text))["typed"] == set()
