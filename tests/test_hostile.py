@@ -2,18 +2,18 @@
 
 import contextlib
 import multiprocessing
+import os
 import pickle
 import sys
 import tracemalloc
 import warnings
 import zlib
 from multiprocessing import forkserver
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from conftest import CONTROL, KEY, annotated, dense_of, matrix_of, rewrite
+from conftest import CONTROL, KEY, ROOT, annotated, dense_of, matrix_of, rewrite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -177,7 +177,7 @@ def outcomes(tmp_path_factory):
     paths = {name: written(folder / str(i), name) for i, name in enumerate(CASES)}
     before = {name: path.read_bytes() for name, path in paths.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.setenv("PYTHONPATH", f"{ROOT}/tests{os.pathsep}{ROOT}")
         forkserver.ensure_running()
     while waiting := {name: path for name, path in paths.items() if name not in found}:
         receiver, sender = SERVER.Pipe(duplex=False)
