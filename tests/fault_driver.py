@@ -58,14 +58,15 @@ def strike(how, fault):
 
 def hung_up_twice():
     """Strike by a signal, and again while what was begun is removed."""
-    strike(at_the_last_step, signal.SIGHUP)()
     unlink = os.unlink
 
-    def hung_up_again(path, **kw):
+    def hung_up(path=None, **kw):
+        os.unlink = hung_up
         os.kill(os.getpid(), signal.SIGHUP)
-        unlink(path, **kw)
+        if path:
+            unlink(path, **kw)
 
-    os.unlink = hung_up_again
+    at_the_last_step(hung_up)
 
 
 def no_large_files():
