@@ -29,7 +29,7 @@ RAN    := build/executed
 # The official scorers do not install on Python 3.13: another environment holds them, and little
 # else. What is held against them:
 ORACLE := .venv-oracle
-PARITY  = tests/test_parity.py tests/test_parity_2026.py tests/test_submission.py
+PARITY  = tests/test_parity.py tests/test_submission.py
 # For what notebooks start as commands; found in the shell, as the folder's path may hold spaces.
 WITH_PATH = PATH="$$(cd "$(BIN)" && pwd):$$PATH"
 RESOLUTION ?= lowest-direct

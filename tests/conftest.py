@@ -5,13 +5,17 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import anndata
+import fork
 import numpy as np
 import pandas as pd
 import pytest
-import set_repository
 from scipy import sparse
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,19 +23,8 @@ BIN = Path(sys.executable).parent
 
 CONTROL, KEY = "non-targeting", "target_gene"
 STORAGES = [
-    "dense",
-    "csr",
-    "csc",
-    "csr_array",
-    "unsorted",
-    "explicit zeros",
-    "fortran",
-    "view",
-    "sparse view",
-    "backed dense",
-    "backed csr",
-    "backed csc",
-    "backed view",
+    *("dense", "csr", "csc", "csr_array", "unsorted", "explicit zeros", "fortran"),
+    *("view", "sparse view", "backed dense", "backed csr", "backed csc", "backed view"),
 ]
 
 
@@ -55,6 +48,45 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"unexpected on standard error ({call.when}):\n{said}"
     return report
+
+
+class SilentFiles(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+class SilentServer(ThreadingHTTPServer):
+    def handle_error(self, *_):
+        """A browser goes to another page before it has everything of this one."""
+
+
+def another_python(folder, versions, packages):
+    """Make an environment of another Python, with packages, and return its Python; or skip."""
+    uv = shutil.which("uv") or str(BIN / "uv")
+    if not Path(uv).exists():
+        pytest.skip("uv, which makes the other environment, is not there")
+    for version in versions:
+        places = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+        words = [uv, "venv", "-q", "--seed", "--no-python-downloads", str(folder), "--python"]
+        found = (subprocess.run([*words, p], capture_output=True) for p in (version, *places))
+        if any(made.returncode == 0 for made in found):
+            break
+    else:
+        pytest.skip(f"no Python {' or '.join(versions)} on this machine")
+    words = [uv, "pip", "install", "-q", "--python", str(folder / "bin/python"), *packages]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"the packages cannot be installed here: {done.stderr.strip()[-300:]}")
+    return folder / "bin/python"
+
+
+@contextmanager
+def served(folder):
+    """Serve the files of a folder on this machine alone; yields the address."""
+    with SilentServer(("127.0.0.1", 0), partial(SilentFiles, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 def build(root):
@@ -94,11 +126,7 @@ def book(tmp_path_factory, worker_id):
         while not done.exists():
             time.sleep(1)
     else:
-        for path in set_repository.text_files(ROOT):
-            target = root / path.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
-        result = build(root)
+        result = build(fork.copy_of_the_project(root))
         done.with_suffix(".part").write_text("" if result.returncode == 0 else result.stdout)
         done.with_suffix(".part").rename(done)
     assert not done.read_text(), done.read_text()[-6000:]
@@ -118,10 +146,22 @@ def make_cells(seed=0, *, n_cells=(30, 20, 12, 9, 60), n_genes=24, dtype="float3
     depth = rng.lognormal(0, 0.3, (len(labels), 1))
     counts = rng.poisson(basal * np.repeat(effect, n_cells, axis=0) * depth)
     counts[:, -1] = 0  # a gene that nobody expresses
-    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
-    var = pd.DataFrame(index=[f"G{i}" for i in range(n_genes)])
-    cells = anndata.AnnData(counts.astype(dtype), obs=obs, var=var)
+    cells = annotated(counts.astype(dtype), labels)
     return cells[rng.permutation(cells.n_obs)].copy() if shuffle else cells
+
+
+def annotated(matrix, labels):
+    """Return cells c0, c1 ... with these labels, of genes G0, G1 ..."""
+    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
+    var = pd.DataFrame(index=[f"G{i}" for i in range(matrix.shape[1])])
+    return anndata.AnnData(matrix, obs=obs, var=var)
+
+
+def rewrite(file, place, **how):
+    """Put another array, with the same attributes, in the place of one of an HDF5 file."""
+    attributes = dict(file[place].attrs)
+    del file[place]
+    file.create_dataset(place, **how).attrs.update(attributes)
 
 
 def stored(cells, storage, folder):
@@ -162,6 +202,12 @@ def matrix_of(dense, kind):
     return sparse.csr_matrix(dense).asformat(kind)
 
 
+def refuses(words, function, *args, error=ValueError, **options):
+    """Assert that a call raises an error of these words."""
+    with pytest.raises(error, match=words):
+        function(*args, **options)
+
+
 def dense_of(matrix):
     return matrix.toarray() if sparse.issparse(matrix) else np.asarray(matrix)
 
@@ -195,6 +241,27 @@ def short_of_memory(monkeypatch):
     amounts = {"LIBRARIES": 0, "RESULT": 0, "LEAST_BLOCK": 1, "FEWEST_GENES": 8}
     for name, value in amounts.items():
         monkeypatch.setattr(plan, f"_{name}", value)
+
+
+@pytest.fixture
+def closed():
+    yield
+    sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(scope="module")
+def day5():
+    """Real stem cells: the controls and the perturbed cells of day 5."""
+    from vcc_helpers import datasets
+
+    screen = datasets.load_hipsc_screen()
+    return screen[screen.obs["day"] == 5].copy()
+
+
+@pytest.fixture
+def table():
+    values = np.random.default_rng(9).normal(size=(12, 4))
+    return pd.DataFrame(values, index=[f"G{i}" for i in range(12)])
 
 
 @pytest.fixture

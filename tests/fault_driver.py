@@ -56,6 +56,19 @@ def strike(how, fault):
     return lambda: how(act)
 
 
+def hung_up_twice():
+    """Strike by a signal, and again while what was begun is removed."""
+    unlink = os.unlink
+
+    def hung_up(path=None, **kw):
+        os.unlink = hung_up
+        os.kill(os.getpid(), signal.SIGHUP)
+        if path:
+            unlink(path, **kw)
+
+    at_the_last_step(hung_up)
+
+
 def no_large_files():
     """Let every file end at 200 bytes, as a quota does."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -69,7 +82,6 @@ def shorten_the_input():
 
 
 def nobody():
-    """Lose the rights of root."""
     os.setgroups([])
     os.setgid(65534)
     os.setuid(65534)
@@ -83,6 +95,7 @@ FAULTS = {
     "Ctrl-C while reading": strike(while_reading, signal.SIGINT),
     "Ctrl-C at the last step": strike(at_the_last_step, signal.SIGINT),
     "terminated while reading": strike(while_reading, signal.SIGTERM),
+    "hung up twice at the last step": hung_up_twice,
     "no room for files": no_large_files,
     "disk full at the last step": strike(at_the_last_step, FULL),
     "memory runs out": strike(while_reading, MemoryError("Unable to allocate 9.3 GiB")),
@@ -95,6 +108,7 @@ def main(fault: str, words: list[str], said: str, env: dict[str, str]) -> None:
     """Do what the command would do, with standard error in a file."""
     os.environ.update(env)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
     sys.argv = ["vcc-helpers", *words]
     file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 2)
@@ -127,7 +141,6 @@ def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
 
 
 def warm() -> None:
-    """Load what is compiled."""
     values, indptr = np.ones(1, np.float32), np.array([0, 1], np.int32)
     kernels.look_over(values, indptr, np.float64(1e-3), 0.01, np.zeros((1, 7)))
 

@@ -42,7 +42,7 @@ def scored(path):
 
 def sorted_file(path):
     with tempfile.TemporaryDirectory() as folder:
-        return Path(sort_cells(path, Path(folder) / "s.h5ad")).stat().st_size > 0
+        return blocks(sort_cells(path, Path(folder) / "s.h5ad"))
 
 
 READERS = {f.__name__: f for f in (check, opened, blocks, means, scored, sorted_file)}

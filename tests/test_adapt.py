@@ -7,7 +7,7 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, frame
+from conftest import CONTROL, frame, refuses
 from sklearn.base import clone
 from sklearn.feature_selection import SelectKBest, f_regression
 from sklearn.linear_model import Ridge
@@ -79,8 +79,7 @@ def test_what_cannot_be_used(sources, bulk):
         ("no strength to choose from", SourceBilinear(sources, alpha=[]), bulk),
         ("n0=-1; expected 0 or more", Blend(ContextGain(sources), None, n0=-1), bulk),
     ]:
-        with pytest.raises(ValueError, match=match):
-            model.fit(data)
+        refuses(match, model.fit, data)
 
 
 @pytest.mark.parametrize("adapter", [ContextGain, *RIDGES])
@@ -179,8 +178,7 @@ def test_features_of_the_readers_own(sources, bulk):
     equal(mine.X, same.X, rtol=1e-6)
     short = ResidualRidge(sources, features=table[1:]).fit(bulk)
     assert "T0" not in short.support_
-    with pytest.raises(KeyError, match="no features for 'T0': 1 of 2 targets"):
-        short.predict(["T0", "T1"])
+    refuses("no features for 'T0': 1 of 2 targets", short.predict, ["T0", "T1"], error=KeyError)
     short.set_params(fallback="mean").fit(bulk).predict(["T0"])
     with pytest.raises(ValueError, match="more than one row of features for 'T0'"):
         ResidualRidge(sources, features=pd.concat([table, table[:1]])).fit(bulk)
@@ -254,7 +252,6 @@ def world_of(query_effects=None):
 
 
 def predictions(make, world):
-    """Build a model, fit it on control and support, ask for the query."""
     return make(world).fit(world.bulk[[CONTROL, *SUPPORT]]).predict(QUERY).X
 
 

@@ -3,15 +3,14 @@
 import re
 import tomllib
 from html.parser import HTMLParser
-from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
 import set_repository
 import yaml
+from conftest import ROOT
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[1]
 TOC = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
 CHAPTERS = [chapter for part in TOC["parts"] for chapter in part["chapters"]]
 PAGES = [TOC["root"]] + [
@@ -52,7 +51,6 @@ def inside(address):
 
 
 def broken(site):
-    """Relative links, images, scripts and anchors of a built site that lead nowhere."""
     pages = {
         path.resolve(): Page(path)
         for path in site.rglob("*.html")

@@ -3,11 +3,9 @@
 import os
 import re
 import shutil
-import threading
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from conftest import served
 from test_book import NOTEBOOKS, PAGES
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -39,27 +37,10 @@ pytestmark = [
 ]
 
 
-class Silent(SimpleHTTPRequestHandler):
-    """Serve files without a word."""
-
-    def log_message(self, *_):
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    def handle_error(self, *_):
-        """The browser goes to another page before it has everything of this one."""
-
-
 @pytest.fixture(scope="module")
 def site(book):
-    """The address of the built book, on this machine alone."""
-    server = Server(("127.0.0.1", 0), partial(Silent, directory=str(book)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with served(book) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ ADDRESS = set_repository.pages_address(set_repository.read_repository(ROOT))
 
 
 def toy(root, *cells):
-    """Write a book of two pages."""
     (root / "book").mkdir(parents=True)
     for name in ["book/_ext", "book/_static"]:
         shutil.copytree(ROOT / name, root / name)
@@ -65,9 +64,7 @@ def test_a_good_toy_builds_of_what_was_run_and_pages_of_others_are_none_of_it(
     says = new_code_cell("Markdown(said)", execution_count=2)
     counts.metadata["execution"] = {"iopub.execute_input": "2026-12-01T10:00:00.5Z"}
     counts.outputs = [new_output("stream", text="forty-two")]
-    says.outputs = [
-        new_output("display_data", {"text/markdown": "### Title\n\nSee naming.py"}),
-    ]
+    says.outputs = [new_output("display_data", {"text/markdown": "### Title\n\nSee naming.py"})]
     (tmp_path / "ran").mkdir()
     write_notebook(tmp_path / "ran/01_toy.ipynb", counts, says, new_markdown_cell(links))
     cells = new_code_cell("print(6 * 7)"), new_code_cell("Markdown(said)"), new_markdown_cell(links)

@@ -1,4 +1,4 @@
-"""Cells of every storage are read alike, and what is wrong with them is said."""
+"""Cells of every storage are read, measured and sampled alike, and what is wrong is said."""
 
 import glob
 import os
@@ -9,20 +9,16 @@ import zlib
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, dense_of, make_cells, stored
+from conftest import CONTROL, KEY, dense_of, make_cells, refuses, rewrite, stored
 from scipy import sparse
 
+from vcc_helpers import sort_cells
 from vcc_helpers.bulk import some_of
 from vcc_helpers.stream import blocks as stored_as
-from vcc_helpers.stream import (
-    check_cells,
-    check_same,
-    inspect_values,
-    open_cells,
-    read_rows,
-    row_blocks,
-)
+from vcc_helpers.stream import check_cells, inspect_values, open_cells, read_rows, row_blocks
+from vcc_helpers.stream.look import qc_table, sample_cells
 from vcc_helpers.stream.open import parse_memory
 
 
@@ -50,20 +46,12 @@ def test_wide_files_come_in_small_blocks():
     assert [start for start, _ in row_blocks(wide)] == [0, 512, 1024]
 
 
-def test_repeated_entries_are_summed_and_the_caller_keeps_his():
-    indices, data = np.array([0, 0, 1], dtype=np.int32), np.array([1, 2, 4], dtype=np.float32)
-    twice = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 3]), shape=(1, 2)))
-    np.testing.assert_array_equal(next(row_blocks(twice))[1].data, [3, 4])
-    assert twice.X.nnz == 3
-
-
 def test_an_integer_that_float32_cannot_hold_is_refused():
     cells = make_cells(dtype="int64")
     cells.X[3, 5] = 2**24
     assert next(row_blocks(cells))[1][3, 5] == 2**24
     cells.X[3, 5] += 1
-    with pytest.raises(ValueError, match=f"{cells.obs_names[3]}.*'G5'.*16777217 is above"):
-        list(row_blocks(cells, block_rows=2))
+    refuses(f"{cells.obs_names[3]}.*'G5'.*16777217 is above", list, row_blocks(cells, block_rows=2))
 
 
 @pytest.mark.parametrize("kind", ["dense", "backed dense", "backed csr", "backed csc"])
@@ -86,11 +74,8 @@ def test_files_packed_in_any_way(pack, tmp_path):
     cells = stored(make_cells(), "csr", tmp_path)
     cells.write_h5ad(tmp_path / "x.h5ad")
     with h5py.File(tmp_path / "x.h5ad", "a") as file:
-        for name in ("data", "indices"):
-            values = file["X"][name][:]
-            del file["X"][name]
-            chunks = (37,) if pack else None
-            file["X"].create_dataset(name, data=values, chunks=chunks, **pack)
+        for name in ("X/data", "X/indices"):
+            rewrite(file, name, data=file[name][:], chunks=(37,) if pack else None, **pack)
     found = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
     np.testing.assert_array_equal(whole(found, block_rows=9), make_cells().X)
 
@@ -107,12 +92,9 @@ def test_dense_files_packed_with_gzip(skipped, shuffle, chunks, tmp_path):
     values[-20:] = 0
     cells.write_h5ad(path)
     with h5py.File(path, "a") as file:
-        attributes = dict(file["X"].attrs)
-        del file["X"]
         options = {"chunks": chunks, "compression": "gzip", "shuffle": shuffle}
-        data = file.create_dataset("X", cells.shape, np.float32, **options)
-        data.attrs.update(attributes)
-        data[:-20] = values[:-20]
+        rewrite(file, "X", shape=cells.shape, dtype=np.float32, **options)
+        (data := file["X"])[:-20] = values[:-20]
         file.flush()
         part = values[chunks[0] : 2 * chunks[0], : chunks[1]]
         raw = part.tobytes()
@@ -169,14 +151,15 @@ def test_a_file_of_parts_whose_sums_are_whole_is_counts(tmp_path):
     found = inspect_values(open_cells(tmp_path / "x.h5ad"))
     assert found.scale == inspect_values(parts).scale == "counts"
     assert found.library_size.tolist() == [3]
+    assert dense_of(next(row_blocks(parts))[1]).tolist() == [[1, 2]]
+    assert parts.X.nnz == 4  # the caller keeps the parts
 
 
 def test_parse_memory():
     texts = ["4 gb", "1.5GiB", "64KiB", "12B", 1e9]
     assert [parse_memory(text) for text in texts] == [4 * 10**9, 3 * 2**29, 2**16, 12, 10**9]
     for text in ("", "GB", "-1GB", 0, "4GBB", None, "nan"):
-        with pytest.raises(ValueError, match="number of bytes or a text like '4GB'"):
-            parse_memory(text)
+        refuses("number of bytes or a text like '4GB'", parse_memory, text)
 
 
 @pytest.mark.parametrize("storage", ["dense", "backed csr"])
@@ -186,8 +169,7 @@ def test_what_is_no_exact_count_is_seen_in_every_storage(storage, tmp_path):
     assert inspect_values(stored(logged, storage, tmp_path)).scale == "lognorm"
     large = make_cells(dtype="int64")
     large.X[3, 5] = 2**24 + 1
-    with pytest.raises(ValueError, match="'G5': the integer 16777217 is above"):
-        inspect_values(stored(large, storage, tmp_path))
+    refuses("'G5': the integer 16777217 is above", inspect_values, stored(large, storage, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -203,34 +185,6 @@ def test_log_values_stay_below_fifteen():
     assert inspect_values(anndata.AnnData(np.array([[0.5, 14.999]]))).scale == "lognorm"
     with pytest.raises(ValueError, match="reach 15, and log1p values stay below 15"):
         inspect_values(anndata.AnnData(np.array([[0.5, 15.0]])))
-
-
-def test_open_cells_leaves_a_file_on_disk(cells, tmp_path):
-    assert open_cells(cells) is cells
-    cells.write_h5ad(tmp_path / "x.h5ad")
-    opened = open_cells(str(tmp_path / "x.h5ad"))
-    assert opened.isbacked and opened.shape == cells.shape
-    opened.file.close()
-
-
-def test_every_problem_is_listed_at_once(cells):
-    cells.var_names = ["G0", "G0", *cells.var_names[2:]]
-    cells.obs[KEY] = cells.obs[KEY].replace({CONTROL: "ctrl"})
-    cells.obs[KEY] = [None, *cells.obs[KEY][1:]]
-    with pytest.raises(ValueError, match="^mine: .*\nmine: .*\nmine: .*$"):
-        check_cells(cells, name="mine")
-
-
-def test_check_same_lists_genes_and_perturbations(cells):
-    real = cells.copy()
-    pred = cells[cells.obs[KEY] != "G1", 1:].copy()
-    pred.obs[KEY] = pred.obs[KEY].replace({"G2": "other"})
-    with pytest.raises(ValueError) as caught:
-        check_same(pred, real)
-    genes, missing, unknown = str(caught.value).splitlines()
-    assert "1 of 24 genes of real are missing: 'G0'" in genes
-    assert "2 of 5 perturbations of real are missing: 'G1', 'G2'" in missing
-    assert "1 perturbations are not in real: 'other'" in unknown
 
 
 def test_some_of():
@@ -256,3 +210,75 @@ def test_who_asks_for_no_more_does_not_wait_for_those_who_read_ahead():
         closing.start()
         closing.join(timeout=20)
         assert not closing.is_alive()
+
+
+@pytest.mark.parametrize("storage", ["dense", "backed csr", "explicit zeros"])
+def test_figures_by_hand(storage, cells, tmp_path):
+    counts, table = cells.X, qc_table(stored(cells, storage, tmp_path), columns=[KEY])
+    np.testing.assert_array_equal(table["depth"], counts.sum(axis=1))
+    np.testing.assert_array_equal(table["n_genes"], (counts > 0).sum(axis=1))
+    assert table.index.equals(cells.obs_names)
+    assert table[KEY].tolist() == cells.obs[KEY].tolist()
+
+
+def test_repeated_entries_are_one_gene():
+    indices, data = np.array([0, 0, 1], dtype=np.int32), np.array([1, 2, 4], dtype=np.float32)
+    twice = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 3]), shape=(1, 2)))
+    assert qc_table(twice).iloc[0].tolist() == [7, 2]
+
+
+def test_a_missing_column_is_named(cells):
+    with pytest.raises(KeyError, match="no column 'batch'; it has 'target_gene'"):
+        qc_table(cells, columns=["batch"])
+
+
+def test_what_is_no_count_is_placed(cells):
+    cells.X[3, 5] = -1
+    refuses(f"the first in cell '{cells.obs_names[3]}', gene 'G5'", qc_table, cells)
+
+
+@pytest.mark.parametrize("storage", ["dense", "backed csr", "backed view"])
+def test_sample_takes_at_most_so_many_and_keeps_rows_whole(storage, cells, tmp_path):
+    kept = stored(cells, storage, tmp_path)
+    drawn = sample_cells(kept, at_most=10, controls=25)
+    assert drawn.obs[KEY].value_counts().to_dict() == {
+        "G0": 10, "G1": 10, "G2": 10, "no gene": 9, CONTROL: 25
+    }  # fmt: skip
+    rows = kept.obs_names.get_indexer(drawn.obs_names)
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(dense_of(drawn.X), cells.X[rows])
+    assert not drawn.isbacked and not drawn.is_view
+
+
+def test_sample_of_a_sorted_file_is_the_same(cells, tmp_path):
+    sort_cells(cells, tmp_path / "sorted.h5ad")
+    one = sample_cells(cells, at_most=7, seed=3)
+    other = sample_cells(tmp_path / "sorted.h5ad", at_most=7, seed=3)
+    assert set(one.obs_names) == set(other.obs_names)
+    np.testing.assert_array_equal(dense_of(one[other.obs_names].X), dense_of(other.X))
+
+
+def test_the_draw_hangs_on_the_seed_and_on_no_other_group(cells):
+    def names(source, seed=0):
+        drawn = sample_cells(source, at_most=7, seed=seed)
+        return set(drawn.obs_names[drawn.obs[KEY] == "G1"])
+
+    assert names(cells) == names(cells) == names(cells[cells.obs[KEY] != "G0"].copy())
+    assert names(cells) != names(cells, seed=1)
+    even = make_cells(n_cells=(30, 30, 12, 9, 60), shuffle=False)
+    rows = even.obs_names.get_indexer(sample_cells(even, at_most=7).obs_names)
+    assert set(rows[:7]) != set(rows[7:14] - 30)  # groups of one size are no copies of a draw
+
+
+def test_only_targets_or_only_controls_but_not_nothing(cells):
+    for kw in ({"at_most": -1}, {"at_most": 0}, {"controls": -2}):
+        refuses("expected some cells to draw", sample_cells, cells, **kw)
+    assert set(sample_cells(cells, at_most=0, controls=5).obs[KEY]) == {CONTROL}
+    assert CONTROL not in set(sample_cells(cells, at_most=5, controls=0).obs[KEY])
+
+
+def test_a_sample_of_simulated_cells_still_says_so(cells):
+    cells.uns["simulated"] = True
+    drawn = sample_cells(cells, at_most=1000)
+    pd.testing.assert_frame_equal(drawn.obs, cells.obs)
+    assert drawn.uns["simulated"] is True and drawn.uns is not cells.uns

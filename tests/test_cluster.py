@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import make_cells
+from conftest import make_cells, refuses
 from scipy import sparse
 from test_contrast import assert_same
 
@@ -53,8 +53,7 @@ def test_a_score_through_the_cluster(client, tmp_path):
 def test_little_memory_on_the_cluster(client, tmp_path, short_of_memory):
     cells = make_cells(n_genes=100, n_cells=(90, 60, 30, 20, 200))
     cells.write_h5ad(tmp_path / "cells.h5ad")
-    with pytest.raises(ValueError, match="give at least"):
-        contrast(tmp_path / "cells.h5ad", client=client, memory=10_000)
+    refuses("give at least", contrast, tmp_path / "cells.h5ad", client=client, memory=10_000)
     found = contrast(tmp_path / "cells.h5ad", client=client, memory=250_000)
     assert_same(found, contrast(cells))
 

@@ -8,16 +8,18 @@ cluster, in the newer one.
 """
 
 import os
-import shutil
+import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import fork
+import numpy as np
 import pytest
 import run_in_colab
+from conftest import ROOT, another_python
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 ALL = os.environ.get("VCC_COLAB") == "all"
 CHOSEN = NOTEBOOKS if ALL else ["12_scale_out.ipynb"]
@@ -32,59 +34,79 @@ pytestmark = [
 ]
 
 
-def run(*words, **kw):
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, **kw)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
-def python_of(version):
-    """Return a Python of this version, or skip."""
-    found = [shutil.which(f"python{version}")]
-    found += sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
-    for python in filter(None, found):
-        if subprocess.run([python, "-c", "import venv"], capture_output=True).returncode == 0:
-            return python
-    pytest.skip(f"no Python {version} on this machine")
-
-
-class Colab:
-    """An environment with what Colab brings, and a fork for its readers."""
-
-    def __init__(self, folder: Path, version: str, packages: list[str]):
-        self.python = folder / "venv/bin/python"
-        uv = shutil.which("uv") or str(Path(sys.executable).with_name("uv"))
-        run(uv, "venv", "-q", "--seed", "--python", python_of(version), folder / "venv")
-        install = [uv, "pip", "install", "-q", "--python", self.python]
-        done = subprocess.run([*install, *packages], text=True, capture_output=True)
-        if done.returncode:
-            pytest.skip(f"the packages cannot be installed here: {done.stderr.strip()[-300:]}")
-        site = Path(run(self.python, "-c", "import site; print(site.getsitepackages()[0])").strip())
-        (site / "google/colab").mkdir(parents=True)
-        (site / "google/colab/__init__.py").touch()
-        self.fork = fork.make_fork(folder / "fork")
-        self.before = run_in_colab.installed(self.python)
-        assert "distributed" not in self.before and "dask" in self.before
-
-
 NAMES = list(ENVIRONMENTS) if ALL else ["of August 2026"]
 GROUPED = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in NAMES]
 
 
 @pytest.fixture(scope="module", params=GROUPED)
 def colab(request, tmp_path_factory):
-    return Colab(tmp_path_factory.mktemp("colab"), *ENVIRONMENTS[request.param])
+    """The Python of an environment with what Colab brings, which is told, and a reader's fork."""
+    folder, (version, packages) = tmp_path_factory.mktemp("colab"), ENVIRONMENTS[request.param]
+    python = another_python(folder / "venv", [version], packages)
+    (site := folder / f"venv/lib/python{version}/site-packages/google/colab").mkdir(parents=True)
+    (site / "__init__.py").touch()
+    before = run_in_colab.installed(python)
+    assert "distributed" not in before and "dask" in before
+    return python, before, fork.make_fork(folder / "fork")
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_a_notebook_runs_says_only_that_it_is_ready_and_replaces_nothing(name, colab):
-    path = colab.fork / "notebooks" / name
-    done = run_in_colab.run(path, colab.python, **fork.instead_of_github(f"file://{colab.fork}"))
+    python, before, root = colab
+    elsewhere = fork.instead_of_github(f"file://{root}")
+    done = run_in_colab.run(root / "notebooks" / name, python, **elsewhere)
     assert run_in_colab.problems(done) == []
-    after = run_in_colab.installed(colab.python)
-    assert run_in_colab.replaced(colab.before, after) == []
+    after = run_in_colab.installed(python)
+    assert run_in_colab.replaced(before, after) == []
     assert {"anndata", "scanpy", "vcc-helpers"} <= set(after)
     if name.startswith("12"):
-        text = "".join(output.get("text", "") for cell in done.cells for output in
-                       cell.get("outputs", ()))  # fmt: skip
-        assert "2 worker processes" in text
+        outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
+        assert "2 worker processes" in "".join(output.get("text", "") for output in outputs)
+
+
+# A page's numbers do not depend on the day or on the Python that computed them.
+RUNNER = Path(__file__).with_name("cell_runner.py")
+OTHERS = [v for v in ("3.12", "3.13") if not sys.version.startswith(v)]
+NEEDED = (
+    *("numpy", "scipy", "pandas", "anndata", "h5py", "scikit-learn", "numba", "tqdm"),
+    *("backports.zstd", "matplotlib", "ipython"),
+)
+NOTEBOOK = "08_metrics_by_hand.ipynb"
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
+alike = pytest.mark.xdist_group("another Python")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@cache
+def numbers(python, folder, run=1):
+    """Run the notebook with some Python, and return every number that it shows."""
+    env = {name: value for name, value in os.environ.items() if name != "VCC_DATA"}
+    env |= {"PYTHONHASHSEED": "random", "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [str(python), str(RUNNER), str(ROOT / "notebooks" / NOTEBOOK)],
+        capture_output=True, text=True, env=env, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    # neither names of temporary folders, nor what another version of AnnData packs to
+    shown = re.sub(r"\S*/\S*|[\d,]+ bytes", "", done.stdout)
+    return np.array([float(n) for n in NUMBER.findall(shown)])
+
+
+@alike
+def test_another_python_finds_the_same_numbers(folder):
+    """With the versions of the lock."""
+    packages = ["--constraint", str(ROOT / "requirements.lock"), *NEEDED]
+    other = another_python(folder / "venv", OTHERS, packages)
+    ours, theirs = numbers(Path(sys.executable), folder), numbers(other, folder)
+    assert len(ours) == len(theirs) > 100
+    np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+@alike
+def test_two_runs_find_the_same_numbers_to_the_last_digit(folder):
+    first, second = (numbers(Path(sys.executable), folder, run) for run in (1, 2))
+    np.testing.assert_array_equal(first, second)

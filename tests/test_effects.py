@@ -6,11 +6,11 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, dense_of, make_cells, stored
+from conftest import CONTROL, KEY, annotated, dense_of, make_cells, refuses, stored
 from scipy import sparse
 
 from vcc_helpers import effect_strength, effects, knockdown, lognorm, pseudobulk
-from vcc_helpers.stream import lognorm_blocks, sort_cells
+from vcc_helpers.stream import lognorm_blocks
 from vcc_helpers.stream.pseudobulk import _SMALL_COUNTS
 
 
@@ -71,35 +71,6 @@ def test_pseudobulk_equals_a_plain_loop(storage_kept, capsys):
     pd.testing.assert_frame_equal(bulk.var, make_cells().var)
 
 
-def sums_by_product(blocks, labels):
-    """The textbook way: a matrix of memberships times the cells, a block at a time."""
-    codes, groups = pd.factorize(labels, sort=True)
-    total = square = 0
-    for start, block in blocks:
-        rows = codes[start : start + block.shape[0]]
-        one = (np.ones(len(rows)), (rows, np.arange(len(rows))))
-        member = sparse.csr_matrix(one, shape=(len(groups), len(rows)))
-        values = block.astype(np.float64)
-        total = total + dense_of(member @ values)
-        square = square + dense_of(member @ values.multiply(values))
-    n = np.bincount(codes)[:, None]
-    return total / n, np.maximum(square - n * (total / n) ** 2, 0) / (n - 1)
-
-
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_sums_of_groups_equal_a_matrix_product_to_the_bit(shuffle, tmp_path):
-    """Of a sorted file, too, but for the order of the sums."""
-    cells = make_cells(n_cells=(3000, 10, 10, 10, 3000), shuffle=shuffle)
-    cells.X = sparse.csr_matrix(cells.X)
-    bulk = pseudobulk(cells)
-    mean, variance = sums_by_product(lognorm_blocks(cells), cells.obs[KEY])
-    np.testing.assert_array_equal(bulk.X, mean.astype(np.float32))
-    np.testing.assert_array_equal(bulk.layers["variance"], variance.astype(np.float32))
-    other = pseudobulk(sort_cells(cells, tmp_path / "sorted.h5ad"))
-    np.testing.assert_allclose(bulk.X, other.X, rtol=1e-6)
-    np.testing.assert_allclose(bulk.layers["variance"], other.layers["variance"], rtol=1e-5)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     """Small counts are looked up in a table; no bit may tell."""
@@ -116,18 +87,8 @@ def test_small_counts_and_large_ones_are_scaled_alike(dtype):
     np.testing.assert_array_equal(lognorm(cells).toarray(), expected)
 
 
-@pytest.mark.parametrize(("kind", "dtype"), [("dense", "uint8"), ("backed csc", "uint32")])
-def test_pseudobulk_of_integers_is_that_of_float32(kind, dtype, tmp_path):
-    one = pseudobulk(make_cells())
-    other = pseudobulk(stored(make_cells(dtype=dtype), kind, tmp_path))
-    np.testing.assert_array_equal(one.X, other.X)
-    assert other.X.dtype == np.float32
-
-
 def test_a_group_of_one_cell_has_no_variance():
     bulk = pseudobulk(make_cells(n_cells=(1, 5, 5, 5, 9)))
-    assert np.isnan(bulk["G0"].layers["variance"]).all()
-    assert np.isfinite(bulk["G1"].layers["variance"]).all()
     table = effect_strength(bulk)
     assert table.loc["G0", ["noise", "norm_denoised"]].isna().all()
     assert table.loc["G1"].notna().all() and np.isfinite(table.loc["G0", "norm"])
@@ -142,8 +103,7 @@ def test_the_callers_pseudobulk_is_never_changed(function, bulk, snapshot):
         result.X[:] = 99
         result.var["new"], result.obs["new"] = 1, 1
     same(bulk, before)
-    with pytest.raises(KeyError, match="no control row 'non-targeting'; its rows are 'G0'"):
-        function(bulk[:4])
+    refuses("no control row 'non-targeting'; its rows are 'G0'", function, bulk[:4], error=KeyError)
 
 
 def test_effects_and_norms_by_hand(bulk):
@@ -164,8 +124,7 @@ def test_the_noise_is_what_sampling_alone_gives():
     rng = np.random.default_rng(0)
     values = rng.gamma(2.0, 0.5, (200 * 20 + 2000, 50))
     labels = [*np.repeat([f"P{i}" for i in range(200)], 20), *[CONTROL] * 2000]
-    obs = pd.DataFrame({KEY: labels}, index=[f"c{i}" for i in range(len(labels))])
-    table = effect_strength(pseudobulk(anndata.AnnData(values, obs=obs)))
+    table = effect_strength(pseudobulk(annotated(values, labels)))
     # a squared norm over 50 genes varies by 20 %, the mean of 200 by 1.4 %; the controls add 1 %
     assert (table["norm"] ** 2).mean() == pytest.approx((table["noise"] ** 2).mean(), rel=0.06)
     assert table["norm_denoised"].mean() < table["norm"].mean() / 2

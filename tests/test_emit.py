@@ -4,10 +4,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, make_cells, stored
+from conftest import CONTROL, KEY, annotated, make_cells, refuses, stored
 from scipy import sparse, stats
 
-from vcc_helpers import datasets, de_table, emit, lognorm, pseudobulk
+from vcc_helpers import de_table, emit, lognorm, pseudobulk
 
 EMITTERS = [emit.replicate, emit.resample_and_shift, emit.negative_binomial]
 
@@ -57,11 +57,9 @@ def test_what_cannot_be_used(make, bulk, controls):
         (ValueError, "71 of 131 are .*'G0'.* select them with cells", 1, make_cells()),
         (ValueError, "empty", 1, controls[:0]),
     ]:
-        with pytest.raises(error, match=match):
-            make(bulk, controls=given, n_cells=n_cells)
+        refuses(match, make, bulk, controls=given, n_cells=n_cells, error=error)
     if make is emit.resample_and_shift:
-        with pytest.raises(KeyError, match="no control row"):
-            make(bulk[:4], controls=controls, n_cells=1)
+        refuses("no control row", make, bulk[:4], controls=controls, n_cells=1, error=KeyError)
     else:
         assert make(bulk[:4], controls=controls, n_cells=1).n_obs == 64
 
@@ -98,9 +96,6 @@ def test_controls_can_be_put_on_the_scale_of_the_prediction(make, cells, bulk, c
     np.testing.assert_array_equal(made.X[-controls.n_obs :], tail)
 
 
-# --- negative binomial ---------------------------------------------------------------------------
-
-
 def flat_bulk(cells, names="ABCD"):
     """A prediction of no change: every target has the controls' own mean."""
     base = pseudobulk(cells)
@@ -114,21 +109,10 @@ def draw_controls(rate, phi, *, n_cells=1200, seed=0):
     rng = np.random.default_rng(seed)
     mu = rng.lognormal(0, 0.3, (n_cells, 1)) * rate
     counts = rng.negative_binomial(1 / phi, 1 / (1 + phi * mu)).astype(np.float32)
-    obs = pd.DataFrame({KEY: CONTROL}, index=[f"c{i}" for i in range(n_cells)])
-    return anndata.AnnData(counts, obs, pd.DataFrame(index=[f"G{i}" for i in range(len(rate))]))
+    return annotated(counts, [CONTROL] * n_cells)
 
 
-@pytest.fixture(scope="module")
-def day5():
-    """Real stem cells: the controls and the perturbed cells of day 5."""
-    screen = datasets.load_hipsc_screen()
-    return screen[screen.obs["day"] == 5].copy()
-
-
-@pytest.mark.parametrize(
-    ("rate", "phi", "depth"),
-    [(0.01, 0.5, 1.0), (50, 8.0, 0.5), (1e4, 1e-4, 2.0)],
-)
+@pytest.mark.parametrize(("rate", "phi", "depth"), [(0.01, 0.5, 1), (50, 8, 0.5), (1e4, 1e-4, 2)])
 def test_the_mean_is_the_sum_over_all_counts(rate, phi, depth):
     law = stats.nbinom(1 / phi, 1 / (1 + phi * rate * depth))
     counts = np.arange(int(law.ppf(1 - 1e-13)) + 10)
@@ -146,6 +130,16 @@ def test_rates_give_the_wanted_mean():
         emit._mean_lognorm(rate[:-1], phi[:-1], depth), wanted[:-1], atol=2e-3
     )
     assert rate[0] == 0 and rate[-1] == pytest.approx(50_000)  # all of a cell's counts, no more
+
+
+def test_dispersion_is_found_again():
+    rate, phi = np.geomspace(1, 20, 800), np.tile([1e-4, 0.05, 0.3, 2.0], 200)
+    rate, phi = np.r_[rate, np.full(50, 1e-3), 0.0], np.r_[phi, np.full(51, 2.0)]
+    found = emit._nb_dispersion(draw_controls(rate, phi, n_cells=1000)).to_numpy()
+    median = [np.median(found[:800][phi[:800] == value]) for value in phi[:4]]
+    np.testing.assert_allclose(median[1:], phi[1:4], rtol=0.1)
+    assert median[0] < 0.005
+    np.testing.assert_allclose(found[800:], np.median(found[:800]), rtol=0.2)  # of few counts
 
 
 @pytest.mark.parametrize("storage", ["dense", "backed csr"])
@@ -210,6 +204,15 @@ def test_no_effect_makes_no_more_genes_significant_than_chance(day5):
     assert called["negative_binomial"] < 0.01 and small["negative_binomial"] < 0.08
     assert called["resample_and_shift"] < 0.01 and small["resample_and_shift"] < 0.08
     assert called["replicate"] > 0.2
+
+
+def test_a_true_effect_is_called_as_often_as_in_real_cells(day5):
+    """Of two strong targets: twice too many or half as many would be another picture."""
+    real = day5[day5.obs[KEY].isin([CONTROL, "SOX2", "POU5F1"])].copy()
+    controls, bulk = real[real.obs[KEY] == CONTROL].copy(), pseudobulk(real)
+    made = emit.negative_binomial(bulk, controls=controls, n_cells=bulk.obs["n_cells"])
+    drawn, share = (de_table(cells).significant.mean() for cells in (made, real))
+    assert share > 0.3 and 0.7 < drawn / share < 1.4
 
 
 def test_given_dispersions_are_taken_as_they_are(day5):

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, frame, make_cells
+from conftest import CONTROL, KEY, frame, make_cells, refuses
 from scipy import stats
 
 from vcc_helpers import adapt, emit, intervals, models, pseudobulk, score, scoring
@@ -35,7 +35,6 @@ def bulk():
 
 
 def long_table(values, model="m", metric="mae", split=0):
-    """One value a target."""
     names = [f"T{i:03d}" for i in range(len(values))]
     where = {"model": model, "split": split, "n_support": 5}
     return pd.DataFrame(where | {"target_gene": names, "metric": metric, "value": values})
@@ -171,8 +170,7 @@ def test_what_cannot_be_measured(bulk):
         (ValueError, "fewer than two", lambda: ev.dealt(bulk, bulk[[CONTROL, "T1"]])),
         (KeyError, "no row for 'T0', 'T1'", lambda: ev.calibration(less, bulk)),
     ]:  # fmt: skip
-        with pytest.raises(error, match=match):
-            call()
+        refuses(match, call, error=error)
     for name, call in [
         ("mean", lambda: ev.learning_curve(chosen, bulk, [0, 2], n_repeats=1)),
         ("EffectModel", lambda: ev.cross_predict(model, bulk, [FewShotSplit([], ["T1"])])),
@@ -311,8 +309,7 @@ def test_only_pairs_of_the_same_split_and_target_are_compared():
         (ValueError, "values are NaN, of 'm mae'",
          lambda: intervals.interval(long_table([1.0, np.nan]))),
     ]:  # fmt: skip
-        with pytest.raises(error, match=match):
-            call()
+        refuses(match, call, error=error)
     by_size = intervals.interval(curve, by=("model", "n_support", "metric"))
     assert by_size["mean"].to_dict() == {("m", 5, "mae"): 2, ("m", 9, "mae"): 7}
     more = pd.concat([long_table([1.0, 3.0]), long_table([1.0], split=1)])
@@ -333,8 +330,7 @@ def test_strata_are_quantiles_of_the_asked_targets(bulk):
     found = intervals.by_stratum(table, n_cells, n_strata=4)
     sizes = found.groupby("stratum", observed=True)["target_gene"].nunique()
     assert sizes.to_dict() == {"5 to 5": 9, "50 to 50": 3}
-    with pytest.raises(KeyError, match="no number for 'T0'"):
-        intervals.by_stratum(table, n_cells.drop("T0"))
+    refuses("no number for 'T0'", intervals.by_stratum, table, n_cells.drop("T0"), error=KeyError)
 
 
 def test_dealt_is_the_mean_and_spread_over_all_permutations():

@@ -1,4 +1,4 @@
-"""Every exercise tells not attempted, right and each known wrong answer apart."""
+"""Every exercise tells right and wrong answers apart; every exploit pays what the book says."""
 
 import json
 import re
@@ -9,13 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT, refuses
 from scipy import sparse
 
-from vcc_helpers import check
-from vcc_helpers.course import exercises
-from vcc_helpers.course.exercises import Exercise, Feedback
+from vcc_helpers import check, metrics, score, scoring
+from vcc_helpers.course import exercises, exploits
+from vcc_helpers.course.exercises import Exercise, _Feedback
+from vcc_helpers.course.exercises._data import honest as deal_of
+from vcc_helpers.course.exploits import EXPLOITS, gallery
 
-ROOT = Path(__file__).resolve().parents[1]
 for path in Path(exercises.__file__).parent.glob("from_chapter_*.py"):
     import_module(f"vcc_helpers.course.exercises.{path.stem}")
 FOUND = dict(sorted(exercises._EXERCISES.items()))
@@ -42,7 +44,7 @@ def test_the_right_answer_and_each_known_wrong_one_are_told_apart(exercise_id):
     assert len(set(words.values())) == len(words) and len(words["right"].split()) >= 4
     for name, answer in answers:
         status = "right" if name == "right" else "wrong"
-        assert hand_in(exercise_id, answer) == Feedback(status, words[name]), name
+        assert hand_in(exercise_id, answer) == _Feedback(status, words[name]), name
 
 
 @pytest.mark.parametrize("exercise_id", FOUND)
@@ -78,8 +80,7 @@ def test_notebooks_ask_every_exercise_once_and_no_other():
 
 @pytest.mark.parametrize("exercise_id", ["99-1", "01-99", "", "nonsense", 1, None])
 def test_an_exercise_that_does_not_exist(exercise_id):
-    with pytest.raises(KeyError, match="no exercise .* expected chapter and number"):
-        check(exercise_id, 1)
+    refuses("no exercise .* expected chapter and number", check, exercise_id, 1, error=KeyError)
 
 
 def toy(right, **kw):
@@ -88,29 +89,23 @@ def toy(right, **kw):
     return Exercise(lambda: iter(known), words, **kw)
 
 
-@pytest.mark.parametrize(
-    ("right", "answer"),
-    [
-        (1.0, 1.0005), (1.0, np.array(1)), (np.nan, np.nan), (True, np.True_), ("SOX2", " sox2 "),
-        (["A", "B"], pd.Index(["B", "A"])), (np.ones(3), [1, 1, 1.0001]),
-        ([1, 2], pd.Series([1, 2])), (np.eye(2), pd.DataFrame(np.eye(2))),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("right", "answer"), [
+    (1.0, 1.0005), (1.0, np.array(1)), (np.nan, np.nan), (True, np.True_), ("SOX2", " sox2 "),
+    (["A", "B"], pd.Index(["B", "A"])), (np.ones(3), [1, 1, 1.0001]),
+    ([1, 2], pd.Series([1, 2])), (np.eye(2), pd.DataFrame(np.eye(2))),
+])  # fmt: skip
 def test_right_in_any_dress(right, answer):
     assert toy(right).judge(answer).status == "right"
 
 
-@pytest.mark.parametrize(
-    ("right", "answer", "message"),
-    [
-        (1.0, "1", "Expected a number, got a string."), (["A"], [1], "Expected names, got an ar"),
-        (1.0, [1.0], "Expected a number, got an array"), ("A", ["A"], "Expected a string, got na"),
-        (np.ones(3), np.ones((3, 1)), "Expected an array of shape (3,), got (3, 1)."),
-        (np.ones((2, 2)), sparse.csr_matrix(np.ones((2, 2))), "Expected an array, got a csr"),
-        (np.ones(3), (x for x in "abc"), "Expected an array, got a generator."),
-        (np.ones(2), [[1], [1, 2]], "Expected an array, got a list of unequal parts."),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("right", "answer", "message"), [
+    (1.0, "1", "Expected a number, got a string."), (["A"], [1], "Expected names, got an ar"),
+    (1.0, [1.0], "Expected a number, got an array"), ("A", ["A"], "Expected a string, got na"),
+    (np.ones(3), np.ones((3, 1)), "Expected an array of shape (3,), got (3, 1)."),
+    (np.ones((2, 2)), sparse.csr_matrix(np.ones((2, 2))), "Expected an array, got a csr"),
+    (np.ones(3), (x for x in "abc"), "Expected an array, got a generator."),
+    (np.ones(2), [[1], [1, 2]], "Expected an array, got a list of unequal parts."),
+])  # fmt: skip
 def test_another_kind_is_told_so(right, answer, message):
     said = toy(right).judge(answer)
     assert said.status == "wrong" and said.message.startswith(message)
@@ -130,24 +125,110 @@ def test_a_probe_calls_what_is_handed_in():
 
 
 def test_feedback_shows_itself_and_escapes():
-    said = Feedback("wrong", "a < b")
+    said = _Feedback("wrong", "a < b")
     assert repr(said) == "Not yet. a < b"
     assert "a &lt; b" in said._repr_html_() and "#D55E00" in said._repr_html_()
 
 
-@pytest.mark.parametrize(
-    ("right", "answer", "words"),
-    [
-        (0.460312, 0.46, "rounded"), (0.460312, 0.5, "not it"),  # one digit is a guess
-        (0.460312, 46.0312, "per cent"), (3.25, 325.0, "not it"),  # no share
-        (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign"),
-        (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "other way round"),
-        (0.460312, 0.460312**2, "Take the root"), (0.460312, float("nan"), "not it"),
-        (7, 49, "not it"), (7, 1 / 7, "not it"),  # of a number of things there is no square
-        (1.0, -1.0, "the sign"),  # its own words come first
-        (0.5, 0.5000001, "well done"),  # 1 minus itself
-        (1.0, 1.0000001, "well done"),  # its own square, and the other way round
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("right", "answer", "words"), [
+    (0.460312, 0.46, "rounded"), (0.460312, 0.5, "not it"),  # one digit is a guess
+    (0.460312, 46.0312, "per cent"), (3.25, 325.0, "not it"),  # no share
+    (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign"),
+    (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "other way round"),
+    (0.460312, 0.460312**2, "Take the root"), (0.460312, float("nan"), "not it"),
+    (7, 49, "not it"), (7, 1 / 7, "not it"),  # of a number of things there is no square
+    (1.0, -1.0, "the sign"),  # its own words come first
+    (0.5, 0.5000001, "well done"),  # 1 minus itself
+    (1.0, 1.0000001, "well done"),  # its own square, and the other way round
+])  # fmt: skip
 def test_a_slip_in_digits_scale_or_the_last_step_is_named(right, answer, words):
     assert words in toy(right, tolerance=1e-6).judge(answer).message
+
+
+@pytest.fixture(scope="module")
+def deal():
+    return deal_of()
+
+
+@pytest.fixture(scope="module")
+def table(deal):
+    honest, real = deal
+    known = real[real.obs["target_gene"].isin([*sorted(set(real.obs["target_gene"]))[:6]])].copy()
+    return gallery(honest, real, known=known)
+
+
+@pytest.mark.parametrize("name", ["scale effects", "mix the scales"])
+def test_exaggeration_pays_in_2025_and_not_in_2026(table, name):
+    old, new = table["vcc2025"], table["vcc2026"]
+    assert old.loc[name, "overall"] > old.loc["honest", "overall"] + 1
+    assert old.loc[name, "pds"] > old.loc["honest", "pds"] + 0.03
+    assert old.loc[name, "mae"] > 1.5 * old.loc["honest", "mae"]  # the price, which is not asked
+    if name == "mix the scales":
+        assert new.loc[name].isna().all()  # refused
+    else:
+        assert new.loc[name, "overall"] < new.loc["honest", "overall"] - 5
+        assert new.loc[name, "mse_normalized"] > 1
+
+
+@pytest.mark.parametrize("name", ["replicate the mean", "shrink the variance", "flood with cells"])
+def test_calling_more_genes_costs_no_pds_in_2025_and_jaccard_in_2026(table, name):
+    old, new = table["vcc2025"], table["vcc2026"]
+    assert abs(old.loc[name, "pds"] - old.loc["honest", "pds"]) < 0.02
+    assert abs(old.loc[name, "mae"] - old.loc["honest", "mae"]) < 0.002
+    assert abs(old.loc[name, "des"] - old.loc["honest", "des"]) > 1e-4  # the file alone decides
+    assert new.loc[name, "significant_jaccard"] < 0.5 * new.loc["honest", "significant_jaccard"]
+
+
+def test_flooding_calls_nearly_all_genes(deal):
+    honest, real = deal
+    before, after = (
+        scoring.digest(c).de.significant
+        for c in (honest, EXPLOITS["flood with cells"].make(honest))
+    )
+    assert after.mean() > before.mean() + 0.2
+
+
+def test_equal_numbers_of_cells_tell_nothing(deal):
+    honest, real = deal
+    equal = honest[honest.obs.groupby("target_gene", observed=True).cumcount() < 20].copy()
+    copied = exploits.copy_by_count(equal, known=real)
+    labels = real.obs["target_gene"].astype(str)
+    rows = {
+        name: {row.tobytes() for row in real.X[(labels == name).to_numpy()].toarray()}
+        for name in set(labels)
+    }
+    made = copied.X[(copied.obs["target_gene"] != "non-targeting").to_numpy()]
+    from_one = [name for name, known in rows.items() if {row.tobytes() for row in made} <= known]
+    assert len(from_one) == 1  # every target copies the same one
+
+
+def test_what_else_the_gallery_shows(table, deal):
+    old, new = table["vcc2025"], table["vcc2026"]
+    assert table.index.tolist() == ["honest", *EXPLOITS]
+    # controls decide in 2025 and not in 2026; spikes pay in neither season; ties are worth chance
+    assert abs(old.loc["edit the controls", "des"] - old.loc["honest", "des"]) > 0.01
+    assert new.loc["edit the controls"].equals(new.loc["honest"])
+    for one in (old, new):
+        assert one.loc["spike the targets", "overall"] < one.loc["honest", "overall"]
+    assert new.loc["win the ties", "pds_cosine"] == 0.5
+    assert abs(old.loc["win the ties", "pds"] - metrics.pds_chance(13)) < 0.1
+    # what 2026 does not stop by a metric: the gallery says so
+    fidelity = new["direction_fidelity"]
+    assert fidelity["flood with cells"] > fidelity["honest"]
+    assert EXPLOITS["flood with cells"].stopped_by.startswith("no metric")
+    card = score(*deal, "vcc2026")
+    assert list(new) == [*card.summary.index, "overall"]
+    assert new.loc["honest", list(card.summary.index)].tolist() == list(card.summary)
+
+
+def test_nothing_of_the_callers_changes(deal):
+    honest, real = deal
+    before = honest.X.copy()
+    for name, exploit in EXPLOITS.items():
+        extra = {"known": real} if name == "copy by cell count" else {}
+        made = exploit.make(honest, **extra)
+        assert made is not honest and made.var_names.equals(honest.var_names), name
+    assert abs(honest.X - before).max() == 0
+    assert abs(exploits.scale_effects(honest, factor=1.0).X - before).max() == 0
+    with pytest.raises(ValueError, match="scale='log'; expected 'counts' or 'lognorm'"):
+        EXPLOITS["replicate the mean"].make(honest, scale="log")

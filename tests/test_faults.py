@@ -27,7 +27,7 @@ import anndata
 import numpy as np
 import pytest
 from bad_cases import GENES, good_cells
-from conftest import KEY
+from conftest import KEY, ROOT
 
 from vcc_helpers.stream import write
 from vcc_helpers.submission import archive
@@ -43,8 +43,6 @@ OLD = b"what was there before"
 
 #: A command that writes: its words, with the folder's place open, and what it writes.
 Command = namedtuple("Command", ["words", "outputs"])
-#: How a process ended, and what it said.
-Done = namedtuple("Done", ["returncode", "stderr"])
 LINES = {
     "score": "score {0}/pred.h5ad {0}/real.h5ad --json {0}/c.json --csv {0}/t.csv",
     "score --cache": "score {0}/pred.h5ad {0}/real.h5ad --cache {0}/kept --json {0}/c.json",
@@ -84,23 +82,22 @@ SERVER.set_forkserver_preload(["fault_driver"])
 def server():
     """Start the process that the others are forked from where it finds what it has to import."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(DRIVER.parent))
+        patch.setenv("PYTHONPATH", f"{DRIVER.parent}{os.pathsep}{ROOT}")
         forkserver.ensure_running()
 
 
-def run(fault: str, command: Command, folder: Path, env: dict | None = None) -> Done:
+def run(fault: str, command: Command, folder: Path, env: dict | None = None):
     words = [word.replace("{0}", str(folder)) for word in command.words]
     said = folder.parent / f"said-{uuid.uuid4().hex}"
     process = SERVER.Process(target=fault_driver.main, args=(fault, words, str(said), env or {}))
     process.start()
     process.join(300)
-    done = Done(process.exitcode, said.read_bytes())
+    done = subprocess.CompletedProcess(words, process.exitcode, stderr=said.read_bytes())
     said.unlink()
     return done
 
 
 def content(path: Path):
-    """Return what a file says, whatever its bytes."""
     if path.suffix == ".json":
         return json.loads(path.read_text())
     if path.suffix == ".vcc":
@@ -158,6 +155,7 @@ PAIRS = [
     ("score --cache", "killed at the last step", -9, ""),
     ("check --fix", "memory runs out", 1, r"memory \(Unable to allocate 9.3 GiB\); no output"),
     ("prep", "terminated while reading", 143, STOPPED),
+    ("pseudobulk", "hung up twice at the last step", 129, STOPPED),
     ("prep", "no room for files", 1, FULL),
     ("pseudobulk", "Ctrl-C at the last step", 130, STOPPED),
 ]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, refuses
 
 from vcc_helpers.datasets import _download, _official
 from vcc_helpers.datasets._fetch import fetch_h1
@@ -115,9 +116,6 @@ def ranges(server):
     return [headers.get("Range") for _, headers in server.asked]
 
 
-# All is well
-
-
 def test_fetches_names_and_checks(server, tmp_path):
     path = fetch(server, tmp_path / "new" / "folder")
     assert path == tmp_path / "new" / "folder" / NAME and path.read_bytes() == CONTENT
@@ -153,11 +151,7 @@ def test_the_folder_is_the_argument_or_the_variable_or_the_default(server, tmp_p
     assert fetch(server, None).parent == Path("data/h1")
     monkeypatch.delenv("VCC_DATA")
     assert fetch(server, None).resolve() == tmp_path / "data/h1" / NAME
-
-
-def test_unknown_names_are_answered_with_the_known():
-    with pytest.raises(KeyError, match="no official file 'training'; choose one of 'sample', "):
-        fetch_h1("training")
+    refuses("no official file 'x'; choose one of 'sample', ", fetch_h1, "x", error=KeyError)
 
 
 def test_says_what_it_takes_and_shows_progress(server, tmp_path, capsys):
@@ -169,8 +163,7 @@ def test_says_what_it_takes_and_shows_progress(server, tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-# Faults that pass: the same run completes
-
+#: Faults that pass: the same run completes.
 CUT, REST = {"cut": HALF}, f"bytes={HALF}-"
 PASSING = {
     "cut twice": ([{"cut": 1000}, {"cut": 1000}, {}], [None, "bytes=1000-", "bytes=2000-"]),
@@ -193,8 +186,7 @@ def test_one_run_overcomes(server, tmp_path, faults, asked):
     assert visible(tmp_path) == [NAME]
 
 
-# Faults that stay: the run gives up with a clear error, and the next one completes
-
+#: Faults that stay: the run gives up with a clear error, and the next one completes.
 LASTING = {
     "no byte ever": ({"cut": 0}, ConnectionError, "given up after 3 attempts", 0),
     "stalls for ever": ({"stall_first": 2}, ConnectionError, "no connection.*timed out", None),
@@ -208,8 +200,7 @@ LASTING = {
 @pytest.mark.parametrize(("fault", "error", "message", "part"), LASTING.values(), ids=LASTING)
 def test_a_lasting_fault_leaves_no_file(server, tmp_path, fault, error, message, part):
     server.faults = [fault]
-    with pytest.raises(error, match=message):
-        fetch(server, tmp_path)
+    refuses(message, fetch, server, tmp_path, error=error)
     assert not (tmp_path / NAME).exists()
     left = tmp_path / f"{NAME}.part"
     assert (left.stat().st_size if left.exists() else None) == part
@@ -222,8 +213,7 @@ def test_what_an_earlier_run_left_is_judged(server, tmp_path, left):
     part.write_bytes({"full, wrong": OTHER, "too long": CONTENT + b"!"}.get(left, CONTENT[:HALF]))
     note.write_text('{"bytes": ')
     if left == "full, wrong":
-        with pytest.raises(ValueError, match="not those that were published.*were removed"):
-            fetch(server, tmp_path)
+        refuses("not those that were published.*were removed", fetch, server, tmp_path)
         assert visible(tmp_path) == [] and not server.asked
     rerun_completes(server, tmp_path)
 
@@ -243,9 +233,6 @@ def test_pauses_grow_and_are_bounded(server, tmp_path, monkeypatch):
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
-
-
-# The disk
 
 
 def test_what_it_takes_must_fit_the_disk(server, tmp_path, monkeypatch):
@@ -277,15 +264,11 @@ def test_the_disk_fills_up_on_the_way(server, tmp_path):
 def test_a_folder_that_takes_no_note(server, tmp_path):
     """A file can't be fetched into it; one that is there is read each time."""
     (tmp_path / f".{NAME}.fetch").mkdir()
-    with pytest.raises(OSError, match="cannot write into .*folder="):
-        fetch(server, tmp_path)
+    refuses("cannot write into .*folder=", fetch, server, tmp_path, error=OSError)
     (tmp_path / NAME).write_bytes(CONTENT)
     for _ in range(2):
         assert fetch(server, tmp_path) == tmp_path / NAME
     assert not server.asked
-
-
-# Processes
 
 
 def child(server, folder):
@@ -296,7 +279,7 @@ def child(server, folder):
         f"_fetch.fetch_h1('train', folder={str(folder)!r}, base_url={server.url!r}, "
         "progress=False)"
     )
-    return {"args": [sys.executable, "-c", code], "cwd": Path(__file__).resolve().parents[1]}
+    return {"args": [sys.executable, "-c", code], "cwd": ROOT}
 
 
 def test_two_at_once_of_which_one_is_killed(server, tmp_path):

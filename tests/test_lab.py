@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
@@ -35,16 +35,15 @@ def lab(tmp_path):
                 time.sleep(0.25)
             assert found, (tmp_path / "log").read_text()[-3000:]
             about = json.loads(found[0].read_text())
-            yield about["url"], about["token"]
+            yield about["url"], {"Authorization": f"token {about['token']}"}
         finally:
             server.terminate()
             server.wait(30)
 
 
 def get(lab, path):
-    address, token = lab
-    request = Request(address + path, headers={"Authorization": f"token {token}"})
-    with urlopen(request, timeout=60) as answer:
+    address, headers = lab
+    with urlopen(Request(address + path, headers=headers), timeout=60) as answer:
         assert answer.status == 200
         return answer.read().decode()
 

@@ -24,13 +24,7 @@ def card(des, pds, mae, *, spread=0.0, seed=0, names=NAMES, preset="vcc2025", **
 
 
 BASE = card(0.1, 0.5, 0.04)
-
-
-THREE = {
-    "bold": card(0.3, 0.9, 1.0),
-    "quiet": card(0.1, 0.5, 0.02),
-    "even": card(0.2, 0.7, 0.036),
-}
+THREE = {"bold": card(0.3, 0.9, 1.0), "quiet": card(0.1, 0.5, 0.02), "even": card(0.2, 0.7, 0.036)}
 
 
 def test_places_and_ranks_by_hand():
@@ -99,22 +93,16 @@ def test_the_interval_is_a_bootstrap_of_the_overall_score():
     np.testing.assert_allclose(found[["low", "high"]].iloc[0], np.quantile(by_hand, [0.025, 0.975]))
 
 
-@pytest.mark.parametrize(
-    ("cards", "says"),
-    [
-        ({}, "no entry"),
-        ({"x": card(0.1, 0.5, 0.1, names=NAMES[:9])}, "entry 'x' is of preset 'vcc2025' with 9"),
-        ({"x": card(0.1, 0.5, 0.1, preset="other")}, "preset 'other'"),
-        ({"x": card(0.1, 0.5, 0.1, pr_auc=0.1)}, "metrics des, pds, mae, pr_auc"),
-    ],
-)
+@pytest.mark.parametrize(("cards", "says"), [
+    ({}, "no entry"),
+    ({"x": card(0.1, 0.5, 0.1, names=NAMES[:9])}, "entry 'x' is of preset 'vcc2025' with 9"),
+    ({"x": card(0.1, 0.5, 0.1, preset="other")}, "preset 'other'"),
+    ({"x": card(0.1, 0.5, 0.1, pr_auc=0.1)}, "metrics des, pds, mae, pr_auc"),
+])  # fmt: skip
 def test_what_cannot_be_ranked(cards, says):
     for function in (classroom.rank, classroom.doubt):
         with pytest.raises(ValueError, match=says):
             function(cards, BASE)
-
-
-# --- the board as HTML ---------------------------------------------------------------------------
 
 
 class Table(HTMLParser):

@@ -2,17 +2,17 @@
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from vcc_helpers import datasets, pseudobulk
 from vcc_helpers.intervals import CEILING, CHANCE
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 import h1_models  # noqa: E402
 import models as benchmark  # noqa: E402
 
@@ -20,9 +20,8 @@ SMALL = {"n_genes": 120, "n_targets": (12, 6, 7), "cells_per_target": 15, "n_con
 
 
 @pytest.fixture(scope="module")
-def day5():
-    screen = datasets.load_hipsc_screen()
-    return pseudobulk(screen[screen.obs["day"] == 5])
+def means(day5):
+    return pseudobulk(day5)
 
 
 def test_every_model_has_every_metric_on_both_sets(monkeypatch):
@@ -41,29 +40,29 @@ def test_every_model_has_every_metric_on_both_sets(monkeypatch):
         assert set(table["n_targets"]) == {part["targets"]} == {n_targets}
 
 
-def test_the_stand_in_for_des_calls_what_a_test_of_two_means_calls(day5):
-    names = day5.obs_names.drop("non-targeting")
-    called, change = h1_models.called_genes(day5, names)
-    sd, n = np.sqrt(day5.layers["variance"]), day5.obs[["n_cells"]].to_numpy()
-    row = day5.obs_names.get_indexer(["non-targeting"])
-    others = day5.obs_names.get_indexer(names)
+def test_the_stand_in_for_des_calls_what_a_test_of_two_means_calls(means):
+    names = means.obs_names.drop("non-targeting")
+    called, change = h1_models.called_genes(means, names)
+    sd, n = np.sqrt(means.layers["variance"]), means.obs[["n_cells"]].to_numpy()
+    row = means.obs_names.get_indexer(["non-targeting"])
+    others = means.obs_names.get_indexer(names)
     t = stats.ttest_ind_from_stats(
-        day5.X[others], sd[others], n[others], day5.X[row], sd[row], n[row], equal_var=False
+        means.X[others], sd[others], n[others], means.X[row], sd[row], n[row], equal_var=False
     ).statistic
     fdr = stats.false_discovery_control(2 * stats.norm.sf(np.abs(t)), axis=None)
     np.testing.assert_array_equal(called, fdr.reshape(t.shape) < 0.05)
     assert 0 < called.mean() < 0.5 and np.array_equal(np.sign(change), np.sign(t))
-    des = h1_models.measure_means(day5, day5)["des"]
+    des = h1_models.measure_means(means, means)["des"]
     np.testing.assert_array_equal(des.to_numpy(), (called.any(axis=1))[names.argsort()])
 
 
-def test_real_effects_are_measured_for_every_model_and_target(day5, tmp_path):
+def test_real_effects_are_measured_for_every_model_and_target(means, tmp_path):
     """The command, with an annotation that knows nothing, and not of the first target."""
-    day5[[*day5.obs_names[:8], "non-targeting"]].copy().write_h5ad(tmp_path / "bulk.h5ad")
-    targets = day5.obs_names[:8].rename("target_gene")
+    means[[*means.obs_names[:8], "non-targeting"]].copy().write_h5ad(tmp_path / "bulk.h5ad")
+    targets = means.obs_names[:8].rename("target_gene")
     noise = np.random.default_rng(0).normal(size=(7, 4))
     pd.DataFrame(noise, index=targets[1:]).to_csv(tmp_path / "annotation.csv")
-    cells = {"n_cells": day5.obs["n_cells"][targets], "median_umi_per_cell": 1000.0}
+    cells = {"n_cells": means.obs["n_cells"][targets], "median_umi_per_cell": 1000.0}
     pd.DataFrame(cells, index=targets).to_csv(tmp_path / "counts.csv")
     files = [str(tmp_path / name) for name in ("bulk.h5ad", "counts.csv", "annotation.csv")]
     options = ["--repeats", "1", "--folds", "2", "--out", str(tmp_path / "out.json")]

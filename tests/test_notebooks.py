@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
 import fork
 import nbformat
@@ -15,11 +14,10 @@ import notebook_tools as tools
 import pytest
 import run_in_colab
 import yaml
+from conftest import ROOT, refuses
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# --- the real notebooks --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -72,8 +70,6 @@ def test_the_reference_lists_every_module():
     for name, path in pages.items():
         assert f".. automodule:: vcc_helpers.{name}\n" in path.read_text(encoding="utf-8")
 
-
-# --- the first cell ------------------------------------------------------------------------------
 
 KEEP = ["numpy", "pandas", "scipy", "scikit-learn", "matplotlib", "h5py", "numba"]
 COLAB = "import sys, types; sys.modules['google.colab'] = types.ModuleType('colab')\n"
@@ -155,8 +151,6 @@ def test_a_copy_without_an_address_refuses_in_one_line(tmp_path):
     assert "make publish-as OWNER/NAME" in line and "published book" in line
 
 
-# --- the rules, on toys --------------------------------------------------------------------------
-
 REPOSITORY = "ada/book"
 CELL = tools.first_cell(REPOSITORY, tools.read_version())
 SOLUTION = """<details>
@@ -173,7 +167,6 @@ answer = sum(numbers)
 
 
 def good():
-    """A notebook that keeps every rule."""
     intro = "# Build a toy\n\nWhat you will do, learn and need. Time, memory and data: little."
     alt = {"mystnb": {"image": {"alt": "A line that rises from one to two."}}}
     cells = [
@@ -267,9 +260,6 @@ def test_plain_things_are_let_pass(tmp_path):
     assert violations(notebook, tmp_path) == []
 
 
-# --- fix and solve -------------------------------------------------------------------------------
-
-
 LINKS = text("[a](../book/glossary.md), [b](../book/results.md#at-a-glance)")
 FIXED = [
     OUTPUT, edit(2, execution_count=3), edit(1, metadata={}), older_format, JULIA, ERRORS, LINKS,
@@ -295,8 +285,7 @@ def test_solutions_are_read_and_put_in():
     notebook = good()
     assert tools.exercises(notebook) == ["03-1", "03-2"]
     assert tools.solution_of(notebook, "03-2") == "numbers = [1, 2]\nanswer = sum(numbers)"
-    with pytest.raises(KeyError, match="03-7"):
-        tools.solution_of(notebook, "03-7")
+    refuses("03-7", tools.solution_of, notebook, "03-7", error=KeyError)
     sources = [cell.source for cell in tools.solved(notebook).cells]
     assert 'numbers = [1, 2]\nanswer = sum(numbers)\ncheck("03-1", answer)' in sources
     assert not any("answer = ..." in source for source in sources)

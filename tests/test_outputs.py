@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import signal
 import socket
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from uuid import UUID
 
@@ -15,11 +13,12 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_cells
+from conftest import make_cells, refuses
 
 from vcc_helpers import ScoreCard, score
 from vcc_helpers.cli import main
-from vcc_helpers.splits import few_shot_split, from_toml, to_toml
+from vcc_helpers.datasets import read_screen
+from vcc_helpers.features import embedding
 from vcc_helpers.stream import sort_cells, write, write_cells
 from vcc_helpers.submission import archive
 
@@ -77,6 +76,7 @@ REFUSED = [
     ("score cells.zarr real.h5ad --json cells.zarr/new.json", INPUT),
     ("score cells.zarr real.h5ad --cache cells.zarr/X", INPUT),
     ("score pred.h5ad real.h5ad --json new --csv ../way/new", TWICE),
+    ("score pred.h5ad real.h5ad --json new --cache ./new", TWICE),  # it would be a folder
     ("prep pred.h5ad --genes genes.csv -o link.h5ad", INPUT),
     ("prep pred.h5ad --genes genes.csv -o genes.csv", INPUT),
     ("check pred.h5ad --genes genes.csv --fix pred.h5ad", INPUT),
@@ -110,8 +110,7 @@ def test_neither_does_the_library(files):
         lambda: archive.pack("pred.h5ad", "link.h5ad"),
         lambda: archive.unpack("pred.vcc", "../way/pred.vcc"),
     ):
-        with pytest.raises(ValueError, match=INPUT):
-            write_it()
+        refuses(INPUT, write_it)
     backed.file.close()
     assert state(files) == before
 
@@ -146,7 +145,8 @@ def test_labels_are_no_formulas_and_come_back(tmp_path, capsys):
     cells.obs["target_gene"] = np.repeat([*labels, "non-targeting", "non-targeting"], 4)
     cells.write_h5ad(tmp_path / "c.h5ad")
     line = f"score {tmp_path}/c.h5ad {tmp_path}/c.h5ad --csv {tmp_path}/t.csv"
-    assert main([*line.split(), "--json", str(tmp_path / "c.json")]) == 0
+    many = ["--threads", "9" * 18]  # of which no more are made than help
+    assert main([*line.split(), "--json", str(tmp_path / "c.json"), *many]) == 0
     capsys.readouterr()
     table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
     shown = table["target_gene"].tolist()
@@ -155,9 +155,6 @@ def test_labels_are_no_formulas_and_come_back(tmp_path, capsys):
     card = ScoreCard.from_json(tmp_path / "c.json")
     assert card.per_perturbation.index.tolist() == sorted(labels)
     assert table["mae"].dtype == float
-
-
-# What is said
 
 
 def baseline(value, preset=b'"vcc2025"'):
@@ -184,6 +181,26 @@ def test_a_baseline_that_is_none_is_told_in_few_words(files, capsys):
             assert len(err) < 400 + len(str(path))
 
 
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(tmp_path, capsys):
+    for name in ("pipe", "matrix.mtx", "table.csv"):
+        os.mkfifo(tmp_path / name)
+    for words in (["check", str(tmp_path / "pipe")], ["pseudobulk", str(tmp_path / "pipe"), "out"]):
+        assert main(words) == 1
+        assert "no plain file but a pipe" in capsys.readouterr().err
+    for path in (tmp_path, tmp_path / "table.csv"):
+        with pytest.raises(FileNotFoundError):
+            read_screen(path)
+    refuses("no plain file", embedding, tmp_path / "table.csv")
+
+
+def test_a_folder_that_is_gone(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["check", "a.h5ad"]) == 1
+    assert "no such file" in capsys.readouterr().err
+
+
 def test_messages_are_short_and_move_no_cursor(tmp_path, capsys):
     for name in ("a\x1b[2Jb\nc\x07.h5ad", "x" * 3000, "\u202eabc"):
         assert main(["sort", str(tmp_path / name), str(tmp_path / "out.h5ad")]) == 1
@@ -199,16 +216,13 @@ def test_messages_are_short_and_move_no_cursor(tmp_path, capsys):
     assert len(capsys.readouterr().err) < 2000
 
 
-@pytest.mark.parametrize(
-    ("redirected", "said"),
-    [
-        (">&-", "standard output or standard error is closed"),
-        ("2>&-", "standard output or standard error is closed"),
-        (">/dev/full", "cannot write to standard output: No space left on device"),
-        (">&- 2>&-", ""),
-        ("2>/dev/full", ""),
-    ],
-)
+@pytest.mark.parametrize(("redirected", "said"), [
+    (">&-", "standard output or standard error is closed"),
+    ("2>&-", "standard output or standard error is closed"),
+    (">/dev/full", "cannot write to standard output: No space left on device"),
+    (">&- 2>&-", ""),
+    ("2>/dev/full", ""),
+])  # fmt: skip
 def test_a_stream_that_is_closed_or_full(redirected, said, files):
     missing = " missing.h5ad" if "2>/dev" in redirected else ""
     words = f"sort{missing} x.h5ad" if missing else "fetch sample --folder ."
@@ -217,36 +231,3 @@ def test_a_stream_that_is_closed_or_full(redirected, said, files):
     told = done.stdout + done.stderr
     assert done.returncode == 1 and said in told and bool(said) == bool(told)
     assert "Traceback" not in told and "Exception ignored" not in told
-
-
-def test_a_signal_leaves_no_scratch(tmp_path):
-    line = (
-        "import signal, sys, time\n"
-        "from vcc_helpers import cli; from vcc_helpers.stream import write\n"
-        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # which nohup would have ignored
-        "def wait(**options):\n"
-        "    with write.beside(options['out'], '.shelf') as part:\n"
-        "        part.write_bytes(b'x' * 1000)\n"
-        "        try: print('ready', flush=True); time.sleep(60)\n"
-        "        finally: time.sleep(0.6)\n"
-        "cli._COMMANDS['sort'] = cli._COMMANDS['sort']._replace(run=wait)\n"
-        "sys.exit(cli.main(['sort', 'in.h5ad', sys.argv[1]]))"
-    )
-    words = [*PYTHON, "-c", line, str(tmp_path / "out.h5ad")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(words, **pipes) as process:
-        assert process.stdout.readline() == "ready\n" and len(list(tmp_path.iterdir())) == 1
-        process.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
-        process.send_signal(signal.SIGHUP)  # the second does not disturb the tidying up
-        _, err = process.communicate(timeout=120)
-    assert process.returncode == 129 and err == "vcc-helpers: stopped; no output was changed\n"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_data_set_may_have_a_dot_in_its_name(tmp_path):
-    split = few_shot_split("ABCDE", n_support=2)
-    for dataset, context in (("screen.v2", "H1"), ("screen.v2", "H1.day 5"), ("screen", "v2.H1")):
-        text = to_toml(split, data=tmp_path, dataset=dataset, context=context)
-        (tmp_path / "s.toml").write_text(text)
-        assert from_toml(tmp_path / "s.toml", targets="ABCDE", context=context) == split

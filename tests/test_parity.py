@@ -1,26 +1,23 @@
-"""Every score equals the official one: cell-eval 0.6.6 with pdex 0.1.27, installed and run here.
+"""Every score equals the official one, by scorers that are installed and run here.
 
-Two hundred random cases are in `make bench`.
+Those are cell-eval 0.6.6 with pdex 0.1.27, and cell-eval2 0.20.0 for the rules of 2026. Two hundred
+random cases of each are in `make bench`.
 """
 
-import anndata
 import numpy as np
-import pandas as pd
 import parity_cases
 import pytest
+from conftest import annotated
 
-from vcc_helpers import lognorm, metrics, presets, scoring
+from vcc_helpers import datasets, lognorm, metrics, presets, scoring
 
-pytest.importorskip(
-    "cell_eval",
-    reason="the official scorer (the oracle extra) is absent; it does not install on Python 3.13",
-)
+for scorer in ("cell_eval", "cell_eval2"):  # which do not install on Python 3.13
+    pytest.importorskip(scorer, reason="the official scorer (the oracle extra) is absent")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the oracle's own
 
-TOLERANCE = 1e-6
-METRICS = list(parity_cases.OFFICIAL)
 #: Random cases that hold, few as they are, all that makes scoring hard.
 SEEDS = (6, 8, 9, 11, 12, 14, 19, 20)
+SEEDS_OF_2026 = (1, 8, 15, 16, 17, 19, 21, 22)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +28,23 @@ def cells():
 def assert_equal(case):
     gap = parity_cases.difference(case)
     assert len(gap), "nothing was compared"
-    assert gap[METRICS].to_numpy().max() <= TOLERANCE, gap
+    assert gap[list(parity_cases.OFFICIAL)].to_numpy().max() <= 1e-6, gap
+
+
+def assert_equal_by_the_rules_of_2026(case):
+    gap = parity_cases.difference_2026(case)
+    assert len(gap) > 1, "nothing was compared"
+    assert gap.to_numpy().max() <= 1e-9, gap
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_case_equals_the_official_scorer(seed):
     assert_equal(parity_cases.random_case(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS_OF_2026)
+def test_random_case_of_2026_equals_the_official_scorer(seed):
+    assert_equal_by_the_rules_of_2026(parity_cases.random_counts_case(seed))
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [("counts", "float32"), ("lognorm", "float64")])
@@ -85,10 +93,56 @@ def test_ties_at_the_clip_keep_the_order_of_the_genes():
     real[:40, :6] = rng.poisson(5.0, (40, 6)) + 1  # 6 genes that only A expresses
     pred = real.copy()
     pred[:40, :14] = rng.poisson(5.0, (40, 14)) + 1  # predicted: 14 of them, all at the clip
-    obs = pd.DataFrame({"target_gene": labels}, index=[f"c{i}" for i in range(140)])
-    var = pd.DataFrame(index=[f"G{i}" for i in rng.permutation(30)])
-    pair = [anndata.AnnData(x, obs=obs, var=var) for x in (pred, real)]
+    pair, genes = [annotated(x, labels) for x in (pred, real)], rng.permutation(30)
+    for cells in pair:
+        cells.var_names = [f"G{i}" for i in genes]
     table = scoring.de_table(pair[0])
     tied = np.isclose(table.log2_fold_change[0], np.log2(20)) & table.significant[0]
     assert 14 <= tied.sum() <= 20
     assert_equal(parity_cases.Case("ties", *pair))
+
+
+def test_real_cells_of_2026(cells):
+    halves = (half.copy() for half in scoring.split_half(cells))
+    assert_equal_by_the_rules_of_2026(parity_cases.Case("halves", *halves))
+    assert_equal_by_the_rules_of_2026(parity_cases.Case("itself", cells, cells))
+
+
+def test_a_panel_without_effects_has_no_squared_error(cells):
+    """The official scorer gives up there, on every metric; ours leaves out this one."""
+    some = ["SRC", "STAT1", "TMSB4X", "non-targeting"]
+    cells = cells[cells.obs["target_gene"].isin(some)].copy()
+    is_control = (cells.obs["target_gene"] == "non-targeting").to_numpy()
+    rows = np.random.default_rng(0).choice(np.flatnonzero(is_control), cells.n_obs)
+    cells.X[~is_control] = cells.X[rows[~is_control]]
+    with pytest.raises(ValueError, match="no measurable aggregate effect"):
+        parity_cases.official_2026(parity_cases.Case("no effect", cells, cells))
+    card = scoring.score(cells, cells, "vcc2026").per_perturbation
+    assert card["mse_normalized"].isna().all()
+    assert (card["pds_cosine"] == 1).all()
+
+
+@pytest.mark.parametrize("seed", [None, 9])
+def test_baseline_of_2026_equals_the_official_one(cells, seed):
+    real = cells if seed is None else parity_cases.random_counts_case(seed).real
+    theirs = parity_cases.official_baseline_2026(real)
+    ours = scoring.baseline(real, "vcc2026").summary
+    np.testing.assert_allclose(ours, theirs[ours.index], atol=1e-9)
+
+
+def test_replicates_equal_the_official_ones():
+    cells = datasets.load_h1_sample()  # with fewer genes a half calls too few
+    theirs, ours = parity_cases.official_replicates(cells, 7), scoring.replicates(cells, seed=7)
+    np.testing.assert_allclose(ours, theirs[ours.columns], atol=1e-9)
+    assert ours.index.tolist() == theirs.index.tolist()
+
+
+def test_scale_of_2026_is_exactly_the_official_one():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        for name, limits in presets.VCC2026.limits.items():
+            base, top = sorted(rng.random(2), reverse=metrics.BEST[name] == 0)
+            value = rng.choice([rng.random(), np.nan, 30.0, 0.0])
+            theirs = parity_cases.scaled_2026(name, value, base, top)
+            ours = metrics.scaled(value, base, top, limits)
+            assert ours == pytest.approx(theirs, abs=1e-12), (name, seed)

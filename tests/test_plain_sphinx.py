@@ -3,13 +3,12 @@
 import importlib
 import runpy
 import sys
-from pathlib import Path
 
 import compare_builds
 import pytest
 import yaml
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 #: Extensions of Jupyter Book for what this book does not have: live code, comments, a PDF.
 NOT_OURS = {
     "jupyter_book", "sphinx_jupyterbook_latex", "sphinx_thebe", "sphinx_comments",

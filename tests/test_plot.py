@@ -12,20 +12,18 @@ matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib import rc_params_from_file  # noqa: E402
-from matplotlib.colors import rgb_to_hsv, to_rgb  # noqa: E402
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
 from vcc_helpers import de_table, effect_strength, effects, plot, pseudobulk  # noqa: E402
-from vcc_helpers.evaluation import Calibration  # noqa: E402
+from vcc_helpers.course import sketches  # noqa: E402
+from vcc_helpers.evaluation import _Calibration  # noqa: E402
 from vcc_helpers.intervals import interval  # noqa: E402
 
 GROUND = {"light": "#ffffff", "dark": "#121212"}  # of the notebooks; of the book's dark pages
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("closed")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +45,7 @@ def measured(models=("chance", "mean", "kNN", "split-half ceiling"), supports=(3
 
 def sizes():
     table = pd.DataFrame({"real_norm": [1.0, 2, 3], "pred_norm": [2.0, 1, 2]}, index=list("ABC"))
-    return Calibration(0.7, table.assign(ratio=table["pred_norm"] / table["real_norm"]))
+    return _Calibration(0.7, table.assign(ratio=table["pred_norm"] / table["real_norm"]))
 
 
 def every_figure(bulk):
@@ -178,8 +176,6 @@ def test_the_ranking_counts_who_is_closer():
     assert words(plot.ranking(table).texts) == ["1 closer", "0 closer"]
 
 
-# --- one look, on a light ground and on a dark one -----------------------------------------------
-
 PALETTE = [plot.BLUE, plot.ORANGE, plot.GREEN, plot.PURPLE, plot.SKY, plot.RED]
 
 
@@ -215,3 +211,45 @@ def test_figures_keep_their_hues_in_the_dark_book():
         hue, hue_shown = (rgb_to_hsv(to_rgb(c))[0] for c in (colour, shown))
         assert abs(hue - hue_shown) < 6 / 360, colour
         assert contrast(shown, GROUND["dark"]) >= 3, colour
+
+
+#: The drawings say what the metrics say, and fit their sheet.
+DRAWINGS = ["challenge", "pseudobulk", "few_shot_split", "pds", "des", "passes"]
+
+
+@pytest.mark.parametrize("style", ["vcc_helpers.light", "vcc_helpers.dark"])
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_all_words_lie_on_the_sheet_and_apart(name, style):
+    with plt.style.context(style):
+        ax = getattr(sketches, name)()
+    ax.figure.canvas.draw()
+    sheet = ax.figure.bbox
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert all(sheet.x0 <= box.x0 and box.x1 <= sheet.x1 for box in boxes)
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            assert not one.overlaps(other), words([ax.texts[i], ax.texts[boxes.index(other)]])
+
+
+def test_the_ranking_of_pds_is_that_of_the_distances():
+    ax = sketches.pds()
+    points = [line.get_xydata()[0] for line in ax.lines if line.get_marker() == "o"]
+    star = next(line.get_xydata()[0] for line in ax.lines if line.get_marker() == "*")
+    distance = np.linalg.norm(np.array(points) - star, axis=1)
+    assert (np.diff(distance) > 0).all()  # drawn in the order of the list
+    ranked = [text for text in words(ax.texts) if text[:1].isdigit() and "." in text[:2]]
+    place = next(i for i, text in enumerate(ranked) if "its own" in text)
+    assert f"{place} of 5 are nearer:  PDS = 1 - {place}/5" in words(ax.texts)
+
+
+def test_the_overlap_of_des_is_counted():
+    _, given = plt.subplots()
+    assert (ax := sketches.des(given)) is given
+    green = [p.get_y() for p in ax.patches if to_hex(p.get_facecolor()) == plot.GREEN.lower()]
+    real, right = green.count(17), green.count(9)
+    assert f"{right} of {real} are right:  DES = {right}/{real}" in words(ax.texts)
+
+
+def test_a_split_asks_for_what_is_not_known():
+    ax = sketches.few_shot_split()
+    assert words(ax.texts).count("?") == 8

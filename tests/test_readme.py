@@ -11,11 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 import tomllib
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from zipfile import ZipFile
 
 import matplotlib.pyplot as plt
@@ -25,11 +21,11 @@ import publish_as
 import pytest
 import readme_picture
 import set_repository
+from conftest import ROOT, served
 
 from vcc_helpers import datasets
 from vcc_helpers.datasets import _official
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OFFICIAL_FILES = README[README.index("## The official files") : README.index("## Only the")]
 OFFICIAL = _official.OFFICIAL
@@ -52,9 +48,6 @@ def test_the_picture_is_the_books_own_small_and_described(tmp_path):
     assert stored.shape == again.shape
     differs = (np.abs(stored - again) > 0.1).any(axis=-1).mean()
     assert differs < 0.001, "run python scripts/readme_picture.py"
-
-
-# The official files
 
 
 def chapters_that_need():
@@ -82,11 +75,6 @@ def test_the_table_names_the_chapters_and_the_gigabytes():
         assert int(minutes) == round(8 * n_bytes / 100e6 / 60)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """Small simulated files under the official names, and a server that gives them."""
@@ -100,11 +88,8 @@ def server(tmp_path_factory):
             archive.write(folder / f"{name}.h5", f"competition_support_set/{name}.h5")
     for part in ("train", "validation"):
         world.cells(part).copy().write_h5ad(folder / OFFICIAL[part].name)
-    handler = partial(Quiet, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{running.server_address[1]}/"
-        running.shutdown()
+    with served(folder) as address:
+        yield folder, f"{address}/"
 
 
 def commands(folder, server):
@@ -173,11 +158,3 @@ def test_the_steps_to_the_official_files_work_as_they_are(server, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     ignored = subprocess.run(["git", "check-ignore", "data/h1/x"], cwd=ROOT, capture_output=True)
     assert ignored.returncode == 0
-
-
-def test_a_folder_that_is_not_there_is_named_with_its_whole_path(tmp_path, monkeypatch):
-    """A path from the wrong folder, such as VCC_DATA=h1 in notebooks/, shows as what it is."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VCC_DATA", "h1")
-    with pytest.raises(FileNotFoundError, match=re.escape(f"no such folder: {tmp_path}/h1;")):
-        datasets.open_world()

@@ -1,10 +1,12 @@
 """Tables, score cards, the same whatever the storage, and what they are held against."""
 
+import json
+
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, STORAGES, dense_of, make_cells, stored
+from conftest import CONTROL, KEY, STORAGES, dense_of, make_cells, refuses, stored
 from scipy.stats import false_discovery_control
 
 from vcc_helpers import evaluation, lognorm, metrics, presets, pseudobulk, score, scoring
@@ -30,9 +32,6 @@ def card(pair):
 @pytest.fixture(scope="module")
 def seven(pair):
     return score(*pair, SEVEN)
-
-
-# --- differential expression ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("clip", [20, 8])
@@ -69,13 +68,8 @@ def test_the_table_is_made_of_its_parts(cells):
     np.testing.assert_allclose(found.log2_fold_change[:, :-1], np.log2(ratio), rtol=1e-4, atol=1e-5)
     assert (found.log2_fold_change[:, -1] == 0).all() and (found.p_value[:, -1] == 1).all()
     assert found.significant[0, 0]  # the silenced gene itself
-    with pytest.raises(ValueError, match="no control cells"):
-        de_table(cells, control="ctrl")
-    with pytest.raises(ValueError, match="only control cells"):
-        de_table(cells[labels == CONTROL])
-
-
-# --- score cards ---------------------------------------------------------------------------------
+    refuses("no control cells", de_table, cells, control="ctrl")
+    refuses("only control cells", de_table, cells[labels == CONTROL])
 
 
 def same(card, other):
@@ -146,8 +140,7 @@ def test_overall_is_the_formula(pair, card):
         (ScoreCard("vcc2025", card.per_perturbation.iloc[1:]), "score both against the same truth"),
         (ScoreCard("other", card.per_perturbation), "preset 'other'"),
     ):
-        with pytest.raises(ValueError, match=words):
-            card.overall(other)
+        refuses(words, card.overall, other)
 
 
 def test_the_seven_hold_the_three_and_survive_the_file(seven, card, tmp_path):
@@ -165,26 +158,28 @@ def test_the_seven_hold_the_three_and_survive_the_file(seven, card, tmp_path):
     assert back.to_dict() == seven.to_dict()
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "no json",
-        "[]",
-        '{"preset": "vcc2025", "per_perturbation": [1], "settings": {}}',
-        '{"preset": "vcc2025", "per_perturbation": {"A": {"des": "x"}}, "settings": {}}',
-    ],
-)
+def a_card(table, **more):
+    return json.dumps({"preset": "vcc2025", "per_perturbation": table, "settings": {}} | more)
+
+
+MISSED = ["abc", [1], None, 5, {"pds": ["X"]}, {"x": []}, {"pds": 1}]
+NO_CARDS = ["no json", "[]", a_card([1]), a_card({"A": {"des": "x"}})]
+NO_CARDS += [a_card({name: {"mae": 1e308} for name in "AB"})]  # whose mean is infinite
+NO_CARDS += [a_card({"A": {"pds": 1}}, missed=missed) for missed in MISSED]
+
+
+@pytest.mark.parametrize("text", NO_CARDS)
 def test_a_file_that_is_no_card_is_refused(text, tmp_path):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(ValueError, match="x.json is not a score card .* vcc-helpers score --json"):
-        ScoreCard.from_json(tmp_path / "x.json")
+    too_large = "not finite, or too large.*" if "e+308" in text else ""
+    words = f"x.json is not a score card .*{too_large}vcc-helpers score --json"
+    refuses(words, ScoreCard.from_json, tmp_path / "x.json")
 
 
 def test_a_card_is_written_where_a_file_can_be(tmp_path, card):
     with pytest.raises(FileNotFoundError, match="there is no folder .*nowhere; make it"):
         card.to_json(tmp_path / "nowhere/x.json")
-    with pytest.raises(IsADirectoryError, match="it is a folder; name a file in it"):
-        card.to_json(tmp_path)
+    refuses("it is a folder; name a file in it", card.to_json, tmp_path, error=IsADirectoryError)
 
 
 def test_evaluate_equals_the_card_or_refuses(pair, card):
@@ -192,14 +187,11 @@ def test_evaluate_equals_the_card_or_refuses(pair, card):
     found = evaluation.evaluate(bulk, real)
     expected = card.per_perturbation[["pds", "mae"]]
     pd.testing.assert_frame_equal(found[["pds", "mae"]], expected, rtol=1e-6)
-    shuffled = evaluation.evaluate(bulk[[4, 2, 0, 3, 1]], real)
-    pd.testing.assert_frame_equal(shuffled, found)
     with pytest.raises(KeyError, match="no row for 'G1'"):
         evaluation.evaluate(bulk[bulk.obs_names != "G1"], real)
     with pytest.raises(KeyError, match="no control row"):
         evaluation.evaluate(bulk[bulk.obs_names != CONTROL], real)
-    with pytest.raises(ValueError, match="same genes in the same order"):
-        evaluation.evaluate(bulk[:, ::-1], real)
+    refuses("same genes in the same order", evaluation.evaluate, bulk[:, ::-1], real)
 
 
 def test_no_answer_is_the_worst_where_the_truth_has_one(tmp_path):
@@ -218,9 +210,6 @@ def test_no_answer_is_the_worst_where_the_truth_has_one(tmp_path):
     card.to_json(tmp_path / "card.json")
     again = ScoreCard.from_json(tmp_path / "card.json")
     pd.testing.assert_series_equal(again.summary, card.summary)
-
-
-# --- what a score is held against ----------------------------------------------------------------
 
 
 def test_split_half_takes_every_cell_once(cells):
@@ -254,8 +243,7 @@ def test_a_group_of_one_cell_costs_no_score(preset, group):
     else:  # from one control cell no counts can be drawn
         assert card.anchors is None and "nothing to hold the score against" in said[-1]
     for repeat in (scoring.replicates, *([scoring.baseline] if preset == "vcc2026" else ())):
-        with pytest.raises(ValueError, match=words):
-            repeat(cells, preset)
+        refuses(words, repeat, cells, preset)
 
 
 def test_the_official_baseline(cells, bulk):
@@ -268,8 +256,7 @@ def test_the_official_baseline(cells, bulk):
     np.testing.assert_allclose(made, np.tile(bulk.X.mean(axis=0), (len(made), 1)), rtol=1e-6)
     control = dense_of(baseline[baseline.obs[KEY] == CONTROL].X)
     np.testing.assert_array_equal(control, lognorm(cells)[(cells.obs[KEY] == CONTROL).to_numpy()])
-    with pytest.raises(ValueError, match="no control cells"):
-        scoring.official_baseline(cells, control="ctrl")
+    refuses("no control cells", scoring.official_baseline, cells, control="ctrl")
 
 
 @pytest.mark.parametrize("storage", ["csc", "backed csr"])

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import KEY, STORAGES, dense_of, make_cells, stored
+from conftest import KEY, STORAGES, annotated, dense_of, make_cells, refuses, stored
 from scipy import sparse
 
 from vcc_helpers import pseudobulk
@@ -45,34 +45,29 @@ def test_random_files_in_every_storage(storage, tmp_path, monkeypatch):
     assert_sorted(sort_cells(source, tmp_path / "sorted.h5ad"), cells, source.obs)
 
 
-def test_what_cannot_be_sorted(cells, tmp_path):
-    with pytest.raises(ValueError, match=r"nothing to sort: shape \(0, 24\)"):
-        sort_cells(cells[:0].copy(), tmp_path / "x.h5ad")
-    with pytest.raises(KeyError, match="no column 'gene'"):
-        sort_cells(cells, tmp_path / "x.h5ad", perturbation_key="gene")
+def test_no_cells_cannot_be_sorted(cells, tmp_path):
+    empty = cells[:0].copy()
+    refuses(r"nothing to sort: shape \(0, 24\)", sort_cells, empty, tmp_path / "x.h5ad")
 
 
-@pytest.mark.parametrize(
-    ("values", "dtype", "expected"),
-    [
-        ([1, 255], "float32", "uint8"),
-        ([1, 256], "float32", "uint16"),
-        ([1, 65536], "float64", "uint32"),
-        ([1, 2**32 - 1], "int64", "uint32"),
-        ([1, 2**32], "int64", "int64"),
-        ([-1, 3], "int32", "int32"),
-        ([0.5, 3], "float32", "float32"),
-        ([0.1, 3], "float64", "float64"),
-        ([np.inf, 1], "float32", "float32"),
-        ([True, False], "bool", "uint8"),
-        ([0, 0], "float32", "uint8"),
-        ([1, 100], "int8", "uint8"),
-    ],
-)
+@pytest.mark.parametrize(("values", "dtype", "expected"), [
+    ([1, 255], "float32", "uint8"),
+    ([1, 256], "float32", "uint16"),
+    ([1, 65536], "float64", "uint32"),
+    ([1, 2**32 - 1], "int64", "uint32"),
+    ([1, 2**32], "int64", "int64"),
+    ([-1, 3], "int32", "int32"),
+    ([0.5, 3], "float32", "float32"),
+    ([0.1, 3], "float64", "float64"),
+    ([np.inf, 1], "float32", "float32"),
+    ([True, False], "bool", "uint8"),
+    ([0, 0], "float32", "uint8"),
+    ([1, 100], "int8", "uint8"),
+])  # fmt: skip
 def test_the_smallest_type_that_holds_every_value(values, dtype, expected, tmp_path):
     matrix = np.repeat(np.array(values, dtype)[:, None], 3, axis=1)
-    obs = pd.DataFrame({KEY: ["B", "A"]}, index=["x", "y"])
-    path = sort_cells(anndata.AnnData(sparse.csr_matrix(matrix), obs=obs), tmp_path / "x.h5ad")
+    cells = annotated(sparse.csr_matrix(matrix), ["B", "A"])
+    path = sort_cells(cells, tmp_path / "x.h5ad")
     found = anndata.read_h5ad(path)
     assert found.X.dtype == expected
     np.testing.assert_array_equal(found.X.toarray(), matrix[::-1])
@@ -91,8 +86,7 @@ def test_types_that_differ_between_blocks(cells, tmp_path, monkeypatch):
 def test_repeated_entries_are_summed_beyond_their_type(tmp_path):
     data, indices = np.array([200, 100, 4], dtype=np.uint8), np.array([1, 1, 0], dtype=np.int32)
     matrix = sparse.csr_matrix((data, indices, [0, 3]), shape=(1, 2))
-    obs = pd.DataFrame({KEY: ["A"]}, index=["x"])
-    path = sort_cells(anndata.AnnData(matrix, obs=obs), tmp_path / "x.h5ad")
+    path = sort_cells(annotated(matrix, ["A"]), tmp_path / "x.h5ad")
     assert anndata.read_h5ad(path).X.toarray().tolist() == [[4, 300]]
 
 
@@ -137,9 +131,9 @@ def test_memory_is_bounded_by_the_caller_not_by_the_file(kind, tmp_path, monkeyp
         monkeypatch.setattr(module, name, value)
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.7, (3000, 350)).astype(np.float32)
-    obs = pd.DataFrame({KEY: rng.choice(list("ABC"), 3000)}, index=np.arange(3000).astype(str))
-    stored(anndata.AnnData(counts, obs=obs), kind, tmp_path).write_h5ad(tmp_path / "x.h5ad")
-    del counts
+    cells = annotated(counts, rng.choice(list("ABC"), 3000))
+    stored(cells, kind, tmp_path).write_h5ad(tmp_path / "x.h5ad")
+    del counts, cells
     source = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
     with pytest.raises(ValueError) as told:
         sort_cells(source, tmp_path / "sorted.h5ad", memory=1)

@@ -3,18 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import anndata
 import numpy as np
 import pytest
+import state_recipe
+from conftest import ROOT
 
 from vcc_helpers import datasets, score, splits, submission
 from vcc_helpers.datasets import read_screen
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-import state_recipe  # noqa: E402
 
 PROGRAM = "VCC_STATE_PROGRAM"
 

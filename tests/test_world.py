@@ -1,17 +1,20 @@
-"""A world is the same to its reader, simulated or from a folder of official files."""
+"""A world is the same, simulated or from official files; bundled cells are as listed."""
 
+import hashlib
+import re
 from functools import partial
+from importlib.resources import files
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import make_cells
+from conftest import CONTROL, make_cells, refuses
+from scipy import sparse
 
 from vcc_helpers import datasets, pseudobulk
 from vcc_helpers.datasets import _open
 
-CONTROL = "non-targeting"
 PARTS = {"train": ["G0"], "validation": ["G1"], "test": ["G2", "no gene"]}
 #: A small simulated world, of any contexts.
 small = partial(datasets.make_h1_like, n_genes=60, n_targets=(4, 2, 3), n_controls=50, cache=False)
@@ -63,8 +66,7 @@ def test_a_part_is_its_targets_and_all_controls():
         assert set(cells.obs["target_gene"]) == {CONTROL, *names}
         assert cells.n_obs == labels.isin([CONTROL, *names]).sum()
         assert (cells.obs["target_gene"] == CONTROL).sum() == 50
-    with pytest.raises(KeyError, match="no part 'valid'; a split has 'train'"):
-        world.cells("valid")
+    refuses("no part 'valid'; a split has 'train'", world.cells, "valid", error=KeyError)
 
 
 def test_titles_claim_only_what_was_found(folder):
@@ -90,9 +92,11 @@ def test_the_targets_of_a_missing_file_come_from_its_table(folder):
         world.cells("test")
 
 
-def test_what_is_missing_or_wrong_is_named(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no such folder: .*nowhere; VCC_DATA must be"):
-        datasets.open_world(tmp_path / "nowhere")
+def test_what_is_missing_or_wrong_is_named(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a path from the wrong folder shows as what it is
+    for nowhere in ("nowhere", tmp_path / "nowhere"):
+        words = re.escape(f"no such folder: {tmp_path}/nowhere; VCC_DATA must be")
+        refuses(words, datasets.open_world, nowhere, error=FileNotFoundError)
     (empty := tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="has no adata_Training.h5ad; it has nothing"):
         datasets.open_world(empty)
@@ -104,5 +108,50 @@ def test_what_is_missing_or_wrong_is_named(folder, tmp_path):
     with pytest.raises(ValueError, match="test: 24 genes that are not those of the training file"):
         datasets.open_world(empty, sources=False)
     part_of(make_cells(0), ["G0"]).write_h5ad(empty / "adata_Test.h5ad")
-    with pytest.raises(ValueError, match="'G0' are targets in more than one part"):
-        datasets.open_world(empty, sources=False)
+    refuses("'G0' are targets in more than one part", datasets.open_world, empty, sources=False)
+
+
+DATA = files("vcc_helpers.datasets") / "data"
+
+
+@pytest.mark.parametrize("name", ["h1_sample", "hipsc_screen"])
+def test_bundled_cells_are_as_listed_and_each_load_is_a_copy(name):
+    row = datasets.catalog().loc[name]
+    content = (DATA / row["file"]).read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    assert row["bytes"] == len(content) and row["sha256"] == digest
+    assert digest in (DATA / "PROVENANCE.md").read_text("utf-8")
+    load = getattr(datasets, row["loader"].removesuffix("()"))
+    first, cells = load(), load()
+    first.X.data[:] = 0
+    first.obs["target_gene"] = "changed"
+    assert cells.shape == (row["cells"], row["genes"])
+    assert cells.obs["target_gene"].nunique() - 1 == row["perturbations"]
+    assert sparse.issparse(cells.X) and cells.X.format == "csr"
+    assert cells.X.dtype == np.float32 and cells.X.has_sorted_indices
+    assert (cells.X.data == np.rint(cells.X.data)).all() and cells.X.data.min() >= 1
+    assert cells.obs_names.is_unique and cells.var_names.is_unique
+    assert isinstance(cells.obs["target_gene"].dtype, pd.CategoricalDtype)
+
+
+def test_every_record_is_complete_and_typed():
+    table = datasets.catalog()
+    needed = ["what", "kind", "contexts", "assay", "values", "address", "reference", "checked"]
+    assert table.index.is_unique and table.index.name == "name"
+    assert table[needed].notna().all(axis=None)
+    assert set(table["kind"]) == {"challenge", "screen", "atlas", "bundled"}
+    for field in ("cells", "genes", "perturbations", "bytes"):
+        assert table[field].dtype == "Int64" and (table[field].dropna() > 0).all()
+    assert table["reference"].str.fullmatch(r"10\.\d{4,5}/[\w.\-()/]+").all()
+    assert table["sha256"].dropna().str.fullmatch("[0-9a-f]{64}").all()
+
+
+def test_loaders_are_functions_and_fetched_files_are_known():
+    table = datasets.catalog()
+    for hint in table["loader"].dropna():
+        for name in re.findall(r"(\w+)\(", hint):
+            assert callable(getattr(datasets, name)), name
+    fetched = table["loader"].str.extract(r'fetch_h1\("(\w+)"\)')[0].dropna()
+    assert set(fetched) == {"train", "validation", "test", "support_set"}
+    assert table.loc[fetched.index, ["file", "bytes", "sha256"]].notna().all(axis=None)
+    assert table.loc["vcc2025_train", "file"] == "adata_Training.h5ad"

@@ -285,20 +285,12 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
     return [anndata.AnnData(mean, *names, layers={"variance": spread}) for mean in means]
 
 
-class Calibration(NamedTuple):
-    """Whether predicted effects have the right size.
-
-    `slope` is the factor on all predicted effects that would bring them closest to the real ones: 1
-    is calibrated, below 1 means exaggerated, above 1 timid, NaN that nothing is predicted. Columns
-    of `per_perturbation` are real_norm and pred_norm, L2 norms of the effects over genes; ratio,
-    predicted over real; slope, the same factor for this perturbation alone.
-    """
-
+class _Calibration(NamedTuple):
     slope: float
     per_perturbation: pd.DataFrame
 
 
-def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
+def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> _Calibration:
     r"""Compare the sizes of predicted and real effects, given as two pseudobulks.
 
     .. math:: b = \frac{\sum_p \langle \hat\Delta_p, \Delta_p \rangle}
@@ -308,6 +300,11 @@ def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
     direction too: a prediction of the right size and a wrong direction has ratio 1 and slope 0.
     Noise lengthens real effects, so a noise-free truth has a ratio below 1, yet slope 1. PDS
     rewards exaggeration and MAE timidity: look here before believing either.
+
+    Returned are `slope`, the factor on all predicted effects that would bring them closest to the
+    real ones: 1 is calibrated, below 1 means exaggerated, above 1 timid, NaN that nothing is
+    predicted; and a table `per_perturbation` of real_norm and pred_norm, L2 norms of the effects
+    over genes, ratio, predicted over real, and slope, the same factor for this perturbation alone.
     """
     pair = paired(pred, real)
     mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))
@@ -319,4 +316,4 @@ def calibration(pred: anndata.AnnData, real: anndata.AnnData) -> Calibration:
         table["ratio"] = table["pred_norm"] / table["real_norm"]
         table["slope"] = together / square
         slope = float(together.sum() / square.sum())
-    return Calibration(slope, table)
+    return _Calibration(slope, table)

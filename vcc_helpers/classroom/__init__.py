@@ -2,7 +2,6 @@
 
 from .contest import (
     Entry,
-    Folder,
     Scored,
     change_problems,
     check_folder,
@@ -18,7 +17,6 @@ from .ranking import doubt, rank
 
 __all__ = [
     "Entry",
-    "Folder",
     "Scored",
     "board",
     "change_problems",

@@ -77,9 +77,7 @@ class Entry:
         return f"{self.team}_{self.day}"
 
 
-class Folder(NamedTuple):
-    """Entries, one a team and day, sorted; and of each other file or folder its name, and why."""
-
+class _Folder(NamedTuple):
     entries: list[Entry]
     refused: dict[str, str]
 
@@ -177,12 +175,13 @@ def _apart(public: str | Path, private: str | Path) -> tuple[Path, Path]:
     return public, private
 
 
-def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
+def read_folder(folder: str | Path, *, today: date | None = None) -> _Folder:
     """Find the submissions in a folder; ``README.md`` and hidden files are passed over.
 
-    Of two files of one team and day the first by name counts. A link is refused, whatever it leads
-    to: in a repository it could name the truth. In the names that are refused, what cannot be
-    printed is written as an escape.
+    Returned are `entries`, one a team and day, sorted, and `refused`: of each other file or folder
+    its name, and why. Of two files of one team and day the first by name counts. A link is refused,
+    whatever it leads to: in a repository it could name the truth. In the names that are refused,
+    what cannot be printed is written as an escape.
     """
     today, folder = today or (datetime.now(UTC) + timedelta(hours=14)).date(), Path(folder)
     if not folder.is_dir():
@@ -204,7 +203,7 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> Folder:
                 refused[plain(name)] = why
             else:
                 entries[path.name, day] = Entry(path.name, day, file)
-    return Folder([entries[key] for key in sorted(entries)], refused)
+    return _Folder([entries[key] for key in sorted(entries)], refused)
 
 
 def _team_problem(path: Path) -> str | None:

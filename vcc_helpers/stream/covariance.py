@@ -25,7 +25,7 @@ from .open import labels_of, open_cells
 from .pseudobulk import lognorm_blocks
 
 #: Rows that are made dense together.
-ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 1024
 
 
 def control_covariance(
@@ -122,8 +122,8 @@ def _moments(
     """Mean and variance of every gene, and the covariance's rows of some; within groups."""
     pivot = None
     for start, block in blocks:
-        for first in range(0, block.shape[0], ROWS_AT_ONCE):
-            part = block[first : first + ROWS_AT_ONCE]
+        for first in range(0, block.shape[0], _ROWS_AT_ONCE):
+            part = block[first : first + _ROWS_AT_ONCE]
             part = part.toarray() if sparse.issparse(part) else np.array(part)
             if pivot is None:
                 # near the mean, so that float32 products lose nothing when it is subtracted

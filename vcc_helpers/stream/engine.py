@@ -38,12 +38,7 @@ _PAIRS = 2**16
 _MOST_THREADS = 1024
 
 
-class RankSum(NamedTuple):
-    """Result of :func:`rank_sum`: Mann-Whitney U, 0 to n_1 n_2, and two-sided p-value, 0 to 1.
-
-    Both ``(n_groups, n_genes)``, float64, rows as in `groups`, the names of those tested, sorted.
-    """
-
+class _RankSum(NamedTuple):
     groups: pd.Index
     statistic: np.ndarray
     p_value: np.ndarray
@@ -93,7 +88,7 @@ def rank_sum(
     *,
     control: str,
     threads: int | None = None,
-) -> RankSum:
+) -> _RankSum:
     """Test every gene of every group against the control cells.
 
     Parameters
@@ -108,8 +103,9 @@ def rank_sum(
 
     Returns
     -------
-    RankSum
-        Of all groups but the control.
+    groups, statistic, p_value
+        The names of all groups but the control, sorted; Mann-Whitney U, 0 to n_1 n_2, and two-sided
+        p-value, 0 to 1, both ``(n_groups, n_genes)``, float64.
 
     Raises
     ------
@@ -148,7 +144,7 @@ def rank_sum(
         controls = sort_controls(others, threads=threads)
         list(pool.map(rank, cut(matrix.shape[1], n_parts)))
     n_cells = np.bincount(codes[codes >= 0])
-    return RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
+    return _RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
 
 
 def n_threads(threads: int | None) -> int:

@@ -47,7 +47,7 @@ NEARLY = 0.01
 
 
 class _Looked(NamedTuple):
-    """What the values of some cells are like, ``(n_rows,)`` each, float64; see :class:`Scan`."""
+    """What the values of some cells are like, ``(n_rows,)`` each, float64; see ``_Scan``."""
 
     total: np.ndarray
     filled: np.ndarray
@@ -168,7 +168,7 @@ class Inspection:
         return summarize(bool(self.fractional), self.largest, self.library_size, name=self.name)
 
 
-class Scan(NamedTuple):
+class _Scan(NamedTuple):
     """What :func:`scan` saw.
 
     Attributes
@@ -200,7 +200,7 @@ def scan(
     *,
     tolerance: float | None = None,
     progress: bool = False,
-) -> Scan:
+) -> _Scan:
     """Look at every value once; `groups` number each cell's group, -1 for none, ``(n_cells,)``."""
     from . import kernels
 
@@ -221,7 +221,7 @@ def scan(
                 _note_bad(bad, block, start, large)
             bar.update(block.shape[0])
     of_cells = pd.DataFrame(table, columns=_Looked._fields).assign(signature=signature)
-    return Scan(of_cells, group_total, n_stored, bad)
+    return _Scan(of_cells, group_total, n_stored, bad)
 
 
 def as_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:

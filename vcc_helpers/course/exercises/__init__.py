@@ -31,7 +31,7 @@ _PARTS = ("01", "04", "08", "10", "13", "16", "19")
 
 
 @dataclass(frozen=True)
-class Feedback:
+class _Feedback:
     """What :func:`check` says: ``"not attempted"``, ``"right"`` or ``"wrong"``, and words."""
 
     status: str
@@ -63,27 +63,27 @@ class Exercise:
     tolerance: float = 1e-3
     probe: Callable[[object], object] | None = None
 
-    def judge(self, answer: object) -> Feedback:
+    def judge(self, answer: object) -> _Feedback:
         """Compare an answer with the known ones, the right one first, then look for a slip."""
         if answer is ...:
             text = "Not attempted yet: replace the dots with your answer, then run the cell again."
-            return Feedback("not attempted", text)
+            return _Feedback("not attempted", text)
         if self.probe is not None:
             try:
                 answer = self.probe(answer)
             except Exception as error:
-                return Feedback("wrong", f"Your answer could not be used: {error!r}.")
+                return _Feedback("wrong", f"Your answer could not be used: {error!r}.")
         known = self.answers()
         _, right = next(known)
         if (unlike := _kind_problem(answer, right)) is not None:
-            return Feedback("wrong", unlike)
+            return _Feedback("wrong", unlike)
         if _same(answer, right, self.tolerance):
-            return Feedback("right", self.words["right"])
+            return _Feedback("right", self.words["right"])
         for name, wrong in known:
             if _kind_problem(answer, wrong) is None and _same(answer, wrong, self.tolerance):
-                return Feedback("wrong", self.words[name])
+                return _Feedback("wrong", self.words[name])
         not_it = "That is not it. Read the question again, then open the solution."
-        return Feedback("wrong", _slip(answer, right, self.tolerance) or not_it)
+        return _Feedback("wrong", _slip(answer, right, self.tolerance) or not_it)
 
 
 def exercise(number: str, **options) -> Callable[[Callable], Callable]:
@@ -110,11 +110,12 @@ def _words() -> dict[str, dict[str, str]]:
     }
 
 
-def check(exercise_id: str, answer: object) -> Feedback:
+def check(exercise_id: str, answer: object) -> _Feedback:
     """Compare an answer with the right one and say something helpful, which the notebook shows.
 
     `exercise_id` is chapter and number, such as ``"03-1"``; one that does not exist is a KeyError.
-    `answer` is ``...`` where there is none yet.
+    `answer` is ``...`` where there is none yet. The `status` of what is returned is ``"not
+    attempted"``, ``"right"`` or ``"wrong"``.
     """
     if part := max((first for first in _PARTS if first <= str(exercise_id)), default=""):
         import_module(f"{__name__}.from_chapter_{part}")
