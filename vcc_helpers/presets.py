@@ -23,28 +23,40 @@ SCORING_VERSION = 2
 class Preset:
     """Every choice that a season's rules make; the defaults are those of 2025."""
 
-    name: str  #: what ``score(preset=...)`` and ``vcc-helpers score --preset`` call it
-    metrics: tuple[str, ...]  #: in the order of a score card's columns
-    source: str  #: the software whose numbers these are
+    #: What ``score(preset=...)`` and ``vcc-helpers score --preset`` call it.
+    name: str
+    #: Names of the metrics, in the order of a score card's columns.
+    metrics: tuple[str, ...]
+    #: The software whose numbers these are.
+    source: str
     #: The overall score is a mean over these metrics, each scaled so that the baseline is 0 and
     #: `top` is 1, and held between its two limits.
     limits: Mapping[str, tuple[float, float]]
-    top: str = "perfect"  #: a ``"perfect"`` score, or a ``"replicate"`` of the experiment
+    #: What is 1 on that scale: a ``"perfect"`` score, or a ``"replicate"`` of the experiment.
+    top: str = "perfect"
     #: Total that each cell is scaled to before the logarithm; None for the median of its file.
     target_sum: float | None = None
-    dtype: str | None = None  #: what is computed in; None for the precision of the file
-    counts_only: bool = False  #: whether values with fractions are refused
-    tolerance: float | None = None  #: how far from a whole number a fraction begins
-    most_counts: float = inf  #: of a cell
-    real_controls: bool = False  #: whether these serve both sides; else each file's own
+    #: Type that is computed in; None for the precision of the file.
+    dtype: str | None = None
+    #: Whether values with fractions are refused.
+    counts_only: bool = False
+    #: A value is fractional if it is further than this from a whole number.
+    tolerance: float | None = None
+    #: Most counts that a cell may have.
+    most_counts: float = inf
+    #: Whether the real control cells serve both sides; otherwise each file's own do.
+    real_controls: bool = False
     #: Total that the summed counts of a perturbation are scaled to, for its profile; None where
     #: the profile is the mean of the cells' lognorm values.
     bulk_target_sum: float | None = None
-    exact: bool = True  #: whether the rank-sum test counts the orders of few cells
-    use_continuity: bool = True  #: whether that test has the continuity correction
+    #: Whether the rank-sum test has exact p-values for few cells.
+    exact: bool = True
+    #: Whether the rank-sum test has the continuity correction.
+    use_continuity: bool = True
     #: Genes with no more counts per million than this in the controls are not tested.
     least_cpm: float | None = None
-    fdr: float = 0.05  #: a gene is significant below this false discovery rate
+    #: A gene is significant below this false discovery rate.
+    fdr: float = 0.05
     #: Whether rates are taken over the tests of a whole ``"file"`` or of each ``"perturbation"``.
     fdr_family: str = "file"
     #: The fold change where the control's mean is 0, and its inverse where the other's is.
@@ -52,16 +64,22 @@ class Preset:
     #: Added to both means of a fold change, which are then of scaled counts; None for means of
     #: lognorm values, back-transformed, and the clip.
     pseudocount: float | None = None
-    leave_out_own_gene: bool = False  #: of all metrics; else of pds only
-    most_cells: int | None = 200_000  #: of an upload
-    most_entries: int | None = None  #: values that an upload may store, zeros among them
-    cells_a_target: int | None = None  #: that an upload must have; None where it is free
-    upload_controls: bool = True  #: whether an upload must hold control cells; else it must not
+    #: Whether the silenced gene counts in no metric; otherwise it is left out of pds only.
+    leave_out_own_gene: bool = False
+    #: Most cells that an upload may hold.
+    most_cells: int | None = 200_000
+    #: Most values that an upload may store.
+    most_entries: int | None = None
+    #: Number of cells that each target of an upload must have; None where it is free.
+    cells_a_target: int | None = None
+    #: Whether an upload must hold control cells; otherwise it must not.
+    upload_controls: bool = True
     #: Column of an upload's ``obs`` that names each cell's context; None where there is one.
     context_key: str | None = None
     #: The contexts that are asked, by phase of the season.
     phases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    tool: str = "cell-eval prep"  #: the official tool that packs an upload
+    #: The official tool that packs an upload.
+    tool: str = "cell-eval prep"
     #: The scheme of the file ``meta.json`` that heads an upload; None where a watermark ends it.
     meta_schema: int | None = None
 

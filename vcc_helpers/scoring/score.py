@@ -76,8 +76,9 @@ def score(
     """Score predicted cells against real ones.
 
     With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
-    0.20.0, which takes counts only, and the controls of `real` for both sides: `pred` needs none. A
-    ValueError has a line for every problem: a file is unusable, or the two do not match.
+    0.20.0, which takes counts only, and the controls of `real` for both sides: `pred` needs none.
+    Files with several contexts are for :func:`~.scoring.score_contexts`. A ValueError has a line
+    for every problem: a file is unusable, or the two do not match.
 
     Parameters
     ----------
