@@ -22,7 +22,7 @@ from pathlib import Path
 import anndata
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 import bad_cases  # noqa: E402
 from parity_cases import Case, official  # noqa: E402
 

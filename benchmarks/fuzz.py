@@ -31,7 +31,7 @@ import pandas as pd
 from scipy import sparse
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 import hostile_driver  # noqa: E402
 
 from vcc_helpers.submission import archive  # noqa: E402

@@ -17,7 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 import parity_cases  # noqa: E402
 
 METRICS = list(parity_cases.OFFICIAL)
