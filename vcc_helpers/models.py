@@ -38,7 +38,7 @@ from .bulk import CONTROL, bulk_of_effects, control_row, effects, knockdown, sil
 from .features import EffectTable, GeneLoadings, gene_scores, resolve, source_mean
 
 #: A similarity of targets, and the columns of the features that it is computed from.
-Kernel = tuple[str | Callable[[np.ndarray, np.ndarray], np.ndarray], Sequence[int] | slice]
+_Kernel = tuple[str | Callable[[np.ndarray, np.ndarray], np.ndarray], Sequence[int] | slice]
 #: How far :class:`KernelMedian` may go beyond the weighted median.
 _SIZES = (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 6, 8)
 
@@ -537,7 +537,7 @@ class KernelMedian(_EffectRegressor):
        folds, are predicted with no larger MAE than by the mean; the smallest where none is.
     """
 
-    kernels: Sequence[Kernel] | None = None
+    kernels: Sequence[_Kernel] | None = None
     _: KW_ONLY
     sizes: Sequence[float] = _SIZES
 
@@ -565,7 +565,7 @@ class KernelMedian(_EffectRegressor):
 class _Weighing:
     """Weights of the training targets for any target, and the medians that they give."""
 
-    def __init__(self, kernels: Sequence[Kernel], X: np.ndarray, y: np.ndarray):
+    def __init__(self, kernels: Sequence[_Kernel], X: np.ndarray, y: np.ndarray):
         self.kernels, self.X = kernels, X
         n, length = len(y), np.linalg.norm(y, axis=1)
         temper = (np.where(length > 0, length, 1) / (np.median(length) or 1)) ** -0.5

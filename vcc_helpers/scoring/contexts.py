@@ -44,7 +44,7 @@ class ContextCards:
 
     @property
     def summary(self) -> pd.DataFrame:
-        """Mean of each metric: a row a context, and last their unweighted mean, ``"mean"``."""
+        """Mean of each metric, a row a context; the last row, ``"mean"``, is their plain mean."""
         table = pd.DataFrame({name: card.summary for name, card in self.cards.items()}).T
         table.loc["mean"] = table.mean()
         return table.rename_axis("context")
