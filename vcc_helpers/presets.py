@@ -32,7 +32,7 @@ class Preset:
     #: The overall score is a mean over these metrics, each scaled so that the baseline is 0 and
     #: `top` is 1, and held between its two limits.
     limits: Mapping[str, tuple[float, float]]
-    #: What is 1 on that scale: a ``"perfect"`` score, or a ``"replicate"`` of the experiment.
+    #: What is 1 on that scale, a ``"perfect"`` score or a ``"replicate"`` of the experiment.
     top: str = "perfect"
     #: Total that each cell is scaled to before the logarithm; None for the median of its file.
     target_sum: float | None = None
