@@ -78,6 +78,11 @@ def test_what_is_wrong_is_told_with_its_context(truth, pred):
         score_contexts(pred[~part], truth)
 
 
+def test_contexts_are_never_pooled_in_silence(truth, pred):
+    with pytest.raises(ValueError, match="pred: 3 contexts .*'A', 'B', 'C'.*score_contexts"):
+        scoring.score(pred, truth, "vcc2026")
+
+
 def test_baselines_of_other_contexts_make_no_overall_score(truth, pred):
     cards = score_contexts(pred, truth)
     base = baseline_contexts(truth[truth.obs["context"] != "C"])

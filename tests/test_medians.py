@@ -99,3 +99,9 @@ def test_strong_effects_do_not_pull():
     y[np.argmax(np.linalg.norm(y, axis=1))] *= 100
     after = KernelMedian(KERNELS, sizes=[0]).fit(X, y).predict(X[:1])
     assert np.abs(after - before).max() < 1
+
+
+@pytest.mark.parametrize("sizes", [[], [-1, 1]])
+def test_sizes_that_are_none_are_refused(sizes):
+    with pytest.raises(ValueError, match="expected at least one, each 0 or above"):
+        KernelMedian(sizes=sizes).fit(*screen(0))

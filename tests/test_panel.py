@@ -189,6 +189,67 @@ def test_bytes_that_are_no_counts_are_refused(where, server, source, tmp_path):
     assert visible(tmp_path) == []
 
 
+@pytest.mark.parametrize("byte", [b"\0", b"<html>"])
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_a_structure_that_is_none_is_told(number, byte, server, tmp_path):
+    wrong = {"change": lambda body: (byte * len(body))[: len(body)]}
+    server.fault = lambda n: wrong if n > number else None
+    with pytest.raises(ValueError, match="cannot be read as an official file of cells"):
+        fetch(server, tmp_path)
+    assert visible(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda file: file.__delitem__("X/data"), "data"),
+        (lambda file: file["obs"].__delitem__("target_gene"), "target_gene"),
+        (lambda file: file["X/indices"].resize((9,)), "row pointers"),
+        (lambda file: file["X"].attrs.__setitem__("encoding-type", "csc_matrix"), "as CSR"),
+    ],
+    ids=["no values", "no labels", "too few columns", "by genes"],
+)
+def test_a_file_of_another_form_is_told(spoil, words, server, source, tmp_path):
+    path = tmp_path / "other.h5ad"
+    path.write_bytes(source.read_bytes())
+    with h5py.File(path, "a") as file:
+        spoil(file)
+    server.content = path.read_bytes()
+    with pytest.raises(ValueError, match=f"cannot be read as an official.*{words}"):
+        fetch(server, tmp_path / "panel")
+
+
+def test_values_that_were_never_written_are_refused(server, source, tmp_path):
+    path = tmp_path / "hollow.h5ad"
+    path.write_bytes(source.read_bytes())
+    with h5py.File(path, "a") as file:
+        n = len(file["X/data"])
+        del file["X/data"]
+        file["X"].create_dataset("data", (n,), np.float32, chunks=(1000,))[: n // 2] = 1
+    server.content = path.read_bytes()
+    with pytest.raises(ValueError, match="never written"):
+        fetch(server, tmp_path / "panel")
+
+
+def test_a_damaged_part_is_fetched_again_and_a_link_is_not_followed(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_panel, "CELLS", 8)
+    whole = fetch(server, tmp_path / "whole")
+    server.fault = lambda number: {"status": 404} if number > 200 else None
+    with pytest.raises(ConnectionError):
+        fetch(server, tmp_path / "cut")
+    (folder,) = (tmp_path / "cut").glob(".*.parts")
+    next(folder.iterdir()).write_bytes(b"no archive")
+    server.fault = lambda number: None
+    assert fetch(server, tmp_path / "cut").read_bytes() == whole.read_bytes()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / folder.name).symlink_to(elsewhere)
+    with pytest.raises(FileExistsError, match="is a link"):
+        fetch(server, tmp_path / "linked")
+    assert not list(elsewhere.iterdir())
+
+
 def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
     monkeypatch.setattr(_panel, "CELLS", 8)
     whole = fetch(server, tmp_path / "whole")
@@ -235,6 +296,10 @@ def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypat
     assert cli.main([*words, "--folder", str(tmp_path), "--verify-panel"]) == 0
     out = capsys.readouterr().out
     assert visible(tmp_path) == [NAME]
+    again = ["fetch", "train", "--folder", str(tmp_path), "--verify-panel"]
+    assert cli.main(again) == 0 and capsys.readouterr().out == out  # and nothing is fetched
+    assert cli.main(["fetch", "test", *again[2:]]) == cli.main([*again[:3], "/none", again[4]]) == 1
+    assert "fetch train\n" in (said := capsys.readouterr().err) and "no panel at /none" in said
     figures = _panel.verify_panel(tmp_path / NAME)
     assert figures.to_string() in out and figures["published"].to_dict() == _panel._PUBLISHED
     assert figures.loc[["targets", "genes", "control cells"], "here"].tolist() == ["6", "300", "80"]
@@ -248,6 +313,7 @@ def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypat
         ("support_set", {}, "no panel of 'support_set'"),
         ("train", {"cells_per_target": 0}, "cells_per_target must be a whole number"),
         ("train", {"controls": 1.5}, "controls must be a whole number"),
+        ("train", {"cells_per_target": None, "genes": ["A"]}, "for a panel only"),
     ],
 )
 def test_a_wrong_wish_is_told_before_anything_travels(what, how, words, server, tmp_path):

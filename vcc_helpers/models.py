@@ -542,17 +542,20 @@ class KernelMedian(_EffectRegressor):
     sizes: Sequence[float] = _SIZES
 
     def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
-        fitted = _Weighing(self.kernels or [("rbf", slice(None))], X, y)
-        self.fitted_, self.weights_ = fitted, fitted.weights
         sizes = sorted(self.sizes)
-        self.size_ = sizes[0]
-        if len(sizes) > 1 and len(y) > 2:
-            self.size_ = self._largest(X, y, sizes)
+        if not sizes or not sizes[0] >= 0:
+            raise ValueError(f"sizes={self.sizes}; expected at least one, each 0 or above")
+        self.fitted_ = self._weighing(X, y)
+        self.weights_ = self.fitted_.weights
+        self.size_ = self._largest(X, y, sizes) if len(sizes) > 1 and len(y) > 2 else sizes[0]
+
+    def _weighing(self, X: np.ndarray, y: np.ndarray) -> _Weighing:
+        return _Weighing(self.kernels or [("rbf", slice(None))], X, y)
 
     def _largest(self, X: np.ndarray, y: np.ndarray, sizes: list[float]) -> float:
         error, budget = np.zeros(len(sizes)), 0.0
         for known, asked in KFold(min(5, len(y)), shuffle=True, random_state=0).split(X):
-            fold = _Weighing(self.kernels or [("rbf", slice(None))], X[known], y[known])
+            fold = self._weighing(X[known], y[known])
             budget += np.abs(y[known].mean(axis=0) - y[asked]).sum()
             for row, predicted in zip(asked, fold.medians(X[asked], sizes), strict=True):
                 error += np.abs(predicted - y[row]).sum(axis=1)

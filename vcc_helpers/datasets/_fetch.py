@@ -96,11 +96,9 @@ def fetch_h1(
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """
-    if folder is None:
-        named = os.environ.get("VCC_DATA", "")
-        usual = "data/h1" if cells_per_target is None else "data/h1-panel"
-        folder = named if named not in ("", "simulated") else usual
-    folder = Path(folder).expanduser()
+    folder = folder_of(folder, panel=cells_per_target is not None)
+    if genes is not None and cells_per_target is None:
+        raise ValueError("genes are chosen for a panel only; give cells_per_target, too")
     if what == "sample":
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / "h1_sample.h5ad"
@@ -128,3 +126,10 @@ def fetch_h1(
             if not target.exists():  # else another run ended between the look and the lock
                 wanted.fetch()
     return wanted.checked()
+
+
+def folder_of(folder: str | Path | None, *, panel: bool) -> Path:
+    """Return where files go: the folder that is named, here or by VCC_DATA, or the usual one."""
+    named = folder or os.environ.get("VCC_DATA", "")
+    usual = "data/h1-panel" if panel else "data/h1"
+    return Path(usual if named in ("", "simulated") else named).expanduser()

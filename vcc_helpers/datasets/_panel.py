@@ -21,7 +21,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +37,7 @@ from scipy import sparse
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..stream.blocks import ahead
 from ..stream.guard import check_hdf5
-from ..stream.write import replacing, write_cells
+from ..stream.write import full_disk_explained, replacing, write_cells
 from ._download import (
     ATTEMPTS,
     LONGEST_PAUSE,
@@ -226,20 +226,25 @@ class _Values(NamedTuple):
 
     @classmethod
     def of(cls, array: h5py.Dataset) -> _Values:
+        if array.ndim != 1 or array.dtype.kind not in "iuf" or array.file.userblock_size:
+            raise ValueError(f"{array.name} is not stored as plain numbers in a row")
         if array.compression or array.shuffle or array.fletcher32 or array.scaleoffset is not None:
             raise ValueError(
                 f"{array.name} is compressed, so its cells cannot be had alone; fetch the whole "
                 "file, without cells_per_target"
             )
         if array.chunks is None:
-            return cls(array.dtype, max(len(array), 1), np.array([array.id.get_offset() or 0]))
-        length = array.chunks[0]
-        offsets = np.zeros(-(-len(array) // length), dtype=np.int64)
+            length, offsets = max(len(array), 1), np.array([array.id.get_offset() or 0])
+        else:
+            length = array.chunks[0]
+            offsets = np.zeros(-(-len(array) // length), dtype=np.int64)
 
-        def note(chunk) -> None:
-            offsets[chunk.chunk_offset[0] // length] = chunk.byte_offset
+            def note(chunk) -> None:
+                offsets[chunk.chunk_offset[0] // length] = chunk.byte_offset
 
-        array.id.chunk_iter(note)
+            array.id.chunk_iter(note)
+        if len(array) and (offsets <= 0).any():  # the file begins at 0, and no array does
+            raise ValueError(f"{array.name} has values that were never written")
         return cls(array.dtype, length, offsets)
 
     def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
@@ -259,22 +264,38 @@ class _Panel:
 
     def __init__(self, remote: _Remote, wanted: Wanted, how: dict, genes: Sequence[str] | None):
         self.remote, self.wanted, self.how = remote, wanted, how
-        with h5py.File(remote) as file:
-            check_hdf5(file, without=("layers", "raw", "obsm", "obsp", "varm", "varp"))
-            self.obs, self.var = read_elem(file["obs"]), read_elem(file["var"])
-            self.marks = read_elem(file["uns"]) if "uns" in file else {}
-            if file["X"].attrs.get("encoding-type") != "csr_matrix":
-                raise ValueError(f"{remote.url}: X is not stored cell by cell (as CSR)")
-            self.pointers = file["X/indptr"][:].astype(np.int64)
-            self.arrays = [_Values.of(file[f"X/{name}"]) for name in ("data", "indices")]
-            n_values = len(file["X/data"])
-        if self.pointers[0] or (np.diff(self.pointers) < 0).any() or self.pointers[-1] != n_values:
-            raise ValueError(f"{remote.url}: the row pointers of X do not fit its values")
+        try:
+            self._see_structure()
+        except ConnectionError:
+            raise
+        except Exception as error:  # a damaged file raises any of a dozen errors
+            raise ValueError(
+                f"{remote.url} cannot be read as an official file of cells ({error}); it is "
+                "damaged, or a login page or a proxy answers in its place"
+            ) from error
         self.genes = None if genes is None else self._places(genes)
         labels = self.obs[PERTURBATION_KEY].astype(str).to_numpy()
         numbers = {name: how[name] for name in ("cells_per_target", "controls", "seed")}
         rows = choose(labels, **numbers)
         self.rows = rows[np.argsort(labels[rows], kind="stable")]
+
+    def _see_structure(self) -> None:
+        """Read labels and row pointers, and where the values lie."""
+        with h5py.File(self.remote) as file:
+            check_hdf5(file, without=("layers", "raw", "obsm", "obsp", "varm", "varp"))
+            self.obs, self.var = read_elem(file["obs"]), read_elem(file["var"])
+            self.marks = read_elem(file["uns"]) if "uns" in file else {}
+            if file["X"].attrs.get("encoding-type") != "csr_matrix":
+                raise ValueError("X is not stored cell by cell, as CSR")
+            if PERTURBATION_KEY not in self.obs:
+                raise ValueError(f"obs has no column {PERTURBATION_KEY!r}")
+            self.pointers = file["X/indptr"][:].astype(np.int64)
+            self.arrays = [_Values.of(file[f"X/{name}"]) for name in ("data", "indices")]
+            lengths = {len(file[f"X/{name}"]) for name in ("data", "indices")}
+        ends = {int(self.pointers[0]), int(self.pointers[-1])}
+        fits = len(self.pointers) == len(self.obs) + 1 and ends == {0} | lengths
+        if not fits or (np.diff(self.pointers) < 0).any():
+            raise ValueError("the row pointers of X do not fit its values")
 
     def _places(self, genes: Sequence[str]) -> np.ndarray:
         places = self.var.index.get_indexer(pd.Index(genes))
@@ -291,12 +312,16 @@ class _Panel:
         self._tell(n_bytes, int(per_cell.sum()))
         key = _digest([self.how, self.remote.size, self.remote.etag])[:12]
         folder = target.with_name(f".{target.name}.{key}.parts")
+        if folder.is_symlink():
+            raise FileExistsError(f"{folder} is a link; remove it, and run again")
         folder.mkdir(exist_ok=True)
         paths = {first: folder / f"{first}.npz" for first in range(0, len(self.rows), CELLS)}
-        missing = {first: path for first, path in paths.items() if not path.exists()}
-        with self.wanted.bar(target.name, n_bytes) as bar:
-            self._fill(missing, bar)
-        counts = sparse.vstack([sparse.load_npz(path) for path in paths.values()], format="csr")
+        parts = {first: _kept(path) for first, path in paths.items()}
+        missing = {first: path for first, path in paths.items() if parts[first] is None}
+        kept = "the cells that have arrived are kept, and the next run goes on from there"
+        with self.wanted.bar(target.name, n_bytes) as bar, full_disk_explained(folder.parent, kept):
+            parts |= self._fill(missing, bar)
+        counts = sparse.vstack(list(parts.values()), format="csr")
         small = np.uint16 if counts.data.max(initial=0) < 2**16 else np.uint32
         cells = anndata.AnnData(counts.astype(small), obs=self._labels(), var=self._var())
         panel = {**self.how, "bytes": self.remote.size, "etag": self.remote.etag}
@@ -319,8 +344,9 @@ class _Panel:
         if self.wanted.progress:
             print(text, file=sys.stderr)
 
-    def _fill(self, missing: dict[int, Path], bar) -> None:
+    def _fill(self, missing: dict[int, Path], bar) -> dict[int, sparse.csr_matrix]:
         """Fetch the parts that are missing, each from its first row on, and keep them."""
+        found = {}
         spans = {first: self._spans(first) for first in missing}
         every = ((start, stop) for part in spans.values() for _, start, stop in part)
         with closing(ahead(self.remote.bytes, every, threads=THREADS)) as coming:
@@ -329,9 +355,10 @@ class _Panel:
                 for number, start, stop in spans[first]:
                     pieces[number].append(next(coming))
                     bar.update(stop - start)
-                part = self._counts(first, *map(b"".join, pieces))
+                found[first] = self._counts(first, *map(b"".join, pieces))
                 with replacing(path) as place, open(place, "wb") as file:
-                    sparse.save_npz(file, part, compressed=False)
+                    sparse.save_npz(file, found[first], compressed=False)
+        return found
 
     def _spans(self, first: int) -> list[tuple[int, int, int]]:
         """List the bytes of a part: of which array, first and behind the last."""
@@ -389,9 +416,12 @@ def verify_panel(path: str | Path) -> pd.DataFrame:
         official file's labels, all else in the panel's cells, so expect depth and density to
         differ a little.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no panel at {path}; fetch one with cells_per_target=60")
+    with h5py.File(path) as file:
+        if "uns/panel_of" not in file:
+            raise ValueError(f"{path} is no panel; expected what cells_per_target= fetches")
     cells = anndata.read_h5ad(path)
-    if "panel_of" not in cells.uns:
-        raise ValueError(f"{path} is no panel; expected what cells_per_target= fetches")
     sizes = cells.uns["panel_of"]["n_cells"]
     depth, detected = np.ravel(cells.X.sum(axis=1, dtype=np.int64)), cells.X.getnnz(axis=1)
     quartiles, depths = (0, 0.25, 0.5, 0.75, 1), (0.05, 0.5, 0.95)
@@ -406,6 +436,15 @@ def verify_panel(path: str | Path) -> pd.DataFrame:
         "values that are not 0": f"{detected.mean() / cells.n_vars:.1%}",
     }
     return pd.DataFrame({"published": _PUBLISHED, "here": found}).rename_axis("quantity")
+
+
+def _kept(path: Path) -> sparse.csr_matrix | None:
+    """Read a part that an earlier run kept; None if there is none, or it is damaged."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    with suppress(Exception):  # a damaged archive raises any of a dozen errors
+        return sparse.load_npz(path)
+    return None
 
 
 def _words(numbers) -> str:

@@ -119,6 +119,13 @@ def _check_pair(pred, real, perturbation_key: str, control: str, rules: Preset) 
     key = {"perturbation_key": perturbation_key}
     found = problems(pred, name="pred", **key, control=None if rules.real_controls else control)
     found += problems(real, name="real", **key, control=control)
+    for name, cells in {"pred": pred, "real": real}.items():
+        contexts = cells.obs[rules.context_key].unique() if rules.context_key in cells.obs else ()
+        if len(contexts) > 1:
+            found.append(
+                f"{name}: {len(contexts)} contexts ({some_of(sorted(map(str, contexts)))}), and "
+                "each is scored by itself; call scoring.score_contexts(pred, real)"
+            )
     if found:
         raise ValueError("\n".join(found))
     check_same(pred, real, **key, besides=control if rules.real_controls else None)
