@@ -2,6 +2,7 @@
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import make_cells
 
@@ -76,6 +77,12 @@ def test_what_is_wrong_is_told_with_its_context(truth, pred):
     part = (pred.obs["context"] == "B") & (target == target.iloc[0])
     with pytest.raises(ValueError, match="context B: .*missing"):
         score_contexts(pred[~part], truth)
+
+
+def test_a_context_may_be_called_mean():
+    table = pd.DataFrame({"mae": [1.0]}, index=pd.Index(["A"], name="target_gene"))
+    cards = {name: scoring.ScoreCard("vcc2026", n * table) for name, n in {"mean": 1, "x": 3}.items()}
+    assert scoring.ContextCards(cards).summary["mae"].tolist() == [1, 3, 2]
 
 
 def test_contexts_are_never_pooled_in_silence(truth, pred):

@@ -46,8 +46,8 @@ class ContextCards:
     def summary(self) -> pd.DataFrame:
         """Mean of each metric, a row a context; the last row, ``"mean"``, is their plain mean."""
         table = pd.DataFrame({name: card.summary for name, card in self.cards.items()}).T
-        table.loc["mean"] = table.mean()
-        return table.rename_axis("context")
+        mean = table.mean().to_frame("mean").T  # a context may have that name, too
+        return pd.concat([table, mean]).rename_axis("context")
 
     def overall(self, baselines: ContextCards) -> float:
         """Return the leaderboard's number: the unweighted mean of the contexts' overall scores.
