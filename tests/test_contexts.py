@@ -81,8 +81,9 @@ def test_what_is_wrong_is_told_with_its_context(truth, pred):
 
 def test_a_context_may_be_called_mean():
     table = pd.DataFrame({"mae": [1.0]}, index=pd.Index(["A"], name="target_gene"))
-    cards = {name: scoring.ScoreCard("vcc2026", n * table) for name, n in {"mean": 1, "x": 3}.items()}
-    assert scoring.ContextCards(cards).summary["mae"].tolist() == [1, 3, 2]
+    cards = [scoring.ScoreCard("vcc2026", n * table) for n in (1, 3)]
+    cards = scoring.ContextCards(dict(zip(("mean", "x"), cards, strict=True)))
+    assert cards.summary["mae"].tolist() == [1, 3, 2]
 
 
 def test_contexts_are_never_pooled_in_silence(truth, pred):
