@@ -447,29 +447,13 @@ def _slabs(indptr: np.ndarray) -> list[tuple[int, int]]:
 def row_blocks(
     cells: anndata.AnnData, *, block_rows: int | None = None
 ) -> Iterator[tuple[int, sparse.csr_matrix | np.ndarray]]:
-    """Yield the matrix a few rows at a time: the first row's number and the block.
+    """Yield the matrix a few rows at a time: the number of the first row, and the block.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``; dense, CSR or CSC, in memory, a view, or backed.
-    block_rows
-        Cells in a block. By default as many as make 16 million values (64 MB of dense float32),
-        4096 at most.
-
-    Yields
-    ------
-    start : int
-        Row of the block's first cell.
-    block : csr_matrix or ndarray
-        Shape ``(<= block_rows, n_genes)``, floating (integers become float32), the values as
-        stored, repeated entries of a sparse matrix summed. Not a copy where none is needed: do
-        not write into it.
-
-    Raises
-    ------
-    ValueError
-        The file is damaged, or an integer is above 2**24, where float32 is no longer exact.
+    A block is CSR or an array, ``(<= block_rows, n_genes)``, floating (integers become float32),
+    the values as stored, repeated entries of a sparse matrix summed. It is not a copy where none is
+    needed: do not write into it. By default `block_rows` are as many as make 16 million values (64
+    MB of dense float32), 4096 at most. A ValueError says, too, that an integer is above 2**24,
+    where float32 is no longer exact.
     """
     for start, block in stored_blocks(cells, block_rows=block_rows):
         yield start, floating(block, cells.obs_names[start:], cells.var_names)

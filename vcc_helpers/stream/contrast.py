@@ -58,44 +58,24 @@ def contrast(
 ) -> Contrast:
     """Average every perturbation, and test every gene of it against the controls.
 
+    A file is read once, its rows in any order. The result has the same bits whatever the storage,
+    order of groups, memory, threads and client. With little memory, scratch data lie in the
+    system's folder for them (``TMPDIR``), which is emptied at the end.
+
     Parameters
     ----------
-    cells
-        Counts or lognorm, ``(n_cells, n_genes)``; dense, CSR, CSC, a view, backed, or the path of
-        an ``.h5ad`` or ``.zarr``. Rows in any order. A file is read once.
-    perturbation_key, control
-        The column of ``obs`` to group by, and the label of control cells in it.
-    memory, threads
-        Most memory to use, in bytes or as text such as ``"4GB"``, besides cells that are in memory
-        already; number of threads, all cores by default. With little memory, scratch data lie in
-        the system's folder for them (``TMPDIR``), which is emptied at the end.
     cache
         A folder to keep the result in, under a name made from the content of the cells, so that
         what is found there is never out of date.
     client
         A ``dask.distributed.Client`` whose workers see the same files, and share the perturbations.
         A file is then read in two passes; one that is sorted by perturbation reads far faster.
-        `memory` holds for each worker.
-    progress, name
-        Say what it will take, and show progress bars; what messages call these cells.
+        `memory` holds for each worker. Cells that are not a whole file are a ValueError.
     rules
         How the values are looked at, by a season.
     controls
         Cells, or a file, over the same genes, whose controls take the place of those of `cells`,
         which may then lack them. Both must be counts, scaled to one `target_sum`.
-
-    Returns
-    -------
-    Contrast
-        The same bits whatever the storage, order of groups, memory, threads and client.
-
-    Raises
-    ------
-    ValueError
-        Labels, gene names or values are unusable; `memory` is too small; the file was changed
-        while it was read; or `client` was given with cells that are not a whole file.
-    OSError
-        The disk is full, or a folder cannot be written to.
     """
     labels = {"perturbation_key": perturbation_key, "control": control, "controls": controls}
     job = _Job(cells, **labels, threads=threads, progress=progress, name=name, rules=rules)

@@ -38,45 +38,33 @@ def control_covariance(
 ) -> pd.DataFrame:
     r"""Predict effects from how genes vary together in cells that nobody perturbed.
 
+    Returned is a table of effects, differences of mean lognorm values, a column a gene: a row for
+    each of `targets`, names of perturbations, that is a gene and varies in the controls, in the
+    order given. The own effect is the knock-down. Memory grows with ``n_targets * n_genes``; the
+    whole covariance is never formed.
+
     Parameters
     ----------
     controls
-        Control cells, counts or lognorm, ``(n_cells, n_genes)``, or the path of an ``.h5ad``; read
-        a block of rows at a time. Where they have labels, all must be the control's.
-    targets
-        Names of perturbations, ``(n_targets,)``. Memory grows with ``n_targets * n_genes``; the
-        whole covariance is never formed.
+        Control cells; where they have labels, all must be the control's. Too few, or none of
+        `targets` that is a gene that varies, are a ValueError.
     within
         A column of ``obs``, such as the batch: only what varies within its groups counts.
     shrinkage, residual
         Pull of the covariance towards a multiple of the identity, s; and the share of its
-        expression that a silenced gene is expected to keep. Both 0 to 1.
+        expression that a silenced gene is expected to keep. Both 0 to 1, else it is a ValueError.
 
-    Returns
-    -------
-    DataFrame
-        A row for each of `targets` that is a gene and varies in the controls, in the order given,
-        a column a gene: effects, differences of mean lognorm values. The own one is the knock-down.
-
-    Raises
-    ------
-    ValueError, KeyError
-        There are other cells than controls, too few cells, or no target is a gene that varies;
-        `shrinkage` or `residual` is not from 0 to 1; ``obs`` has no column `within`.
-
-    Notes
-    -----
-    Linear response: a small input :math:`u` moves the means by :math:`\Sigma u`, where
+    Notes ----- Linear response: a small input :math:`u` moves the means by :math:`\Sigma u`, where
     :math:`\Sigma` is the covariance of genes without a perturbation. Silencing gene t is an input
     to t alone, as large as its knock-down :math:`\delta_t` asks for:
 
     .. math:: \Delta_g = \Sigma_{gt} \, \delta_t / \Sigma_{tt}, \qquad
               \Sigma = (1 - s) \, S + s \, \bar\sigma^2 I
 
-    with the sample covariance :math:`S` and its mean variance :math:`\bar\sigma^2`; so s holds
-    back genes that hardly vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
-    genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814,
-    which fits the input to the measured response; here the expected knock-down sets it, so that a
+    with the sample covariance :math:`S` and its mean variance :math:`\bar\sigma^2`; so s holds back
+    genes that hardly vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
+    genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814, which
+    fits the input to the measured response; here the expected knock-down sets it, so that a
     perturbation that nobody has measured can be predicted.
     """
     if not 0 <= shrinkage <= 1:

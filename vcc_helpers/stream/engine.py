@@ -91,34 +91,17 @@ def rank_sum(
 ) -> _RankSum:
     """Test every gene of every group against the control cells.
 
-    Parameters
-    ----------
-    matrix
-        Shape ``(n_cells, n_genes)``, dense, CSR or CSC, which is copied; counts or lognorm, or any
-        other values that are 0 or more and finite, since only ranks count.
-    labels, control
-        Group of each cell, ``(n_cells,)``, str, and the name of the controls' group.
-    threads
-        Number of threads; all cores by default.
+    `matrix` is ``(n_cells, n_genes)``, dense, CSR or CSC, which is copied; counts or lognorm, or
+    any other values that are 0 or more and finite, since only ranks count. `labels` are the group
+    of each cell, ``(n_cells,)``, str. Returned are the names of all groups but the control, sorted;
+    Mann-Whitney U, 0 to n_1 n_2; and the two-sided p-value, 0 to 1, both ``(n_groups, n_genes)``,
+    float64. A ValueError says that no cell is labelled `control`, or every cell is; that there is
+    not a label a cell; or that a value is negative, infinite, NaN or complex.
 
-    Returns
-    -------
-    groups, statistic, p_value
-        The names of all groups but the control, sorted; Mann-Whitney U, 0 to n_1 n_2, and two-sided
-        p-value, 0 to 1, both ``(n_groups, n_genes)``, float64.
-
-    Raises
-    ------
-    ValueError
-        No cell is labelled `control`, or every cell is; there is not a label a cell; or a value is
-        negative, infinite, NaN or complex.
-
-    Notes
-    -----
-    Two-sided, with continuity and tie correction, normal approximation; exact for a gene without
-    ties when either group has 8 cells or fewer: the defaults of ``scipy.stats.mannwhitneyu``,
-    whose p-values these equal to 1e-12 of their size. A gene with the same value in all cells has
-    p = 1.
+    The test has continuity and tie correction and a normal approximation; it is exact for a gene
+    without ties when either group has 8 cells or fewer: the defaults of
+    ``scipy.stats.mannwhitneyu``, whose p-values these equal to 1e-12 of their size. A gene with the
+    same value in all cells has p = 1.
     """
     labels = pd.Index(labels).astype(str)
     groups = pd.Index(sorted(set(labels) - {control}), dtype=object)

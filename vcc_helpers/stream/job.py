@@ -22,28 +22,19 @@ from .shelf import _pieces_of
 
 
 class Contrast(NamedTuple):
-    """What scoring needs of a file.
+    """What scoring needs of a file; a row a group, a column a gene.
 
-    Attributes
-    ----------
-    groups, genes : Index
-        Names of all groups, sorted, the control among them, and of the genes.
-    control, n_cells
-        The control's name, and the cells of each group, ``(n_groups,)``.
-    mean, variance
-        Pseudobulk: mean lognorm value and its variance between cells, ``(n_groups, n_genes)``,
-        float32 (float64 where the file is). Sums are float64.
-    mean_as_summed
-        The mean once more, summed in the file's own precision as NumPy sums a row: the last digit
-        of a fold change hangs on it.
-    p_value
-        Two-sided rank-sum p-value of each group but the control, ``(n_groups - 1, n_genes)``,
-        float64.
-    counts, scaled_mean, sampling
-        Of counts, where the rules have a ``bulk_target_sum``, else without a row: their sum, the
-        mean of the scaled values before the logarithm, and the sampling variance of
-        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64; the
-        last is 0 for controls of another file.
+    `groups` are the names of all groups, sorted, the `control` among them, `n_cells` their cells,
+    and `genes` the names of the genes. `mean` and `variance` are the pseudobulk: mean lognorm value
+    and its variance between cells, float32 (float64 where the file is), of float64 sums.
+    `mean_as_summed` is the mean once more, summed in the file's own precision as NumPy sums a row:
+    the last digit of a fold change hangs on it. `p_value` is the two-sided rank-sum p-value of each
+    group but the control, ``(n_groups - 1, n_genes)``, float64.
+
+    Of counts, where the rules have a ``bulk_target_sum``, else without a row: `counts`, their sum;
+    `scaled_mean`, the mean of the scaled values before the logarithm; and `sampling`, the sampling
+    variance of ``log1p(bulk_target_sum * counts / counts.sum())``, float64, 0 for controls of
+    another file.
     """
 
     groups: pd.Index
@@ -68,7 +59,7 @@ class _Reference(NamedTuple):
 
 
 class _Job:
-    """One file and what is asked of it.
+    """One file and what is asked of it: the door, behind which groups are numbers.
 
     `codes` are the group of each cell, -1 for those left out, ``(n_cells,)``; `groups` their names
     and `control` the place of one of them; `n_cells` and `n_values` the cells of each group, and at

@@ -84,31 +84,12 @@ def inspect_values(
 ) -> ValueSummary:
     """Read every value once: are these counts or log-normalised values, and are they sound?
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``.
-    name, progress
-        What the messages call this file; whether a progress bar is shown.
-    tolerance
-        A value is fractional if it is further from a whole number; 1e-3 by default.
-
-    Returns
-    -------
-    ValueSummary
-        The scale, and the library size of each cell.
-
-    Raises
-    ------
-    ValueError
-        There is no cell or no gene; a value is NaN, infinite or negative; the sum of a cell is too
-        large for its type; or the file has fractional values and one of 15 or more, as when counts
-        and log values are mixed.
-
-    Notes
-    -----
-    The rule is that of cell-eval 0.6.6: a file is counts when no value has a fractional part
-    above 1e-3. It also refuses negative integers and NaN, which that version lets through.
+    Returned are the scale, and the library size of each cell. A value is fractional if it is
+    further than `tolerance` from a whole number, 1e-3 by default. The rule is that of cell-eval
+    0.6.6: a file is counts when no value is fractional. It also refuses negative integers and NaN,
+    which that version lets through. A ValueError says, too, that there is no cell or no gene; that
+    the sum of a cell is too large for its type; or that there are fractional values and one of 15
+    or more, as when counts and log values are mixed.
     """
     if 0 in cells.shape:
         raise ValueError(empty_problem(cells, name))
@@ -171,21 +152,14 @@ class Inspection:
 class _Scan(NamedTuple):
     """What :func:`scan` saw.
 
-    Attributes
-    ----------
-    of_cells
-        Index row number; columns: ``total``, ``filled``, ``fractional``, ``nearly_whole`` and
-        ``bad`` (how many values are not zero, have a fraction, lie within 0.01 of a whole number,
-        are negative or not finite), ``smallest``, ``largest`` (of the finite ones, infinite if
-        there is none), ``signature`` (equal cells have equal ones).
-    group_total
-        Sum over the cells of each group, ``(n_groups, n_genes)``; the last row is of the cells
-        without a group.
-    n_stored
-        Values that these cells store in CSR, the zeros that a sparse file stores among them.
-    bad
-        Kind of bad value (``"NaN"``, ``"infinite"``, ``"negative"``, ``"too large"`` for those of a
-        cell whose sum its type cannot hold), and row and column of the first.
+    `of_cells` is a table with a row a cell, by its number: ``total``, ``filled``, ``fractional``,
+    ``nearly_whole`` and ``bad`` (how many values are not zero, have a fraction, lie within 0.01 of
+    a whole number, are negative or not finite), ``smallest``, ``largest`` (of the finite ones,
+    infinite if there is none), ``signature`` (equal cells have equal ones). `group_total` is the
+    sum over the cells of each group, ``(n_groups, n_genes)``; the last row is of the cells without
+    a group. `n_stored` values are stored in CSR, zeros of a sparse file among them. `bad` has by
+    kind (``"NaN"``, ``"infinite"``, ``"negative"``, ``"too large"`` for those of a cell whose sum
+    its type cannot hold) row and column of the first.
     """
 
     of_cells: pd.DataFrame
@@ -253,24 +227,9 @@ def qc_table(
 ) -> pd.DataFrame:
     """Measure each cell: how many molecules were counted, of how many genes.
 
-    Parameters
-    ----------
-    cells
-        Counts (log-normalised values have no depth), ``(n_cells, n_genes)``, or the path of an
-        ``.h5ad``. Read once, a block of rows at a time.
-    columns
-        Columns of ``obs`` to put beside the figures, such as the batch.
-
-    Returns
-    -------
-    DataFrame
-        Index: cell names. ``depth``, the sum of the cell's counts, float64; ``n_genes``, the
-        number of genes with a count above 0; and `columns`.
-
-    Raises
-    ------
-    KeyError, ValueError
-        ``obs`` lacks one of `columns`; a value is NaN, infinite or negative.
+    `cells` are counts, since log-normalised values have no depth. Returned is a table, index cell
+    names: ``depth``, the sum of the cell's counts, float64; ``n_genes``, the number of genes with a
+    count above 0; and `columns` of ``obs``, such as the batch.
     """
     cells = open_cells(cells)
     if missing := [name for name in columns if name not in cells.obs]:
@@ -297,31 +256,12 @@ def sample_cells(
 ) -> anndata.AnnData:
     """Draw some cells of each perturbation, to do in memory what needs single cells.
 
-    Parameters
-    ----------
-    cells
-        Shape ``(n_cells, n_genes)``, or the path of an ``.h5ad``. Only the rows drawn are read.
-    at_most, controls
-        Cells of each perturbation, all of one that has fewer; of the control, by default as many.
-    seed
-        Another seed draws other cells.
-    perturbation_key, control
-        The column of ``obs`` that names each cell's perturbation; the label of control cells in it.
+    `at_most` cells of each perturbation are drawn, all of one that has fewer; of the control
+    `controls` cells, by default as many. Another `seed` draws other cells. Only the rows drawn are
+    read. Returned is an AnnData in memory, ``(n_drawn, n_genes)``, rows in the order of `cells`,
+    ``X`` floating, with ``obs``, ``var`` and ``uns``. A ValueError says, too, that a number is
+    negative or nothing is drawn.
 
-    Returns
-    -------
-    AnnData
-        In memory, ``(n_drawn, n_genes)``, rows in the order of `cells`, ``X`` floating, with
-        ``obs``, ``var`` and ``uns``.
-
-    Raises
-    ------
-    KeyError, ValueError
-        ``obs`` has no column `perturbation_key`; a cell has no label; `at_most` or `controls` is
-        negative, or nothing is drawn.
-
-    Notes
-    -----
     The draw within a perturbation depends on its name, its number of cells and the seed alone: a
     file and its sorted copy give the same cells, and other perturbations make no difference.
     """

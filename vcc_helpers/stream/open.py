@@ -46,18 +46,9 @@ _UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**
 def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
     """Return `source` as an AnnData; a path is opened, its matrix not read into memory.
 
-    Parameters
-    ----------
-    source
-        An AnnData, returned as it is, or the path of an ``.h5ad`` file, a ``.vcc`` archive, or a
-        ``.zarr`` folder: X is then a handle of what lies there; layers and ``raw`` are not read.
-
-    Raises
-    ------
-    FileNotFoundError, TypeError
-        There is no such file; `source` is neither an AnnData nor a path.
-    ValueError
-        The file is not a readable ``.h5ad``, or holds no matrix ``X``.
+    An AnnData is returned as it is. Of a file X is a handle of what lies there; layers and ``raw``
+    are not read. A TypeError says that `source` is neither an AnnData nor a path, a ValueError that
+    the file is not readable, or holds no matrix ``X``.
     """
     if not isinstance(source, anndata.AnnData | str | Path):
         raise TypeError(
@@ -180,9 +171,8 @@ def problems(
 ) -> list[str]:
     """List what makes the labels and gene names of `cells` unusable, one message an item.
 
-    Values are not read; :func:`~.stream.inspect_values` does that. `perturbation_key` is the column
-    of ``cells.obs`` that names each cell's perturbation, `control` the label of control cells in
-    it, None where there need be none, and `name` what the messages call this file.
+    Values are not read; :func:`~.stream.inspect_values` does that. `control` is None where there
+    need be none.
     """
     found = [empty_problem(cells, name)] if 0 in cells.shape else []
     if not cells.var_names.is_unique:

@@ -36,19 +36,11 @@ LEAST_BATCH = 2**25
 class Needs(NamedTuple):
     """What a :func:`~.stream.contrast` will take.
 
-    Attributes
-    ----------
-    memory, scratch
-        Bytes at the peak, the libraries counted in, cells that are in memory already not; and of
-        scratch disk.
-    genes
-        Genes that are looked at together; fewer than there are when memory is short, and then the
-        scratch file is read several times.
-    batch
-        Values of the perturbations that are ranked together: about as many as the controls', so
-        that to walk along the controls costs no more than the values themselves.
-    block_rows
-        Rows read at a time.
+    `memory` is in bytes at the peak, the libraries counted in, cells that are in memory already
+    not; `scratch` in bytes of disk. `genes` are looked at together; fewer than there are when
+    memory is short, and then the scratch file is read several times. `batch` is how many values of
+    the perturbations are ranked together: about as many as the controls', so that to walk along the
+    controls costs no more than the values themselves. `block_rows` are read at a time.
     """
 
     memory: int

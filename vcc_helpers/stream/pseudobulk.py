@@ -79,34 +79,12 @@ def pseudobulk(
 ) -> anndata.AnnData:
     r"""Average the log-normalised cells of each perturbation.
 
-    Parameters
-    ----------
-    cells
-        Counts or lognorm, ``(n_cells, n_genes)``; dense, CSR, CSC, a view, backed, or the path of
-        an ``.h5ad``. Read in two passes, a block of rows at a time.
-    perturbation_key
-        The column of ``cells.obs`` to group by.
-    target_sum
-        As for :func:`~.counts.lognorm`.
-    progress
-        Show a progress bar for each pass.
+    Returned is a pseudobulk, ``(n_groups, n_genes)``, rows sorted by name, the control among them;
+    a label that no cell bears makes no row. ``X`` is the mean lognorm value, float32 (float64 where
+    the input is); ``layers["variance"]`` the unbiased variance between cells, NaN for a group of
+    one cell; ``obs["n_cells"]`` the group's size. `target_sum` is as for :func:`~.counts.lognorm`.
+    A file is read in two passes.
 
-    Returns
-    -------
-    AnnData
-        Shape ``(n_groups, n_genes)``, rows sorted by name, the control among them. ``X`` is the
-        mean lognorm value, float32 (float64 where the input is); ``layers["variance"]`` the
-        unbiased variance between cells, NaN for a group of one cell; ``obs["n_cells"]`` the
-        group's size. A label that no cell bears makes no row.
-
-    Raises
-    ------
-    KeyError, ValueError
-        ``cells.obs`` has no column `perturbation_key`, or a cell has no label; values are NaN,
-        infinite, negative, or of mixed scale.
-
-    Notes
-    -----
     .. math:: \bar y_{pg} = \frac{1}{n_p} \sum_{c \in p} y_{cg}
 
     Sums are float64, and rounded to the data's precision at the end, as cell-eval 0.6.6 does.

@@ -54,46 +54,15 @@ def sort_cells(
 ) -> Path:
     """Write a file whose rows are grouped by perturbation; the counts stay exactly the same.
 
-    Parameters
-    ----------
-    source
-        Cells, ``(n_cells, n_genes)``, dense, CSR or CSC, or the path of an ``.h5ad``, which is
-        read a block of rows at a time, and never changed.
-    path
-        The ``.h5ad`` to write. One that exists is replaced at the end, in one step.
-    perturbation_key
-        The column of ``obs`` to group by.
-    memory, progress
-        Most memory to use, in bytes or as text such as ``"4GB"``, besides a source that is in
-        memory already; whether to show progress bars.
+    Groups are in the order of their names; within a group, the order of `source` is kept. ``X`` is
+    CSR, compressed with shuffle and gzip, in the smallest of uint8, uint16 and uint32 that holds
+    every value, if all are whole and not negative, else in the source's type. Zeros that are stored
+    are dropped; repeated entries are summed. A UserWarning names layers and ``raw``, which are not
+    carried over; all else is, in memory.
 
-    Returns
-    -------
-    Path
-        `path`. Groups are in the order of their names; within a group, the order of the source is
-        kept. ``X`` is CSR, compressed with shuffle and gzip, in the smallest of uint8, uint16 and
-        uint32 that holds every value, if all are whole and not negative, else in the source's type.
-        Zeros that are stored are dropped; repeated entries are summed.
-
-    Raises
-    ------
-    KeyError
-        ``obs`` has no column `perturbation_key`.
-    ValueError
-        A cell has no label; `path` is the source; there is no cell or no gene; `memory` is too
-        small; or the source was changed while it was read.
-    OSError
-        The folder is missing or cannot be written to, or the disk is full.
-
-    Warns
-    -----
-    UserWarning
-        The source has layers or ``raw``; they are not carried over. All else is, in memory.
-
-    Notes
-    -----
-    Scratch data lie next to `path`, in a file that ends with the process; after an interruption the
-    same call starts anew.
+    The file at `path` is replaced at the end, in one step; `path` is returned. One that is the
+    source is a ValueError. Scratch data lie next to it, in a file that ends with the process; after
+    an interruption the same call starts anew.
     """
     path = Path(path)
     check_writable(path, inputs=[source])
