@@ -13,12 +13,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import house
 import pytest
 from conftest import ROOT, make_cells, refuses
 
 import vcc_helpers
 from vcc_helpers import bulk, cli, course, datasets
-from vcc_helpers.course import house
 
 PACKAGE = ROOT / "vcc_helpers"
 HEAVY = {"numpy", "scipy", "pandas", "anndata", "sklearn", "h5py", "numba", "tqdm", "matplotlib"}

@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from . import exercises, exploits, house, sketches
+    from . import exercises, exploits, sketches
 
-__all__ = ["exercises", "exploits", "house", "sketches"]
+__all__ = ["exercises", "exploits", "sketches"]
 
-__getattr__, __dir__ = attach(
-    __name__, modules=("exercises", "exploits", "house", "sketches"), names={}
-)
+__getattr__, __dir__ = attach(__name__, modules=("exercises", "exploits", "sketches"), names={})

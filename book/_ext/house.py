@@ -1,11 +1,6 @@
 """The package drawn from its own imports: which file may know of which.
 
-Taught in: book/house.
-
->>> sorted(rooms()["evaluation"])
-['bulk', 'intervals', 'metrics', 'splits']
->>> floors({"roof": {"wall"}, "wall": {"ground"}, "ground": set()})
-{'ground': 0, 'wall': 1, 'roof': 2}
+The page house.md shows the drawing, and tests/test_start.py holds what it shows.
 """
 
 from __future__ import annotations
@@ -17,10 +12,11 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from ..plot import BLUE, GREY, ORANGE
-from .sketches import _PALE, _box, _sheet
+import vcc_helpers
+from vcc_helpers.course.sketches import _PALE, _box, _sheet
+from vcc_helpers.plot import BLUE, GREY, ORANGE
 
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(vcc_helpers.__file__).parent
 #: Where each room is drawn, from left to right; its floor follows from the imports.
 _COLUMN = {
     "splits": 0, "metrics": 1, "bulk": 2.1, "counts": 3.2, "ranks": 4.4, "presets": 5.6,
