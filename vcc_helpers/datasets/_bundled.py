@@ -36,22 +36,14 @@ _COLUMNS = (
 def load_h1_sample() -> anndata.AnnData:
     """Load 600 real H1 cells of the Virtual Cell Challenge 2025.
 
-    H1 human embryonic stem cells in which one gene was silenced by CRISPR interference:
-    100 cells each of TMSB4X, STAT1, MED12, TET1, SRC and of the non-targeting control.
+    H1 human embryonic stem cells in which one gene was silenced by CRISPR interference: 100 cells
+    each of TMSB4X, STAT1, MED12, TET1, SRC and of the non-targeting control. X: ``(600, 1000)``,
+    CSR, float32, raw counts of 1,000 highly expressed genes of the 18,080 of the training set, so
+    counts sum to less than the real depth. obs: ``target_gene``, ``guide_id`` and ``batch``,
+    categories. var: index gene symbol, ``gene_id`` the Ensembl identifier.
 
-    Returns
-    -------
-    anndata.AnnData
-        (n_cells, n_genes) = (600, 1000). X: CSR, float32, raw counts of 1,000 highly expressed
-        genes. obs: ``target_gene``, ``guide_id`` and ``batch``, categories. var: index gene
-        symbol, ``gene_id`` the Ensembl identifier.
-
-    Notes
-    -----
-    Of the 18,080 genes of the training set 1,000 are here: counts sum to less than the real depth.
-
-    Source: Virtual Cell Challenge 2025 (Roohani et al., Cell 188:3370, 2025); the file comes
-    with cell-eval2 0.20.0. Licence: CC0 1.0.
+    Source: Virtual Cell Challenge 2025 (Roohani et al., Cell 188:3370, 2025); the file comes with
+    cell-eval2 0.20.0. Licence: CC0 1.0.
     """
     return _load(H1_FILE)
 
@@ -59,22 +51,14 @@ def load_h1_sample() -> anndata.AnnData:
 def load_hipsc_screen() -> anndata.AnnData:
     """Load a real CRISPR knock-out screen in human induced pluripotent stem cells.
 
-    23 regulators of pluripotency were knocked out, one in each cell, and cells were sampled 2,
-    3, 4 and 5 days later. The days serve as contexts: earlier ones predict day 5.
+    23 regulators of pluripotency were knocked out, one in each cell, and cells were sampled 2, 3, 4
+    and 5 days later. The days serve as contexts: earlier ones predict day 5. X: ``(14945, 103)``,
+    CSR, float32, raw counts of the genes that the authors chose for their network: they sum to a
+    small part of the depth. obs: ``target_gene``, category, 1,182 cells being ``non-targeting``;
+    ``day``, int64, days, 2 to 5. var: index gene symbol; every target is among the genes.
 
-    Returns
-    -------
-    anndata.AnnData
-        (n_cells, n_genes) = (14945, 103). X: CSR, float32, raw counts. obs: ``target_gene``,
-        category, 1,182 cells being ``non-targeting``; ``day``, int64, days, 2 to 5. var: index
-        gene symbol; every target is among the genes.
-
-    Notes
-    -----
-    The authors chose the 103 genes for their network: counts sum to a small part of the depth.
-
-    Source: Ishikawa et al., Communications Biology 6:1290, 2023; the tables come with
-    renge 0.0.5, which holds log1p of the counts. Licence: MIT, copyright 2022 masastat.
+    Source: Ishikawa et al., Communications Biology 6:1290, 2023; the tables come with renge 0.0.5,
+    which holds log1p of the counts. Licence: MIT, copyright 2022 masastat.
     """
     return _load("hipsc_screen_14945x103.h5ad")
 
@@ -90,20 +74,13 @@ def _load(name: str) -> anndata.AnnData:
 def catalog() -> pd.DataFrame:
     """List the data sets of the challenge, and public ones that are used with it.
 
-    Returns
-    -------
-    DataFrame
-        One row a data set, index ``name``. ``what`` it is; ``kind``: challenge, screen, atlas or
-        bundled; ``cells``, ``genes``, ``perturbations`` (without the controls): numbers;
-        ``contexts``; ``assay``; ``values`` that the matrix holds; ``file``, its ``bytes``,
-        ``sha256`` and ``md5``; ``licence``; ``address`` of a page about it; ``reference``, a DOI;
-        ``loader``, how to open it here; ``checked``, where each fact was looked up; ``note``.
-        Missing are facts that were not verified, or that do not apply.
-
-    Notes
-    -----
-    Numbers that ``note`` calls rounded are so in their source. Files are larger in memory than
-    on disk.
+    A row a data set, index ``name``. ``what`` it is; ``kind``: challenge, screen, atlas or bundled;
+    ``cells``, ``genes``, ``perturbations`` (without the controls): numbers; ``contexts``;
+    ``assay``; ``values`` that the matrix holds; ``file``, its ``bytes``, ``sha256`` and ``md5``;
+    ``licence``; ``address`` of a page about it; ``reference``, a DOI; ``loader``, how to open it
+    here; ``checked``, where each fact was looked up; ``note``. Missing are facts that were not
+    verified, or that do not apply. Numbers that ``note`` calls rounded are so in their source.
+    Files are larger in memory than on disk.
     """
     text = (files(__package__) / "data" / "catalog.json").read_text(encoding="utf-8")
     table = pd.DataFrame(json.loads(text)).set_index("name").reindex(columns=_COLUMNS)

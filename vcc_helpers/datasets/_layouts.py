@@ -75,6 +75,11 @@ def read_screen(
 ) -> anndata.AnnData:
     """Read a perturbation screen into memory, with the names that this package uses.
 
+    Returned are ``(n_cells, n_genes)``, X: CSR, float32, raw counts, or values as stored. obs:
+    ``target_gene``, category, controls being ``non-targeting``; ``batch`` and ``context``,
+    categories, if named; then the file's other columns. var: index unique gene symbols; ``gene_id``
+    where the file has it. uns as in the file; no embeddings, no other layers.
+
     Parameters
     ----------
     path
@@ -82,11 +87,10 @@ def read_screen(
         ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each perhaps ``.gz`` and with a
         common beginning of its name; or a plain matrix (DataFrame, ``.csv``, ``.tsv``) with a row a
         cell, its label in the index or first column, and a column a gene.
-    perturbation_key
-        Column that names each cell's perturbation.
-    control
-        The label or labels of control cells in that column, even ``"None"`` or ``"NA"``. By default
-        the one label among them that is a usual name of controls, such as ``"NT"``.
+    perturbation_key, control
+        Column that names each cell's perturbation, and the label or labels of control cells in it,
+        even ``"None"`` or ``"NA"``. By default the one label that is a usual name of controls, such
+        as ``"NT"``.
     label_map
         Turns labels into names of target genes, before `control` is looked for: a function, or a
         table of those that change. None as a result leaves the cell unlabelled.
@@ -111,17 +115,9 @@ def read_screen(
         with a column a gene, where models such as State put their predictions.
     values
         ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
-        Either way values must be whole within 1e-3, and log1p within the file's precision. Or
-        ``"stored"``: predictions, taken as they are; :func:`~vcc_helpers.submission.check`
-        says what they are.
-
-    Returns
-    -------
-    AnnData
-        Shape ``(n_cells, n_genes)``. X: CSR, float32, raw counts, or values as stored. obs:
-        ``target_gene``, category, controls being ``non-targeting``; ``batch`` and ``context``,
-        categories, if named; then the file's other columns. var: index unique gene symbols;
-        ``gene_id`` where the file has it. uns as in the file; no embeddings, no other layers.
+        Either way values must be whole within 1e-3, and log1p within the file's precision: what was
+        scaled before the logarithm cannot be turned back. Or ``"stored"``: predictions, taken as
+        they are; :func:`~vcc_helpers.submission.check` says what they are.
 
     Raises
     ------
@@ -131,11 +127,6 @@ def read_screen(
     ValueError
         The layout is another; barcodes do not match; a cell has no label; no label, or more than
         one, may be the control's; symbols are repeated; values are not counts.
-
-    Notes
-    -----
-    Values that were scaled before the logarithm cannot be turned back into counts: look for the
-    raw matrix (a layer, or another file). Layouts: anndata's and Cell Ranger's documentation.
     """
     for word, value, choices in (
         ("unlabelled", unlabelled, ("error", "drop")),
@@ -478,37 +469,23 @@ def read_contexts(
 ) -> dict[str, anndata.AnnData]:
     """Open a folder that holds the cells of several contexts, one file each, on disk.
 
-    Parameters
-    ----------
-    folder
-        Every ``.h5ad`` or ``.h5`` file is a context, called after its file; those of the support
-        set of the challenge are ``H1``, ``HepG2``, ``Jurkat``, ``K562``, ``K562_gwps``, ``RPE1``.
-    perturbation_key
-        Column of obs that names each cell's perturbation; by default the first of
-        ``target_gene``, ``gene`` and ``perturbation`` that is there.
+    Every ``.h5ad`` or ``.h5`` file is a context, called after its file; those of the support set of
+    the challenge are ``H1``, ``HepG2``, ``Jurkat``, ``K562``, ``K562_gwps``, ``RPE1``.
+    `perturbation_key` is by default the first of ``target_gene``, ``gene`` and ``perturbation``
+    that is there. Returned is an AnnData a context, sorted by name, H1 first: what
+    ``World.contexts`` holds. Each is open on disk, ``(n_cells, n_genes)``, values as stored; obs
+    ``target_gene``, controls being ``non-targeting``, ``batch`` if the file has one, and the file's
+    own columns.
 
-    Returns
-    -------
-    dict[str, AnnData]
-        One AnnData a context, sorted by name, H1 first: what ``World.contexts`` holds. Each is
-        open on disk, ``(n_cells, n_genes)``, values as stored; obs ``target_gene``, controls being
-        ``non-targeting``, ``batch`` if the file has one, and the file's own columns.
+    A FileNotFoundError says that there is no such folder, or no such file in it; a KeyError, that a
+    file has no column of perturbations; a ValueError, that a file is not an AnnData, that two files
+    are the same context, or that a label is missing.
 
-    Raises
-    ------
-    FileNotFoundError, KeyError
-        There is no such folder, or no such file in it; a file has no column of perturbations.
-    ValueError
-        A file is not an AnnData, two files are the same context, or a label is missing.
-
-    Notes
-    -----
     The support set is 8.7 GB as a zip archive (``fetch_h1("support_set")``), about 49 GB unpacked.
     The matrices of the other lines are log1p of normalised values, not counts; ``k562_gwps`` is a
     part of the genome-wide screen; ``competition_train.h5`` the H1 training set once more, as log1p
-    of its counts; the template, which holds no measured perturbations, is left out.
-
-    Source: Adduri et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
+    of its counts; the template, which holds no measured perturbations, is left out. Source: Adduri
+    et al., bioRxiv 2025.06.26.661135; layout as read by the GitHub project
     wukonglin/virtual-cell-challenge-2026.
     """
     folder, contexts = Path(folder).expanduser(), {}

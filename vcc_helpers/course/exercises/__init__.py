@@ -3,7 +3,7 @@
 A notebook asks, the reader writes ``answer = ...`` and calls ``check("03-1", answer)``. The right
 answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
 Each exercise is a function in the module of its part of the book. It yields the answers people
-give, by name; ``words.md`` holds what is said to each.
+give, by name; ``words.md`` holds what is said to each. Answers that need no data are numbers there.
 
 Taught in: every notebook.
 Needs: words.md, the modules of the parts, and whatever those compute with.
@@ -17,7 +17,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from fractions import Fraction
+from functools import partial
 from html import escape
 from importlib import import_module
 from numbers import Integral, Number
@@ -26,6 +27,10 @@ from pathlib import Path
 import numpy as np
 
 _EXERCISES: dict[str, Exercise] = {}
+#: What is said: by the number of the exercise, then by the name of the answer.
+_WORDS: dict[str, dict[str, str]] = {}
+#: A line of ``words.md``: the name of an answer, its number if it has one, and the words.
+_LINE = re.compile(r"^- ([^:=]+?)(?: = (\S+))?: (.+)$", re.MULTILINE)
 #: First chapter of each part of the book, which has a module of its own.
 _PARTS = ("01", "04", "08", "10", "13", "16", "19")
 
@@ -93,21 +98,10 @@ def exercise(number: str, **options) -> Callable[[Callable], Callable]:
     """
 
     def keep(answers: Callable) -> Callable:
-        _EXERCISES[number] = Exercise(answers, _words()[number], **options)
+        _EXERCISES[number] = Exercise(answers, _WORDS[number], **options)
         return answers
 
     return keep
-
-
-@cache
-def _words() -> dict[str, dict[str, str]]:
-    """Read what is said: by the number of the exercise, then by the name of the answer."""
-    text = Path(__file__).with_name("words.md").read_text(encoding="utf-8")
-    parts = (part.partition("\n") for part in re.split(r"^## ", text, flags=re.MULTILINE))
-    return {
-        number: dict(re.findall(r"^- ([^:]+): (.+)$", said, re.MULTILINE))
-        for number, _, said in parts
-    }
 
 
 def check(exercise_id: str, answer: object) -> _Feedback:
@@ -184,3 +178,20 @@ def _same(answer: object, solution: object, tolerance: float) -> bool:
     if kind == "names":
         return {str(name) for name in answer} == {str(name) for name in solution}
     return bool(np.allclose(answer, solution, rtol=tolerance, atol=1e-12, equal_nan=True))
+
+
+def _read_words() -> None:
+    text = Path(__file__).with_name("words.md").read_text(encoding="utf-8")
+    for part in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
+        number, _, lines = part.partition("\n")
+        said = _LINE.findall(lines)
+        _WORDS[number] = {name: words for name, _, words in said}
+        if fixed := [(name, _number(value)) for name, value, _ in said if value]:
+            _EXERCISES[number] = Exercise(partial(iter, fixed), _WORDS[number])
+
+
+def _number(text: str) -> float:
+    return int(text) if text.isdecimal() else float(Fraction(text))
+
+
+_read_words()

@@ -24,15 +24,6 @@ def _depth_of_the_controls():
     yield "genes", np.median(np.ravel(h1()[control].X.sum(axis=0)))
 
 
-@exercise("01-2")
-def _when_csr_is_smaller():
-    yield "right", 2 / (2 + 4)
-    yield "4 bytes", 1 / 2
-    yield "values only", 1.0
-    yield "dense in 4 bytes", 2 / 3
-    yield "row numbers", 2 / (2 + 4 + 4)
-
-
 @exercise("01-3")
 def _counts_that_are_left():
     own, mine = h1()[:, "TMSB4X"].to_df()["TMSB4X"], _is("TMSB4X")
@@ -109,7 +100,6 @@ def _noise_of_an_effect():
     yield "in proportion", _noise(100, 100) * 100 / _N_TARGET
 
 
-_N_BATCHES, _N_CELLS = 48, 600
 #: Noise of the mean of so many random controls of the official training file, as the chapter
 #: quotes it from a public profile of that file.
 _LAST_POINT, _LAST_NOISE, _FIRST_POINT, _FIRST_NOISE = 2560, 0.423, 40, 3.374
@@ -121,15 +111,6 @@ def _rarely_seen(*, perturbed: bool = False) -> pd.Series:
     label, zero = day(5).obs["target_gene"].astype(str), day(5)[:, targets()].to_df() == 0
     names = {name: name if perturbed else CONTROL for name in targets()}
     return pd.Series({name: zero.loc[label == of, name].mean() for name, of in names.items()}) > 0.5
-
-
-@exercise("03-1")
-def _share_by_chance():
-    yield "right", (_N_BATCHES - 1) / (_N_CELLS - 1)
-    yield "none", 0.0
-    yield "nearly", _N_BATCHES / _N_CELLS
-    yield "one batch", 1 / _N_BATCHES
-    yield "three groups", 2 / (_N_CELLS - 1)
 
 
 @exercise("03-2", tolerance=1e-9)

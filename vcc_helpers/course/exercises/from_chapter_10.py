@@ -8,7 +8,7 @@ from vcc_helpers.bulk import CONTROL
 from vcc_helpers.evaluation import evaluate
 
 from . import exercise
-from ._data import bulk, day, effect, targets
+from ._data import bulk, effect, targets
 
 
 def _carried_over(number: int, metric: str = "mae", *, means: bool = False) -> float:
@@ -20,14 +20,6 @@ def _carried_over(number: int, metric: str = "mae", *, means: bool = False) -> f
     return float(evaluate(pred, real)[metric].mean())
 
 
-@exercise("10-1", tolerance=0)
-def _count_of_a_log():
-    yield "right", 10
-    yield "exp", 11
-    yield "base 2", round(2**2.3979 - 1)
-    yield "base 10", round(10**2.3979 - 1)
-
-
 @exercise("10-2")
 def _carried_from_day_2():
     yield "right", _carried_over(2)
@@ -36,14 +28,6 @@ def _carried_from_day_2():
     yield "PDS", _carried_over(2, "pds")
 
 
-@exercise("10-3", tolerance=0)
-def _new_names():
-    yield "right", 1
-    yield "none", 0
-    yield "others", day(5).n_vars - 1
-
-
-_N_TARGETS, _N_CELLS, _N_CONTROLS = 100, 100, 10_000
 #: Perturbed values, unsorted, and sorted controls: with zeros and ties in and between both.
 _PAIRS = (
     (np.array([0.0, 3, 5]), np.array([0.0, 3])),
@@ -71,15 +55,6 @@ def _u_by_hand():
     yield "ranks", u + 6
 
 
-@exercise("11-2")
-def _steps_of_a_walk():
-    separate, one_walk = _N_TARGETS * (_N_CELLS + _N_CONTROLS), _N_TARGETS * _N_CELLS + _N_CONTROLS
-    yield "right", separate / one_walk
-    yield "no controls", separate / (_N_TARGETS * _N_CELLS)
-    yield "100", _N_TARGETS
-    yield "one walk", one_walk
-
-
 @exercise("11-3")
 def _what_ties_take():
     taken = (450**3 - 450) / (500**3 - 500)
@@ -95,32 +70,3 @@ def _u_by_search():
     yield "in full", _count(1.0)
     yield "sum", _count(0.5) * 2
     yield "of the controls", np.array([len(x) * len(y) for x, y in _PAIRS]) - _count(0.5)
-
-
-_NON_ZEROS = 10_000_000 * 2_000
-_CORE_HOURS, _SECONDS_TO_READ = 40, 500
-_WELLS, _CELLS, _CONTROLS = 94, 1_500, 3_000
-
-
-@exercise("12-1")
-def _gigabytes():
-    yield "right", 3 * _NON_ZEROS / 1e9
-    yield "8 bytes", 8 * _NON_ZEROS / 1e9
-    yield "GiB", 3 * _NON_ZEROS / 2**30
-    yield "bytes", 3 * _NON_ZEROS
-    yield "dense", 10_000_000 * 20_000 * 4 / 1e9
-
-
-@exercise("12-2")
-def _useful_workers():
-    yield "right", _CORE_HOURS * 3600 / _SECONDS_TO_READ
-    yield "hours", _CORE_HOURS / _SECONDS_TO_READ
-    yield "minutes", _CORE_HOURS * 60 / _SECONDS_TO_READ
-
-
-@exercise("12-3")
-def _controls_read_again():
-    by_each = _WELLS * (_CELLS + _CONTROLS)
-    yield "right", by_each / (_WELLS * _CELLS + _CONTROLS)
-    yield "no controls", by_each / (_WELLS * _CELLS)
-    yield "94", _WELLS

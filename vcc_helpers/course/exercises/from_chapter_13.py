@@ -108,19 +108,3 @@ def _genes_left_out():
     yield "right", _discrimination(left_out=False) - _discrimination(left_out=True)
     yield "without exclusion", _discrimination(left_out=False)
     yield "from chance", _discrimination(left_out=False) - 0.5
-
-
-@exercise("15-2")
-def _jaccard():
-    yield "right", 15 / 40
-    yield "precision", 15 / 20
-    yield "coverage", 20 / 40
-    yield "sum", 15 / 60
-
-
-@exercise("15-3")
-def _scaled_error():
-    yield "right", (0.98 - 0.3) / (0.98 - 0.04)
-    yield "from 0", 1 - 0.3 / 0.98
-    yield "distance", 0.98 - 0.3
-    yield "turned", (0.3 - 0.04) / (0.98 - 0.04)

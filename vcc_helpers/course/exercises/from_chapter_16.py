@@ -98,14 +98,6 @@ def _cells_after_thinning():
     yield "800", int(_kept(800).min())
 
 
-@exercise("17-3")
-def _silent_copies():
-    yield "right", 5
-    yield "copies", 2
-    yield "mean", 3
-    yield "all", 13
-
-
 @cache
 def _world() -> tuple[anndata.AnnData, ...]:
     """Return known cells and real ones, and the means that the notebook predicts."""
@@ -145,11 +137,3 @@ def _another_logarithm():
     yield "factor", 1 / np.log(2)
     yield "mean", float(means.mean() * (1 / np.log(2) - 1))
     yield "value", float(means.max() / np.log(2))
-
-
-@exercise("18-3")
-def _fallbacks():
-    yield "right", 7
-    yield "first", 4
-    yield "with controls", 8
-    yield "all", 50
