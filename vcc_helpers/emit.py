@@ -56,13 +56,12 @@ def replicate(
     row of `pred` is ignored. The means are exact, and no cell differs from another: the rank-sum
     test then calls far more genes than in real cells, since a mean rarely is the controls' median.
     """
-    sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
-    tail = lognorm(controls, target_sum=target_sum)
+    sizes, obs = _asked(pred, controls, n_cells, perturbation_key, control)
 
     def draw(mean: np.ndarray, size: int) -> np.ndarray:
         return np.tile(mean, (size, 1))
 
-    return _assemble(pred, controls, sizes, tail, draw, perturbation_key, control)
+    return _assemble(pred, sizes, obs, draw, lognorm(controls, target_sum=target_sum))
 
 
 def resample_and_shift(
@@ -84,7 +83,7 @@ def resample_and_shift(
     """
     rng = np.random.default_rng(seed)
     base = control_row(pred, control)
-    sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
+    sizes, obs = _asked(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)
 
     def draw(mean: np.ndarray, size: int) -> np.ndarray:
@@ -92,7 +91,7 @@ def resample_and_shift(
         rows = rows.toarray() if sparse.issparse(rows) else rows
         return np.maximum(rows + (mean - base), 0)
 
-    return _assemble(pred, controls, sizes, tail, draw, perturbation_key, control)
+    return _assemble(pred, sizes, obs, draw, tail)
 
 
 def negative_binomial(
@@ -124,7 +123,7 @@ def negative_binomial(
     in states, which move many genes at once, and these do not.
     """
     rng = np.random.default_rng(seed)
-    sizes = _checked_sizes(pred, controls, n_cells, perturbation_key, control)
+    sizes, obs = _asked(pred, controls, n_cells, perturbation_key, control)
     library = _library_sizes(controls)
     tail = rows_of(controls)
     given = _nb_dispersion(controls) if dispersion is None else dispersion
@@ -144,7 +143,7 @@ def negative_binomial(
             blocks.append(pack(counts.astype(tail.dtype)))
         return stack(blocks)
 
-    return _assemble(pred, controls, sizes, tail, draw, perturbation_key, control)
+    return _assemble(pred, sizes, obs, draw, tail)
 
 
 def _nb_dispersion(cells: anndata.AnnData) -> pd.Series:
@@ -261,19 +260,20 @@ def _usable_dispersion(phi: float | np.ndarray | pd.Series, n_genes: int) -> np.
     return np.clip(np.broadcast_to(values, n_genes), *_DISPERSION_RANGE)
 
 
-def _checked_sizes(pred, controls, n_cells, perturbation_key: str, control: str) -> pd.Series:
+def _asked(pred, controls, n_cells, key: str, control: str) -> tuple[pd.Series, pd.DataFrame]:
+    """Check what was asked; return the cells of each target, and the labels of all to be made."""
     if not np.array_equal(pred.var_names, controls.var_names):
         raise ValueError(
             f"pred and controls must have the same genes in the same order; they have "
             f"{pred.n_vars} and {controls.n_vars}; select them with controls[:, pred.var_names]"
         )
-    if perturbation_key in controls.obs:
-        labels = controls.obs[perturbation_key].astype(str)
+    if key in controls.obs:
+        labels = controls.obs[key].astype(str)
         if len(others := labels[labels != control]):
             raise ValueError(
                 f"controls must hold control cells only; {len(others)} of "
                 f"{len(labels)} are {some_of(others.unique())}; select them "
-                f"with cells[cells.obs[{perturbation_key!r}] == {control!r}]"
+                f"with cells[cells.obs[{key!r}] == {control!r}]"
             )
     targets = pred.obs_names[pred.obs_names != control]
     given = pd.Series(int(n_cells), targets) if np.isscalar(n_cells) else pd.Series(n_cells)
@@ -282,18 +282,16 @@ def _checked_sizes(pred, controls, n_cells, perturbation_key: str, control: str)
     sizes = given[targets].astype(int)
     if (sizes < 1).any():
         raise ValueError(f"n_cells must be 1 or more; {some_of(sizes.index[sizes < 1])} have less")
-    return sizes
+    labels = pd.Categorical([*np.repeat(targets, sizes), *([control] * controls.n_obs)])
+    names = [f"pred_{i}" for i in range(sizes.sum())] + [f"control_{n}" for n in controls.obs_names]
+    return sizes, pd.DataFrame({key: labels}, index=names)
 
 
-def _assemble(pred, controls, sizes, tail, make, perturbation_key: str, control: str):
-    """Make every target's cells, and append the control's values."""
+def _assemble(pred, sizes: pd.Series, obs: pd.DataFrame, draw, tail) -> anndata.AnnData:
+    """Make every target's cells, and append the controls' values."""
     pack = sparse.csr_matrix if sparse.issparse(tail) else np.asarray
     made = [
-        pack(make(pred.X[pred.obs_names.get_loc(name)], size), dtype=tail.dtype)
+        pack(draw(pred.X[pred.obs_names.get_loc(name)], size), dtype=tail.dtype)
         for name, size in sizes.items()
     ]
-    matrix = stack([*made, tail])
-    labels = [*np.repeat(sizes.index, sizes), *([control] * controls.n_obs)]
-    names = [f"pred_{i}" for i in range(sizes.sum())] + [f"control_{n}" for n in controls.obs_names]
-    obs = pd.DataFrame({perturbation_key: pd.Categorical(labels)}, index=names)
-    return anndata.AnnData(matrix, obs=obs, var=pred.var.copy())
+    return anndata.AnnData(stack([*made, tail]), obs=obs, var=pred.var.copy())

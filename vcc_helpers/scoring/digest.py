@@ -29,7 +29,7 @@ from ..counts import fold_change, log2
 from ..evaluation import OF_MEANS
 from ..presets import VCC2025, Preset, get_preset
 from ..stream.contrast import contrast
-from ..stream.job import Contrast
+from ..stream.plan import Contrast
 from .card import ScoreCard
 
 

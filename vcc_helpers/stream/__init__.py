@@ -23,10 +23,9 @@ from .blocks import read_rows, row_blocks
 from .contrast import contrast
 from .covariance import control_covariance
 from .engine import rank_sum, tiles
-from .job import Contrast
 from .look import inspect_values, qc_table, sample_cells
 from .open import check_cells, check_same, open_cells, problems
-from .plan import needs
+from .plan import Contrast, needs
 from .pseudobulk import lognorm_blocks, pseudobulk
 from .sort import sort_cells
 from .write import write_cells

@@ -16,14 +16,12 @@ import anndata
 import numpy as np
 
 from ..counts import Scaling
-from .batches import _scaling, _spread
 from .engine import Controls
-from .job import Contrast, _Job
 from .look import inspect_values
 from .open import open_cells
-from .plan import Needs
+from .plan import Contrast, Needs, _Job
 from .shelf import _pieces_of
-from .sums import _control_sums, _group_sums, _Sums
+from .sums import _control_sums, _group_sums, _scaling, _spread, _Sums
 
 
 def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Contrast:

@@ -31,15 +31,13 @@ from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling
 from ..presets import VCC2025, Preset
 from . import keep
-from .batches import _scaling, _spread
 from .blocks import ahead, at_hand, row_blocks
 from .cluster import _on_cluster
-from .job import Contrast, _Job
 from .look import Inspection
 from .open import parse_memory
-from .plan import Needs, _plan
+from .plan import Contrast, Needs, _Job, _plan
 from .shelf import Shelf
-from .sums import _control_sums, _group_sums
+from .sums import _control_sums, _group_sums, _scaling, _spread
 
 
 def contrast(

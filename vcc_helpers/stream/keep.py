@@ -16,7 +16,7 @@ from scipy import sparse
 
 from ..presets import SCORING_VERSION
 from .blocks import stored_blocks
-from .job import Contrast, _Job
+from .plan import Contrast, _Job
 from .write import replacing
 
 #: The rules that a contrast depends on; no others are in its key.

@@ -70,14 +70,15 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
 def _open_file(path: Path) -> anndata.AnnData:
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    read = _read_annotations
     if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
-        return _open_zarr(path)
-    if path.suffix == ".vcc" and path.is_file() and not h5py.is_hdf5(path):
+        read = _read_zarr
+    elif path.suffix == ".vcc" and path.is_file() and not h5py.is_hdf5(path):
         return _open_packed(path)
-    if problem := no_hdf5(path):
+    elif problem := no_hdf5(path):
         raise ValueError(f"{path} is not an HDF5 file, so it cannot be an .h5ad: {problem}")
     try:
-        return _read_annotations(path)
+        return read(path)
     except Exception as error:
         raise unreadable(path, error) from error
 
@@ -147,19 +148,16 @@ def _open_packed(path: Path) -> anndata.AnnData:
     return cells
 
 
-def _open_zarr(path: Path) -> anndata.AnnData:
+def _read_zarr(path: Path) -> anndata.AnnData:
     import zarr  # comes with anndata; most never open one
 
-    try:
-        check_zarr(path)
-        group = zarr.open(path, mode="r")
-        matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
-        values = group["X/data"] if hasattr(matrix, "group") else None
-        if values is not None and values.nchunks_initialized < values.nchunks:
-            raise ValueError("parts of X/data are not there, as when a copy was not finished")
-        return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
-    except Exception as error:
-        raise unreadable(path, error) from error
+    check_zarr(path)
+    group = zarr.open(path, mode="r")
+    matrix = group["X"] if isinstance(group["X"], zarr.Array) else sparse_dataset(group["X"])
+    values = group["X/data"] if hasattr(matrix, "group") else None
+    if values is not None and values.nchunks_initialized < values.nchunks:
+        raise ValueError("parts of X/data are not there, as when a copy was not finished")
+    return anndata.AnnData(X=matrix, obs=read_elem(group["obs"]), var=read_elem(group["var"]))
 
 
 def problems(
