@@ -19,7 +19,7 @@ import numpy as np
 from vcc_helpers import cli
 from vcc_helpers.datasets import _simulate
 from vcc_helpers.scoring import score  # noqa: F401  what commands import when they start
-from vcc_helpers.stream import blocks, kernels, sort  # noqa: F401
+from vcc_helpers.stream import _kernels, blocks, sort  # noqa: F401
 from vcc_helpers.submission import check, pack  # noqa: F401
 
 
@@ -142,7 +142,7 @@ def on_a_full_disk(small: str) -> dict[str, tuple[int, str, list[str]]]:
 
 def warm() -> None:
     values, indptr = np.ones(1, np.float32), np.array([0, 1], np.int32)
-    kernels.look_over(values, indptr, np.float64(1e-3), 0.01, np.zeros((1, 7)))
+    _kernels.look_over(values, indptr, np.float64(1e-3), 0.01, np.zeros((1, 7)))
 
 
 if __name__ == "__main__" and sys.argv[1] == "--full-disk":

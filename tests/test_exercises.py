@@ -14,7 +14,7 @@ from scipy import sparse
 
 from vcc_helpers import check, metrics, score, scoring
 from vcc_helpers.course import exercises, exploits
-from vcc_helpers.course.exercises import Exercise, _Feedback
+from vcc_helpers.course.exercises import _Exercise, _Feedback
 from vcc_helpers.course.exercises._data import honest as deal_of
 from vcc_helpers.course.exploits import EXPLOITS, gallery
 
@@ -32,7 +32,7 @@ def answers_of(exercise_id):
 def hand_in(exercise_id, answer):
     """Compare as `check` does, but compute once, and call nothing where a function is wanted."""
     whole = FOUND[exercise_id]
-    known = Exercise(lambda: iter(answers_of(exercise_id)), whole.words, whole.tolerance)
+    known = _Exercise(lambda: iter(answers_of(exercise_id)), whole.words, whole.tolerance)
     return known.judge(answer)
 
 
@@ -86,7 +86,7 @@ def test_an_exercise_that_does_not_exist(exercise_id):
 def toy(right, **kw):
     known = [("right", right), ("sign", -1.0), ("half", 2.0)]
     words = {"right": "well done", "sign": "the sign", "half": "the half"}
-    return Exercise(lambda: iter(known), words, **kw)
+    return _Exercise(lambda: iter(known), words, **kw)
 
 
 @pytest.mark.parametrize(("right", "answer"), [

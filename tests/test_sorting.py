@@ -15,7 +15,7 @@ from conftest import KEY, STORAGES, annotated, dense_of, make_cells, refuses, st
 from scipy import sparse
 
 from vcc_helpers import pseudobulk
-from vcc_helpers.stream import blocks, shelf, sort, sort_cells
+from vcc_helpers.stream import _shelf, blocks, sort, sort_cells
 
 pytestmark = pytest.mark.filterwarnings("error:not carried over")
 
@@ -126,7 +126,7 @@ def test_memory_is_bounded_by_the_caller_not_by_the_file(kind, tmp_path, monkeyp
     """A million places; as CSR they would take 4 MB as read and as much in order."""
     for module, name, value in (
         (sort, "_LIBRARIES", 0), (sort, "_LEAST_ROOM", 0), (sort, "_CHUNK", 2**11),
-        (shelf, "_STACK", 2**14), (blocks, "BLOCK_VALUES", 2**15),
+        (_shelf, "_STACK", 2**14), (blocks, "BLOCK_VALUES", 2**15),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     rng = np.random.default_rng(0)

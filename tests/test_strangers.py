@@ -18,7 +18,7 @@ from vcc_helpers import lognorm, pseudobulk, score, sort_cells
 from vcc_helpers.cli import main
 from vcc_helpers.datasets import read_screen
 from vcc_helpers.stream import contrast, inspect_values, open_cells, rank_sum, write_cells
-from vcc_helpers.stream.engine import rank_groups, sort_controls, span
+from vcc_helpers.stream._engine import rank_groups, sort_controls, span
 from vcc_helpers.stream.guard import check_hdf5
 from vcc_helpers.submission import check, mend
 from vcc_helpers.submission.archive import opened, pack

@@ -19,10 +19,10 @@ was changed while it was read; an OSError, that there is no such file or folder,
 written to, or that the disk is full.
 """
 
+from ._engine import rank_sum, tiles
 from .blocks import read_rows, row_blocks
 from .contrast import contrast
 from .covariance import control_covariance
-from .engine import rank_sum, tiles
 from .look import inspect_values, qc_table, sample_cells
 from .open import check_cells, check_same, open_cells, problems
 from .plan import Contrast, needs

@@ -50,7 +50,7 @@ def stored_matrix(cells: anndata.AnnData):
     return cells._adata_ref.X if cells.isbacked and cells.is_view else cells.X
 
 
-def on_disk(cells: anndata.AnnData) -> bool:
+def _on_disk(cells: anndata.AnnData) -> bool:
     """Tell whether the matrix lies in a file, of HDF5 or Zarr."""
     matrix = stored_matrix(cells)
     return not (isinstance(matrix, np.ndarray) or sparse.issparse(matrix))
@@ -58,12 +58,12 @@ def on_disk(cells: anndata.AnnData) -> bool:
 
 def is_csr_file(cells: anndata.AnnData) -> bool:
     """Tell whether all rows of a CSR matrix on disk are meant, so that it can be read directly."""
-    return not cells.is_view and on_disk(cells) and getattr(cells.X, "format", None) == "csr"
+    return not cells.is_view and _on_disk(cells) and getattr(cells.X, "format", None) == "csr"
 
 
 def at_hand(cells: anndata.AnnData) -> bool:
     """Tell whether some rows can be picked without a copy of the others."""
-    return not (cells.is_view or on_disk(cells) or getattr(cells.X, "format", None) == "csc")
+    return not (cells.is_view or _on_disk(cells) or getattr(cells.X, "format", None) == "csc")
 
 
 def first_values(cells: anndata.AnnData) -> np.ndarray:
@@ -111,7 +111,7 @@ def stored_blocks(
     starts = range(0, cells.n_obs, block_rows)
     with _explain_damage(cells), _row_reader(cells, scratch) as rows:
         stretches = ((start, min(start + block_rows, cells.n_obs)) for start in starts)
-        read = ahead(rows, stretches) if on_disk(cells) else starmap(rows, stretches)
+        read = ahead(rows, stretches) if _on_disk(cells) else starmap(rows, stretches)
         for start, block in zip(starts, read, strict=True):
             yield start, one_entry_a_place(block) if sparse.issparse(block) else block
 

@@ -16,11 +16,11 @@ import anndata
 import numpy as np
 
 from ..counts import Scaling
-from .engine import Controls
+from ._engine import Controls
+from ._shelf import _pieces_of
 from .look import inspect_values
 from .open import open_cells
 from .plan import Contrast, Needs, _Job
-from .shelf import _pieces_of
 from .sums import _control_sums, _group_sums, _scaling, _spread, _Sums
 
 

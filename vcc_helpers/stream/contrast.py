@@ -1,6 +1,6 @@
 """Every perturbation against the controls, in one reading of a file and a bounded memory.
 
-Blocks of rows are read once, checked, and put on a :class:`~.shelf.Shelf`. Then the library sizes
+Blocks of rows are read once, checked, and put on a :class:`~._shelf.Shelf`. Then the library sizes
 are known, and one perturbation after the other is taken down, log-normalised, averaged and ranked
 against the controls, which are sorted once. No perturbation knows of another: threads or processes
 of a cluster come to the same bits.
@@ -30,13 +30,13 @@ from tqdm import tqdm
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..counts import Scaling
 from ..presets import VCC2025, Preset
-from . import keep
+from . import _keep
+from ._shelf import Shelf
 from .blocks import ahead, at_hand, row_blocks
 from .cluster import _on_cluster
 from .look import Inspection
 from .open import parse_memory
 from .plan import Contrast, Needs, _Job, _plan
-from .shelf import Shelf
 from .sums import _control_sums, _group_sums, _scaling, _spread
 
 
@@ -77,8 +77,8 @@ def contrast(
     """
     labels = {"perturbation_key": perturbation_key, "control": control, "controls": controls}
     job = _Job(cells, **labels, threads=threads, progress=progress, name=name, rules=rules)
-    kept = keep.place_of(job, cache) if cache else None
-    found = keep.load(kept) if kept else None
+    kept = _keep.place_of(job, cache) if cache else None
+    found = _keep.load(kept) if kept else None
     if found is None:
         plan = _plan(job, parse_memory(memory), client=client)
         if progress:
@@ -89,7 +89,7 @@ def contrast(
             )
         found = _on_shelf(job, plan) if client is None else _on_cluster(job, plan, client, cache)
         if kept:
-            keep.save(kept, found)
+            _keep.save(kept, found)
     return found
 
 

@@ -60,11 +60,11 @@ class _Looked(NamedTuple):
 
 def _look(values, indptr, tolerance: float | None) -> tuple[_Looked, bool]:
     """Look at every value of some rows, in any thread; tell, too, whether all are whole."""
-    from . import kernels  # compiled code; half a second that imports need not pay
+    from . import _kernels  # compiled code; half a second that imports need not pay
 
     tolerance = values.dtype.type(FRACTION_TOLERANCE if tolerance is None else tolerance)
     table = np.zeros((len(indptr) - 1, len(_Looked._fields)))
-    whole = kernels.look_over(values, indptr, np.float64(tolerance), NEARLY, table)
+    whole = _kernels.look_over(values, indptr, np.float64(tolerance), NEARLY, table)
     return _Looked(*table.T), whole
 
 
@@ -176,7 +176,7 @@ def scan(
     progress: bool = False,
 ) -> _Scan:
     """Look at every value once; `groups` number each cell's group, -1 for none, ``(n_cells,)``."""
-    from . import kernels
+    from . import _kernels
 
     weights = np.random.default_rng(0).random(cells.n_vars)
     table, signature = np.zeros((cells.n_obs, len(_Looked._fields))), np.zeros(cells.n_obs)
@@ -189,7 +189,7 @@ def scan(
             seen, _ = _look(block.data, block.indptr, tolerance)
             table[rows] = np.transpose(seen)
             entries = block.data, block.indices, block.indptr
-            kernels.mark(*entries, groups[rows], weights, signature[rows], group_total)
+            _kernels.mark(*entries, groups[rows], weights, signature[rows], group_total)
             large = too_large(seen.total, block.dtype)
             if seen.bad.any() or large.any():
                 _note_bad(bad, block, start, large)

@@ -27,9 +27,9 @@ from scipy import sparse
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..names import MISSING
+from ._unpack import unpack
 from .blocks import rises, sound, stored_matrix, unreadable
 from .guard import check_hdf5, check_zarr
-from .unpack import unpack
 
 #: What is read of a file when it is opened, and what is never read.
 _SLICED, _NOT_READ = ("obsm", "varm", "obsp", "varp"), ("layers", "raw")

@@ -19,10 +19,10 @@ import pandas as pd
 
 from ..bulk import CONTROL, PERTURBATION_KEY
 from ..presets import VCC2025, Preset
+from ._engine import TILE_GENES, n_threads
+from ._shelf import _pieces_of
 from .blocks import BLOCK_VALUES, at_hand, first_values, most_entries, stored_matrix
-from .engine import TILE_GENES, n_threads
 from .open import check_cells, labels_of, open_cells, parse_memory
-from .shelf import _pieces_of
 
 #: What Python and the libraries take before any cell is read, in bytes.
 _LIBRARIES = 400 * 10**6

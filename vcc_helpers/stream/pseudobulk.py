@@ -55,7 +55,7 @@ def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> n
 
     Small counts are looked up, one table a cell: many times as fast as to compute each anew.
     """
-    from . import kernels  # compiled code; half a second that imports need not pay
+    from . import _kernels  # compiled code; half a second that imports need not pay
 
     if scaling.library_size is None:
         return counts.astype(dtype, copy=False)
@@ -63,7 +63,7 @@ def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> n
     for start in range(0, len(factor), _ROWS_IN_CACHE):
         divisor = factor[start : start + _ROWS_IN_CACHE, None]
         table = np.log1p(np.arange(_SMALL_COUNTS, dtype=dtype) / divisor)
-        kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
+        _kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
     other = np.flatnonzero(values < 0)
     row = np.searchsorted(indptr, other, side="right") - 1
     values[other] = np.log1p(counts[other].astype(dtype) / factor[row])
@@ -103,7 +103,7 @@ def pseudobulk_of_blocks(
     progress: bool = False,
 ) -> anndata.AnnData:
     """Do :func:`pseudobulk` on what :func:`lognorm_blocks` yields of cells with these labels."""
-    from . import kernels
+    from . import _kernels
 
     codes, groups = pd.factorize(labels, sort=True)
     total, square = np.zeros((2, len(groups), len(var)))
@@ -112,7 +112,7 @@ def pseudobulk_of_blocks(
             rows = sparse.csr_matrix(block)
             here = codes[start : start + block.shape[0]]
             # cells are added one after the other, so that blocks leave no trace
-            kernels.add_rows(rows.data, rows.indices, rows.indptr, here, total, square)
+            _kernels.add_rows(rows.data, rows.indices, rows.indptr, here, total, square)
             bar.update(block.shape[0])
     n_cells = np.bincount(codes, minlength=len(groups))
     mean, variance = moments(total, square, n_cells[:, None])

@@ -2,7 +2,7 @@
 
 The official files list cells in the order they were measured. Sorted, each perturbation is one
 stretch of rows, which can be read alone; with counts in their smallest type, and compressed, the
-file is several times smaller too. One pass puts each row on a :class:`~.shelf.Shelf` next to the
+file is several times smaller too. One pass puts each row on a :class:`~._shelf.Shelf` next to the
 output; then one perturbation after the other is taken down and written.
 
 Taught in: notebooks/02_from_counts_to_effects.
@@ -31,10 +31,10 @@ from scipy import sparse
 from tqdm import tqdm
 
 from ..bulk import PERTURBATION_KEY
+from ._engine import n_threads
+from ._shelf import Shelf
 from .blocks import BLOCK_VALUES, ahead, is_half, pack_chunk, stored_blocks, stored_matrix
-from .engine import n_threads
 from .open import labels_of, left_on_disk, open_cells, parse_memory
-from .shelf import Shelf
 from .write import beside, check_writable, hdf5, replacing, write_anndata
 
 #: What Python and the libraries take before any cell is read, and the least room for cells beside

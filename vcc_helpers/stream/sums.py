@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from ..counts import Scaling, ValueSummary, moments
 from ..ranks import p_values
+from ._engine import Controls, cut, rank_groups, sort_controls, span
+from ._shelf import Rows, _genes_of
 from .blocks import Threads, ahead
-from .engine import Controls, cut, rank_groups, sort_controls, span
 from .plan import Contrast, Needs, _Job
 from .pseudobulk import log_entries
-from .shelf import Rows, _genes_of
 
 
 def _share(scaling: Scaling | float, rows: np.ndarray, piece, genes: slice) -> tuple[Scaling, Rows]:
@@ -75,7 +75,7 @@ class _Sums(NamedTuple):
 
         That only where there is a total to scale to: it takes most of the time.
         """
-        from . import kernels
+        from . import _kernels
 
         n_cells, size, square = 0, 0.0, np.zeros((1, len(self.counts)))
         for here, kept in (_share(scaling, *piece, genes) for piece in pieces()):
@@ -83,7 +83,7 @@ class _Sums(NamedTuple):
             each = np.repeat(here.divisor(slice(None), np.dtype("f8")), np.diff(kept.indptr))
             group = np.zeros(kept.shape[0], np.int64)
             entries = kept.data / each, kept.indices, kept.indptr
-            kernels.add_rows(*entries, group, self.scaled[None], square)
+            _kernels.add_rows(*entries, group, self.scaled[None], square)
             n_cells, size = n_cells + kept.shape[0], size + here.library_size.sum()
         if total:
             shares = (_share(scaling, *piece, genes) for piece in pieces())
@@ -91,9 +91,9 @@ class _Sums(NamedTuple):
 
     def add_up(self, part: slice, tile: np.ndarray) -> None:
         """Sum the cells, in their order; twice, once in the precision of the data."""
-        from . import kernels
+        from . import _kernels
 
-        kernels.add_in_order(tile, self.total[part], self.square[part])
+        _kernels.add_in_order(tile, self.total[part], self.square[part])
         tile.mean(axis=1, out=self.mean[part])
 
 

@@ -338,9 +338,7 @@ def fill_cells(
             _append_rows(file["X"], blocks, check)
 
 
-def write_anndata(
-    file: h5py.File, cells: anndata.AnnData, compression: str | None = None
-) -> None:
+def write_anndata(file: h5py.File, cells: anndata.AnnData, compression: str | None = None) -> None:
     """Write cells to an open, empty file, labels as categories, as ``AnnData.write_h5ad`` does.
 
     So that AnnData 0.10 reads it, strings are plain ones, and what is None in ``uns`` is left out.

@@ -29,11 +29,11 @@ from pathlib import Path
 
 import h5py
 
-from ..stream import unpack as packed_cells
+from ..stream import _unpack as packed_cells
+from ..stream._unpack import CELLS, STEP, check_size, zstandard
 from ..stream.blocks import unreadable
 from ..stream.guard import check_hdf5
 from ..stream.open import no_hdf5, parse_memory
-from ..stream.unpack import CELLS, STEP, check_size, zstandard
 from ..stream.write import beside, check_writable, replacing
 
 #: The file that comes first in an archive of 2026, as vcc-cli 0.3.0 names it.

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-_EXERCISES: dict[str, Exercise] = {}
+_EXERCISES: dict[str, _Exercise] = {}
 #: What is said: by the number of the exercise, then by the name of the answer.
 _WORDS: dict[str, dict[str, str]] = {}
 #: A line of ``words.md``: the name of an answer, its number if it has one, and the words.
@@ -54,7 +54,7 @@ class _Feedback:
 
 
 @dataclass(frozen=True)
-class Exercise:
+class _Exercise:
     """One exercise.
 
     `answers` yields names and answers: first ``"right"`` with the right one, which is a number, a
@@ -94,11 +94,11 @@ class Exercise:
 def exercise(number: str, **options) -> Callable[[Callable], Callable]:
     """Make an exercise, such as ``"03-1"``, of the function below, which yields its answers.
 
-    `options` are `tolerance` and `probe` of :class:`Exercise`.
+    `options` are `tolerance` and `probe` of :class:`_Exercise`.
     """
 
     def keep(answers: Callable) -> Callable:
-        _EXERCISES[number] = Exercise(answers, _WORDS[number], **options)
+        _EXERCISES[number] = _Exercise(answers, _WORDS[number], **options)
         return answers
 
     return keep
@@ -187,7 +187,7 @@ def _read_words() -> None:
         said = _LINE.findall(lines)
         _WORDS[number] = {name: words for name, _, words in said}
         if fixed := [(name, _number(value)) for name, value, _ in said if value]:
-            _EXERCISES[number] = Exercise(partial(iter, fixed), _WORDS[number])
+            _EXERCISES[number] = _Exercise(partial(iter, fixed), _WORDS[number])
 
 
 def _number(text: str) -> float:

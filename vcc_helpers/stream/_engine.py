@@ -191,7 +191,7 @@ def tiles(
     also a slice, with its values in all cells, block after block, ``(<= width, n_cells)``, of the
     blocks' type. To be used, and changed, before the next: all tiles share their memory.
     """
-    from . import kernels  # compiled code; half a second that imports need not pay
+    from . import _kernels  # compiled code; half a second that imports need not pay
 
     ends = np.cumsum([0] + [block.shape[0] for block in blocks])
     # rows whose distance is a power of two would fight for the same places of the cache
@@ -200,14 +200,14 @@ def tiles(
     pieces = [(_pick(block), slice(*at)) for block, at in zip(blocks, pairwise(ends), strict=True)]
     for block, cells in pieces:
         if isinstance(block, _Picked):
-            kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
+            _kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
         tile = room[: part.stop - first]
         for block, cells in pieces:
             if isinstance(block, _Picked):
                 entries = block.data, block.indices, place[cells], block.ends
-                kernels.fill_tile(*entries, first, tile, cells.start)
+                _kernels.fill_tile(*entries, first, tile, cells.start)
             else:
                 tile[:, cells] = block[:, part].T
         yield part, tile[:, : ends[-1]]
@@ -220,13 +220,13 @@ def sort_controls(
 
     `look` is called with each ``(part, tile)`` of :func:`tiles`.
     """
-    from . import kernels
+    from . import _kernels
 
     def count(block) -> np.ndarray:
         if isinstance(block, np.ndarray):
             return np.count_nonzero(block, axis=0)
         found = np.zeros(block.shape[1], np.int64)
-        kernels.count(block.data, block.indices, block.starts, block.ends, found)
+        _kernels.count(block.data, block.indices, block.starts, block.ends, found)
         return found
 
     def keep(genes: slice) -> None:
@@ -234,13 +234,13 @@ def sort_controls(
             if look is not None:
                 look(part, tile)
             places = indptr[part.start : part.stop + 1]
-            kernels.squeeze(tile, places, values)
+            _kernels.squeeze(tile, places, values)
             for i, j in pairwise(places):
                 values[i:j].sort()
             first, last = values[places[:-1]], values[places[1:] - 1]
             if (first < 0).any() or (last != np.inf).any():  # NaN is sorted behind the fence
                 _refuse_beyond_fence(first.min(), last.max())
-            kernels.tie(values, places, ties[part])
+            _kernels.tie(values, places, ties[part])
 
     n_cells, n_genes = sum(block.shape[0] for block in blocks), blocks[0].shape[1]
     parts = (_pick(b, rows) for b in blocks for rows in cut(b.shape[0], n_threads(threads)))
@@ -267,7 +267,7 @@ def rank_groups(
     Returned are Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal
     values of group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
     """
-    from . import kernels
+    from . import _kernels
 
     ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
     blocks = [block for blocks in groups for block in blocks]
@@ -284,12 +284,12 @@ def rank_groups(
         here = slice(part.start - genes.start, part.stop - genes.start)
         for first in range(0, len(tile), step):
             some = slice(first, first + step)
-            kernels.pair(numbers[some], ends, low, shift, pairs, n_values[some])
+            _kernels.pair(numbers[some], ends, low, shift, pairs, n_values[some])
             filled = n_values[some].sum(axis=1)
             for row, n in zip(pairs, filled, strict=False):
                 row[:n].sort()
             known = fenced, indptr[first : first + step + 1], controls.n_cells
-            kernels.walk(pairs, filled, low, shift, *known, u[here][some], ties[here][some])
+            _kernels.walk(pairs, filled, low, shift, *known, u[here][some], ties[here][some])
         zeros = np.diff(ends) - n_values
         zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
         run = (zeros + zero_controls).astype(np.float64)

@@ -60,14 +60,14 @@ class Shelf:
         In any thread, so that the disk is written to while others read and pack. Rows whose code is
         below 0 are left out; `dtype` must hold all values.
         """
-        from . import kernels
+        from . import _kernels
 
         order = np.argsort(codes, kind="stable")
         order = order[np.searchsorted(codes[order], 0) :]
         indptr = np.concatenate([[0], np.cumsum(np.diff(block.indptr)[order], dtype=np.int64)])
         values = np.empty(indptr[-1], dtype)
         genes = np.empty(len(values), np.uint16 if self.n_genes <= 2**16 else np.int32)
-        kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
+        _kernels.gather(block.data, block.indices, block.indptr, order, values, genes)
         return order, codes[order], indptr, self._keep(values), self._keep(genes)
 
     def add(self, start: int, order, *packed) -> None:
@@ -140,13 +140,13 @@ def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
 
 def _genes_of(piece, genes: slice) -> Rows:
     """Keep the entries of some genes."""
-    from . import kernels
+    from . import _kernels
 
     if genes.stop - genes.start == piece.shape[1]:
         return piece
     ends = np.empty((2, piece.shape[0]), np.int64)
     for gene, place in zip((genes.start, genes.stop), ends, strict=True):
-        kernels.seek(piece.indices, piece.indptr[:-1], piece.indptr[1:], gene, place)
+        _kernels.seek(piece.indices, piece.indptr[:-1], piece.indptr[1:], gene, place)
     kept = (piece.indices >= genes.start) & (piece.indices < genes.stop)
     indptr = np.concatenate([[0], np.cumsum(ends[1] - ends[0])])
     shape = piece.shape[0], genes.stop - genes.start
