@@ -9,7 +9,6 @@ import zlib
 import anndata
 import h5py
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, refuses, rewrite, stored
 from scipy import sparse
@@ -52,32 +51,6 @@ def test_an_integer_that_float32_cannot_hold_is_refused():
     assert next(row_blocks(cells))[1][3, 5] == 2**24
     cells.X[3, 5] += 1
     refuses(f"{cells.obs_names[3]}.*'G5'.*16777217 is above", list, row_blocks(cells, block_rows=2))
-
-
-@pytest.mark.parametrize("kind", ["dense", "backed dense", "backed csr", "backed csc"])
-def test_other_types_of_values(kind, tmp_path):
-    for dtype in ("bool", "uint16", "int64", "float64"):
-        cells = make_cells(dtype=dtype)
-        (folder := tmp_path / dtype).mkdir()
-        found = stored(cells, kind, folder)
-        block = next(row_blocks(found))[1]
-        assert block.dtype == (np.float64 if dtype == "float64" else np.float32)
-        np.testing.assert_array_equal(dense_of(block), cells.X)
-        assert inspect_values(found).library_size.tolist() == cells.X.sum(axis=1).tolist()
-
-
-PACKED = [{}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True}, {"shuffle": True}]
-
-
-@pytest.mark.parametrize("pack", [*PACKED, {"compression": "lzf"}])
-def test_files_packed_in_any_way(pack, tmp_path):
-    cells = stored(make_cells(), "csr", tmp_path)
-    cells.write_h5ad(tmp_path / "x.h5ad")
-    with h5py.File(tmp_path / "x.h5ad", "a") as file:
-        for name in ("X/data", "X/indices"):
-            rewrite(file, name, data=file[name][:], chunks=(37,) if pack else None, **pack)
-    found = anndata.read_h5ad(tmp_path / "x.h5ad", backed="r")
-    np.testing.assert_array_equal(whole(found, block_rows=9), make_cells().X)
 
 
 @pytest.mark.parametrize(
@@ -162,16 +135,6 @@ def test_parse_memory():
         refuses("number of bytes or a text like '4GB'", parse_memory, text)
 
 
-@pytest.mark.parametrize("storage", ["dense", "backed csr"])
-def test_what_is_no_exact_count_is_seen_in_every_storage(storage, tmp_path):
-    logged = make_cells()
-    logged.X = np.log1p(logged.X)
-    assert inspect_values(stored(logged, storage, tmp_path)).scale == "lognorm"
-    large = make_cells(dtype="int64")
-    large.X[3, 5] = 2**24 + 1
-    refuses("'G5': the integer 16777217 is above", inspect_values, stored(large, storage, tmp_path))
-
-
 @pytest.mark.parametrize(
     ("value", "scale"),
     [(3.0, "counts"), (3.0005, "counts"), (3.002, "lognorm"), (2.9995, "lognorm"), (0, "counts")],
@@ -219,12 +182,6 @@ def test_figures_by_hand(storage, cells, tmp_path):
     np.testing.assert_array_equal(table["n_genes"], (counts > 0).sum(axis=1))
     assert table.index.equals(cells.obs_names)
     assert table[KEY].tolist() == cells.obs[KEY].tolist()
-
-
-def test_repeated_entries_are_one_gene():
-    indices, data = np.array([0, 0, 1], dtype=np.int32), np.array([1, 2, 4], dtype=np.float32)
-    twice = anndata.AnnData(sparse.csr_matrix((data, indices, [0, 3]), shape=(1, 2)))
-    assert qc_table(twice).iloc[0].tolist() == [7, 2]
 
 
 def test_a_missing_column_is_named(cells):
@@ -275,10 +232,3 @@ def test_only_targets_or_only_controls_but_not_nothing(cells):
         refuses("expected some cells to draw", sample_cells, cells, **kw)
     assert set(sample_cells(cells, at_most=0, controls=5).obs[KEY]) == {CONTROL}
     assert CONTROL not in set(sample_cells(cells, at_most=5, controls=0).obs[KEY])
-
-
-def test_a_sample_of_simulated_cells_still_says_so(cells):
-    cells.uns["simulated"] = True
-    drawn = sample_cells(cells, at_most=1000)
-    pd.testing.assert_frame_equal(drawn.obs, cells.obs)
-    assert drawn.uns["simulated"] is True and drawn.uns is not cells.uns

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from importlib import import_module
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -220,12 +219,6 @@ def test_needs_tells_beforehand_without_reading(on_disk, monkeypatch, capsys):
     assert little.memory <= 500e6
     refuses("cells: memory of 1 MB is too small .* give at least", needs, on_disk, memory="1MB")
     refuses("obs has no column 'guide'", needs, on_disk, perturbation_key="guide")
-
-
-def test_half_precision_is_computed_in_single(cells):
-    cells.X = np.log1p(cells.X).astype(np.float16)
-    single = anndata.AnnData(cells.X.astype(np.float32), obs=cells.obs, var=cells.var)
-    assert_same(contrast(cells), contrast(single))
 
 
 LAYOUTS = (*STORAGES, "gzip", "big-endian", "zarr")

@@ -6,21 +6,16 @@ import os
 import pickle
 import sys
 import tracemalloc
-import warnings
 import zlib
 from multiprocessing import forkserver
 
 import h5py
 import numpy as np
 import pytest
-from conftest import CONTROL, KEY, ROOT, annotated, dense_of, matrix_of, rewrite
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
+from conftest import CONTROL, KEY, ROOT, annotated, rewrite
 from scipy import sparse
 
-from vcc_helpers import pseudobulk
-from vcc_helpers.stream import inspect_values, open_cells, read_rows, row_blocks
+from vcc_helpers.stream import open_cells, row_blocks
 
 if not sys.platform.startswith("linux"):
     pytest.skip("the bound of memory is that of Linux", allow_module_level=True)
@@ -244,59 +239,3 @@ def test_a_pickle_is_never_opened(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", PETABYTES)
 def test_a_matrix_larger_than_memory_is_not_allocated(name, outcomes):
     assert {kind for kind, _ in outcomes[name].values()} == {"refused"}, outcomes[name]
-
-
-DTYPES = ["u1", "u2", "i4", "i8", "f4", "f8", ">f4", ">i2"]
-LAYOUTS = ["dense", "fortran", "csr", "csc", "unsorted", "zeros", "doubled"]
-
-
-@st.composite
-def matrices(draw):
-    shape = draw(st.tuples(st.integers(1, 9), st.integers(1, 6)))
-    values = draw(arrays.arrays(np.int64, shape, elements=st.integers(0, 120)))
-    keep = draw(arrays.arrays(bool, shape))
-    dtype = np.dtype(draw(st.sampled_from(DTYPES)))
-    return (values * keep).astype(dtype), draw(st.sampled_from(LAYOUTS))
-
-
-def laid_out(dense, layout):
-    if layout in ("dense", "fortran"):
-        return matrix_of(dense, layout)
-    native = dense.astype(dense.dtype.newbyteorder("="))
-    if layout != "doubled":
-        return matrix_of(native, layout)
-    matrix = sparse.csr_matrix(native)  # each entry as two that add up to it
-    half = matrix.data // 2
-    parts = np.stack([half, matrix.data - half], axis=1).ravel().astype(native.dtype)
-    entries = parts, np.repeat(matrix.indices, 2), matrix.indptr * 2
-    return sparse.csr_matrix(entries, shape=matrix.shape)
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(matrices(), st.sampled_from(["memory", "view", "file", "gzip"]), st.integers(1, 5))
-def test_every_layout_says_the_same(tmp_path_factory, matrix, where, block_rows):
-    dense, layout = matrix
-    n = len(dense)
-    labels = [CONTROL if i % 2 else "A" for i in range(n)]
-    made = annotated(laid_out(dense, layout), labels)
-    if where in ("file", "gzip"):
-        path = tmp_path_factory.mktemp("any") / "x.h5ad"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            made.write_h5ad(path, compression="gzip" if where == "gzip" else None)
-        made = open_cells(path)
-    elif where == "view":
-        made = made[:]
-    expected, rows = dense.astype(np.float64), np.arange(0, n, 2)
-    blocks = [dense_of(block) for _, block in row_blocks(made, block_rows=block_rows)]
-    np.testing.assert_array_equal(np.vstack(blocks), expected)
-    np.testing.assert_array_equal(dense_of(read_rows(made, rows)), expected[rows])
-    summary, totals = inspect_values(made), expected.sum(axis=1)
-    assert summary.scale == "counts"
-    np.testing.assert_array_equal(summary.library_size, totals)
-    target = np.median(totals[totals > 0]) if (totals > 0).any() else 1.0
-    logs = np.log1p(expected / np.where(totals == 0, 1, totals / target)[:, None])
-    bulk = pseudobulk(made)
-    for label in bulk.obs_names:
-        mean = logs[np.array(labels) == label].mean(axis=0)
-        np.testing.assert_allclose(bulk[[label]].X[0], mean, rtol=1e-5, atol=1e-6)

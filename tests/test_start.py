@@ -200,20 +200,9 @@ def write(folder, **files):
     return folder
 
 
-def into_folders(rooms):
-    kit = [name for name in rooms if not name.endswith("/") and name != "cli"]
-    found = {name: {other for other in rooms[name] if other.endswith("/")} for name in kit}
-    return {name: others for name, others in found.items() if others}
-
-
 @pytest.fixture(scope="module")
 def rooms():
     return house.rooms()
-
-
-def test_no_kit_file_imports_a_folder(rooms):
-    assert {"metrics", "bulk", "models", "stream/", "scoring/"} <= set(rooms)
-    assert into_folders(rooms) == {}
 
 
 def test_there_is_no_circle_between_rooms_or_files(rooms):
@@ -229,7 +218,7 @@ def test_what_the_rule_forbids_is_seen(tmp_path):
         tmp_path, kit="from .machine import engine\n", machine____init__="",
         machine__engine="from . import other\n", machine__other="from .engine import go\n",
     )  # fmt: skip
-    assert into_folders(house.rooms(package)) == {"kit": {"machine/"}}
+    assert house.rooms(package) == {"kit": {"machine/"}, "machine/": set()}
     text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from .kit import x\n"
     assert house._imports(write(tmp_path, typed=text))["typed"] == set()
     refuses("a circle of imports among", house.floors, house._imports(package))

@@ -23,7 +23,6 @@ from vcc_helpers.stream.guard import check_hdf5
 from vcc_helpers.submission import check, mend
 from vcc_helpers.submission.archive import opened, pack
 from vcc_helpers.submission.lists import read_counts, read_genes
-from vcc_helpers.submission.scales import _UNDO, name_scale
 
 
 @pytest.fixture
@@ -496,21 +495,3 @@ def test_a_table_of_counts_may_hold_the_controls(tmp_path):
     text = "target_gene;n_cells;note\nA;3;x\nnon-targeting;100;\nNA;2;\n"
     (tmp_path / "counts.csv").write_text(text)
     assert read_counts(tmp_path / "counts.csv").to_dict() == {"A": 3, "NA": 2}
-
-
-DONE = {
-    "natural logarithms": np.log1p,
-    "logarithms to base 2": lambda x: np.log1p(x) / np.log(2),
-    "logarithms to base 10": lambda x: np.log1p(x) / np.log(10),
-    "logarithms of logarithms": lambda x: np.log1p(np.log1p(x)),
-    "no logarithms": lambda x: x * 0.9,
-    "square roots": np.sqrt,
-}
-
-
-@pytest.mark.parametrize("name", _UNDO)
-def test_the_inverse_tells_what_was_done_to_counts(name):
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(rng.gamma(0.4, 4, (1, 800)) * rng.uniform(0.5, 2, (60, 1)))
-    assert name_scale(DONE[name](counts).astype(np.float32)) == name
-    assert name_scale(DONE[name](counts / counts.sum(axis=1, keepdims=True) * 1e4)) == name
