@@ -176,21 +176,6 @@ def test_labels_are_mapped_to_genes(cells, read):
     assert screen.n_obs == cells.n_obs - 30
 
 
-@pytest.mark.parametrize("hole", ["absent", " ", np.nan])
-def test_cells_without_a_label_are_told_or_left_out(cells, tmp_path, hole):
-    path, _ = with_old_mtx(cells, tmp_path)
-    table = cells.obs[["target_gene"]].astype(object)
-    first = cells.obs_names[:4]
-    if hole == "absent":
-        table = table.drop(first)
-    else:
-        table.loc[first, "target_gene"] = hole
-    refuses("4 of 131 cells have no label .* 'ACGT0-1'.*'drop'", read_screen, path, labels=table)
-    screen = read_screen(path, labels=table, unlabelled="drop")
-    assert list(screen.obs_names) == list(cells.obs_names[4:])
-    np.testing.assert_array_equal(screen.X.toarray(), cells.X[4:])
-
-
 def test_a_table_is_kept_as_it_is_written(cells, tmp_path):
     """Numbers with zeros in front stay so; text for a missing value is no label and no batch."""
     path, _ = with_h5ad(cells, tmp_path)

@@ -243,8 +243,7 @@ def test_the_ranking_of_pds_is_that_of_the_distances():
 
 
 def test_the_overlap_of_des_is_counted():
-    _, given = plt.subplots()
-    assert (ax := sketches.des(given)) is given
+    ax = sketches.des()
     green = [p.get_y() for p in ax.patches if to_hex(p.get_facecolor()) == plot.GREEN.lower()]
     real, right = green.count(17), green.count(9)
     assert f"{right} of {real} are right:  DES = {right}/{real}" in words(ax.texts)

@@ -110,7 +110,7 @@ def draw() -> Axes:
     level = floors(graph)
     place = {room: (11 * _COLUMN[room] + 7, 10 * level[room] + 4) for room in graph}
     title = "Blue is the kit: no blue box needs an orange one"
-    ax = _sheet(None, 113, 10 * max(level.values()) + 8, title)
+    ax = _sheet(113, 10 * max(level.values()) + 8, title)
     for room, others in _without_detours(graph).items():
         for other in others:
             (x, y), (to_x, to_y) = place[room], place[other]

@@ -1,6 +1,6 @@
 """Drawings of ideas that words carry badly; the numbers in them are made up.
 
-Each is drawn on the axes `ax`, by default on new ones, and returns them.
+Each is drawn on new axes, which are returned.
 
 Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
 notebooks/07_few_shot_adaptation and notebooks/08_metrics_by_hand.
@@ -23,10 +23,9 @@ from ..plot import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY
 _PALE = "#E8E8E8"
 
 
-def _sheet(ax: Axes | None, width: float, height: float, title: str) -> Axes:
+def _sheet(width: float, height: float, title: str) -> Axes:
     """Return axes without an axis, one unit a tenth of an inch."""
-    if ax is None:
-        ax = plt.subplots(figsize=(width / 10, height / 10), layout="constrained")[1]
+    ax = plt.subplots(figsize=(width / 10, height / 10), layout="constrained")[1]
     ax.set(xlim=(0, width), ylim=(0, height), aspect="equal")
     ax.set_axis_off()
     ax.set_title(title)
@@ -60,9 +59,9 @@ def _heat(ax: Axes, x: float, y: float, effects: np.ndarray, size: float = 1.7):
             _box(ax, x + size * column, y - size * (row + 1), size, size, shade)
 
 
-def challenge(ax: Axes | None = None) -> Axes:
+def challenge() -> Axes:
     """Draw the whole task: effects that are known, those that are asked, and the judgement."""
-    ax = _sheet(ax, 84, 25, "Some genes were silenced. What would silencing others do?")
+    ax = _sheet(84, 25, "Some genes were silenced. What would silencing others do?")
     rng = np.random.default_rng(3)
     real = np.tanh(rng.normal(size=(9, 2)) @ rng.normal(size=(2, 9)) + rng.normal(0, 0.3, (9, 9)))
     known, kept = real[:5], real[5:]
@@ -93,9 +92,9 @@ def challenge(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def pseudobulk(ax: Axes | None = None) -> Axes:
+def pseudobulk() -> Axes:
     """Draw how many cells of one perturbation become one row, and a difference an effect."""
-    ax = _sheet(ax, 72, 30, "Cells become means, means become effects")
+    ax = _sheet(72, 30, "Cells become means, means become effects")
     rng = np.random.default_rng(0)
     groups = [("control", GREY, 4), ("silenced A", BLUE, 3), ("silenced B", ORANGE, 3)]
     base, change = rng.uniform(0.2, 0.7, 5), {1: (0, -0.35), 2: (3, 0.3)}
@@ -129,9 +128,9 @@ def pseudobulk(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def few_shot_split(ax: Axes | None = None) -> Axes:
+def few_shot_split() -> Axes:
     """Draw which effects a few-shot model may see, and which it is asked for."""
-    ax = _sheet(ax, 72, 27, "What is known, and what is asked")
+    ax = _sheet(72, 27, "What is known, and what is asked")
     n_targets, n_support = 12, 4
     for row, name in enumerate(("day 2", "day 3", "day 4")):
         y = 20 - 3.6 * row
@@ -153,9 +152,9 @@ def few_shot_split(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def pds(ax: Axes | None = None) -> Axes:
+def pds() -> Axes:
     """Draw PDS as a ranking: how many real effects lie nearer to a prediction than its own."""
-    ax = _sheet(ax, 72, 32, "PDS: how many real effects are nearer than the right one?")
+    ax = _sheet(72, 32, "PDS: how many real effects are nearer than the right one?")
     prediction = np.array([20.0, 15.0])
     real = {"B": (24, 21), "A": (12.5, 21.5), "C": (30, 10), "D": (10, 6), "E": (33, 25)}
     order = sorted(real, key=lambda name: np.hypot(*(prediction - real[name])))
@@ -178,9 +177,9 @@ def pds(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def des(ax: Axes | None = None) -> Axes:
+def des() -> Axes:
     """Draw DES: of the genes that really changed, how many does the prediction name?"""
-    ax = _sheet(ax, 72, 25, "DES: of the genes that changed, how many are named?")
+    ax = _sheet(72, 25, "DES: of the genes that changed, how many are named?")
     genes = list("abcdefghij")
     real, named = set("abdgh"), ["b", "d", "c", "g", "j", "a", "e"]
     ax.text(13, 18.5, "really significant", ha="right", va="center", fontsize=9)
@@ -200,9 +199,9 @@ def des(ax: Axes | None = None) -> Axes:
     return ax
 
 
-def passes(ax: Axes | None = None) -> Axes:
+def passes() -> Axes:
     """Draw how a file larger than memory is read: a block at a time, and sums are kept."""
-    ax = _sheet(ax, 72, 25, "A file larger than memory, a block at a time")
+    ax = _sheet(72, 25, "A file larger than memory, a block at a time")
     colours = (BLUE, ORANGE, GREY, PURPLE)
     pattern = [0, 2, 1, 3, 2, 0, 1, 3, 1, 2, 0, 3, 3, 1, 2, 0]
     for number, group in enumerate(pattern):
