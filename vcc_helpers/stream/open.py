@@ -70,15 +70,13 @@ def open_cells(source: anndata.AnnData | str | Path) -> anndata.AnnData:
 def _open_file(path: Path) -> anndata.AnnData:
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    read = _read_annotations
-    if path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json")):
-        read = _read_zarr
-    elif path.suffix == ".vcc" and path.is_file() and not h5py.is_hdf5(path):
+    store = path.is_dir() and any((path / name).exists() for name in (".zgroup", "zarr.json"))
+    if path.suffix == ".vcc" and path.is_file() and not h5py.is_hdf5(path):
         return _open_packed(path)
-    elif problem := no_hdf5(path):
+    if not store and (problem := no_hdf5(path)):
         raise ValueError(f"{path} is not an HDF5 file, so it cannot be an .h5ad: {problem}")
     try:
-        return read(path)
+        return _read_zarr(path) if store else _read_annotations(path)
     except Exception as error:
         raise unreadable(path, error) from error
 
