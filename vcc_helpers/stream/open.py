@@ -177,23 +177,15 @@ def problems(
             f"{name}: gene names must be unique; {some_of(twice)} occur more than once; "
             "drop or sum the repeated columns"
         )
-    return found + _label_problems(cells, perturbation_key, control, name)
-
-
-def empty_problem(cells: anndata.AnnData, name: str) -> str:
-    """Say that there is no cell, or no gene."""
-    return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
-
-
-def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name: str) -> list[str]:
-    if key not in cells.obs:
-        return [f"{name}: {_no_column(cells, key)}"]
-    labels = plain_labels(cells.obs[key])
-    found = [f"{name}: {text}" for text in _unplain(cells, key, labels)]
+    try:
+        labels, wrong = _read_labels(cells, perturbation_key)
+    except KeyError as error:
+        return [*found, f"{name}: {error.args[0]}"]
+    found += [f"{name}: {text}" for text in wrong]
     present = labels.unique().drop("", errors="ignore")
     if control is not None and control not in present:
         found.append(
-            f"{name}: no control cells: obs[{key!r}] never equals {control!r}; it has "
+            f"{name}: no control cells: obs[{perturbation_key!r}] never equals {control!r}; it has "
             f"{some_of(present.sort_values())}; name the control label with control="
         )
     elif control is not None and len(present) == 1:
@@ -201,12 +193,9 @@ def _label_problems(cells: anndata.AnnData, key: str, control: str | None, name:
     return found
 
 
-def _no_column(cells: anndata.AnnData, key: str) -> str:
-    index = " (its index has that name)" if cells.obs.index.name == key else ""
-    return (
-        f"obs has no column {key!r}{index}; it has {some_of(cells.obs.columns)}; rename the right "
-        "one, or name it with perturbation_key="
-    )
+def empty_problem(cells: anndata.AnnData, name: str) -> str:
+    """Say that there is no cell, or no gene."""
+    return f"{name}: empty, shape {cells.shape}; expected at least one cell and one gene"
 
 
 def plain_labels(column: pd.Series, known: Iterable[str] = ()) -> pd.Index:
@@ -223,9 +212,16 @@ def plain_labels(column: pd.Series, known: Iterable[str] = ()) -> pd.Index:
     return text.append(pd.Index([""], dtype=text.dtype)).take(codes).rename(column.name)
 
 
-def _unplain(cells: anndata.AnnData, key: str, labels: pd.Index) -> list[str]:
-    """Tell of the cells without a label, and of labels with spaces around, given the plain ones."""
+def _read_labels(cells: anndata.AnnData, key: str) -> tuple[pd.Index, list[str]]:
+    """Return each cell's plain label, and what is wrong with them; a KeyError without a column."""
+    if key not in cells.obs:
+        index = " (its index has that name)" if cells.obs.index.name == key else ""
+        raise KeyError(
+            f"obs has no column {key!r}{index}; it has {some_of(cells.obs.columns)}; rename the "
+            "right one, or name it with perturbation_key="
+        )
     column, found = cells.obs[key], []
+    labels = plain_labels(column)
     if (none := np.asarray(labels == "")).any():
         found.append(
             f"{none.sum()} of {cells.n_obs} cells have no label in obs[{key!r}], the first is "
@@ -236,7 +232,7 @@ def _unplain(cells: anndata.AnnData, key: str, labels: pd.Index) -> list[str]:
             f"{len(spaced)} labels of obs[{key!r}] have spaces around them: {some_of(spaced)}; "
             f"remove these: obs[{key!r}].astype(str).str.strip(), or vcc-helpers check --fix"
         )
-    return found
+    return labels, found
 
 
 def spaced_labels(column: pd.Series) -> list[str]:
@@ -311,10 +307,8 @@ def labels_of(cells: anndata.AnnData, perturbation_key: str = PERTURBATION_KEY) 
     A KeyError says that ``cells.obs`` has no column `perturbation_key`, a ValueError that some cell
     has no label, or one with spaces around it; :func:`plain_labels` says what a label is.
     """
-    if perturbation_key not in cells.obs:
-        raise KeyError(_no_column(cells, perturbation_key))
-    labels = plain_labels(cells.obs[perturbation_key])
-    if found := _unplain(cells, perturbation_key, labels):
+    labels, found = _read_labels(cells, perturbation_key)
+    if found:
         raise ValueError("\n".join(found))
     return labels
 
