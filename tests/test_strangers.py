@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
-from bad_cases import CASES
 from conftest import CONTROL, KEY, make_cells, refuses
 from scipy import sparse
 
@@ -283,27 +282,6 @@ def test_zarr_is_whole_and_unpacked_by_codecs_that_run_nothing(version, tmp_path
     path.write_text(sound)
     next((folder / "X/data").rglob("0")).unlink()  # Zarr takes what is absent for zeros
     refuses("parts of X/data are not there", open_cells, folder)
-
-
-#: How cases of bad_cases.py are told where cells are opened; the good file is what they spoil.
-KINDS = {
-    "git pointer": "Git LFS pointer.*git lfs pull",
-    "several modalities": "MuData, of the modalities 'atac', 'rna'",
-    "strange filter": r"/X is packed with zstd \(number 32015\).*pip install hdf5plugin",
-    "folder": "a folder, and no Zarr store",
-    "locked file": "another program has it open.*FILE_LOCKING",
-    "cut short": "b.h5ad cannot be read.*truncated",
-    "another layout": "b.h5ad cannot be read as an .h5ad .*'X'",
-    "no file": "no such file: .*b.h5ad",
-}
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_what_a_file_is_and_what_to_do(name, tmp_path):
-    make_cells(3).write_h5ad(tmp_path / "a.h5ad")
-    CASES[name].file(tmp_path / "b.h5ad", tmp_path / "a.h5ad")
-    error = FileNotFoundError if name == "no file" else ValueError
-    refuses(KINDS[name], open_cells, tmp_path / "b.h5ad", error=error)
 
 
 @pytest.mark.parametrize("name", ["indptr", "indices"])
