@@ -285,7 +285,7 @@ def test_zarr_is_whole_and_unpacked_by_codecs_that_run_nothing(version, tmp_path
 
 
 @pytest.mark.parametrize("name", ["indptr", "indices"])
-@pytest.mark.parametrize("value", [10**6, -5])
+@pytest.mark.parametrize("value", [24, -5])  # of 24 genes
 def test_a_damaged_matrix_in_memory_ends_no_interpreter(name, value):
     cells = make_cells(3)
     matrix, labels = sparse.csr_matrix(cells.X), cells.obs[KEY].astype(str)
