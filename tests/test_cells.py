@@ -9,6 +9,7 @@ import zlib
 import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, refuses, rewrite, stored
 from scipy import sparse
@@ -135,6 +136,16 @@ def test_parse_memory():
         refuses("number of bytes or a text like '4GB'", parse_memory, text)
 
 
+@pytest.mark.parametrize("storage", ["dense", "backed csr"])
+def test_what_is_no_exact_count_is_seen_in_every_storage(storage, tmp_path):
+    logged = make_cells()
+    logged.X = np.log1p(logged.X)
+    assert inspect_values(stored(logged, storage, tmp_path)).scale == "lognorm"
+    large = make_cells(dtype="int64")
+    large.X[3, 5] = 2**24 + 1
+    refuses("'G5': the integer 16777217 is above", inspect_values, stored(large, storage, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("value", "scale"),
     [(3.0, "counts"), (3.0005, "counts"), (3.002, "lognorm"), (2.9995, "lognorm"), (0, "counts")],
@@ -232,3 +243,10 @@ def test_only_targets_or_only_controls_but_not_nothing(cells):
         refuses("expected some cells to draw", sample_cells, cells, **kw)
     assert set(sample_cells(cells, at_most=0, controls=5).obs[KEY]) == {CONTROL}
     assert CONTROL not in set(sample_cells(cells, at_most=5, controls=0).obs[KEY])
+
+
+def test_a_sample_of_simulated_cells_still_says_so(cells):
+    cells.uns["simulated"] = True
+    drawn = sample_cells(cells, at_most=1000)
+    pd.testing.assert_frame_equal(drawn.obs, cells.obs)
+    assert drawn.uns["simulated"] is True and drawn.uns is not cells.uns
