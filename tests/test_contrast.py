@@ -399,6 +399,19 @@ def test_entries_that_repeat_a_place_are_summed():
     assert twice.nnz == 2 * len(rows)  # the caller's matrix is left alone
 
 
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 40), (3, 8), (8, 9), (9, 8), (9, 9)])
+def test_small_groups_without_ties_are_exact(sizes):
+    n_group, n_control = sizes
+    rng = np.random.default_rng(n_group + 100 * n_control)
+    labels = np.repeat(["A", "control"], [n_group, n_control])
+    values = rng.normal(5, 1, (len(labels), 8))
+    values[:, :3] = np.round(values[:, :3])  # and some genes with ties
+    found = assert_is_scipys(values, labels)
+    if min(n_group, n_control) <= 8:
+        _, exact = with_scipy(*np.split(values[:, 3:], [n_group]), method="exact")
+        np.testing.assert_array_equal(found.p_value[0, 3:], exact)
+
+
 @pytest.mark.parametrize(("matrix", "labels", "words"), [
     (np.ones((4, 2)), ["A"] * 4, "a test needs cells labelled 'control' and others"),
     (np.ones((4, 2)), ["control"] * 4, "a test needs cells labelled 'control' and others"),
