@@ -171,6 +171,19 @@ def test_many_drawn_cells_average_to_the_prediction(day5):
         assert 1.7 < real == pytest.approx(drawn, rel=0.3)
 
 
+def test_the_cells_vary_as_controls_do(day5):
+    controls = day5[day5.obs[KEY] == CONTROL].copy()
+    made = emit.negative_binomial(flat_bulk(controls, "A"), controls=controls, n_cells=2000)
+    back = pseudobulk(made)
+    seen = back[CONTROL].X[0] > 0.05
+    ratio = (back["A"].layers["variance"][0] / back[CONTROL].layers["variance"][0])[seen]
+    assert 0.95 < np.median(ratio) < 1.05
+    assert ((ratio > 0.8) & (ratio < 1.25)).mean() > 0.9
+    depth = pd.Series(np.asarray(made.X.sum(axis=1)).ravel()).groupby(made.obs[KEY].to_numpy())
+    for share in (0.05, 0.5, 0.95):  # library sizes are those of the controls
+        assert depth.quantile(share)["A"] == pytest.approx(depth.quantile(share)[CONTROL], rel=0.1)
+
+
 def test_no_effect_makes_no_more_genes_significant_than_chance(day5):
     controls = day5[day5.obs[KEY] == CONTROL].copy()
     called, small = {}, {}
