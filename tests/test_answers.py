@@ -1,0 +1,88 @@
+"""The answer boxes on the pages judge as `check` does, and work in a real browser."""
+
+import importlib
+import json
+import re
+from functools import cache
+
+import pytest
+from conftest import ROOT
+from test_browser import browser, pytestmark, site, tab  # noqa: F401
+from test_exercises import FOUND, hand_in
+
+pytest.importorskip("docutils.nodes")
+
+
+@cache
+def boxes():
+    import sys
+
+    sys.path.insert(0, str(ROOT / "book/_ext"))
+    return importlib.import_module("answer_boxes")
+
+
+@cache
+def facts_of(number):
+    return boxes().known(number)
+
+
+JUDGED = [number for number, exercise in FOUND.items() if exercise.probe is None]
+SLIPS = (
+    lambda x: x, lambda x: -x, lambda x: 1 - x, lambda x: 100 * x, lambda x: x / 100,
+    lambda x: x**2, lambda x: 1 / x, lambda x: 1.37 * x + 0.011, lambda x: round(x, 1),
+    lambda x: round(x, 2), lambda x: round(x, 3),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def judge(browser):  # noqa: F811
+    """Judge a text as the page does, without the page."""
+    page = browser.new_page()
+    page.add_script_tag(path=ROOT / "book/_static/answers.js")
+    yield lambda number, text: page.evaluate("([f, t]) => judge(f, t)", [facts_of(number), text])
+    page.close()
+
+
+@pytest.mark.parametrize("number", JUDGED)
+def test_the_page_says_what_check_says(number, judge):
+    facts, count = facts_of(number), 0
+    for _, value, _ in facts["answers"]:
+        for slip in SLIPS if not facts["text"] else (str, str.lower, lambda x: f"{x}x"):
+            if not facts["text"] and value == 0 and slip is SLIPS[6]:
+                continue
+            handed_in = slip(value)
+            said = hand_in(number, handed_in)
+            text = handed_in if facts["text"] else repr(handed_in)
+            assert judge(number, text) == [said.status, said.message], (text, said)
+            count += 1
+    assert count >= 8
+
+
+@pytest.mark.parametrize(("number", "text", "status"), [
+    ("01-1", "22,376", "right"), ("01-1", "22376 counts", "right"), ("01-1", "22 376", "right"),
+    ("01-2", "1/3", "right"), ("01-2", "33.33 %", "right"), ("01-2", "0,3333", "right"),
+    ("02-3", " 'stat1' ", "right"), ("05-4", "−0.01835", "right"), ("01-2", "a third", "wrong"),
+    ("01-2", "", "empty"), ("01-2", "33,3", "wrong"), ("01-1", "1.2.3", "wrong"),
+])  # fmt: skip
+def test_numbers_as_people_write_them(number, text, status, judge):
+    assert judge(number, text)[0] == status
+
+
+def test_a_box_answers_keeps_and_forgets_nothing_elsewhere(tab, site):  # noqa: F811
+    tab.goto(f"{site}/notebooks/02_from_counts_to_effects.html")
+    box = tab.locator("form.answer-box").first
+    said = box.locator("output")
+    for text, words in (("x", "Expected a number"), ("1", "Not yet."), ("2,38", "Right.")):
+        box.locator("input").fill(text)
+        box.locator("input").press("Enter")
+        assert said.inner_text().startswith(("Not yet. " if text == "x" else "") + words)
+    tab.reload()
+    assert said.inner_text().startswith("Right.") and box.locator("input").input_value() == "2,38"
+
+
+def test_every_exercise_of_the_book_has_its_box(book):
+    for number, exercise in FOUND.items():
+        page = next((book / "notebooks").glob(f"{number[:2]}_*.html")).read_text(encoding="utf-8")
+        assert len(re.findall(f'data-exercise="{number}"', page)) == (exercise.probe is None)
+        right = facts_of(number)["answers"][0][1] if exercise.probe is None else None
+        assert exercise.probe or json.dumps(right) not in re.findall('data-known="(.+?)"', page)
