@@ -1,10 +1,13 @@
-"""The answer boxes on the pages judge as `check` does, and work in a real browser."""
+"""What the pages do: boxes that judge as `check` does, tables that read well, cards, a sitemap."""
 
 import importlib
 import json
 import re
+import sys
 from functools import cache
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import ROOT
 from test_browser import browser, pytestmark, site, tab  # noqa: F401
@@ -14,16 +17,14 @@ pytest.importorskip("docutils.nodes")
 
 
 @cache
-def boxes():
-    import sys
-
+def extension(name):
     sys.path.insert(0, str(ROOT / "book/_ext"))
-    return importlib.import_module("answer_boxes")
+    return importlib.import_module(name)
 
 
 @cache
 def facts_of(number):
-    return boxes().known(number)
+    return extension("answer_boxes").known(number)
 
 
 JUDGED = [number for number, exercise in FOUND.items() if exercise.probe is None]
@@ -86,3 +87,42 @@ def test_every_exercise_of_the_book_has_its_box(book):
         assert len(re.findall(f'data-exercise="{number}"', page)) == (exercise.probe is None)
         right = facts_of(number)["answers"][0][1] if exercise.probe is None else None
         assert exercise.probe or json.dumps(right) not in re.findall('data-known="(.+?)"', page)
+
+
+@pytest.mark.parametrize("styled", [False, True])
+def test_a_table_has_one_head_and_dashes(styled):
+    index = pd.MultiIndex.from_tuples([("mean", "pds"), ("mean", "mae")], names=["model", "metric"])
+    table = pd.DataFrame({"value": [0.5, np.nan]}, index)
+    html = table.style.to_html() if styled else table.to_html()
+    tidied = extension("tidy_tables").tidied(html)
+    head = re.search("<thead>(.*?)</thead>", tidied, re.DOTALL)[1]
+    assert re.findall(r"<th\b[^>]*>(.*?)</th>", head) == ["model", "metric", "value"]
+    assert re.search(r"<td\b[^>]*>–</td>", tidied) and "nan" not in tidied.lower()
+    plain = table.reset_index(drop=True).to_html()
+    assert re.search("<thead>.*?</thead>", plain, re.DOTALL)[0] in extension("tidy_tables").tidied(plain)
+
+
+def test_tables_say_that_they_go_on(tab, site):  # noqa: F811
+    """On a phone, each table that is wider than its frame has the mark and can be reached."""
+    tab.set_viewport_size({"width": 360, "height": 780})
+    tab.goto(f"{site}/notebooks/04_mean_baseline.html")
+    tab.wait_for_timeout(300)
+    found = tab.evaluate("""Array.from(document.querySelectorAll(".table-frame")).map(f => [
+        f.firstElementChild.scrollWidth > f.firstElementChild.clientWidth + 1,
+        f.classList.contains("more"), f.firstElementChild.tabIndex === 0])""")
+    assert [True] * 3 in found and all(wide == more == reached for wide, more, reached in found)
+
+
+def test_every_page_has_a_card_and_the_site_a_list_of_its_pages(book):
+    listed = (book / "sitemap.xml").read_text(encoding="utf-8")
+    cards = {}
+    for page in [*book.glob("book/*.html"), *book.glob("notebooks/*.html")]:
+        text = page.read_text(encoding="utf-8")
+        cards[page] = re.search('<meta name="description" content="([^"]+)', text)[1]
+        image = re.search('og:image" content="[^"]*?/vcc-book/([^"]+)', text)[1]
+        assert (book / image).exists() and "fontawesome.js" not in text
+        assert f"/{page.relative_to(book).as_posix()}</loc>" in listed
+    assert len(set(cards.values())) == len(cards) and min(map(len, cards.values())) > 30
+    assert not list(book.rglob("fontawesome.js*"))
+    for page in ("404.html", "index.html"):
+        assert "book/index.html" in (book / page).read_text(encoding="utf-8")
