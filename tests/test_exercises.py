@@ -56,9 +56,9 @@ NUMBERS = [
     Decimal, complex, lambda x: round(x, 3) if abs(x) > 0.1 else float(f"{x:.3g}"),
 ]  # fmt: skip
 TEXTS = [
-    str, np.str_, np.array, str.lower, lambda x: f" {x} ", lambda x: [x], lambda x: pd.Categorical([x]),
-    lambda x: pd.Series([x]), lambda x: pd.Index([x]), lambda x: np.array([x], dtype=object),
-]
+    str, np.str_, np.array, str.lower, lambda x: f" {x} ", lambda x: [x], lambda x: pd.Index([x]),
+    lambda x: pd.Categorical([x]), lambda x: pd.Series([x]), lambda x: np.array([x], dtype=object),
+]  # fmt: skip
 
 
 def in_any_dress(right):
@@ -133,7 +133,8 @@ def test_right_in_any_dress(right, answer):
 
 @pytest.mark.parametrize(("right", "answer", "message"), [
     (1.0, "1", "Expected a number, got a string."), (["A"], [1], "Expected names, got an ar"),
-    (1.0, [1.0, 2.0], "Expected a number, got an array"), (1.0, pd.NA, "Expected a number, got a mi"),
+    (1.0, [1.0, 2.0], "Expected a number, got an array"),
+    (1.0, pd.NA, "Expected a number, got a missing"),
     ("A", ["A", "B"], "Expected a string, got na"), (1.0, 1j, "Expected a number, got a complex"),
     (np.ones(3), np.ones((3, 1)), "Expected an array of shape (3,), got (3, 1)."),
     (np.ones((2, 2)), sparse.csr_matrix(np.ones((2, 2))), "Expected an array, got a csr"),

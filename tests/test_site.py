@@ -99,7 +99,9 @@ def test_a_table_has_one_head_and_dashes(styled):
     assert re.findall(r"<th\b[^>]*>(.*?)</th>", head) == ["model", "metric", "value"]
     assert re.search(r"<td\b[^>]*>–</td>", tidied) and "nan" not in tidied.lower()
     plain = table.reset_index(drop=True).to_html()
-    assert re.search("<thead>.*?</thead>", plain, re.DOTALL)[0] in extension("tidy_tables").tidied(plain)
+    assert re.search("<thead>.*?</thead>", plain, re.DOTALL)[0] in extension("tidy_tables").tidied(
+        plain
+    )
 
 
 def test_tables_say_that_they_go_on(tab, site):  # noqa: F811

@@ -22,7 +22,7 @@ PAGE = """<!DOCTYPE html>
 {head}
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1rem; }}
+body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; }}
 </style>
 </head>
 <body>
@@ -80,11 +80,16 @@ def finish(app, error):
     pages = [f"{base}{name}.html" for name in sorted(app.env.found_docs)]
     urls = "".join(f"<url><loc>{escape(page)}</loc></url>\n" for page in pages)
     schema = "http://www.sitemaps.org/schemas/sitemap/0.9"
-    sitemap = f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="{schema}">\n{urls}</urlset>\n'
+    sitemap = (
+        f'<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="{schema}">\n{urls}</urlset>\n'
+    )
     (out / "sitemap.xml").write_text(sitemap, encoding="utf-8")
-    head = f'<meta http-equiv="refresh" content="0; url={start}">\n<link rel="canonical" href="{start}">'
+    head = f'<meta http-equiv="refresh" content="0; url={start}">\n'
+    head += f'<link rel="canonical" href="{start}">'
     body = f'<p>The book begins <a href="{start}">here</a>.</p>'
-    (out / "index.html").write_text(PAGE.format(title=title, head=head, body=body), encoding="utf-8")
+    (out / "index.html").write_text(
+        PAGE.format(title=title, head=head, body=body), encoding="utf-8"
+    )
     body = f"""<p>There is no page at this address. It may have moved.</p>
 <p><a href="{base}{start}">Start of the book</a> · <a href="{base}search.html">Search</a></p>"""
     lost = PAGE.format(title="Page not found", head="", body=body)

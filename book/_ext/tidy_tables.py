@@ -1,7 +1,7 @@
 """Sphinx extension: tables that code shows read well on a page.
 
 A name of the index moves into the first row of the head, where it names its column; a missing
-number is a dash; and every table gets a frame, which scrolls where the table is wider (`tables.js`).
+number is a dash; and every table gets a frame, which scrolls where the table is wider: `tables.js`.
 """
 
 import re
