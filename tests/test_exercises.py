@@ -2,6 +2,8 @@
 
 import json
 import re
+from decimal import Decimal
+from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +47,37 @@ def test_the_right_answer_and_each_known_wrong_one_are_told_apart(exercise_id):
     for name, answer in answers:
         status = "right" if name == "right" else "wrong"
         assert hand_in(exercise_id, answer) == _Feedback(status, words[name]), name
+
+
+NUMBERS = [
+    float, np.float64, np.float32, np.array, lambda x: [x], lambda x: (x,), lambda x: {x},
+    lambda x: np.array([[x]]), lambda x: pd.Series([x], ["a"]), lambda x: pd.Index([x]),
+    lambda x: pd.DataFrame({"a": [x]}), lambda x: pd.array([x], dtype="Float64"), Fraction,
+    Decimal, complex, lambda x: round(x, 3) if abs(x) > 0.1 else float(f"{x:.3g}"),
+]  # fmt: skip
+TEXTS = [
+    str, np.str_, np.array, str.lower, lambda x: f" {x} ", lambda x: [x], lambda x: pd.Index([x]),
+    lambda x: pd.Categorical([x]), lambda x: pd.Series([x]), lambda x: np.array([x], dtype=object),
+]  # fmt: skip
+
+
+def in_any_dress(right):
+    """Yield a right answer in the forms that a reader may have it in."""
+    if isinstance(right, str):
+        yield from (dress(right) for dress in TEXTS)
+        return
+    if np.ndim(right):
+        yield from (dress(right) for dress in (np.array, list, pd.Series, pd.Index, np.float32))
+        return
+    yield from (dress(float(right)) for dress in NUMBERS)
+
+
+@pytest.mark.parametrize("exercise_id", FOUND)
+def test_the_right_answer_is_right_in_any_dress(exercise_id):
+    for answer in in_any_dress(answers_of(exercise_id)[0][1]):
+        said = hand_in(exercise_id, answer)
+        assert said.status == "right", (answer, said)
+        assert said.message.startswith(FOUND[exercise_id].words["right"])
 
 
 @pytest.mark.parametrize("exercise_id", FOUND)
@@ -100,7 +133,9 @@ def test_right_in_any_dress(right, answer):
 
 @pytest.mark.parametrize(("right", "answer", "message"), [
     (1.0, "1", "Expected a number, got a string."), (["A"], [1], "Expected names, got an ar"),
-    (1.0, [1.0], "Expected a number, got an array"), ("A", ["A"], "Expected a string, got na"),
+    (1.0, [1.0, 2.0], "Expected a number, got an array"),
+    (1.0, pd.NA, "Expected a number, got a missing"),
+    ("A", ["A", "B"], "Expected a string, got na"), (1.0, 1j, "Expected a number, got a complex"),
     (np.ones(3), np.ones((3, 1)), "Expected an array of shape (3,), got (3, 1)."),
     (np.ones((2, 2)), sparse.csr_matrix(np.ones((2, 2))), "Expected an array, got a csr"),
     (np.ones(3), (x for x in "abc"), "Expected an array, got a generator."),
@@ -131,15 +166,16 @@ def test_feedback_shows_itself_and_escapes():
 
 
 @pytest.mark.parametrize(("right", "answer", "words"), [
-    (0.460312, 0.46, "rounded"), (0.460312, 0.5, "not it"),  # one digit is a guess
+    (0.460312, 0.46, "well done (You rounded: it is 0.460312.)"),
+    (0.460312, 0.5, "not it"),  # one digit is a guess
     (0.460312, 46.0312, "per cent"), (3.25, 325.0, "not it"),  # no share
-    (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign"),
-    (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "other way round"),
+    (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign is wrong"),
+    (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "inverse"),
     (0.460312, 0.460312**2, "Take the root"), (0.460312, float("nan"), "not it"),
     (7, 49, "not it"), (7, 1 / 7, "not it"),  # of a number of things there is no square
     (1.0, -1.0, "the sign"),  # its own words come first
     (0.5, 0.5000001, "well done"),  # 1 minus itself
-    (1.0, 1.0000001, "well done"),  # its own square, and the other way round
+    (1.0, 1.0000001, "well done"),  # its own square, and its own inverse
 ])  # fmt: skip
 def test_a_slip_in_digits_scale_or_the_last_step_is_named(right, answer, words):
     assert words in toy(right, tolerance=1e-6).judge(answer).message

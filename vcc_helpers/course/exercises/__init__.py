@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from functools import partial
 from html import escape
@@ -25,7 +26,9 @@ from numbers import Integral, Number
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+_NOT_IT = "That is not it. Read the question again, then open the solution."
 _EXERCISES: dict[str, _Exercise] = {}
 #: What is said: by the number of the exercise, then by the name of the answer.
 _WORDS: dict[str, dict[str, str]] = {}
@@ -58,9 +61,10 @@ class _Exercise:
     """One exercise.
 
     `answers` yields names and answers: first ``"right"`` with the right one, which is a number, a
-    string, names or an array, then known mistakes; `words` are what is said to each. `tolerance` is
-    relative. `probe` turns what the reader hands in into something to compare: for an exercise that
-    asks for a function, it calls it on a fixed input.
+    string, names or an array, then known mistakes; ``"right"`` may come again, for another answer
+    that is right too. `words` are what is said to each. `tolerance` is relative. `probe` turns what
+    the reader hands in into something to compare: for an exercise that asks for a function, it
+    calls it on a fixed input.
     """
 
     answers: Callable[[], Iterator[tuple[str, object]]]
@@ -69,7 +73,7 @@ class _Exercise:
     probe: Callable[[object], object] | None = None
 
     def judge(self, answer: object) -> _Feedback:
-        """Compare an answer with the known ones, the right one first, then look for a slip."""
+        """Compare an answer with the known ones, then look for a slip."""
         if answer is ...:
             text = "Not attempted yet: replace the dots with your answer, then run the cell again."
             return _Feedback("not attempted", text)
@@ -78,17 +82,15 @@ class _Exercise:
                 answer = self.probe(answer)
             except Exception as error:
                 return _Feedback("wrong", f"Your answer could not be used: {error!r}.")
-        known = self.answers()
-        _, right = next(known)
+        known = list(self.answers())
+        right = known[0][1]
+        answer = _unwrapped(answer, right)
         if (unlike := _kind_problem(answer, right)) is not None:
             return _Feedback("wrong", unlike)
-        if _same(answer, right, self.tolerance):
-            return _Feedback("right", self.words["right"])
-        for name, wrong in known:
-            if _kind_problem(answer, wrong) is None and _same(answer, wrong, self.tolerance):
-                return _Feedback("wrong", self.words[name])
-        not_it = "That is not it. Read the question again, then open the solution."
-        return _Feedback("wrong", _slip(answer, right, self.tolerance) or not_it)
+        for name, one in sorted(known, key=lambda pair: pair[0] != "right"):
+            if _kind_problem(answer, one) is None and _same(answer, one, self.tolerance):
+                return _Feedback("right" if name == "right" else "wrong", self.words[name])
+        return _slip(answer, right, self) or _Feedback("wrong", _NOT_IT)
 
 
 def exercise(number: str, **options) -> Callable[[Callable], Callable]:
@@ -111,40 +113,74 @@ def check(exercise_id: str, answer: object) -> _Feedback:
     `answer` is ``...`` where there is none yet. The `status` of what is returned is ``"not
     attempted"``, ``"right"`` or ``"wrong"``.
     """
+    return find(exercise_id).judge(answer)
+
+
+def find(exercise_id: str) -> _Exercise:
+    """Return an exercise, for :func:`check` and for the boxes on the book's pages."""
     if part := max((first for first in _PARTS if first <= str(exercise_id)), default=""):
         import_module(f"{__name__}.from_chapter_{part}")
     if exercise_id not in _EXERCISES:
         raise KeyError(f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'")
-    return _EXERCISES[exercise_id].judge(answer)
+    return _EXERCISES[exercise_id]
 
 
-def _slip(answer: object, right: object, tolerance: float) -> str | None:
-    """Say what keeps a number from being the right one: its digits, its scale, a last step."""
+def _slip(answer: object, right: object, exercise: _Exercise) -> _Feedback | None:
+    """Judge a number by what keeps it from the right one: its digits, its scale, a last step."""
     if _kind(right) != "a number" or not np.isfinite(float(answer)):
         return None
     answer, whole, right = float(answer), isinstance(right, Integral), float(right)
     written = f"{answer:.10f}".rstrip("0")
     digits, significant = len(written.partition(".")[2]), written.replace(".", "").strip("-0")
-    if len(significant) > 1 and answer == round(right, digits):
-        return "That is the right number, rounded. Answer with the expression, not with its digits."
-    if 0 <= right <= 1 and _same(answer / 100, right, tolerance):
-        return "The right number, in per cent. Answer with a share, between 0 and 1."
-    if _same(answer * 100, right, tolerance):
-        return "The right number, a hundred times too small: the question asks for another scale."
-    if _same(-answer, right, tolerance):
-        return "The sign is turned round: subtract the other way."
-    if not whole and _same(1 - answer, right, tolerance):
-        return "That is the other part of the whole. The question is for 1 minus that."
-    if not whole and _same(answer * right, 1.0, tolerance):
-        return "That is the ratio the other way round."
-    if not whole and _same(answer, right**2, tolerance):
-        return "That is the square of the answer. Take the root."
-    return None
+    if not whole and len(significant) > 1 and abs(answer - right) <= 0.500001 * 10.0**-digits:
+        words = f"{exercise.words['right']} (You rounded: it is {right:.6g}.)"
+        return _Feedback("right", words)
+    same = partial(_same, tolerance=exercise.tolerance)
+    said = None
+    if 0 <= right <= 1 and same(answer / 100, right):
+        said = "The right number, in per cent. Answer with a share, between 0 and 1."
+    elif same(answer * 100, right):
+        said = "The right number, a hundred times too small: the question asks for another scale."
+    elif same(-answer, right):
+        said = "The sign is wrong: subtract the other way round."
+    elif whole:
+        return None
+    elif same(1 - answer, right):
+        said = "That is the other part of the whole. The question is for 1 minus that."
+    elif same(answer * right, 1.0):
+        said = "That is the inverse of the ratio."
+    elif same(answer, right**2):
+        said = "That is the square of the answer. Take the root."
+    return _Feedback("wrong", said) if said else None
+
+
+def _unwrapped(answer: object, right: object) -> object:
+    """Take a single value out of what holds it: an array, a Series, an Index, a list of one."""
+    if _kind(right) not in ("a number", "a string", "True or False"):
+        return answer
+    for _ in range(3):  # a table of one entry, say, in a list
+        if isinstance(answer, str | bytes | Number | Mapping) or answer is None:
+            break
+        try:
+            held = list(answer) if isinstance(answer, set | frozenset) else answer
+            flat = np.asarray(held, dtype=object).ravel()
+        except (TypeError, ValueError):
+            break
+        if flat.size != 1 or flat[0] is answer:
+            break
+        answer = flat[0]
+    if isinstance(answer, Decimal | Fraction):
+        return float(answer)
+    return answer.real if isinstance(answer, complex) and answer.imag == 0 else answer
 
 
 def _kind(value: object) -> str:
+    if value is None or value is pd.NA or value is pd.NaT or value is np.ma.masked:
+        return "a missing value"
     if isinstance(value, bool | np.bool_):
         return "True or False"
+    if isinstance(value, complex | np.complexfloating):
+        return "a complex number"
     if isinstance(value, Number | np.number) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return "a number"
     if isinstance(value, str):
