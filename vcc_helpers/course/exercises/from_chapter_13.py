@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from vcc_helpers import adapt, features, metrics, models, scoring
-from vcc_helpers.bulk import CONTROL, effect_strength
+from vcc_helpers.bulk import effect_strength
 from vcc_helpers.course import exploits
 from vcc_helpers.evaluation import repeated
 from vcc_helpers.intervals import by_stratum, compare, interval
@@ -93,18 +93,28 @@ def _two_ranks():
     yield "13 targets", metrics.pds_chance(13) - 0.5
 
 
-@cache
-def _discrimination(*, left_out: bool) -> float:
-    pred, real = honest()
-    truth = scoring.digest(real, VCC2026).bulk
-    guess = scoring.digest(pred, VCC2026, controls=real).bulk
-    names, base = truth.obs_names.drop(CONTROL), truth[CONTROL].X
-    own = truth.var_names.get_indexer(names) if left_out else np.full(len(names), -1)
-    return float(metrics.pds_cosine(guess[names].X - base, truth[names].X - base, own).mean())
-
-
 @exercise("15-1")
-def _genes_left_out():
-    yield "right", _discrimination(left_out=False) - _discrimination(left_out=True)
-    yield "without exclusion", _discrimination(left_out=False)
-    yield "from chance", _discrimination(left_out=False) - 0.5
+def _copied_controls():
+    yield "right", "direction_fidelity"
+    yield "error", "mse_normalized"
+    yield "chance", "pds_cosine"
+    yield "shared", "significant_jaccard"
+    yield "changes", "lfc_nmae"
+    yield "order", "direction_reach"
+
+
+@exercise("15-2")
+def _share_of_three_contexts():
+    error = np.array([0.6, 0.9, 1.4])
+    share = metrics.scaled(error, 0.99, 0.04, VCC2026.limits["mse_normalized"])
+    yield "right", float(share.mean())
+    yield "without limits", float(metrics.scaled(error.mean(), 0.99, 0.04))
+    yield "sum", float(share.sum())
+
+
+@exercise("15-3")
+def _smallest_error():
+    yield "right", 1 - 0.3**2
+    yield "length", 0.3
+    yield "full length", 2 - 2 * 0.3
+    yield "no change", 1.0
