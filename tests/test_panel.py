@@ -11,7 +11,7 @@ import pytest
 from scipy import sparse
 
 from vcc_helpers import cli
-from vcc_helpers.datasets import Size, _official, _panel, fetch_h1, write_h1_like
+from vcc_helpers.datasets import Size, _official, _panel, _remote, fetch_h1, write_h1_like
 
 NAME = "adata_Training.h5ad"
 HOW = {"cells_per_target": 5, "controls": 20}
@@ -54,8 +54,8 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(source, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(_panel, "ATTEMPTS", 3)
-    monkeypatch.setattr(_panel, "PAUSE", 0.001)
+    monkeypatch.setattr(_remote, "ATTEMPTS", 3)
+    monkeypatch.setattr(_remote, "PAUSE", 0.001)
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.content, running.lock, running.asked = source.read_bytes(), threading.Lock(), []
     running.fault = lambda number: None
@@ -96,7 +96,7 @@ def test_a_panel_holds_the_rows_of_the_file(server, source, tmp_path):
 
 
 def test_little_more_travels_than_the_chosen_cells(server, source, tmp_path, monkeypatch):
-    monkeypatch.setattr(_panel, "BLOCK", 2**12)
+    monkeypatch.setattr(_remote, "BLOCK", 2**12)
     panel = anndata.read_h5ad(fetch(server, tmp_path, cells_per_target=30, controls=60))
     with h5py.File(source) as file:
         values = np.diff(file["X/indptr"][:])[panel.obs["source_row"]].sum()
@@ -257,11 +257,11 @@ def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
     server.fault = lambda number: {"status": 404} if number > 80 else None
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
-    answered = {span for span in server.asked[:80] if span[0] % _panel.BLOCK}
+    answered = {span for span in server.asked[:80] if span[0] % _remote.BLOCK}
     server.fault = lambda number: None
     server.asked.clear()
     assert fetch(server, tmp_path / "cut").read_bytes() == whole.read_bytes()
-    begun = 2 * 8 + _panel.THREADS  # a part that was not whole, and what was on its way
+    begun = 2 * 8 + _remote.THREADS  # a part that was not whole, and what was on its way
     assert len(answered) > 2 * begun and len(answered & set(server.asked)) <= begun
 
 
