@@ -291,9 +291,10 @@ class _Store(_Near):
             if hasattr(item, "shape"):
                 arrays.append(item)
             else:
-                found += list(item.values())
+                found += [member for _, member in item.members()]
         keys = {k for array in arrays for k in self._keys(array, 0, (array.shape or [1])[0])}
-        self._all(sorted(keys))
+        with closing(ahead(self.bring, ((key,) for key in keys), threads=THREADS)) as coming:
+            list(coming)
 
     def lies(self, arrays: list) -> None:
         self.arrays = arrays
@@ -345,7 +346,7 @@ class _Panel:
         with self._explained():
             self._see_structure(list(columns) if how.get("columns") else there)
         labels = self.obs[key]
-        self.labels = labels.astype(object).where(labels.notna(), None).to_numpy()
+        self.labels = labels.astype(object).where(labels.notna(), None).to_numpy(copy=True)
         for column, values in only.items():
             self.labels[~self.obs[column].isin(values).to_numpy()] = None
         self.genes = None if genes is None else self._places(genes)

@@ -32,7 +32,7 @@ from ._download import ATTEMPTS, LONGEST_PAUSE, PASSING, PAUSE, TIMEOUT, Broken
 
 #: Requests at once; bytes that reading the file's structure asks for at least; bytes between two
 #: pieces that are fetched rather than asked around; bytes of a request for much of a file.
-THREADS, BLOCK, NEAR, MUCH = 16, 2**16, 2**13, 2**23
+THREADS, BLOCK, NEAR, MUCH = 16, 2**16, 2**12, 2**23
 #: Most blocks that one request brings when the structure is read from one end to the other.
 _MOST_AHEAD = 32
 #: Children of a node of HDF5's tree of chunks.
