@@ -129,13 +129,12 @@ def same(panel, file):
     return panel.obs_names.equals(there.index)
 
 
-def plans(file, path):
+def plans(file):
     """Count what each way of choosing 60 cells per target would ask for."""
-    door = _panel._Ranges.__new__(_panel._Ranges)
-    door.arrays = [_remote.Stored.of(file[f"X/{name}"]) for name in ("data", "indices")]
     labels = anndata.io.read_elem(file["obs/target_gene"]).astype(object)
     one, found = _panel._Panel.__new__(_panel._Panel), []
-    one.door, one.arrays, one.pointers = door, door.arrays, file["X/indptr"][:]
+    one.stored = [_remote.Stored.of(file[f"X/{name}"]) for name in ("data", "indices")]
+    one.pointers = file["X/indptr"][:]
     for _panel.WINDOW, _panel.BETWEEN in PLANS:
         cells_per_target, controls = PANELS[0]
         rows = _panel.choose(labels, cells_per_target=cells_per_target, controls=controls, seed=0)
@@ -184,7 +183,7 @@ def main(path):
                 }
             )
             print(json.dumps(rows[-1], indent=1), flush=True)
-        other = plans(file, path)
+        other = plans(file)
     server.terminate()
     found = {
         "file_bytes": path.stat().st_size,

@@ -21,7 +21,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -35,11 +35,11 @@ from tqdm.auto import tqdm
 
 from ..bulk import CONTROL, some_of
 from ..stream.blocks import ahead
-from ..stream.guard import _check_words, check_hdf5, check_zarr
+from ..stream.guard import check_hdf5, check_zarr
 from ..stream.write import full_disk_explained, replacing, write_cells
 from ._download import Wanted, amount
 from ._layouts import _PERTURBATION_KEYS
-from ._remote import THREADS, Member, Remote, Server, Stored, merged
+from ._remote import THREADS, Blocks, Member, Remote, Stored, merged
 
 #: Rows that are drawn together; cells in a part; most bytes between chosen cells that travel with
 #: them, as a share of the cells' own.
@@ -106,7 +106,8 @@ def fetch(
     with wanted.alone():
         if wanted.target.exists():
             return _the_same(wanted.target, _told(how, genes, source))
-        with closing(_door(source, n_bytes)) as door:
+        far = str(source).startswith(("http://", "https://"))
+        with closing(Remote(source, n_bytes) if far else _Near(Path(source).expanduser())) as door:
             _Panel(door, wanted, how, genes, counts).fetch()
     return wanted.target
 
@@ -129,9 +130,28 @@ def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> 
                 if one.target.exists():
                     _the_same(one.target, _told(how, genes, member.url))
                     continue
-                door = _Packed(member, one) if member.packed else _Ranges(member)
+                path = one.target.with_suffix(".whole")
+                door = _Near(_unpacked(member, path, one), member) if member.packed else member
                 _Panel(door, one, how, genes, counts=False).fetch()
+                path.unlink(missing_ok=True)
     return folder
+
+
+def _unpacked(member: Member, path: Path, wanted: Wanted) -> Path:
+    """Fetch and unpack a deflated line: no part of it can be had alone."""
+    if not path.exists():
+        info, free = member.info, shutil.disk_usage(path.parent).free
+        needed = info.compress_size + info.file_size
+        text = (
+            f"{info.filename} is deflated, so all its {amount(info.compress_size)} travel; "
+            f"{amount(needed)} on the disk until its cells are chosen, {amount(free)} free"
+        )
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
+        if wanted.progress:
+            print(text, file=sys.stderr)
+        member.unpack(path)
+    return path
 
 
 def _told(how: Mapping, genes: Sequence[str] | None, source: str | Path) -> dict:
@@ -159,175 +179,32 @@ def _the_same(path: Path, how: dict) -> Path:
     return path
 
 
-# Doors: ways to the rows of a file, each with what must be brought before they are read
-
-
-def _door(source: str | Path, n_bytes: int | None):
-    if not str(source).startswith(("http://", "https://")):
-        return _Near(Path(source).expanduser())
-    if str(source).rstrip("/").endswith(".zarr"):
-        return _Store(str(source).rstrip("/"))
-    return _Ranges(Remote(source, n_bytes))
-
-
 class _Near:
-    """A file or Zarr folder at a path: HDF5 and Zarr read it themselves."""
+    """A file, or a Zarr folder, at a path: HDF5 and Zarr read it themselves."""
 
-    etag, thing = "", "read"
-
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, of: Member | None = None):
         if not path.exists():
             raise FileNotFoundError(f"no such file or folder: {path}")
-        self.url, self.path, self.size = str(path), path, path.stat().st_size
+        self.path, self.url, self.size, self.etag = path, str(path), path.stat().st_size, ""
+        if of is not None:
+            self.url, self.size, self.etag = of.url, of.size, of.etag
 
-    def open(self, folder: Path):
-        """Return the opened file; `folder` is for what is brought."""
-        if self.path.is_dir():
-            check_zarr(self.path)
-        return self._opened(self.path)
-
-    @staticmethod
-    def _opened(path: Path):
-        if not path.is_dir():
-            return h5py.File(path)
+    def open(self):
+        if not self.path.is_dir():
+            return h5py.File(self.path)
         import zarr  # comes with anndata; most never open one
 
-        return zarr.open_group(path, mode="r")
-
-    def ready(self, names: Sequence[str]) -> None:
-        """Bring the labels."""
-
-    def lies(self, arrays: list) -> None:
-        """See where the values lie."""
-
-    def pieces(self, stretches: list[tuple[int, int, int]]) -> list[tuple]:
-        """List what must be brought for stretches of the arrays: number, first row, row behind."""
-        return []
-
-    def size_of(self, pieces: list[tuple]) -> str:
-        return f"read from {amount(self.size)}"
-
-    def bring(self, *piece):
-        raise NotImplementedError
-
-    def hold(self, pieces: list[tuple], found: list) -> None:
-        """Have what was brought at hand."""
+        check_zarr(self.path)
+        return zarr.open_group(self.path, mode="r")
 
     def close(self) -> None:
         pass
 
 
-class _Ranges(_Near):
-    """An HDF5 file of which ranges of bytes are asked for."""
-
-    def __init__(self, remote: Remote | Member):
-        self.remote, self.url, self.size, self.etag = remote, remote.url, remote.size, remote.etag
-        self.bring, self.hold, self.close = remote.bytes, remote.hold, remote.close
-
-    def open(self, folder: Path):
-        return h5py.File(self.remote, rdcc_nbytes=0)  # else whole chunks are read for a row
-
-    def lies(self, arrays: list) -> None:
-        self.arrays = [Stored.of(array) for array in arrays]
-
-    def pieces(self, stretches: list[tuple[int, int, int]]) -> list[tuple]:
-        return merged(span for n, *ends in stretches for span in self.arrays[n].spans(*ends))
-
-    def size_of(self, pieces: list[tuple]) -> str:
-        n_bytes = sum(stop - start for start, stop in pieces)
-        return f"{amount(n_bytes)} of {amount(self.size)} to fetch in {len(pieces):,} requests"
-
-
-class _Packed(_Near):
-    """A deflated member of an archive: no part of it can be had alone, so all of it travels."""
-
-    def __init__(self, member: Member, wanted: Wanted):
-        self.member, self.url, self.size, self.etag = member, member.url, member.size, member.etag
-        self.progress = wanted.progress
-
-    def open(self, folder: Path):
-        path, info = folder / "whole.h5", self.member.info
-        if not path.exists():
-            needed, free = info.compress_size + info.file_size, shutil.disk_usage(folder).free
-            text = (
-                f"{info.filename} is deflated, so all its {amount(info.compress_size)} travel; "
-                f"{amount(needed)} on the disk until its cells are chosen, {amount(free)} free"
-            )
-            if needed > free:
-                raise OSError(errno.ENOSPC, f"{text}; make room, or name another with folder=")
-            if self.progress:
-                print(text, file=sys.stderr)
-            self.member.unpack(path)
-        return h5py.File(path)
-
-
-class _Store(_Near):
-    """A Zarr store at an address: the files that are needed are copied, as they are."""
-
-    def __init__(self, url: str):
-        self.url, self.server = url, Server()
-        for name in ("zarr.json", ".zmetadata"):
-            if words := self.server.file(f"{url}/{name}"):
-                break
-        else:
-            raise ConnectionError(f"{url} has neither zarr.json nor .zmetadata: no Zarr store")
-        self.words, self.size, self.etag = (name, words), len(words), _digest(words.decode())
-        self.close = self.server.session.close
-
-    def open(self, folder: Path):
-        import zarr
-
-        name, words = self.words
-        _check_words(Path(name), json.loads(words))
-        self.folder = folder
-        with replacing(folder / name) as place:
-            place.write_bytes(words)
-        self.group = zarr.open_consolidated(folder, mode="r")
-        return self.group
-
-    def ready(self, names: Sequence[str]) -> None:
-        found, arrays = [self.group[name] for name in names if name in self.group], []
-        for item in found:  # which grow in number
-            if hasattr(item, "shape"):
-                arrays.append(item)
-            else:
-                found += [member for _, member in item.members()]
-        keys = {k for array in arrays for k in self._keys(array, 0, (array.shape or [1])[0])}
-        with closing(ahead(self.bring, ((key,) for key in keys), threads=THREADS)) as coming:
-            list(coming)
-
-    def lies(self, arrays: list) -> None:
-        self.arrays = arrays
-
-    @staticmethod
-    def _keys(array, start: int, stop: int):
-        sides = getattr(array, "shards", None) or array.chunks
-        rows = range(start // sides[0], -(-stop // sides[0])) if sides else ()
-        rest = [range(-(-n // side)) for n, side in zip(array.shape[1:], sides[1:], strict=True)]
-        for place in product(rows, *rest) if sides else [()]:
-            yield f"{array.path}/{array.metadata.encode_chunk_key(place)}"
-
-    def pieces(self, stretches: list[tuple[int, int, int]]) -> list[tuple]:
-        every = {k for number, *ends in stretches for k in self._keys(self.arrays[number], *ends)}
-        return [(key,) for key in sorted(every)]
-
-    def size_of(self, pieces: list[tuple]) -> str:
-        return f"{len(pieces):,} files to fetch"
-
-    def bring(self, key: str) -> None:
-        """Copy a file, unless it is there; one that the store has not is a chunk of zeros."""
-        path = self.folder / key
-        if path.exists() or (found := self.server.file(f"{self.url}/{key}")) is None:
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as place:
-            place.write_bytes(found)
-
-
 class _Panel:
     """One panel while it is fetched, part by part; a part that is there is not fetched again."""
 
-    def __init__(self, door: _Near, wanted: Wanted, how: Mapping, genes, counts: bool):
+    def __init__(self, door: _Near | Blocks, wanted: Wanted, how: Mapping, genes, counts: bool):
         self.door, self.wanted, self.counts = door, wanted, counts
         self.told = _told(how, genes, door.url)
         key = _digest([self.told, door.size, door.etag])[:12]
@@ -336,7 +213,7 @@ class _Panel:
             raise FileExistsError(f"{self.folder} is a link; remove it, and run again")
         self.folder.mkdir(exist_ok=True)
         with self._explained():
-            self.file = door.open(self.folder)
+            self.file = door.open()
             there, known = list(self.file["obs"]), how.get("perturbation_key")
         keys = (known,) if known else _PERTURBATION_KEYS
         key, only = next((k for k in keys if k in there), keys[0]), how.get("only", {})
@@ -375,8 +252,6 @@ class _Panel:
         if isinstance(file, h5py.File):
             unread = [f"obs/{name}" for name in file["obs"] if name not in columns]
             check_hdf5(file, without=("layers", "raw", "obsm", "obsp", "varm", "varp", *unread))
-        labels = ["obs"] if every else [f"obs/{name}" for name in columns]
-        self.door.ready([*labels, "var", "uns", "X/indptr"])
         if every:
             self.obs = read_elem(file["obs"])
         else:  # cells are called by their row
@@ -399,7 +274,8 @@ class _Panel:
             raise ValueError("X is not stored cell by cell, as CSR or dense")
         if not fits:
             raise ValueError("the row pointers of X do not fit its values")
-        self.door.lies(self.arrays)
+        far = isinstance(self.door, Blocks)
+        self.stored = [Stored.of(array) for array in self.arrays] if far else []
 
     def _places(self, genes: Sequence[str]) -> np.ndarray:
         places = self.var.index.get_indexer(pd.Index(genes))
@@ -421,9 +297,11 @@ class _Panel:
         with tqdm(total=n_cells, **shown) as bar, full_disk_explained(target.parent, kept):
             bar.update(min(CELLS * len(here), n_cells))
             every = (piece for _, pieces in missing.values() for piece in pieces)
-            with closing(ahead(self.door.bring, every, threads=THREADS)) as coming:
+            bring = getattr(self.door, "bytes", None)  # with nothing to bring at a path
+            with closing(ahead(bring, every, threads=THREADS)) as coming:
                 for first, (stretches, pieces) in missing.items():
-                    self.door.hold(pieces, [next(coming) for _ in pieces])
+                    if pieces:
+                        self.door.hold(pieces, [next(coming) for _ in pieces])
                     part = self._read(self.rows[first : first + CELLS], stretches)
                     with replacing(paths[first]) as place, open(place, "wb") as file:
                         sparse.save_npz(file, part, compressed=False)
@@ -436,9 +314,11 @@ class _Panel:
         panel = {**self.told, "bytes": self.door.size, "etag": self.door.etag}
         cells.uns = {**self.marks, "panel": panel, "panel_of": self._sizes()}
         write_cells(target, cells, compression="gzip")
+        if isinstance(self.file, h5py.File):
+            self.file.close()
         shutil.rmtree(self.folder)
 
-    def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple]]:
+    def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """List the stretches of rows that are read for some of them, and what to bring for them.
 
         The smallest gaps are read along, as long as that is little compared with the cells.
@@ -451,19 +331,19 @@ class _Panel:
         edges = [0, *(np.flatnonzero(apart) + 1), len(rows)]
         stretches = [(int(rows[i]), int(rows[j - 1]) + 1) for i, j in pairwise(edges)]
         ends = [(int(self.pointers[i]), int(self.pointers[j])) for i, j in stretches]
-        numbers = range(len(self.arrays))
-        return stretches, self.door.pieces([(n, *pair) for pair in ends for n in numbers])
+        return stretches, merged(x for at in self.stored for pair in ends for x in at.spans(*pair))
 
-    def _tell(self, pieces: list[tuple]) -> None:
+    def _tell(self, pieces: list[tuple[int, int]]) -> None:
         """Say what travels and what is stored; refuse a disk with too little room."""
         folder = self.wanted.target.parent
         n_values = (self.pointers[self.rows + 1] - self.pointers[self.rows]).sum()
         n_values *= 1 if len(self.arrays) == 2 else len(self.var)
         # the parts hold a value and a column each, and the panel, which is packed, a third of it
         needed, free = 8 * int(n_values), shutil.disk_usage(folder).free
+        travel = f"{amount(sum(b - a for a, b in pieces))} of {amount(self.door.size)} to fetch"
         text = (
-            f"{len(self.rows):,} of {len(self.obs):,} cells: {self.door.size_of(pieces)}; up to "
-            f"{amount(needed)} in {folder}, {amount(free)} free"
+            f"{len(self.rows):,} of {len(self.obs):,} cells: {travel} in {len(pieces):,} requests; "
+            f"up to {amount(needed)} in {folder}, {amount(free)} free"
         )
         if needed > free:
             raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")

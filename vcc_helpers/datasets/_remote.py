@@ -15,7 +15,7 @@ import struct
 import time
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -37,62 +37,9 @@ THREADS, BLOCK, NEAR, MUCH = 16, 2**16, 2**12, 2**23
 _MOST_AHEAD = 32
 #: Children of a node of HDF5's tree of chunks.
 _CHILDREN = 64
-_CHANGED = "{} was replaced by another file while its cells were fetched; run again: it begins anew"
 
 
-class Server:
-    """Connections that are kept, and asked again where a later answer may be better."""
-
-    def __init__(self):
-        self.session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
-        self.session.headers.update({"User-Agent": "vcc-helpers", "Accept-Encoding": "identity"})
-
-    def ask(self, url: str, receive: Callable, **headers: str):
-        """Return what `receive` makes of the answer, which may raise Broken."""
-        broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-        for attempt in range(ATTEMPTS):
-            try:
-                answer = self.session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
-                with answer:
-                    if answer.status_code in PASSING:
-                        raise Broken(f"the server answers {answer.status_code} {answer.reason}")
-                    return receive(answer)
-            except Broken as error:
-                reason = error
-            except broken as error:
-                if type(error) is ConnectionError:  # ours, and final
-                    raise
-                reason = f"the connection broke ({type(error).__name__})"
-            time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
-        raise ConnectionError(
-            f"{url}: {reason}; given up after {ATTEMPTS} attempts. The cells that have arrived are "
-            "kept: check the connection and run again, it goes on from there"
-        )
-
-    def file(self, url: str) -> bytes | None:
-        """Return a whole small file, or None where there is none."""
-
-        def receive(answer: requests.Response) -> bytes | None:
-            if answer.status_code == requests.codes.not_found:
-                return None
-            if answer.status_code != requests.codes.ok:
-                raise _refused(url, answer)
-            return answer.content
-
-        return self.ask(url, receive)
-
-
-def _refused(url: str, answer: requests.Response) -> ConnectionError:
-    return ConnectionError(
-        f"{url}: the server answers {answer.status_code} {answer.reason}; the file may have moved: "
-        "look it up where it is published (https://virtualcellchallenge.org), and name its new "
-        "folder with base_url="
-    )
-
-
-class _Blocks(io.RawIOBase):
+class Blocks(io.RawIOBase):
     """What HDF5 and zipfile read: pieces that were fetched for them, else blocks."""
 
     def __init__(self, url: str):
@@ -102,9 +49,9 @@ class _Blocks(io.RawIOBase):
         self.nodes: dict[int, bytes] = {}
         self.hold([], [])
 
-    def bytes(self, start: int, stop: int) -> bytes:
-        """Return some bytes of the file."""
-        raise NotImplementedError
+    def open(self) -> h5py.File:
+        """Open it as HDF5, without a cache of chunks: it would read whole ones for a row."""
+        return h5py.File(self, rdcc_nbytes=0)
 
     def hold(self, spans: list[tuple[int, int]], pieces: list[bytes]) -> None:
         """Keep pieces, in rising order, until the next ones: what is read soon."""
@@ -161,12 +108,15 @@ class _Blocks(io.RawIOBase):
             self.blocks[first + place // BLOCK] = found[place : place + BLOCK]
 
 
-class Remote(_Blocks):
+class Remote(Blocks):
     """A file on a server; `n_bytes` says how large it must be, where that is known."""
 
     def __init__(self, url: str, n_bytes: int | None = None):
         super().__init__(url)
-        self.server = Server()
+        self.session = requests.Session()
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
+        self.session.headers.update({"User-Agent": "vcc-helpers", "Accept-Encoding": "identity"})
         self.blocks[0] = self.bytes(0, BLOCK)
         if n_bytes not in (None, self.size):
             raise ConnectionError(
@@ -175,40 +125,70 @@ class Remote(_Blocks):
             )
 
     def close(self) -> None:
-        self.server.session.close()
+        self.session.close()
         super().close()
 
     def bytes(self, start: int, stop: int) -> bytes:
-        def receive(answer: requests.Response) -> bytes:
+        """Return some bytes of the file; where a later answer may be better, ask again."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._ask(start, stop)
+            except Broken as error:
+                reason = error
+                time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
+        raise ConnectionError(
+            f"{self.url}: {reason}; given up after {ATTEMPTS} attempts. The cells that have "
+            "arrived are kept: check the connection and run again, it goes on from there"
+        )
+
+    def _ask(self, start: int, stop: int) -> bytes:
+        span = {"Range": f"bytes={start}-{stop - 1}"}
+        broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+        try:
+            answer = self.session.get(self.url, headers=span, timeout=TIMEOUT, stream=True)
+        except broken as error:
+            raise Broken(f"no connection ({type(error).__name__})") from error
+        with answer:
             self._check(answer, start)
             n_bytes = min(stop, self.size) - start
-            found = answer.raw.read(n_bytes)
-            if len(found) < n_bytes:
-                raise Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
-            return found
-
-        return self.server.ask(self.url, receive, Range=f"bytes={start}-{stop - 1}")
+            try:
+                found = answer.raw.read(n_bytes)
+            except broken as error:
+                raise Broken(f"the connection broke ({type(error).__name__})") from error
+        if len(found) < n_bytes:
+            raise Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
+        return found
 
     def _check(self, answer: requests.Response, start: int) -> None:
         """Raise unless the answer is the wanted part of the file that answered first."""
+        status, told = answer.status_code, f"{answer.status_code} {answer.reason}"
         span, _, total = answer.headers.get("Content-Range", "").rpartition("/")
-        if answer.status_code == requests.codes.ok:
+        if status in PASSING:
+            raise Broken(f"the server answers {told}")
+        if status == requests.codes.ok:
             raise ConnectionError(
                 f"{self.url}: the server sends only the whole file, so some cells cannot be had "
                 "alone; fetch the whole one, without cells_per_target"
             )
-        if answer.status_code != requests.codes.partial_content:
-            raise _refused(self.url, answer)
+        if status != requests.codes.partial_content:
+            raise ConnectionError(
+                f"{self.url}: the server answers {told}; the file may have moved: look it up where "
+                "it is published (https://virtualcellchallenge.org), and name its new folder with "
+                "base_url="
+            )
         if span.partition("-")[0].split() != ["bytes", str(start)] or not total.isdecimal():
             raise Broken(f"the server sent another part ({span}) than the one from {start:,} on")
         seen = int(total), answer.headers.get("ETag", "")
         if self.size is None:
             self.size, self.etag = seen
         elif seen != (self.size, self.etag):
-            raise ConnectionError(_CHANGED.format(self.url))
+            raise ConnectionError(
+                f"{self.url} was replaced by another file while its cells were fetched; run "
+                "again: it begins anew"
+            )
 
 
-class Member(_Blocks):
+class Member(Blocks):
     """A file that lies in a zip archive on a server, as it is (stored) or packed (deflated)."""
 
     def __init__(self, archive: Remote, info: ZipInfo):
