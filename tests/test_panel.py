@@ -85,9 +85,9 @@ def server(source, monkeypatch):
     running.server_close()
 
 
-def fetch(server, folder, **how):
+def fetch(server, folder, what="train", **how):
     options = {**HOW, "folder": folder, "base_url": server.url, "progress": False, **how}
-    return fetch_h1("train", **options)
+    return fetch_h1(what, **options)
 
 
 def visible(folder):
@@ -122,6 +122,17 @@ def test_little_more_travels_than_the_chosen_cells(server, source, tmp_path, mon
         size = sum(file[f"X/{name}"].dtype.itemsize for name in ("data", "indices"))
         labels = sum(file[name].id.get_storage_size() for name in ("X/indptr", "obs/_index"))
     assert n_bytes(server) <= 1.15 * (values * size + labels) + 2**17
+
+
+def test_the_three_parts_make_a_world(server, tmp_path):
+    for part in ("validation", "test", "train"):
+        path = write_h1_like(tmp_path / "whole.h5ad", size=SMALL, part=part, progress=False)
+        server.content = path.read_bytes()
+        panel = anndata.read_h5ad(fetch(server, tmp_path, what=part))
+        whole = anndata.read_h5ad(path)[panel.obs["source_row"].to_numpy()]
+        assert (panel.X != whole.X).nnz == 0 and panel.obs_names.equals(whole.obs_names)
+    split = open_world(tmp_path, sources=False).split
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [6, 2, 2]
 
 
 def test_draws_differ_with_the_seed_only(tmp_path):

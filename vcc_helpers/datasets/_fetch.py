@@ -96,7 +96,9 @@ def fetch_h1(
 
     A panel's bytes cannot be held against the published sha256. What is checked: the size of the
     official file and its version with every answer, and that each cell's values are counts of
-    genes in rising order.
+    genes in rising order. All of this was tried on a simulated file of full size; no test reaches
+    the real address. ``vcc-helpers fetch train --verify-panel`` holds a panel against published
+    figures.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """

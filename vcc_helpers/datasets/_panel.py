@@ -405,6 +405,8 @@ class _Panel:
 def verify_panel(path: str | Path) -> pd.DataFrame:
     """Hold a panel of the training cells against what is known of the official file.
 
+    No test of this project reaches the real address: this is for the first real run.
+
     Returns
     -------
     DataFrame
