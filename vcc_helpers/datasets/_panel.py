@@ -130,7 +130,8 @@ def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> 
                 if one.target.exists():
                     _the_same(one.target, _told(how, genes, member.url))
                     continue
-                path = one.target.with_suffix(".whole")
+                key = _digest([archive.size, archive.etag])[:12]
+                path = one.target.with_name(f".{name}.{key}.whole")
                 door = _Near(_unpacked(member, path, one), member) if member.packed else member
                 _Panel(door, one, how, genes, counts=False).fetch()
                 path.unlink(missing_ok=True)
@@ -207,11 +208,6 @@ class _Panel:
     def __init__(self, door: _Near | Blocks, wanted: Wanted, how: Mapping, genes, counts: bool):
         self.door, self.wanted, self.counts = door, wanted, counts
         self.told = _told(how, genes, door.url)
-        key = _digest([self.told, door.size, door.etag])[:12]
-        self.folder = wanted.target.with_name(f".{wanted.target.name}.{key}.parts")
-        if self.folder.is_symlink():
-            raise FileExistsError(f"{self.folder} is a link; remove it, and run again")
-        self.folder.mkdir(exist_ok=True)
         with self._explained():
             self.file = door.open()
             there, known = list(self.file["obs"]), how.get("perturbation_key")
@@ -257,10 +253,8 @@ class _Panel:
         else:  # cells are called by their row
             obs = {name: read_elem(file[f"obs/{name}"]) for name in columns}
             self.obs = pd.DataFrame(obs).rename(index=str)
-        self.var, self.marks = (
-            read_elem(file["var"]),
-            read_elem(file["uns"]) if "uns" in file else {},
-        )
+        self.var = read_elem(file["var"])
+        self.marks = read_elem(file["uns"]) if "uns" in file else {}
         x = file["X"]
         if hasattr(x, "shape"):
             self.arrays, self.pointers = [x], np.arange(len(x) + 1)
@@ -287,9 +281,14 @@ class _Panel:
 
     def fetch(self) -> None:
         target, n_cells = self.wanted.target, len(self.rows)
+        key = _digest([self.told, self.door.size, self.door.etag])[:12]
+        folder = target.with_name(f".{target.name}.{key}.parts")
+        if folder.is_symlink():
+            raise FileExistsError(f"{folder} is a link; remove it, and run again")
         plans = {i: self._plan(self.rows[i : i + CELLS]) for i in range(0, n_cells, CELLS)}
         self._tell([piece for _, pieces in plans.values() for piece in pieces])
-        paths = {first: self.folder / f"{first}.npz" for first in plans}
+        folder.mkdir(exist_ok=True)
+        paths = {first: folder / f"{first}.npz" for first in plans}
         here = {first: part.dtype for first in plans if (part := _kept(paths[first])) is not None}
         missing = {first: plan for first, plan in plans.items() if first not in here}
         kept = "the cells that have arrived are kept, and the next run goes on from there"
@@ -316,7 +315,7 @@ class _Panel:
         write_cells(target, cells, compression="gzip")
         if isinstance(self.file, h5py.File):
             self.file.close()
-        shutil.rmtree(self.folder)
+        shutil.rmtree(folder)
 
     def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """List the stretches of rows that are read for some of them, and what to bring for them.
@@ -340,10 +339,11 @@ class _Panel:
         n_values *= 1 if len(self.arrays) == 2 else len(self.var)
         # the parts hold a value and a column each, and the panel, which is packed, a third of it
         needed, free = 8 * int(n_values), shutil.disk_usage(folder).free
-        travel = f"{amount(sum(b - a for a, b in pieces))} of {amount(self.door.size)} to fetch"
+        size = f"{amount(sum(b - a for a, b in pieces))} of {amount(self.door.size)}"
+        travel = f"{size} to fetch in {len(pieces):,} requests; " if pieces else ""
         text = (
-            f"{len(self.rows):,} of {len(self.obs):,} cells: {travel} in {len(pieces):,} requests; "
-            f"up to {amount(needed)} in {folder}, {amount(free)} free"
+            f"{len(self.rows):,} of {len(self.obs):,} cells: {travel}up to {amount(needed)} in "
+            f"{folder}, {amount(free)} free"
         )
         if needed > free:
             raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
@@ -369,7 +369,9 @@ class _Panel:
             ) from error
         small = np.uint16 if high < 2**16 else np.uint32
         part = part.astype(small if counts else np.float32)
-        return part if self.genes is None else part[:, self.genes]
+        part = part if self.genes is None else part[:, self.genes]
+        part.sort_indices()
+        return part
 
     def _stretch(self, start: int, stop: int) -> sparse.csr_matrix:
         shape, pointers = (stop - start, len(self.var)), self.pointers[start : stop + 1]
@@ -382,7 +384,8 @@ class _Panel:
         pointers, columns = pointers - low, values[1].astype(np.int64)
         # places in one long row of all cells: they rise if those of each cell do
         places = np.repeat(np.arange(shape[0]), np.diff(pointers)) * shape[1] + columns
-        if (columns < 0).any() or (columns >= shape[1]).any() or (np.diff(places) <= 0).any():
+        rising = not self.counts or (np.diff(places) > 0).all()  # H1's do; others may not
+        if (columns < 0).any() or (columns >= shape[1]).any() or not rising:
             raise ValueError("genes out of range or out of order")
         return sparse.csr_matrix((values[0], columns.astype(np.int32), pointers), shape=shape)
 
