@@ -44,7 +44,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test-bounds test-colab links bench bench-layouts bench-models bench-speed calibration book book-sphinx test parity notebooks test-fast lint fix lab lock clean distclean check-python
+.PHONY: help setup test-bounds test-colab links bench bench-layouts bench-models bench-panel bench-speed calibration book book-sphinx test parity notebooks test-fast lint fix lab lock clean distclean check-python
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -157,6 +157,9 @@ bench-layouts: $(STAMP)  ## random small screens in every layout: one answer fro
 
 bench-models: $(STAMP)  ## the full table of models; H1="BULK.h5ad --counts C.csv --annotation GO.npz" adds real effects
 	@"$(PY)" benchmarks/models.py $(if $(H1),--pseudobulk $(H1))
+
+bench-panel: $(STAMP)  ## fetch panels of a simulated file of full size from a slow server (16 GB of disk, minutes)
+	@"$(PY)" benchmarks/panel.py
 
 bench-speed: $(STAMP)  ## time scoring beside every other scorer, each in an environment of its own (half an hour)
 	@"$(PY)" benchmarks/prepare_speed.py

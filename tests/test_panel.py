@@ -1,6 +1,8 @@
-"""A panel: some cells of an official file, by ranges, from a server on the loopback address."""
+"""A panel: some cells of a file, by ranges, from a server on the loopback address."""
 
+import io
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import anndata
@@ -11,7 +13,18 @@ import pytest
 from scipy import sparse
 
 from vcc_helpers import cli
-from vcc_helpers.datasets import Size, _official, _panel, fetch_h1, write_h1_like
+from vcc_helpers.datasets import (
+    Size,
+    _official,
+    _panel,
+    _remote,
+    fetch_h1,
+    fetch_panel,
+    open_world,
+    read_contexts,
+    read_screen,
+    write_h1_like,
+)
 
 NAME = "adata_Training.h5ad"
 HOW = {"cells_per_target": 5, "controls": 20}
@@ -45,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: fault.get("cut", len(body))])
+        server.over.wait(fault.get("stall", 0))
         self.close_connection = bool(fault)
 
     def log_message(self, *_):
@@ -54,21 +68,26 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(source, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(_panel, "ATTEMPTS", 3)
-    monkeypatch.setattr(_panel, "PAUSE", 0.001)
+    for name, value in {"ATTEMPTS": 3, "PAUSE": 0.001, "NEAR": 0}.items():
+        monkeypatch.setattr(_remote, name, value)
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.content, running.lock, running.asked = source.read_bytes(), threading.Lock(), []
-    running.fault = lambda number: None
+    running.fault, running.over, running.root = (
+        lambda number: None,
+        threading.Event(),
+        source.parent,
+    )
     running.url = f"http://127.0.0.1:{running.server_port}"
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     yield running
+    running.over.set()
     running.shutdown()
     running.server_close()
 
 
-def fetch(server, folder, **how):
+def fetch(server, folder, what="train", **how):
     options = {**HOW, "folder": folder, "base_url": server.url, "progress": False, **how}
-    return fetch_h1("train", **options)
+    return fetch_h1(what, **options)
 
 
 def visible(folder):
@@ -96,7 +115,7 @@ def test_a_panel_holds_the_rows_of_the_file(server, source, tmp_path):
 
 
 def test_little_more_travels_than_the_chosen_cells(server, source, tmp_path, monkeypatch):
-    monkeypatch.setattr(_panel, "BLOCK", 2**12)
+    monkeypatch.setattr(_remote, "BLOCK", 2**12)
     panel = anndata.read_h5ad(fetch(server, tmp_path, cells_per_target=30, controls=60))
     with h5py.File(source) as file:
         values = np.diff(file["X/indptr"][:])[panel.obs["source_row"]].sum()
@@ -105,12 +124,44 @@ def test_little_more_travels_than_the_chosen_cells(server, source, tmp_path, mon
     assert n_bytes(server) <= 1.15 * (values * size + labels) + 2**17
 
 
+def test_the_three_parts_make_a_world(server, tmp_path):
+    for part in ("validation", "test", "train"):
+        path = write_h1_like(tmp_path / "whole.h5ad", size=SMALL, part=part, progress=False)
+        server.content = path.read_bytes()
+        panel = anndata.read_h5ad(fetch(server, tmp_path, what=part))
+        whole = anndata.read_h5ad(path)[panel.obs["source_row"].to_numpy()]
+        assert (panel.X != whole.X).nnz == 0 and panel.obs_names.equals(whole.obs_names)
+    split = open_world(tmp_path, sources=False).split
+    assert [len(split[part]) for part in ("train", "validation", "test")] == [6, 2, 2]
+
+
 def test_draws_differ_with_the_seed_only(tmp_path):
     labels = np.repeat(["A", "B", "non-targeting"], (50, 3, 90))
     draw = {"cells_per_target": 9, "controls": 30}
     first, again, other = (_panel.choose(labels, **draw, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(first, again) and not np.array_equal(first, other)
     assert np.bincount(np.searchsorted([50, 53], other, side="right")).tolist() == [9, 3, 30]
+
+
+def test_each_cell_of_a_target_is_as_likely_as_any_other():
+    """Also where the file is sorted by batch: what is drawn together comes from all of them."""
+    rng, seeds = np.random.default_rng(0), range(1000)
+    labels = rng.choice(["A", "B", "non-targeting"], 500, p=[0.2, 0.05, 0.75])
+    draw = {"cells_per_target": 20, "controls": 60}
+    drawn = sum(np.bincount(_panel.choose(labels, **draw, seed=s), minlength=500) for s in seeds)
+    for name, wanted in (("A", 20), ("non-targeting", 60)):
+        own = drawn[labels == name]
+        share = wanted / len(own)
+        noise = np.sqrt(len(seeds) * share * (1 - share))
+        assert abs((own - own.mean()) / noise).max() < 4.5 and own.sum() == wanted * len(seeds)
+    assert (drawn[labels == "B"] > 0).all()
+    large = rng.choice([*range(150), "non-targeting"], 48 * 4610, p=[0.83 / 150] * 150 + [0.17])
+    rows = _panel.choose(large, cells_per_target=60, controls=2000, seed=0)
+    batches = pd.Series(rows // 4610)
+    controls = batches[large[rows] == "non-targeting"].value_counts()
+    assert len(controls) == 48 and controls.min() > 2000 / 48 / 3
+    spread = batches.groupby(large[rows]).nunique().drop("non-targeting")
+    assert spread.mean() > 0.95 * 48 * (1 - (1 - 1 / 48) ** 60)  # as of cells drawn one by one
 
 
 def test_genes_are_kept_in_the_given_order(server, source, tmp_path):
@@ -145,11 +196,12 @@ def once(number, **fault):
 
 @pytest.mark.parametrize(
     "fault",
-    [{"status": 503}, {"cut": 10}, {"shift": 1}, {"status": 429}],
-    ids=["busy", "cut", "another part", "too many"],
+    [{"status": 503}, {"cut": 10}, {"cut": 10, "stall": 9}, {"shift": 1}, {"status": 429}],
+    ids=["busy", "cut", "stalls", "another part", "too many"],
 )
-def test_what_passes_is_tried_again(fault, server, tmp_path):
-    server.fault = once(12, **fault)
+def test_what_passes_is_tried_again(fault, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_remote, "TIMEOUT", 1 if "stall" in fault else 60)
+    server.fault = once(5, **fault)
     disturbed = fetch(server, tmp_path / "disturbed")
     server.fault = lambda number: None
     assert disturbed.read_bytes() == fetch(server, tmp_path / "quiet").read_bytes()
@@ -161,13 +213,17 @@ def test_what_passes_is_tried_again(fault, server, tmp_path):
         ({"status": 404}, "answers 404"),
         ({"status": 200}, "fetch the whole one, without cells_per_target"),
         ({"status": 500}, "given up after 3 attempts"),
+        ({"cut": 10, "stall": 9}, "given up after 3 attempts"),
         ({"etag": '"two"'}, "was replaced by another file"),
         ({"size": 5}, "was replaced by another file"),
     ],
-    ids=["gone", "no ranges", "always busy", "another version", "another size"],
+    ids=["gone", "no ranges", "always busy", "stalls", "another version", "another size"],
 )
-def test_what_does_not_pass_is_told_and_nothing_is_half(fault, words, server, tmp_path):
-    server.fault = lambda number: fault if number > 20 else None
+def test_what_does_not_pass_is_told_and_nothing_is_half(
+    fault, words, server, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(_remote, "TIMEOUT", 1 if "stall" in fault else 60)
+    server.fault = lambda number: fault if number > 4 else None
     with pytest.raises(ConnectionError, match=words):
         fetch(server, tmp_path)
     assert visible(tmp_path) == []
@@ -184,7 +240,7 @@ def test_bytes_that_are_no_counts_are_refused(where, server, source, tmp_path):
     wrong = bytearray(server.content)
     wrong[first : first + 2**18] = b"\xff" * 2**18
     server.content = bytes(wrong)
-    with pytest.raises(ValueError, match="no counts of 300 genes"):
+    with pytest.raises(ValueError, match="no values of 300 genes"):
         fetch(server, tmp_path)
     assert visible(tmp_path) == []
 
@@ -194,7 +250,7 @@ def test_bytes_that_are_no_counts_are_refused(where, server, source, tmp_path):
 def test_a_structure_that_is_none_is_told(number, byte, server, tmp_path):
     wrong = {"change": lambda body: (byte * len(body))[: len(body)]}
     server.fault = lambda n: wrong if n > number else None
-    with pytest.raises(ValueError, match="cannot be read as an official file of cells"):
+    with pytest.raises(ValueError, match="cannot be read as a file of cells"):
         fetch(server, tmp_path)
     assert visible(tmp_path) == []
 
@@ -203,11 +259,10 @@ def test_a_structure_that_is_none_is_told(number, byte, server, tmp_path):
     ("spoil", "words"),
     [
         (lambda file: file.__delitem__("X/data"), "data"),
-        (lambda file: file["obs"].__delitem__("target_gene"), "target_gene"),
         (lambda file: file["X/indices"].resize((9,)), "row pointers"),
         (lambda file: file["X"].attrs.__setitem__("encoding-type", "csc_matrix"), "as CSR"),
     ],
-    ids=["no values", "no labels", "too few columns", "by genes"],
+    ids=["no values", "too few columns", "by genes"],
 )
 def test_a_file_of_another_form_is_told(spoil, words, server, source, tmp_path):
     path = tmp_path / "other.h5ad"
@@ -215,7 +270,7 @@ def test_a_file_of_another_form_is_told(spoil, words, server, source, tmp_path):
     with h5py.File(path, "a") as file:
         spoil(file)
     server.content = path.read_bytes()
-    with pytest.raises(ValueError, match=f"cannot be read as an official.*{words}"):
+    with pytest.raises(ValueError, match=f"cannot be read as a file.*{words}"):
         fetch(server, tmp_path / "panel")
 
 
@@ -233,8 +288,11 @@ def test_values_that_were_never_written_are_refused(server, source, tmp_path):
 
 def test_a_damaged_part_is_fetched_again_and_a_link_is_not_followed(server, tmp_path, monkeypatch):
     monkeypatch.setattr(_panel, "CELLS", 8)
+    monkeypatch.setattr(_remote, "THREADS", 2)
     whole = fetch(server, tmp_path / "whole")
-    server.fault = lambda number: {"status": 404} if number > 200 else None
+    n_requests = len(server.asked)
+    server.fault = lambda number: {"status": 404} if number > n_requests // 2 else None
+    server.asked.clear()
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
     (folder,) = (tmp_path / "cut").glob(".*.parts")
@@ -252,16 +310,19 @@ def test_a_damaged_part_is_fetched_again_and_a_link_is_not_followed(server, tmp_
 
 def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
     monkeypatch.setattr(_panel, "CELLS", 8)
+    monkeypatch.setattr(_panel, "THREADS", 2)
     whole = fetch(server, tmp_path / "whole")
+    n_whole, stop = len(server.asked), 2 * len(server.asked) // 3
     server.asked.clear()
-    server.fault = lambda number: {"status": 404} if number > 80 else None
+    server.fault = lambda number: {"status": 404} if number > stop else None
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
-    answered = {span for span in server.asked[:80] if span[0] % _panel.BLOCK}
+    answered = {span for span in server.asked[:stop] if span[0] % _remote.BLOCK}
     server.fault = lambda number: None
     server.asked.clear()
     assert fetch(server, tmp_path / "cut").read_bytes() == whole.read_bytes()
-    begun = 2 * 8 + _panel.THREADS  # a part that was not whole, and what was on its way
+    assert len(server.asked) < n_whole
+    begun = 2 * 8 + 2  # a part that was not whole, and what was on its way
     assert len(answered) > 2 * begun and len(answered & set(server.asked)) <= begun
 
 
@@ -273,12 +334,112 @@ def test_a_panel_that_is_there_is_not_fetched_again(server, tmp_path):
         fetch(server, tmp_path, cells_per_target=6)
 
 
-def test_a_compressed_file_has_no_panel(server, source, tmp_path):
-    path = tmp_path / "packed.h5ad"
-    anndata.read_h5ad(source).write_h5ad(path, compression="gzip")
-    server.content = path.read_bytes()
-    with pytest.raises(ValueError, match="compressed"):
-        fetch(server, tmp_path / "panel")
+def other_cells(source, log=False):
+    """Cells with other words than ours; `log`: as the lines of the support set have them."""
+    cells = anndata.read_h5ad(source)
+    cells.obs["line"] = np.where(np.arange(cells.n_obs) % 3, "A549", "HeLa")
+    cells.obs["gene"] = cells.obs.pop("target_gene").astype(str).astype("category")
+    if log:
+        cells.X = np.log1p(cells.X.toarray() / 3).astype(np.float32)
+    else:
+        names = {"non-targeting": "DMSO_TF"}
+        cells.obs["drug"] = cells.obs.pop("gene").cat.rename_categories(names)
+    cells.uns = {}
+    return cells
+
+
+WAYS = {
+    "gzip": lambda cells, path: cells.write_h5ad(path, compression="gzip"),
+    "plain": lambda cells, path: cells.write_h5ad(path),
+    "dense": lambda cells, path: cells.write_h5ad(path, as_dense="X"),
+    "dense, gzip": lambda cells, path: cells.write_h5ad(path, as_dense="X", compression="gzip"),
+    "zarr": lambda cells, path: cells.write_zarr(path, chunks=(50, 300)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:The codec", "ignore:Consolidated")
+@pytest.mark.parametrize(
+    ("way", "where"),
+    [*((way, "address") for way in WAYS if way != "zarr"), ("gzip", "path"), ("zarr", "path")],
+)
+def test_a_panel_of_any_file(way, where, server, source, tmp_path):
+    """As of an atlas: a plate of drugs, cell lines side by side, compressed or in Zarr's files."""
+    cells = other_cells(source)
+    path = tmp_path / ("plate.zarr" if way == "zarr" else "plate.h5ad")
+    WAYS[way](cells, path)
+    server.content = path.read_bytes() if path.is_file() else b""
+    drugs = ["DMSO_TF", *cells.obs["drug"].cat.categories[:3]]
+    choice = {"perturbation_key": "drug", "control": "DMSO_TF", "columns": ["batch"]}
+    choice |= {"only": {"drug": drugs, "line": ["A549"]}, "cells_per_target": 7, "controls": 15}
+    found = f"{server.url}/{path.name}" if where == "address" else path
+    out = fetch_panel(found, tmp_path / "out.h5ad", **choice, progress=False)
+    panel, rows = read_screen(out, perturbation_key="drug", control="DMSO_TF"), None
+    rows = panel.obs["source_row"].to_numpy()
+    assert panel.obs["target_gene"].value_counts().to_dict().pop("non-targeting") == 15
+    assert (panel.obs["target_gene"].value_counts().drop("non-targeting") == 7).all()
+    assert (panel.X != sparse.csr_matrix(cells.X)[rows]).nnz == 0
+    assert (cells.obs["line"].to_numpy()[rows] == "A549").all()
+    assert {"line", "batch"} < set(panel.obs) and "guide_id" not in panel.obs
+    assert anndata.read_h5ad(out).X.dtype == np.uint16
+    server.asked.clear()
+    assert fetch_panel(found, out, **choice, progress=False) == out and not server.asked
+    with pytest.raises(KeyError, match="obs has no 'dose'; it has .*'drug'"):
+        fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"dose": ["1"]}})
+    with pytest.raises(ValueError, match="no cell has what only= names"):
+        fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"line": ["CHO"]}})
+
+
+def archive(source, folder, packing):
+    """The support set: a zip archive of lines, dense and as logarithms, in a folder of its own."""
+    cells, found = other_cells(source, log=True), io.BytesIO()
+    with zipfile.ZipFile(found, "w", packing) as packed:
+        for i, name in enumerate(["competition_train", *_panel.LINES]):
+            cells[i:].write_h5ad(folder / "line.h5ad")
+            packed.write(folder / "line.h5ad", f"competition_support_set/{name}.h5")
+    return cells, found.getvalue()
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_panels_of_the_other_lines(packing, server, source, tmp_path, monkeypatch, capsys):
+    cells, whole = archive(source, tmp_path, packing)
+    monkeypatch.setattr(_remote, "MUCH", 2**14)
+    monkeypatch.setattr(_remote, "BLOCK", 2**12)
+    server.content, how = whole, {"folder": tmp_path / "h1", "base_url": server.url, **HOW}
+    server.fault = lambda number: {"status": 404} if number > 25 else None
+    with pytest.raises(ConnectionError):
+        fetch_h1("support_set", **how)
+    server.fault = lambda number: None
+    n_before = n_bytes(server)
+    folder = fetch_h1("support_set", **how)
+    said = capsys.readouterr().err
+    assert ("deflated, so all its" in said) == (packing == zipfile.ZIP_DEFLATED)
+    if packing == zipfile.ZIP_DEFLATED:  # and nothing travels twice, but the end of the archive
+        assert n_bytes(server) < len(whole) and n_before > 2**17
+    else:
+        assert n_bytes(server) - n_before < len(whole) / 3
+    contexts = read_contexts(folder)
+    assert list(contexts) == ["HepG2", "Jurkat", "K562", "RPE1"]
+    for i, line in enumerate(contexts.values(), start=1):
+        rows = line.obs["source_row"].to_numpy()
+        assert np.array_equal(line.X[:].toarray(), cells.X[i:][rows])
+        assert line.obs["target_gene"].value_counts()["non-targeting"] == HOW["controls"]
+    server.content = source.read_bytes()
+    assert open_world(fetch(server, tmp_path / "h1").parent).sources == list(contexts)
+    assert not [p for p in (tmp_path / "h1").rglob("*") if ".part" in p.name]
+
+
+def test_an_archive_that_is_none_or_does_not_unpack_is_told(server, source, tmp_path):
+    how = {"folder": tmp_path / "h1", "base_url": server.url, **HOW, "progress": False}
+    with pytest.raises(ValueError, match="cannot be read as the support set"):
+        fetch_h1("support_set", **how)
+    _, whole = archive(source, tmp_path, zipfile.ZIP_DEFLATED)
+    second = whole.index(b"hepg2") + 5000
+    server.content = whole[:second] + bytes(300) + whole[second + 300 :]
+    with pytest.raises(ValueError, match="hepg2.h5: the bytes .* do not unpack"):
+        fetch_h1("support_set", **how)
+    assert visible(tmp_path / "h1" / "contexts") == []
+    server.content = whole
+    assert len(visible(fetch_h1("support_set", **how))) == 4
 
 
 def test_the_published_size_is_expected_at_the_published_address(server, tmp_path, monkeypatch):
@@ -310,7 +471,7 @@ def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("what", "how", "words"),
     [
-        ("support_set", {}, "no panel of 'support_set'"),
+        ("gene_names", {}, "no panel of 'gene_names'"),
         ("train", {"cells_per_target": 0}, "cells_per_target must be a whole number"),
         ("train", {"controls": 1.5}, "controls must be a whole number"),
         ("train", {"cells_per_target": None, "genes": ["A"]}, "for a panel only"),

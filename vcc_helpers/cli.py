@@ -166,7 +166,8 @@ def _silence(stream: TextIO) -> None:
 
 
 def _size(path: str | Path) -> str:
-    return f"{_plain(path)}  {Path(path).stat().st_size / 1e6:,.1f} MB"
+    files = Path(path).iterdir() if Path(path).is_dir() else [Path(path)]
+    return f"{_plain(path)}  {sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 
 # What each command does: writes its files, and returns what is printed
@@ -438,8 +439,10 @@ compressed.
   vcc-helpers fetch sample
   vcc-helpers fetch train
   vcc-helpers fetch train --cells-per-target 60
+  vcc-helpers fetch support_set --cells-per-target 60
 
-The last one fetches a panel: 60 cells of each target and 2,000 controls, about 0.8 GB.
+The last two fetch panels: 60 cells of each target and 2,000 controls, about 0.8 GB of H1, and the
+same of four other lines.
 The official files hold 15.5, 6.9 and 12.0 GB. Interrupted? The same command again goes on where
 it stopped. export VCC_DATA="$PWD/data/h1" then turns the book's notebooks to these files.
 """),

@@ -2,7 +2,8 @@
 
 - :func:`load_h1_sample`, :func:`load_hipsc_screen`: real cells, bundled.
 - :func:`open_world`: the challenge's cells; simulated, or the official files of a folder.
-- :func:`fetch_h1`: the official files themselves; :func:`catalog`: which other screens there are.
+- :func:`fetch_h1`: the official files themselves, or some of their cells; :func:`fetch_panel`: some
+  cells of any file at an address; :func:`catalog`: which other screens there are.
 - :func:`read_screen`, :func:`read_contexts`: other people's files in our words.
 - :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file.
 
@@ -20,7 +21,7 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from ._bundled import catalog, load_h1_sample, load_hipsc_screen
-    from ._fetch import fetch_h1
+    from ._fetch import fetch_h1, fetch_panel
     from ._layouts import read_contexts, read_screen
     from ._open import open_world
     from ._recipe import Size
@@ -32,6 +33,7 @@ __all__ = [
     "World",
     "catalog",
     "fetch_h1",
+    "fetch_panel",
     "load_h1_sample",
     "load_hipsc_screen",
     "make_h1_like",
@@ -46,7 +48,7 @@ __getattr__, __dir__ = attach(
     modules=(),
     names={
         "_bundled": ("catalog", "load_h1_sample", "load_hipsc_screen"),
-        "_fetch": ("fetch_h1",),
+        "_fetch": ("fetch_h1", "fetch_panel"),
         "_layouts": ("read_contexts", "read_screen"),
         "_open": ("open_world",),
         "_recipe": ("Size",),

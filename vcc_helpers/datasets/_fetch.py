@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from ..bulk import CONTROL
 from ..stream.write import replacing
 from ._bundled import H1_FILE
 from ._download import Wanted
@@ -47,7 +48,8 @@ def fetch_h1(
     cells_per_target
         Fetch a *panel* of ``"train"``, ``"validation"`` or ``"test"``: at most so many cells of
         each target, drawn at random. Only these cells travel: with 60 cells and 2,000 controls
-        about 0.8 of the 15.5 GB.
+        about 0.8 of the 15.5 GB. Or of ``"support_set"``: panels of HepG2, Jurkat, K562 and RPE1,
+        in a folder ``contexts`` that :func:`read_contexts` and :func:`open_world` take.
     controls, seed
         Of a panel: the most control cells, and the seed of the draw.
     genes
@@ -66,7 +68,9 @@ def fetch_h1(
         The file, complete; its sha256 is the published one. A panel has the name of the official
         file; its counts are uint16 (uint32 where one is larger), its cells are sorted by target,
         obs ``source_row`` is the cell's row in the official file, and ``uns["panel"]`` holds the
-        address, its size and version (``etag``), and how the cells were drawn.
+        address, its size and version (``etag``), and how the cells were drawn. Of panels of the
+        support set, whose values are logarithms, the folder; a line that is deflated in the archive
+        travels whole.
 
     Raises
     ------
@@ -92,7 +96,9 @@ def fetch_h1(
 
     A panel's bytes cannot be held against the published sha256. What is checked: the size of the
     official file and its version with every answer, and that each cell's values are counts of
-    genes in rising order.
+    genes in rising order. All of this was tried on a simulated file of full size; no test reaches
+    the real address. ``vcc-helpers fetch train --verify-panel`` holds a panel against published
+    figures.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """
@@ -112,20 +118,87 @@ def fetch_h1(
     url = (base_url.rstrip("/") + "/" if base_url else official.base) + official.path
     wanted = Wanted(official, url, target, progress)
     if cells_per_target is not None:
-        if what not in SPLIT_NAMES:
-            raise ValueError(f"no panel of {what!r}; expected one of {', '.join(SPLIT_NAMES)}")
-        how = {"cells_per_target": cells_per_target, "controls": controls, "seed": seed}
-        from ._panel import fetch_panel
-        from ._simulate import _check_whole
+        if what not in (*SPLIT_NAMES, "support_set"):
+            raise ValueError(
+                f"no panel of {what!r}; expected one of {', '.join(SPLIT_NAMES)}, support_set"
+            )
+        how = _checked(cells_per_target=cells_per_target, controls=controls, seed=seed)
+        from ._panel import fetch, fetch_lines
 
-        for name, number in how.items():
-            _check_whole(name, number, at_least=name != "seed")
-        return fetch_panel(wanted, how, genes=genes, known=base_url is None)
+        known = {"genes": genes, "n_bytes": None if base_url else official.n_bytes}
+        if what == "support_set":
+            return fetch_lines(wanted, how, **known)
+        return fetch(url, wanted, how, **known)
     if not target.exists():
         with wanted.alone():
             if not target.exists():  # else another run ended between the look and the lock
                 wanted.fetch()
     return wanted.checked()
+
+
+def _checked(**how: int) -> dict:
+    from ._simulate import _check_whole
+
+    for name, number in how.items():
+        _check_whole(name, number, at_least=name != "seed")
+    return how
+
+
+def fetch_panel(
+    source: str | Path,
+    out: str | Path,
+    *,
+    perturbation_key: str,
+    control: str = CONTROL,
+    cells_per_target: int,
+    controls: int = 2000,
+    only: Mapping[str, Sequence[str]] | None = None,
+    columns: Sequence[str] = (),
+    genes: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Fetch some cells of each perturbation of an ``.h5ad`` or ``.zarr`` at an address or a path.
+
+    Parameters
+    ----------
+    source
+        Address or path. X is CSR or dense; the server must answer range requests. Of chunks that
+        are compressed, those with chosen cells travel whole.
+    out
+        The ``.h5ad`` file to write.
+    perturbation_key, control
+        Column of obs that names each cell's perturbation (or cell type: any groups will do), and
+        the label of control cells in it.
+    cells_per_target, controls, genes, seed, progress
+        As for :func:`fetch_h1`.
+    only
+        Of a column, the values to keep, such as ``{"cell_name": ["A549"]}``.
+    columns
+        Columns of obs to keep, by default all. With a choice the others do not travel, nor do the
+        names of the cells, which are called by their row: with millions of cells that is most.
+
+    Returns
+    -------
+    Path
+        The file. Cells are sorted by perturbation; whole numbers are stored as uint16 (uint32 where
+        one is larger), other values as float32; labels as they were, so that :func:`read_screen`
+        takes it with the same `perturbation_key` and `control`. uns as :func:`fetch_h1` has it.
+
+    Raises
+    ------
+    KeyError
+        obs has no such column.
+    ValueError, ConnectionError, FileExistsError, OSError
+        The source cannot be read so, or as for :func:`fetch_h1`.
+    """
+    how = _checked(cells_per_target=cells_per_target, controls=controls, seed=seed)
+    from ._panel import fetch
+
+    how |= {"perturbation_key": perturbation_key, "control": control}
+    how |= {"only": dict(only or {}), "columns": list(columns)}
+    wanted = Wanted(None, str(source), Path(out), progress)
+    return fetch(source, wanted, how, genes=genes, counts=False)
 
 
 def folder_of(folder: str | Path | None, *, panel: bool) -> Path:

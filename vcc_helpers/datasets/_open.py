@@ -37,7 +37,7 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
         ``"simulated"``, or a folder with the official files: ``adata_Training.h5ad``, which is
         needed, and ``adata_Validation.h5ad`` and ``adata_Test.h5ad`` as far as they are there;
         the tables ``pert_counts_*.csv`` name the targets of a missing one. A folder ``contexts``
-        beside them holds one file for each other context; H1 itself is left out there. By default
+        in it holds one file for each other context; H1 itself is left out there. By default
         what the environment variable ``VCC_DATA`` says; where it is not set, simulated.
     sources
         Whether the other contexts are needed.
@@ -64,8 +64,9 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
         if not (folder / "contexts").is_dir():
             raise FileNotFoundError(
                 f"{folder} has no folder 'contexts' with the cells of other contexts, which "
-                "this needs; put one .h5ad or .h5 file a context there (the book's page on data "
-                "sets says which exist), or open the world with sources=False"
+                "this needs; get some with vcc_helpers.datasets.fetch_h1('support_set', "
+                f"cells_per_target=60, folder={str(folder)!r}), put one .h5ad or .h5 file a "
+                "context there, or open the world with sources=False"
             )
         found = read_contexts(folder / "contexts")
         found.pop(_HOME, None)  # the support set holds the training cells once more

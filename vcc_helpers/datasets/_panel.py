@@ -1,8 +1,9 @@
-"""A panel: some cells of each target of an official file, fetched without the rest of it.
+"""A panel: some cells of each target of a file, fetched without the rest of it.
 
 The official files hold their counts as CSR, not compressed, and their server sends any bytes of a
 file that it is asked for. So the place of every cell's counts can be computed from the file's own
-row pointers, and only the chosen cells travel.
+row pointers, and only the chosen cells travel; of a file whose chunks are compressed, the chunks
+with chosen cells.
 
 Taught in: notebooks/01_load_the_h1_data.
 
@@ -15,42 +16,37 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import shutil
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from zipfile import BadZipFile, ZipFile
 
 import anndata
 import h5py
 import numpy as np
 import pandas as pd
-import requests
-import urllib3
 from anndata.io import read_elem
 from scipy import sparse
+from tqdm.auto import tqdm
 
-from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..bulk import CONTROL, some_of
 from ..stream.blocks import ahead
-from ..stream.guard import check_hdf5
+from ..stream.guard import check_hdf5, check_zarr
 from ..stream.write import full_disk_explained, replacing, write_cells
-from ._download import (
-    ATTEMPTS,
-    LONGEST_PAUSE,
-    PASSING,
-    PAUSE,
-    TIMEOUT,
-    Broken,
-    Wanted,
-    amount,
-)
+from ._download import Wanted, amount
+from ._layouts import _PERTURBATION_KEYS
+from ._remote import THREADS, Blocks, Member, Remote, Stored, merged
 
-#: Requests at once; bytes that reading the file's structure asks for at least; cells in a part.
-THREADS, BLOCK, CELLS = 16, 2**16, 256
+#: Rows that are drawn together; cells in a part; most bytes between chosen cells that travel with
+#: them, as a share of the cells' own.
+WINDOW, CELLS, BETWEEN = 16, 256, 0.08
+#: Files of the support set with cells of other lines; the others are H1 again, a second screen of
+#: K562 and a template.
+LINES = ("hepg2", "jurkat", "k562", "rpe1")
 #: Figures of the official training file: the profile in the GitHub project
 #: yjcyxky/virtual-cell-challenge (2026-09-14).
 _PUBLISHED = {
@@ -63,30 +59,109 @@ _PUBLISHED = {
     "genes detected, median": "8,761",
     "values that are not 0": "48.3%",
 }
-#: Most blocks that one request brings when the structure is read from one end to the other.
-_MOST_AHEAD = 32
 
 
-def choose(labels: np.ndarray, *, cells_per_target: int, controls: int, seed: int) -> np.ndarray:
-    """Draw cells of each target, and controls: rows, ascending; all of a target with fewer."""
-    order = np.random.default_rng(seed).permutation(len(labels))
-    drawn = pd.Series(labels[order])
-    place = drawn.groupby(drawn, observed=True).cumcount()
-    return np.sort(order[place < np.where(drawn == CONTROL, controls, cells_per_target)])
+def choose(
+    labels: np.ndarray,
+    *,
+    cells_per_target: int,
+    controls: int,
+    seed: int,
+    control: str = CONTROL,
+) -> np.ndarray:
+    """Draw cells of each target, and controls: rows, ascending; all of a target with fewer.
 
-
-def fetch_panel(wanted: Wanted, how: dict, *, genes: Sequence[str] | None, known: bool) -> Path:
-    """Fetch a panel under the official name; `known` says that the size must be the official one.
-
-    `how` holds ``cells_per_target``, ``controls`` and ``seed``.
+    Windows of 16 neighbouring rows are taken in random order, and in each the cells of targets that
+    still need some. Each cell of a target is as likely as any other, but the chosen cells lie
+    together, so that a third of the requests bring them. A window holds one cell in three of the
+    most frequent target of the H1 files: its 60 cells come from some 170 places, and all batches.
+    A label of None is passed over.
     """
-    how = {**how, "genes": "all" if genes is None else _digest(list(genes)), "source": wanted.url}
+    rng, rows = np.random.default_rng(seed), np.arange(len(labels))
+    windows = (rows + rng.integers(WINDOW)) // WINDOW
+    turn = rng.permutation(len(labels) // WINDOW + 2)[windows]
+    order = np.lexsort((rng.random(len(labels)), turn))
+    drawn = pd.Series(labels[order], dtype=object)
+    place = drawn.groupby(drawn).cumcount()
+    most = np.where(drawn == control, controls, cells_per_target)
+    return np.sort(order[drawn.notna() & (place < most)])
+
+
+def fetch(
+    source: str | Path,
+    wanted: Wanted,
+    how: Mapping,
+    *,
+    genes: Sequence[str] | None,
+    n_bytes: int | None = None,
+    counts: bool = True,
+) -> Path:
+    """Fetch a panel of a file or Zarr store, at an address or a path, under its final name.
+
+    `how` holds ``cells_per_target``, ``controls`` and ``seed``, and as far as they are not the
+    usual ones ``perturbation_key``, ``control``, ``only`` and ``columns``. `n_bytes` says how large
+    the file must be, `counts` that its values must be counts.
+    """
+    how = dict(how)
     with wanted.alone():
         if wanted.target.exists():
-            return _the_same(wanted.target, how)
-        with _Remote(wanted.url, wanted.official.n_bytes if known else None) as remote:
-            _Panel(remote, wanted, how, genes).fetch()
+            return _the_same(wanted.target, _told(how, genes, source))
+        far = str(source).startswith(("http://", "https://"))
+        with closing(Remote(source, n_bytes) if far else _Near(Path(source).expanduser())) as door:
+            _Panel(door, wanted, how, genes, counts).fetch()
     return wanted.target
+
+
+def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> Path:
+    """Fetch a panel of each other line of the support set; return the folder of their files."""
+    folder = wanted.target.parent / "contexts"
+    with closing(Remote(wanted.url, n_bytes)) as archive:
+        try:
+            there = {Path(info.filename).name: info for info in ZipFile(archive).infolist()}
+            members = [Member(archive, there[f"{name}.h5"]) for name in LINES]
+        except (BadZipFile, KeyError) as error:
+            raise ValueError(
+                f"{wanted.url} cannot be read as the support set ({error}); it is damaged, or a "
+                "login page or a proxy answers in its place"
+            ) from error
+        for name, member in zip(LINES, members, strict=True):
+            one = Wanted(wanted.official, member.url, folder / f"{name}.h5ad", wanted.progress)
+            with one.alone():
+                if one.target.exists():
+                    _the_same(one.target, _told(how, genes, member.url))
+                    continue
+                key = _digest([archive.size, archive.etag])[:12]
+                path = one.target.with_name(f".{name}.{key}.whole")
+                door = _Near(_unpacked(member, path, one), member) if member.packed else member
+                _Panel(door, one, how, genes, counts=False).fetch()
+                path.unlink(missing_ok=True)
+    return folder
+
+
+def _unpacked(member: Member, path: Path, wanted: Wanted) -> Path:
+    """Fetch and unpack a deflated line: no part of it can be had alone."""
+    if not path.exists():
+        info, free = member.info, shutil.disk_usage(path.parent).free
+        needed = info.compress_size + info.file_size
+        text = (
+            f"{info.filename} is deflated, so all its {amount(info.compress_size)} travel; "
+            f"{amount(needed)} on the disk until its cells are chosen, {amount(free)} free"
+        )
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
+        if wanted.progress:
+            print(text, file=sys.stderr)
+        member.unpack(path)
+    return path
+
+
+def _told(how: Mapping, genes: Sequence[str] | None, source: str | Path) -> dict:
+    """Say how a panel was made, in what an .h5ad can hold."""
+    usual = {"perturbation_key": "", "control": CONTROL, "only": {}, "columns": []}
+    how = {name: how.get(name, usual.get(name)) for name in (*how, *usual)}
+    plain = {k: v if isinstance(v, str | int) else json.dumps(v) for k, v in how.items()}
+    genes = "all" if genes is None else _digest(list(genes))
+    return {**plain, "genes": genes, "source": str(source)}
 
 
 def _the_same(path: Path, how: dict) -> Path:
@@ -105,197 +180,96 @@ def _the_same(path: Path, how: dict) -> Path:
     return path
 
 
-class _Remote(io.RawIOBase):
-    """A file on a server, of which only the bytes that are asked for travel.
+class _Near:
+    """A file, or a Zarr folder, at a path: HDF5 and Zarr read it themselves."""
 
-    HDF5 reads the file's structure through it: in blocks, more at once when it reads on and on.
-    """
+    def __init__(self, path: Path, of: Member | None = None):
+        if not path.exists():
+            raise FileNotFoundError(f"no such file or folder: {path}")
+        self.path, self.url, self.size, self.etag = path, str(path), path.stat().st_size, ""
+        if of is not None:
+            self.url, self.size, self.etag = of.url, of.size, of.etag
 
-    def __init__(self, url: str, n_bytes: int | None):
-        self.url, self.session = url, requests.Session()
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
-        self.session.headers.update({"User-Agent": "vcc-helpers", "Accept-Encoding": "identity"})
-        self.size = self.etag = None
-        self.at, self.next, self.ahead = 0, 1, 1
-        self.blocks = {0: self.bytes(0, BLOCK)}
-        if n_bytes not in (None, self.size):
-            raise ConnectionError(
-                f"{url} has {self.size:,} bytes, expected {n_bytes:,}: the published file was "
-                "replaced, or a login page or a proxy answers in its place"
-            )
+    def open(self):
+        if not self.path.is_dir():
+            return h5py.File(self.path)
+        import zarr  # comes with anndata; most never open one
+
+        check_zarr(self.path)
+        return zarr.open_group(self.path, mode="r")
 
     def close(self) -> None:
-        self.session.close()
-        super().close()
-
-    def bytes(self, start: int, stop: int) -> bytes:
-        """Return some bytes of the file; where a later answer may be better, ask again."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._ask(start, stop)
-            except Broken as error:
-                reason = error
-                time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
-        raise ConnectionError(
-            f"{self.url}: {reason}; given up after {ATTEMPTS} attempts. The cells that have "
-            "arrived are kept: check the connection and run again, it goes on from there"
-        )
-
-    def _ask(self, start: int, stop: int) -> bytes:
-        span = {"Range": f"bytes={start}-{stop - 1}"}
-        broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-        try:
-            answer = self.session.get(self.url, headers=span, timeout=TIMEOUT, stream=True)
-        except broken as error:
-            raise Broken(f"no connection ({type(error).__name__})") from error
-        with answer:
-            self._check(answer, start)
-            n_bytes = min(stop, self.size) - start
-            try:
-                found = answer.raw.read(n_bytes)
-            except broken as error:
-                raise Broken(f"the connection broke ({type(error).__name__})") from error
-        if len(found) < n_bytes:
-            raise Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
-        return found
-
-    def _check(self, answer: requests.Response, start: int) -> None:
-        """Raise unless the answer is the wanted part of the file that answered first."""
-        status, told = answer.status_code, f"{answer.status_code} {answer.reason}"
-        span, _, total = answer.headers.get("Content-Range", "").rpartition("/")
-        if status in PASSING:
-            raise Broken(f"the server answers {told}")
-        if status == requests.codes.ok:
-            raise ConnectionError(
-                f"{self.url}: the server sends only the whole file, so some cells cannot be had "
-                "alone; fetch the whole one, without cells_per_target"
-            )
-        if status != requests.codes.partial_content:
-            raise ConnectionError(
-                f"{self.url}: the server answers {told}; the file may have moved: look it up on "
-                "https://virtualcellchallenge.org, and name its new folder with base_url="
-            )
-        if span.partition("-")[0].split() != ["bytes", str(start)] or not total.isdecimal():
-            raise Broken(f"the server sent another part ({span}) than the one from {start:,} on")
-        seen = int(total), answer.headers.get("ETag", "")
-        if self.size is None:
-            self.size, self.etag = seen
-        elif seen != (self.size, self.etag):
-            raise ConnectionError(
-                f"{self.url} was replaced by another file while its cells were fetched; run "
-                "again: it begins anew"
-            )
-
-    # What HDF5 calls
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.at, io.SEEK_END: self.size}[whence]
-        return self.at
-
-    def tell(self) -> int:
-        return self.at
-
-    def readinto(self, buffer) -> int:
-        stop = min(self.at + len(buffer), self.size)
-        numbers = range(self.at // BLOCK, -(-stop // BLOCK))
-        self._load([number for number in numbers if number not in self.blocks])
-        found = b"".join(self.blocks[number] for number in numbers)
-        found = found[self.at - numbers.start * BLOCK :][: stop - self.at]
-        buffer[: len(found)] = found
-        self.at += len(found)
-        return len(found)
-
-    def _load(self, missing: list[int]) -> None:
-        if not missing:
-            return
-        first, last = missing[0], missing[-1]
-        self.ahead = min(2 * self.ahead, _MOST_AHEAD) if first == self.next else 1
-        self.next = max(last + 1, first + self.ahead)
-        found = self.bytes(first * BLOCK, self.next * BLOCK)
-        for place in range(0, len(found), BLOCK):
-            self.blocks[first + place // BLOCK] = found[place : place + BLOCK]
-
-
-class _Values(NamedTuple):
-    """Where the values of an array lie in the file: stretches of so many values from a byte on."""
-
-    dtype: np.dtype
-    length: int
-    offsets: np.ndarray
-
-    @classmethod
-    def of(cls, array: h5py.Dataset) -> _Values:
-        if array.ndim != 1 or array.dtype.kind not in "iuf" or array.file.userblock_size:
-            raise ValueError(f"{array.name} is not stored as plain numbers in a row")
-        if array.compression or array.shuffle or array.fletcher32 or array.scaleoffset is not None:
-            raise ValueError(
-                f"{array.name} is compressed, so its cells cannot be had alone; fetch the whole "
-                "file, without cells_per_target"
-            )
-        if array.chunks is None:
-            length, offsets = max(len(array), 1), np.array([array.id.get_offset() or 0])
-        else:
-            length = array.chunks[0]
-            offsets = np.zeros(-(-len(array) // length), dtype=np.int64)
-
-            def note(chunk) -> None:
-                offsets[chunk.chunk_offset[0] // length] = chunk.byte_offset
-
-            array.id.chunk_iter(note)
-        if len(array) and (offsets <= 0).any():  # the file begins at 0, and no array does
-            raise ValueError(f"{array.name} has values that were never written")
-        return cls(array.dtype, length, offsets)
-
-    def spans(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Return the bytes, first and behind the last, of some values."""
-        size, found = self.dtype.itemsize, []
-        while start < stop:
-            chunk, inside = divmod(start, self.length)
-            n = min(stop - start, self.length - inside)
-            first = int(self.offsets[chunk]) + inside * size
-            found.append((first, first + n * size))
-            start += n
-        return found
+        pass
 
 
 class _Panel:
     """One panel while it is fetched, part by part; a part that is there is not fetched again."""
 
-    def __init__(self, remote: _Remote, wanted: Wanted, how: dict, genes: Sequence[str] | None):
-        self.remote, self.wanted, self.how = remote, wanted, how
-        try:
-            self._see_structure()
-        except ConnectionError:
-            raise
-        except Exception as error:  # a damaged file raises any of a dozen errors
-            raise ValueError(
-                f"{remote.url} cannot be read as an official file of cells ({error}); it is "
-                "damaged, or a login page or a proxy answers in its place"
-            ) from error
+    def __init__(self, door: _Near | Blocks, wanted: Wanted, how: Mapping, genes, counts: bool):
+        self.door, self.wanted, self.counts = door, wanted, counts
+        self.told = _told(how, genes, door.url)
+        with self._explained():
+            self.file = door.open()
+            there, known = list(self.file["obs"]), how.get("perturbation_key")
+        keys = (known,) if known else _PERTURBATION_KEYS
+        key, only = next((k for k in keys if k in there), keys[0]), how.get("only", {})
+        columns = dict.fromkeys([*how.get("columns", ()), key, *only])
+        if missing := [name for name in columns if name not in there]:
+            raise KeyError(f"{door.url}: obs has no {some_of(missing)}; it has {some_of(there)}")
+        with self._explained():
+            self._see_structure(list(columns) if how.get("columns") else there)
+        labels = self.obs[key]
+        self.labels = labels.astype(object).where(labels.notna(), None).to_numpy(copy=True)
+        for column, values in only.items():
+            self.labels[~self.obs[column].isin(values).to_numpy()] = None
         self.genes = None if genes is None else self._places(genes)
-        labels = self.obs[PERTURBATION_KEY].astype(str).to_numpy()
-        numbers = {name: how[name] for name in ("cells_per_target", "controls", "seed")}
-        rows = choose(labels, **numbers)
-        self.rows = rows[np.argsort(labels[rows], kind="stable")]
+        draw = {name: how[name] for name in ("cells_per_target", "controls", "seed")}
+        self.rows = choose(self.labels, **draw, control=how.get("control", CONTROL))
+        if not len(self.rows):
+            raise ValueError(f"{door.url}: no cell has what only= names ({some_of(only)})")
 
-    def _see_structure(self) -> None:
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say of a damaged file, which raises any of a dozen errors, what it may be."""
+        try:
+            yield
+        except Exception as error:
+            known = isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC
+            if known or isinstance(error, ValueError) and self.door.url in str(error):
+                raise
+            raise ValueError(
+                f"{self.door.url} cannot be read as a file of cells ({error}); it is damaged, or a "
+                "login page or a proxy answers in its place"
+            ) from error
+
+    def _see_structure(self, columns: list[str]) -> None:
         """Read labels and row pointers, and where the values lie."""
-        with h5py.File(self.remote) as file:
-            check_hdf5(file, without=("layers", "raw", "obsm", "obsp", "varm", "varp"))
-            self.obs, self.var = read_elem(file["obs"]), read_elem(file["var"])
-            self.marks = read_elem(file["uns"]) if "uns" in file else {}
-            if file["X"].attrs.get("encoding-type") != "csr_matrix":
-                raise ValueError("X is not stored cell by cell, as CSR")
-            if PERTURBATION_KEY not in self.obs:
-                raise ValueError(f"obs has no column {PERTURBATION_KEY!r}")
-            self.pointers = file["X/indptr"][:].astype(np.int64)
-            self.arrays = [_Values.of(file[f"X/{name}"]) for name in ("data", "indices")]
-            lengths = {len(file[f"X/{name}"]) for name in ("data", "indices")}
-        ends = {int(self.pointers[0]), int(self.pointers[-1])}
-        fits = len(self.pointers) == len(self.obs) + 1 and ends == {0} | lengths
-        if not fits or (np.diff(self.pointers) < 0).any():
+        file, every = self.file, "_index" in columns
+        if isinstance(file, h5py.File):
+            unread = [f"obs/{name}" for name in file["obs"] if name not in columns]
+            check_hdf5(file, without=("layers", "raw", "obsm", "obsp", "varm", "varp", *unread))
+        if every:
+            self.obs = read_elem(file["obs"])
+        else:  # cells are called by their row
+            obs = {name: read_elem(file[f"obs/{name}"]) for name in columns}
+            self.obs = pd.DataFrame(obs).rename(index=str)
+        self.var = read_elem(file["var"])
+        self.marks = read_elem(file["uns"]) if "uns" in file else {}
+        x = file["X"]
+        if hasattr(x, "shape"):
+            self.arrays, self.pointers = [x], np.arange(len(x) + 1)
+            fits = x.shape == (len(self.obs), len(self.var))
+        elif x.attrs.get("encoding-type") == "csr_matrix":
+            self.arrays, self.pointers = [x["data"], x["indices"]], x["indptr"][:].astype(np.int64)
+            ends = {int(self.pointers[0]), int(self.pointers[-1])}
+            fits = ends == {0} | {array.shape[0] for array in self.arrays}
+            fits &= len(self.pointers) == len(self.obs) + 1 and (np.diff(self.pointers) >= 0).all()
+        else:
+            raise ValueError("X is not stored cell by cell, as CSR or dense")
+        if not fits:
             raise ValueError("the row pointers of X do not fit its values")
+        far = isinstance(self.door, Blocks)
+        self.stored = [Stored.of(array) for array in self.arrays] if far else []
 
     def _places(self, genes: Sequence[str]) -> np.ndarray:
         places = self.var.index.get_indexer(pd.Index(genes))
@@ -306,92 +280,117 @@ class _Panel:
         return places
 
     def fetch(self) -> None:
-        target = self.wanted.target
-        per_cell = np.diff(self.pointers)[self.rows]
-        n_bytes = int(per_cell.sum()) * sum(array.dtype.itemsize for array in self.arrays)
-        self._tell(n_bytes, int(per_cell.sum()))
-        key = _digest([self.how, self.remote.size, self.remote.etag])[:12]
+        target, n_cells = self.wanted.target, len(self.rows)
+        key = _digest([self.told, self.door.size, self.door.etag])[:12]
         folder = target.with_name(f".{target.name}.{key}.parts")
         if folder.is_symlink():
             raise FileExistsError(f"{folder} is a link; remove it, and run again")
+        plans = {i: self._plan(self.rows[i : i + CELLS]) for i in range(0, n_cells, CELLS)}
+        self._tell([piece for _, pieces in plans.values() for piece in pieces])
         folder.mkdir(exist_ok=True)
-        paths = {first: folder / f"{first}.npz" for first in range(0, len(self.rows), CELLS)}
-        parts = {first: _kept(path) for first, path in paths.items()}
-        missing = {first: path for first, path in paths.items() if parts[first] is None}
+        paths = {first: folder / f"{first}.npz" for first in plans}
+        here = {first: part.dtype for first in plans if (part := _kept(paths[first])) is not None}
+        missing = {first: plan for first, plan in plans.items() if first not in here}
         kept = "the cells that have arrived are kept, and the next run goes on from there"
-        with self.wanted.bar(target.name, n_bytes) as bar, full_disk_explained(folder.parent, kept):
-            parts |= self._fill(missing, bar)
-        counts = sparse.vstack(list(parts.values()), format="csr")
-        small = np.uint16 if counts.data.max(initial=0) < 2**16 else np.uint32
-        cells = anndata.AnnData(counts.astype(small), obs=self._labels(), var=self._var())
-        panel = {**self.how, "bytes": self.remote.size, "etag": self.remote.etag}
+        shown = {"unit": " cells", "desc": target.name, "disable": not self.wanted.progress}
+        with tqdm(total=n_cells, **shown) as bar, full_disk_explained(target.parent, kept):
+            bar.update(min(CELLS * len(here), n_cells))
+            every = (piece for _, pieces in missing.values() for piece in pieces)
+            bring = getattr(self.door, "bytes", None)  # with nothing to bring at a path
+            with closing(ahead(bring, every, threads=THREADS)) as coming:
+                for first, (stretches, pieces) in missing.items():
+                    if pieces:
+                        self.door.hold(pieces, [next(coming) for _ in pieces])
+                    part = self._read(self.rows[first : first + CELLS], stretches)
+                    with replacing(paths[first]) as place, open(place, "wb") as file:
+                        sparse.save_npz(file, part, compressed=False)
+                    here[first] = part.dtype
+                    bar.update(part.shape[0])
+        order = np.argsort(self.labels[self.rows].astype(str), kind="stable")
+        kind = np.float32 if np.float32 in here.values() else np.result_type(*here.values())
+        counts = _joined(list(paths.values()), order, kind)
+        cells = anndata.AnnData(counts, obs=self._labels(self.rows[order]), var=self._var())
+        panel = {**self.told, "bytes": self.door.size, "etag": self.door.etag}
         cells.uns = {**self.marks, "panel": panel, "panel_of": self._sizes()}
         write_cells(target, cells, compression="gzip")
+        if isinstance(self.file, h5py.File):
+            self.file.close()
         shutil.rmtree(folder)
 
-    def _tell(self, n_bytes: int, n_values: int) -> None:
+    def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """List the stretches of rows that are read for some of them, and what to bring for them.
+
+        The smallest gaps are read along, as long as that is little compared with the cells.
+        """
+        values = self.pointers[rows + 1] - self.pointers[rows]
+        gaps = self.pointers[rows[1:]] - self.pointers[rows[:-1] + 1]
+        order = np.argsort(gaps, kind="stable")
+        apart = np.ones(len(gaps), dtype=bool)
+        apart[order[np.cumsum(gaps[order]) <= BETWEEN * values.sum()]] = False
+        edges = [0, *(np.flatnonzero(apart) + 1), len(rows)]
+        stretches = [(int(rows[i]), int(rows[j - 1]) + 1) for i, j in pairwise(edges)]
+        ends = [(int(self.pointers[i]), int(self.pointers[j])) for i, j in stretches]
+        return stretches, merged(x for at in self.stored for pair in ends for x in at.spans(*pair))
+
+    def _tell(self, pieces: list[tuple[int, int]]) -> None:
         """Say what travels and what is stored; refuse a disk with too little room."""
         folder = self.wanted.target.parent
+        n_values = (self.pointers[self.rows + 1] - self.pointers[self.rows]).sum()
+        n_values *= 1 if len(self.arrays) == 2 else len(self.var)
         # the parts hold a value and a column each, and the panel, which is packed, a third of it
-        needed, free = 8 * n_values, shutil.disk_usage(folder).free
+        needed, free = 8 * int(n_values), shutil.disk_usage(folder).free
+        size = f"{amount(sum(b - a for a, b in pieces))} of {amount(self.door.size)}"
+        travel = f"{size} to fetch in {len(pieces):,} requests; " if pieces else ""
         text = (
-            f"{len(self.rows):,} of {len(self.obs):,} cells: {amount(n_bytes)} of "
-            f"{amount(self.remote.size)} to fetch; up to {amount(needed)} in {folder}, "
-            f"{amount(free)} free"
+            f"{len(self.rows):,} of {len(self.obs):,} cells: {travel}up to {amount(needed)} in "
+            f"{folder}, {amount(free)} free"
         )
         if needed > free:
             raise OSError(errno.ENOSPC, f"{text}; make room, or name another folder with folder=")
         if self.wanted.progress:
             print(text, file=sys.stderr)
 
-    def _fill(self, missing: dict[int, Path], bar) -> dict[int, sparse.csr_matrix]:
-        """Fetch the parts that are missing, each from its first row on, and keep them."""
-        found = {}
-        spans = {first: self._spans(first) for first in missing}
-        every = ((start, stop) for part in spans.values() for _, start, stop in part)
-        with closing(ahead(self.remote.bytes, every, threads=THREADS)) as coming:
-            for first, path in missing.items():
-                pieces: tuple[list, list] = ([], [])
-                for number, start, stop in spans[first]:
-                    pieces[number].append(next(coming))
-                    bar.update(stop - start)
-                found[first] = self._counts(first, *map(b"".join, pieces))
-                with replacing(path) as place, open(place, "wb") as file:
-                    sparse.save_npz(file, found[first], compressed=False)
-        return found
-
-    def _spans(self, first: int) -> list[tuple[int, int, int]]:
-        """List the bytes of a part: of which array, first and behind the last."""
-        rows = self.rows[first : first + CELLS]
-        ends = [(int(self.pointers[row]), int(self.pointers[row + 1])) for row in rows]
-        return [
-            (number, *span)
-            for number, array in enumerate(self.arrays)
-            for start, stop in ends
-            for span in array.spans(start, stop)
-        ]
-
-    def _counts(self, first: int, values: bytes, columns: bytes) -> sparse.csr_matrix:
-        """Return a part's counts, if they are counts, and the genes of each cell rise."""
-        rows, n_genes = self.rows[first : first + CELLS], len(self.var)
-        data, indices = map(np.frombuffer, (values, columns), [a.dtype for a in self.arrays])
-        pointers = np.append(0, np.cumsum(self.pointers[rows + 1] - self.pointers[rows]))
-        # places in one long row of all cells: they rise if those of each cell do
-        cell = np.repeat(np.arange(len(rows)), np.diff(pointers))
-        in_range = ((indices >= 0) & (indices < n_genes)).all()
-        rising = in_range and (np.diff(cell * n_genes + indices) > 0).all()
-        counts = ((data >= 0) & (data < 2**32)).all() and (data == np.floor(data)).all()
-        if not (rising and counts):
+    def _read(self, rows: np.ndarray, stretches: list[tuple[int, int]]) -> sparse.csr_matrix:
+        """Read a part's cells, if their values are what they should be, and their genes rise."""
+        try:
+            found = sparse.vstack([self._stretch(*stretch) for stretch in stretches], format="csr")
+            at = np.concatenate([np.arange(*stretch) for stretch in stretches])
+            part = found[np.searchsorted(at, rows)]
+            low, high = part.data.min(initial=0), part.data.max(initial=0)
+            counts = low >= 0 and high < 2**32 and (part.data == np.floor(part.data)).all()
+            if self.counts and not counts:
+                raise ValueError("values that are no counts")
+        except (OSError, RuntimeError, ValueError) as error:
+            if isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC:
+                raise
             raise ValueError(
-                f"{self.remote.url}: what arrived are no counts of {n_genes:,} genes: the file is "
-                "damaged, was replaced, or something on the way (a proxy) changes it"
-            )
-        kept = data.astype(np.uint32), indices.astype(np.int32), pointers
-        part = sparse.csr_matrix(kept, shape=(len(rows), n_genes))
-        return part if self.genes is None else part[:, self.genes]
+                f"{self.door.url}: what arrived are no values of {len(self.var):,} genes ({error}):"
+                " the file is damaged, was replaced, or something on the way (a proxy) changes it"
+            ) from error
+        small = np.uint16 if high < 2**16 else np.uint32
+        part = part.astype(small if counts else np.float32)
+        part = part if self.genes is None else part[:, self.genes]
+        part.sort_indices()
+        return part
 
-    def _labels(self) -> pd.DataFrame:
-        obs = self.obs.iloc[self.rows].assign(source_row=self.rows)
+    def _stretch(self, start: int, stop: int) -> sparse.csr_matrix:
+        shape, pointers = (stop - start, len(self.var)), self.pointers[start : stop + 1]
+        low, high = int(pointers[0]), int(pointers[-1])
+        values = [array[low:high] for array in self.arrays]
+        if not np.isfinite(values[0]).all():
+            raise ValueError("values that are no numbers")
+        if len(values) == 1:
+            return sparse.csr_matrix(values[0])
+        pointers, columns = pointers - low, values[1].astype(np.int64)
+        # places in one long row of all cells: they rise if those of each cell do
+        places = np.repeat(np.arange(shape[0]), np.diff(pointers)) * shape[1] + columns
+        rising = not self.counts or (np.diff(places) > 0).all()  # H1's do; others may not
+        if (columns < 0).any() or (columns >= shape[1]).any() or not rising:
+            raise ValueError("genes out of range or out of order")
+        return sparse.csr_matrix((values[0], columns.astype(np.int32), pointers), shape=shape)
+
+    def _labels(self, rows: np.ndarray) -> pd.DataFrame:
+        obs = self.obs.iloc[rows].assign(source_row=rows)
         for name in obs.columns[obs.dtypes == "category"]:
             obs[name] = obs[name].cat.remove_unused_categories()
         return obs
@@ -400,14 +399,16 @@ class _Panel:
         return self.var if self.genes is None else self.var.iloc[self.genes]
 
     def _sizes(self) -> pd.DataFrame:
-        """Count the cells of each target in the official file, and in the panel."""
-        labels = self.obs[PERTURBATION_KEY].astype(str)
-        sizes = {"n_cells": labels, "fetched": labels.iloc[self.rows]}
-        return pd.DataFrame({name: of.value_counts(sort=False) for name, of in sizes.items()})
+        """Count the cells of each target in the file, and in the panel."""
+        sizes = {"n_cells": self.labels, "fetched": self.labels[self.rows]}
+        found = {n: pd.Series(of).value_counts(sort=False) for n, of in sizes.items()}
+        return pd.DataFrame(found).sort_index().rename_axis("target_gene")
 
 
 def verify_panel(path: str | Path) -> pd.DataFrame:
     """Hold a panel of the training cells against what is known of the official file.
+
+    No test of this project reaches the real address: this is for the first real run.
 
     Returns
     -------
@@ -445,6 +446,23 @@ def _kept(path: Path) -> sparse.csr_matrix | None:
     with suppress(Exception):  # a damaged archive raises any of a dozen errors
         return sparse.load_npz(path)
     return None
+
+
+def _joined(paths: list[Path], order: np.ndarray, kind: np.dtype) -> sparse.csr_matrix:
+    """Put the cells of all parts into an order, one part in memory at a time."""
+    parts = map(sparse.load_npz, paths)
+    lengths = np.concatenate([part.getnnz(axis=1) for part in parts])
+    pointers = np.append(0, np.cumsum(lengths[order], dtype=np.int64))
+    begins = np.empty_like(lengths)
+    begins[order] = pointers[:-1]
+    data, indices, row = np.empty(pointers[-1], kind), np.empty(pointers[-1], np.int32), 0
+    for path in paths:
+        part = sparse.load_npz(path)
+        for low, high in pairwise(part.indptr):
+            own = slice(begins[row], begins[row] + high - low)
+            data[own], indices[own], row = part.data[low:high], part.indices[low:high], row + 1
+        n_genes = part.shape[1]
+    return sparse.csr_matrix((data, indices, pointers), shape=(len(order), n_genes))
 
 
 def _words(numbers) -> str:

@@ -70,8 +70,9 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
 
     That is no link, nothing in two places, nothing of another file (external storage, a virtual
     dataset), no reference to what is not in the tree, and nothing that takes far more memory than
-    a file of its size should. `file` is open to read; names at its root that are in `without`,
-    as nobody will read them, are passed over. Returns the bytes of its arrays, 16 for a string.
+    a file of its size should. `file` is open to read; parts that are named in `without`, such as
+    ``layers`` or ``obs/barcode``, as nobody will read them, are passed over. Returns the bytes of
+    its arrays, 16 for a string.
     """
     groups, places, references = [file["/"]], set(), []
     size = size_of_x = stored = of_strings = 0
@@ -87,9 +88,9 @@ def check_hdf5(file: h5py.File, *, without: tuple[str, ...] = ()) -> int:
                 f"{_DEEPEST} deep"
             )
         for name in group:
-            if group.name == "/" and name in without:
-                continue
             where = f"{group.name.rstrip('/')}/{name}"
+            if where[1:] in without:
+                continue
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{_called(where)} is a link; expected plain data")
             item = group[name]
