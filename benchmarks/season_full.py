@@ -127,6 +127,7 @@ def make(folder: Path, share: int) -> None:
     with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
         parts = [(c, t, EACH, 0.5) for c in CONTEXTS for t in range(len(targets))]
         n = write(folder / "pred.h5ad", parts, genes, pool, 1)
+        print("pred", n, flush=True)
         parts = [(c, t, EACH, 1.0) for c in CONTEXTS for t in range(len(targets))]
         write(folder / "truth.h5ad", [*control, *parts], genes, pool, 2)
         for part in control:
