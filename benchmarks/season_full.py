@@ -4,9 +4,10 @@
 
 PYTHON is that of an environment of its own in which vcc-cli 0.3.0 is installed; its ``vcc prep``
 packs the same file within LIMIT GB. The cells are SIMULATED, by the recipe of the book's worlds at
-a depth of 20,000: the truth, and a prediction that has half of each effect. They are stored as
-AnnData stores them with compression="gzip", and removed at the end. Each step is a process of its
-own, with the disk's cache as the step before left it. Writes benchmarks/results/season_full.json.
+a depth of 20,000: the truth, and a prediction that has half of each effect. A tenth is drawn, 30
+targets; the full size has each of these cells ten times, under ten targets, each time with one
+count raised. They are stored by rows in float32, packed with gzip. Without --folder all is removed
+at the end. Each step is a process of its own. Writes benchmarks/results/season_full.json.
 """
 
 import argparse
@@ -22,57 +23,85 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 RESULT = ROOT / "benchmarks/results/season_full.json"
-CONTEXTS, N_GENES, N_TARGETS, EACH, DEPTH, DEPTH_SD = "ABC", 18_533, 300, 400, 20_000, 0.4
-#: Values of a stored chunk, of a block of cells that is drawn.
-CHUNK, BLOCK = 2**18, 400
-SCORE = (
-    "import sys; from vcc_helpers.scoring import score_contexts\n"
-    "print(score_contexts(*sys.argv[1:], 'vcc2026', memory='4GB').scores.to_json())"
-)
+CONTEXTS, N_GENES, N_DRAWN, EACH, DEPTH, DEPTH_SD = "ABC", 18_533, 30, 400, 20_000, 0.4
+#: Control cells of a context that are drawn, copies of all in the full size, values of a chunk.
+N_CONTROLS, COPIES, CHUNK = 1_840, 10, 2**18
+CHECK = """
+import sys; from pathlib import Path
+from vcc_helpers.stream.open import open_cells; from vcc_helpers.submission import check
+folder = Path(sys.argv[1])
+asked = {"genes": folder / "gene_names.csv", "counts": folder / "pert_counts.csv"}
+controls = {c: open_cells(folder / f"context_{c}.h5ad") for c in "ABC"}
+print(check(folder / "pred.h5ad", **asked, controls=controls, preset="vcc2026"))
+"""
+SCORE = """
+import sys; from vcc_helpers.scoring import score_contexts
+cards = score_contexts(*sys.argv[1:], "vcc2026", memory="4GB").cards
+means = {c: card.per_perturbation.mean(numeric_only=True) for c, card in cards.items()}
+print({c: mean.round(4).to_dict() for c, mean in means.items()})
+"""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--official", required=True, metavar="PYTHON")
     parser.add_argument("--tenth", action="store_true")
-    parser.add_argument("--folder", help="where the files are made, about 45 GB")
+    parser.add_argument("--folder", help="where the files are made and kept, about 35 GB")
     parser.add_argument("--limit", type=int, default=20, help="GB that the official tool may have")
     parser.add_argument("--make", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    share = 10 if options.tenth else 1
     if options.make:
-        make(Path(options.make), share)
+        make(Path(options.make), 1 if options.tenth else COPIES)
         return
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        found = measured(Path(folder), options, share)
-    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    results["a tenth" if options.tenth else "full size"] = found
-    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(options.folder or scratch)
+        results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        for found in measured(folder, options):  # what is known is kept, whatever comes
+            results["a tenth" if options.tenth else "full size"] = found
+            RESULT.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def measured(folder: Path, options: argparse.Namespace, share: int) -> dict:
-    """Make the files, run each step, and return what each took."""
+def measured(folder: Path, options: argparse.Namespace):
+    """Make the files, run each step, and yield what is known after it."""
     ours, pred, out = [sys.executable, "-m", "vcc_helpers"], folder / "pred.h5ad", folder / "o.vcc"
     lists = ["-g", folder / "gene_names.csv"]
     asked = [*lists, "--counts", folder / "pert_counts.csv", "--preset", "vcc2026"]
     theirs = [options.official, "-m", "vcc", "prep", pred, *lists]
-    theirs += ["--perts", folder / "pert_counts.csv"]
-    make_it = [sys.executable, __file__, "--official", "-", *sys.argv[1:], "--make"]
-    found = {"make": run([*make_it, folder])}
-    facts = json.loads(found["make"].pop("said"))
-    found["check"] = run([*ours, "check", pred, *asked])
-    found["check --bundle"] = run([*ours, "check", pred, *asked, "--bundle", folder])
-    found["prep"] = run([*ours, "prep", pred, *asked, "-o", out])
-    facts["archive_gb"] = round(out.stat().st_size / 1e9, 3)
-    found["official reader"] = read_officially(options.official, out)
-    out.unlink()
-    limited = ["prlimit", f"--as={options.limit * 10**9}", *theirs, "-o", folder / "theirs.vcc"]
-    os.environ["TMPDIR"] = str(folder)
-    found["official prep"] = run(limited)
-    found["official prep"]["limit_gb"] = options.limit
-    (folder / "theirs.vcc").unlink(missing_ok=True)
-    found["score"] = run([sys.executable, "-c", SCORE, pred, folder / "truth.h5ad"])
-    return {"machine": f"{os.cpu_count()} cores, {platform.platform()}", **facts, "steps": found}
+    theirs += ["--perts", folder / "pert_counts.csv", "-o", folder / "theirs.vcc", "--force"]
+    words = ["--official", "-", *["--tenth"][: options.tenth]]
+    os.environ["TMPDIR"] = str(folder)  # the official tool unpacks there
+    if not (folder / "facts.json").exists():
+        run([sys.executable, __file__, *words, "--make", folder])
+    facts = json.loads((folder / "facts.json").read_text())
+    found = {"machine": f"{os.cpu_count()} cores, {platform.platform()}", **facts, "steps": {}}
+    steps = {
+        "check": [*ours, "check", pred, *asked],
+        "check with controls": [sys.executable, "-c", CHECK, folder],
+        "prep": [*ours, "prep", pred, *asked, "-o", out],
+        "official prep": ["prlimit", f"--as={options.limit * 10**9}", *theirs],
+        "score": [sys.executable, "-c", SCORE, pred, folder / "truth.h5ad"],
+    }
+    for name, command in steps.items():
+        found["steps"][name] = run(command)
+        if name == "prep":
+            found["archive_gb"] = round(out.stat().st_size / 1e9, 3)
+            found["official reader"] = read_officially(options.official, out)
+        if name == "official prep":
+            found["steps"][name]["limit_gb"] = options.limit
+            both = out.exists() and (folder / "theirs.vcc").exists()
+            if both and options.tenth:
+                found["equal to the official archive"] = compare(out, folder / "theirs.vcc")
+            for path in (out, folder / "theirs.vcc"):
+                path.unlink(missing_ok=True)
+        yield found
+
+
+def compare(*archives: Path) -> dict:
+    """Hold two archives against each other, value for value."""
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts"), str(ROOT / "benchmarks")]
+    import season_2026
+
+    return season_2026.differences(*archives)
 
 
 def run(command: list) -> dict:
@@ -105,61 +134,50 @@ def read_officially(python: str, path: Path) -> dict:
 # The files
 
 
-def make(folder: Path, share: int) -> None:
+def make(folder: Path, copies: int) -> None:
     """Write a prediction, a truth with controls, and in the same folder what a bundle holds."""
-    from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
-
     from vcc_helpers.datasets import _recipe
 
-    size = _recipe.Size(
-        N_GENES, (N_TARGETS, 0, 0), EACH, n_controls=46, n_batches=8, effect_scale=1.0
-    )
-    draw.recipe = _recipe.draw_recipe(size, ("H1", *CONTEXTS))  # the forks have it
-    targets = [str(name) for name in draw.recipe.labels[: N_TARGETS // share]]
-    genes = [str(name) for name in draw.recipe.genes]
+    size = (N_GENES, (N_DRAWN * COPIES, 0, 0), EACH)
+    size = _recipe.Size(*size, n_controls=46, n_batches=8, effect_scale=1.0)
+    recipe = _recipe.draw_recipe(size, ("H1", *CONTEXTS))
+    targets = [str(name) for name in recipe.labels[: N_DRAWN * copies]]
+    genes = [str(name) for name in recipe.genes]
     (folder / "gene_names.csv").write_text("gene_name\n" + "\n".join(genes) + "\n")
     (folder / "pert_counts.csv").write_text("target_gene\n" + "\n".join(targets) + "\n")
     manifest = {"contexts": list(CONTEXTS), "panel_id": "simulated", "n_genes": N_GENES}
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    n_controls = 46 * 400 // share
-    control = [(c, N_TARGETS, n_controls, 1.0) for c in CONTEXTS]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("fork")) as pool:
-        parts = [(c, t, EACH, 0.5) for c in CONTEXTS for t in range(len(targets))]
-        n = write(folder / "pred.h5ad", parts, genes, pool, 1)
-        print("pred", n, flush=True)
-        parts = [(c, t, EACH, 1.0) for c in CONTEXTS for t in range(len(targets))]
-        write(folder / "truth.h5ad", [*control, *parts], genes, pool, 2)
-        for part in control:
-            write(folder / f"context_{part[0]}.h5ad", [part], genes, pool, 2)
+    control = {c: [(c, N_DRAWN * COPIES, EACH, 1.0)] * (N_CONTROLS // EACH) for c in CONTEXTS}
+    perturbed = [(c, t, EACH) for c in CONTEXTS for t in range(N_DRAWN)]
+    n = write(folder / "pred.h5ad", [(*p, 0.5) for p in perturbed], recipe, copies)
+    truth = [*sum(control.values(), []), *((*p, 1.0) for p in perturbed)]
+    write(folder / "truth.h5ad", truth, recipe, copies)
+    for context, parts in control.items():
+        write(folder / f"context_{context}.h5ad", parts, recipe, copies)
     size = {name: (folder / f"{name}.h5ad").stat().st_size for name in ("pred", "truth")}
-    facts = {"cells": len(CONTEXTS) * len(targets) * EACH, "genes": N_GENES, "entries": n}
+    facts = {"cells": len(perturbed) * EACH * copies, "genes": N_GENES, "entries": n}
     facts |= {f"{name}_gb": round(found / 1e9, 3) for name, found in size.items()}
-    print(json.dumps(facts))
+    (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def draw(context: str, target: int, n: int, share: float, seed: tuple):
-    """Draw some cells of one target with a share of its effects, in a process of the pool."""
+def draw(recipe, context: str, target: int, n: int, share: float, seed: int):
+    """Draw some cells of one target with a share of its effects."""
     import numpy as np
     import pandas as pd
 
     from vcc_helpers.datasets._cells import draw_counts
 
-    recipe = draw.recipe
     here = recipe.contexts[context]
-    if share != 1:
-        here = here._replace(changes=share * here.changes)
-    rng = np.random.default_rng(seed)
+    recipe = recipe._replace(contexts={context: here._replace(changes=share * here.changes)})
+    rng = np.random.default_rng([ord(context), target, seed, int(10 * share)])
     depth = DEPTH * np.exp(rng.normal(0, DEPTH_SD, n))
     batch = rng.integers(8, size=n)
     roster = pd.DataFrame({"group": target, "batch": batch, "guide": 0, "depth": depth})
     roster.index = np.arange(n) + int(rng.integers(2**40))  # the seed of each cell
-    recipe = recipe._replace(contexts={context: here})
-    rows = draw_counts(recipe, context, roster, roster.index)
-    return rows.data, rows.indices.astype(np.int32), np.diff(rows.indptr)
+    return draw_counts(recipe, context, roster, roster.index)
 
 
-def write(path: Path, parts: list, genes: list, pool, seed: int) -> int:
+def write(path: Path, parts: list, recipe, copies: int) -> int:
     """Write cells of a list of context, target, number and share of the effects, in blocks."""
     import anndata
     import h5py
@@ -167,51 +185,34 @@ def write(path: Path, parts: list, genes: list, pool, seed: int) -> int:
     import pandas as pd
     from scipy import sparse
 
-    labels = draw.recipe.labels
-    blocks = [
-        (c, t, min(BLOCK, n - start), share, (seed, ord(c), t, start))
-        for c, t, n, share in parts
-        for start in range(0, n, BLOCK)
+    named = [  # the control is the last label, whichever copy
+        (recipe.labels[t if t == N_DRAWN * COPIES else t + N_DRAWN * copy], c, n)
+        for c, t, n, _ in parts
+        for copy in range(copies)
     ]
-    obs = pd.DataFrame(
-        {
-            "target_gene": np.repeat([str(labels[b[1]]) for b in blocks], [b[2] for b in blocks]),
-            "context": np.repeat([b[0] for b in blocks], [b[2] for b in blocks]),
-        }
-    )
+    labels, contexts, sizes = zip(*named, strict=True)
+    columns = {"target_gene": labels, "context": contexts}
+    obs = pd.DataFrame({name: np.repeat(list(x), sizes) for name, x in columns.items()})
     obs.index = [f"cell{i}" for i in range(len(obs))]
-    shape = len(obs), len(genes)
-    frame = anndata.AnnData(
-        sparse.csr_matrix(shape, dtype=np.float32), obs, pd.DataFrame(index=genes)
-    )
-    frame.uns["simulated"] = True
-    frame.write_h5ad(path)
+    empty = sparse.csr_matrix((len(obs), N_GENES), dtype=np.float32)
+    var = pd.DataFrame(index=recipe.genes.astype(str))
+    anndata.AnnData(empty, obs, var, uns={"simulated": True}).write_h5ad(path)
     with h5py.File(path, "a") as file:
-        matrix, counts = file["X"], []
+        matrix, lengths = file["X"], [np.zeros(1, int)]
         columns = {name: Column(matrix, name) for name in ("data", "indices")}
-        for data, indices, lengths in in_order(pool, blocks):
-            columns["data"].add(data)
-            columns["indices"].add(indices)
-            counts.append(lengths)
+        for i, part in enumerate(parts):
+            rows = draw(recipe, *part, seed=i)
+            for _ in range(copies):
+                rows.data[rows.indptr[:-1]] += 1
+                columns["data"].add(rows.data.copy())
+                columns["indices"].add(rows.indices.astype(np.int32))
+                lengths.append(np.diff(rows.indptr))
         for column in columns.values():
             column.flush()
         del matrix["indptr"]
-        indptr = np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)])
+        indptr = np.cumsum(np.concatenate(lengths), dtype=np.int64)
         matrix["indptr"] = indptr if indptr[-1] > 2**31 else indptr.astype(np.int32)
     return int(indptr[-1])
-
-
-def in_order(pool, blocks: list):
-    """Yield what is drawn, a few blocks ahead."""
-    from collections import deque
-
-    waiting = deque()
-    for block in blocks:
-        waiting.append(pool.submit(draw, *block))
-        if len(waiting) > 4:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 class Column:
@@ -233,6 +234,8 @@ class Column:
             self.flush(whole=True)
 
     def flush(self, whole: bool = False) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
         import numpy as np
 
         from vcc_helpers.stream.blocks import pack_chunk
@@ -241,10 +244,11 @@ class Column:
         keep = len(values) - len(values) % CHUNK if whole else len(values)
         self.rest = [values[keep:]]
         self.stored.resize((self.n + keep,))
-        for start in range(0, keep, CHUNK):
-            chunk = values[start : min(start + CHUNK, keep)]
-            chunk = np.pad(chunk, (0, CHUNK - len(chunk)))
-            self.stored.id.write_direct_chunk((self.n + start,), pack_chunk(chunk))
+        chunks = [values[start : min(start + CHUNK, keep)] for start in range(0, keep, CHUNK)]
+        with ThreadPoolExecutor() as pool:
+            packed = pool.map(lambda x: pack_chunk(np.pad(x, (0, CHUNK - len(x)))), chunks)
+            for i, chunk in enumerate(packed):
+                self.stored.id.write_direct_chunk((self.n + i * CHUNK,), chunk)
         self.n += keep
 
 

@@ -180,7 +180,8 @@ class Lines:
     def __init__(self):
         self.rng = np.random.default_rng(0)
         rates = np.exp(self.rng.normal(0, 1, (3, 300)))
-        self.rates = dict(zip("ABC", 20_000 * rates / rates.sum(axis=1, keepdims=True), strict=True))
+        rates *= 20_000 / rates.sum(axis=1, keepdims=True)
+        self.rates = dict(zip("ABC", rates, strict=True))
         self.controls = {c: self.cells(c, ["control"] * 200) for c in "ABC"}
 
     def cells(self, context, labels, rate=None, depth=1):

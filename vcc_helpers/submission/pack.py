@@ -6,6 +6,7 @@ Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -186,10 +187,13 @@ def prep(
         var = pd.DataFrame(index=pd.Index(names.to_list()))
         uns = {} if scaling.library_size is None else {"log1p": {}}
 
-        def scaled(block, rows: slice):
-            return log_block(scaling, block.astype(np.float32), rows)
-
-        _write(inner, seen, scaled, np.float32, {"obs": obs, "var": var, "uns": uns})
+        _write(
+            inner,
+            seen,
+            partial(log_block, scaling),
+            np.float32,
+            {"obs": obs, "var": var, "uns": uns},
+        )
         pack(inner, path, meta=_meta(seen, asked))
     return report
 
@@ -232,13 +236,14 @@ def _write(path: Path, seen: Seen, change: Callable, dtype, parts: Mapping) -> N
     shape = len(parts["obs"]), len(parts["var"])
     frame = anndata.AnnData(sparse.csr_matrix(shape, dtype=dtype), **parts)
     with tqdm(total=frame.n_obs, unit=" cells", desc="write", disable=not seen.progress) as bar:
-        fill_cells(path, frame, _changed(seen, change, bar))
+        fill_cells(path, frame, _changed(seen, change, dtype, bar))
 
 
-def _changed(seen: Seen, change: Callable, bar: tqdm) -> Iterator[tuple]:
+def _changed(seen: Seen, change: Callable, dtype, bar: tqdm) -> Iterator[tuple]:
     done = 0
     for start, block in stored_blocks(seen.cells):
-        block = change(as_csr(block), slice(start, start + block.shape[0]))
+        block = as_csr(block.astype(dtype, copy=False))
+        block = change(block, slice(start, start + block.shape[0]))
         block = block if seen.columns is None else block[:, seen.columns]
         if seen.noisy:
             whole = np.rint(block.data)

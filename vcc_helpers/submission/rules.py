@@ -346,8 +346,9 @@ class Seen:
 
     def _see_values(self) -> None:
         """Look at every value once; which cells have fractions, and which are 0 in every gene?"""
-        tolerance = self.rules.tolerance
-        self.scan = scan(self.cells, self.codes, tolerance=tolerance, progress=self.progress)
+        rules, progress = self.rules, self.progress
+        how = {"tolerance": rules.tolerance, "single": rules.counts_only}  # as they are packed
+        self.scan = scan(self.cells, self.codes, **how, progress=progress)
         of = self.of = self.scan.of_cells
         self.fractional = (of["fractional"] > 0).to_numpy()
         self.empty = (of["filled"] == 0).to_numpy()
