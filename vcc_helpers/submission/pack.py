@@ -25,7 +25,7 @@ from ..stream.pseudobulk import log_block
 from ..stream.write import beside, check_writable, fill_cells, replacing
 from .archive import pack
 from .check import Asked, Report, looked
-from .lists import fingerprint, read_manifest
+from .lists import fingerprint, read_contexts, read_manifest
 from .rules import Problem, Seen
 
 
@@ -141,7 +141,8 @@ def prep(
     Parameters
     ----------
     pred, genes, counts, contexts, preset, perturbation_key, context_key, control, progress
-        As for :func:`~.submission.check`; by the rules of 2026 `counts` is needed.
+        As for :func:`~.submission.check`; by the rules of 2026 `counts` is needed, and
+        `contexts` where no manifest names them.
     path
         The ``.vcc`` to write; one that exists is replaced at the end, in one step.
     keep_counts
@@ -174,6 +175,13 @@ def prep(
         raise ValueError(
             f"the rules of {rules.name} fix the targets, and no list of them is given; "
             f"{rules.tool} refuses that; name the season's pert_counts.csv with counts= or --counts"
+        )
+    if rules.context_key and read_contexts(contexts, rules, counts, genes) is None:
+        raise ValueError(
+            f"the rules of {rules.name} ask for contexts, and nothing says which; {rules.tool} "
+            "refuses that, for a file of the other phase fails when it is scored; name them with "
+            "contexts= or --contexts, such as A,B,C, or keep the bundle's manifest.json next to "
+            "its lists"
         )
     asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
     with looked(pred, asked, progress) as (report, seen), beside(path, ".h5ad") as inner:
