@@ -111,8 +111,7 @@ def check(
     -----
     What official tools do is that of cell-eval 0.6.6 for 2025, and of vcc-cli 0.3.0 for 2026.
     """
-    rules = get_preset(preset)
-    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control, controls)
+    asked = Asked(genes, counts, contexts, preset, perturbation_key, context_key, control, controls)
     with looked(pred, asked, progress) as (report, _):
         return report
 
@@ -120,14 +119,19 @@ def check(
 class Asked(NamedTuple):
     """What is asked of a prediction, as :func:`check` takes it."""
 
-    genes: Sequence[str] | str | Path | None
-    counts: pd.Series | Mapping[str, int] | str | Path | None
-    contexts: Iterable[str] | str | None
-    rules: Preset
-    perturbation_key: str
-    context_key: str | None
-    control: str
+    genes: Sequence[str] | str | Path | None = None
+    counts: pd.Series | Mapping[str, int] | str | Path | None = None
+    contexts: Iterable[str] | str | None = None
+    preset: str | Preset = "vcc2025"
+    perturbation_key: str = PERTURBATION_KEY
+    context_key: str | None = None
+    control: str = CONTROL
     controls: Mapping[str, anndata.AnnData] | None = None
+
+    @property
+    def rules(self) -> Preset:
+        """The rules that are meant."""
+        return get_preset(self.preset)
 
     def of_file(self, cells: anndata.AnnData) -> dict:
         """Read the lists, and return what :class:`~.rules.Seen` needs."""

@@ -30,14 +30,12 @@ DEPTH = 1.25
 #: Share of a target's cells that may repeat others. Measured: in eight targets without effect 1
 #: gene is called where none does, 3 at a tenth, 29 at a fifth, 3,008 at a half.
 REPEATED = 0.1
+#: What is taken of a look at cells: depth and mark.
+COLUMNS = ["total", "signature"]
 
 
 class Side(NamedTuple):
-    """What is compared of the cells of a context: depth and mark of each cell, ``(n_cells,)``.
-
-    And `total`, the sum of the cells, ``(n_genes,)``. Equal cells have equal marks; an empty cell
-    has none, 0.
-    """
+    """Depth and mark of each cell of a context, equal for equal cells, and the sum of all."""
 
     depth: np.ndarray
     mark: np.ndarray
@@ -51,8 +49,7 @@ def side_of(controls: anndata.AnnData, genes: pd.Index) -> Side | None:
         return None
     cells = controls if names.equals(genes) else controls[:, names.get_indexer(genes)]
     seen = scan(cells, np.zeros(cells.n_obs, int))
-    columns = (seen.of_cells[name].to_numpy() for name in ("total", "signature"))
-    return Side(*columns, seen.group_total[0])
+    return Side(*seen.of_cells[COLUMNS].to_numpy().T, seen.group_total[0])
 
 
 def distance(one: np.ndarray, other: np.ndarray) -> float:
@@ -89,10 +86,10 @@ def other_depth(sides: Mapping[str, Side], controls: Mapping[str, Side]) -> list
 
 
 def in_several(sides: Mapping[str, Side]) -> np.ndarray:
-    """Return the marks that cells of more than one context have, sorted."""
-    marks = np.concatenate([np.unique(side.mark) for side in sides.values()])
-    found, times = np.unique(marks, return_counts=True)
-    return found[(times > 1) & (found != 0)]
+    """Return the marks that cells of more than one context have."""
+    marks = [np.unique(side.mark) for side in sides.values()] or [np.zeros(0)]
+    found, times = np.unique(np.concatenate(marks), return_counts=True)
+    return found[times > 1]
 
 
 def repeated(mark: pd.Series) -> float:

@@ -500,12 +500,11 @@ class Seen:
 
     def alike_cells(self, some: bool) -> dict:
         """Find targets whose cells are all alike, or of which too many repeat others."""
-        all_alike = {g for g, m in self.marks.items() if len(m) > 1 == m.nunique()}
-        found = all_alike
+        alike = {g: len(m) > 1 == m.nunique() for g, m in self.marks.items()}
         if some:
-            often = {g for g, m in self.marks.items() if likeness.repeated(m) > likeness.REPEATED}
-            found = often - all_alike
-        return _of([g for g in self.marks if g in found], len(self.marks))
+            share = {g: likeness.repeated(m) for g, m in self.marks.items()}
+            alike = {g: share[g] > likeness.REPEATED and not alike[g] for g in share}
+        return _of([g for g in alike if alike[g]], len(alike))
 
     @cached_property
     def copies(self) -> list[str]:
@@ -516,8 +515,8 @@ class Seen:
         return [g for g, marks in self.marks.items() if marks.isin(controls).all()]
 
     @cached_property
-    def means(self) -> dict[str, np.ndarray]:
-        """The mean of each group, ``(n_genes,)``, but for copies."""
+    def means(self) -> dict[str, tuple[np.ndarray, int]]:
+        """The sum of each group's cells, ``(n_genes,)``, and their number, but for copies."""
         sizes = np.bincount(self.codes[self.codes >= 0], minlength=len(self.groups))
         total = zip(self.groups, self.scan.group_total, sizes, strict=False)
         return {name: (mean, size) for name, mean, size in total if name not in self.copies}
@@ -532,15 +531,13 @@ class Seen:
 
     def one_mean(self) -> dict | None:
         """Count the targets, if all have one mean, in the file or in a context."""
-        targets = pd.Series([name for name in self.means if name != self.control], dtype=object)
-        of = np.zeros(len(targets))
-        if len(self.group_context):
-            of = self.group_context
-        for context, names in targets.groupby(of):
-            first, *others = names
+        of = dict(zip(self.groups, self.group_context, strict=False))
+        parts = {}
+        for name in (x for x in self.means if x != self.control):
+            parts.setdefault(of.get(name), []).append(name)
+        for context, (first, *others) in parts.items():
             if others and all(self.same_mean(name, first) for name in others):
-                where = f" of context {context!r}" if len(self.group_context) else ""
-                return {"n": len(names), "where": where}
+                return {"n": 1 + len(others), "where": f" of context {context!r}" if of else ""}
         return None
 
     def same_mean(self, one: str, other: str) -> bool:
@@ -552,12 +549,11 @@ class Seen:
     def sides(self) -> dict[str, likeness.Side]:
         """What is compared of each context that has cells."""
         found = {}
-        for context in self.present if len(self.group_context) else ():
+        for context in () if self.scan.bad else np.unique(self.group_context):
             rows = np.asarray(self.contexts == context) & (self.codes >= 0)
-            cells = (self.of.loc[rows, name].to_numpy() for name in ("total", "signature"))
             total = self.scan.group_total[:-1][self.group_context == context].sum(axis=0)
-            found[context] = likeness.Side(*cells, total)
-        return found if not self.scan.bad else {}
+            found[context] = likeness.Side(*self.of.loc[rows, likeness.COLUMNS].to_numpy().T, total)
+        return found
 
     @cached_property
     def real(self) -> dict[str, likeness.Side]:
@@ -567,13 +563,9 @@ class Seen:
 
     def marked(self, marks: np.ndarray) -> dict | None:
         """Count the cells that have one of these marks, and name some of their groups."""
-        which = self.of["signature"].isin(marks[marks != 0]).to_numpy() & (self.codes >= 0)
+        which = self.of["signature"].isin(marks[marks != 0]) & (self.codes >= 0)
         groups = self.groups[np.unique(self.codes[which])]
         return which.any() and _of(groups, len(self.groups)) | {"n": which.sum(), "all": len(which)}
-
-    def of_controls(self) -> dict | None:
-        """Find cells that are control cells of a context."""
-        return bool(self.real) and self.marked(np.concatenate([x.mark for x in self.real.values()]))
 
     def elsewhere_nearest(self) -> dict:
         """Find contexts that are predicted like another's controls."""
@@ -876,8 +868,7 @@ _RULES = (
         "all {n} targets{where} have the same mean: nothing tells one from another, and PDS is "
         "that of chance; the model may have lost its input"),
     # Contexts next to each other, and to the real controls where these are given
-    _remark("cells of two contexts", lambda s: s.marked(likeness.in_several(s.sides))
-        if s.sides else None,
+    _remark("cells of two contexts", lambda s: s.marked(likeness.in_several(s.sides)),
         "{n} of {all} cells are in two contexts, value for value: {some}; lines differ, so at "
         "least one of them is predicted by another's cells; predict each context from its own "
         "controls", chain="contexts"),
@@ -888,7 +879,8 @@ _RULES = (
     _remark("nearest controls", Seen.elsewhere_nearest,
         "{n} of {of} contexts are predicted less like their own controls than like another's: "
         "{some}; no tool can tell, and each is scored against the cells of its label; {hint}"),
-    _remark("control cells", Seen.of_controls,
+    _remark("control cells",
+        lambda s: s.real and s.marked(np.concatenate([x.mark for x in s.real.values()])),
         "{n} of {all} cells are control cells of the bundle, value for value: {some}; the season's "
         "rules want predictions of a model, and controls handed in score -.3; predict these "
         "targets"),
