@@ -46,12 +46,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--official", required=True, metavar="PYTHON")
     parser.add_argument("--tenth", action="store_true")
-    parser.add_argument("--folder", help="where the files are made and kept, about 35 GB")
+    parser.add_argument("--folder", help="where the files are made and kept, about 25 GB")
     parser.add_argument("--limit", type=int, default=20, help="GB that the official tool may have")
-    parser.add_argument("--make", help=argparse.SUPPRESS)
+    parser.add_argument("--make", choices=("pred", "truth"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.make:
-        make(Path(options.make), 1 if options.tenth else COPIES)
+        make(Path(options.folder), 1 if options.tenth else COPIES, options.make)
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(options.folder or scratch)
@@ -70,19 +70,23 @@ def measured(folder: Path, options: argparse.Namespace):
     theirs += ["--perts", folder / "pert_counts.csv", "-o", folder / "theirs.vcc", "--force"]
     words = ["--official", "-", *["--tenth"][: options.tenth]]
     os.environ["TMPDIR"] = str(folder)  # the official tool unpacks there
-    if not (folder / "facts.json").exists():
-        run([sys.executable, __file__, *words, "--make", folder])
-    facts = json.loads((folder / "facts.json").read_text())
-    found = {"machine": f"{os.cpu_count()} cores, {platform.platform()}", **facts, "steps": {}}
+    make_it = [sys.executable, __file__, *words, "--folder", folder, "--make"]
+    found = {"machine": f"{os.cpu_count()} cores, {platform.platform()}", "steps": {}}
     steps = {
+        "make pred": [*make_it, "pred"],
         "check": [*ours, "check", pred, *asked],
-        "check with controls": [sys.executable, "-c", CHECK, folder],
         "prep": [*ours, "prep", pred, *asked, "-o", out],
         "official prep": ["prlimit", f"--as={options.limit * 10**9}", *theirs],
+        "check with controls": [sys.executable, "-c", CHECK, folder],
+        "make truth": [*make_it, "truth"],
         "score": [sys.executable, "-c", SCORE, pred, folder / "truth.h5ad"],
     }
     for name, command in steps.items():
+        if name.startswith("make") and (folder / f"{command[-1]}.h5ad").exists():
+            continue
         found["steps"][name] = run(command)
+        if name.startswith("make"):
+            found |= json.loads(found["steps"].pop(name)["said"])
         if name == "prep":
             found["archive_gb"] = round(out.stat().st_size / 1e9, 3)
             found["official reader"] = read_officially(options.official, out)
@@ -134,8 +138,8 @@ def read_officially(python: str, path: Path) -> dict:
 # The files
 
 
-def make(folder: Path, copies: int) -> None:
-    """Write a prediction, a truth with controls, and in the same folder what a bundle holds."""
+def make(folder: Path, copies: int, what: str) -> None:
+    """Write a prediction with the lists, or a truth with its controls, and these by context."""
     from vcc_helpers.datasets import _recipe
 
     size = (N_GENES, (N_DRAWN * COPIES, 0, 0), EACH)
@@ -148,16 +152,17 @@ def make(folder: Path, copies: int) -> None:
     manifest = {"contexts": list(CONTEXTS), "panel_id": "simulated", "n_genes": N_GENES}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     control = {c: [(c, N_DRAWN * COPIES, EACH, 1.0)] * (N_CONTROLS // EACH) for c in CONTEXTS}
-    perturbed = [(c, t, EACH) for c in CONTEXTS for t in range(N_DRAWN)]
-    n = write(folder / "pred.h5ad", [(*p, 0.5) for p in perturbed], recipe, copies)
-    truth = [*sum(control.values(), []), *((*p, 1.0) for p in perturbed)]
-    write(folder / "truth.h5ad", truth, recipe, copies)
-    for context, parts in control.items():
-        write(folder / f"context_{context}.h5ad", parts, recipe, copies)
-    size = {name: (folder / f"{name}.h5ad").stat().st_size for name in ("pred", "truth")}
-    facts = {"cells": len(perturbed) * EACH * copies, "genes": N_GENES, "entries": n}
-    facts |= {f"{name}_gb": round(found / 1e9, 3) for name, found in size.items()}
-    (folder / "facts.json").write_text(json.dumps(facts))
+    share = 0.5 if what == "pred" else 1.0
+    parts = [(c, t, EACH, share) for c in CONTEXTS for t in range(N_DRAWN)]
+    facts = {"cells": len(parts) * EACH * copies, "genes": N_GENES} if what == "pred" else {}
+    if what == "truth":
+        parts = [*sum(control.values(), []), *parts]
+    else:
+        for context, some in control.items():
+            write(folder / f"context_{context}.h5ad", some, recipe, copies)
+    path = folder / f"{what}.h5ad"
+    facts[f"entries of {what}"] = write(path, parts, recipe, copies)
+    print(json.dumps(facts | {f"{what}_gb": round(path.stat().st_size / 1e9, 3)}))
 
 
 def draw(recipe, context: str, target: int, n: int, share: float, seed: int):

@@ -853,7 +853,7 @@ _RULES = (
         "the cells of {n} of {of} targets are all alike: {some}; allowed, and the official "
         "baseline does it, but without spread the test calls far more genes than real cells "
         "would; DES does not punish that, readers may"),
-    _remark("repeated cells", lambda s: s.alike_cells(some=True),
+    _remark("repeated cells", lambda s: s.rules.context_key and s.alike_cells(some=True),
         "in {n} of {of} targets more than {repeated:.0%} of the cells repeat others: {some}; the "
         "test takes each for a new measurement, and calls genes that do not change; draw new cells "
         "in place of repeating some"),
