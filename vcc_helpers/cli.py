@@ -224,7 +224,7 @@ def _check(pred, *, fix, bundle, **asked) -> str:
         found = read_bundle(bundle)
         lists = {"genes": "gene_names.csv", "counts": "pert_counts.csv"}
         asked |= {name: asked[name] or found.folder / file for name, file in lists.items()}
-        asked |= {} if fix else {"controls": found.controls}
+        asked["controls"] = found.controls
     if fix:
         _say_mended(submission.mend(pred, fix, **asked))
         return _size(fix)
