@@ -642,8 +642,14 @@ FINAL = {
     for name, case in CASES.items()
     if case.manifest == MANIFEST
     and not (case.file or case.options or "by context" in name or "phase" in name)
-    and name not in ("no contexts", "contexts swapped", "transposed", "three contexts and a fourth",
-        "all six contexts")
+    and name
+    not in (
+        "no contexts",
+        "contexts swapped",
+        "transposed",
+        "three contexts and a fourth",
+        "all six contexts",
+    )
 }
 
 
