@@ -12,8 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from click.testing import CliRunner
-from vcc import vccfile
+from vcc import submit, vccfile
 from vcc.cli import cli
+from vcc.season import Season
+
+PHASES = {"validation": ("A", "B", "C"), "final": ("D", "E", "F")}
 
 
 def main() -> None:
@@ -35,17 +38,31 @@ def verdict(words: list[str]) -> dict:
 
 
 def read(path: Path) -> dict:
-    """Read an archive as ``vcc submit`` does before it sends one."""
+    """Read an archive, and check it as ``vcc submit`` does before it sends one."""
     try:
         vccfile.validate_vcc(path)
-    except vccfile.InvalidVccError as error:
+        submit.check_input(str(path), genes=None)
+        _, _, nnz = submit.prepare_input(str(path), genes=None)
+    except (vccfile.InvalidVccError, submit.SubmitError) as error:
         return {"valid": str(error)}
+    contexts = vccfile.contexts_from_vcc(path)
     return {
         "valid": True,
         "meta": vccfile.read_vcc_meta(path),
-        "contexts": vccfile.contexts_from_vcc(path),
-        "nnz": vccfile.nnz_from_vcc(path),
+        "contexts": contexts,
+        "nnz": nnz,
+        "phases": [name for name in PHASES if is_taken(contexts, name)],
     }
+
+
+def is_taken(contexts: tuple[str, ...], phase: str) -> bool:
+    """Tell whether ``vcc submit`` would send an archive in a phase of the season."""
+    season = Season(phase == "final", PHASES[phase], None, True, None)
+    try:
+        submit.check_contexts_match(contexts, season, what="This file was prepared")
+    except submit.SubmitError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

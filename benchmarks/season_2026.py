@@ -23,6 +23,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 import season_cases  # noqa: E402
 
 from vcc_helpers import submission  # noqa: E402
+from vcc_helpers.presets import VCC2026  # noqa: E402
 from vcc_helpers.submission import archive  # noqa: E402
 
 CASES = season_cases.CASES | season_cases.FINAL
@@ -102,42 +103,53 @@ def official(python: str, commands: list, archives: list[Path]) -> dict:
 
 
 def compared(archives: dict[str, Path], read: list[dict]) -> dict:
-    """Name the archives that the official reader refuses, and those unlike the official ones."""
+    """Name the archives that ``vcc submit`` refuses, and those unlike the official ones."""
     found = {"ours": len(archives), "both": 0, "refused by the official reader": []}
-    found |= {"other cells": [], "other meta.json": []}
+    found |= {"other cells": [], "other meta.json": [], "values compared": 0}
+    found |= {f"sent in the {phase} phase": 0 for phase in VCC2026.phases}
+    found["sent in the wrong phase"] = []
     for (name, path), of_ours in zip(archives.items(), read, strict=True):
         meta = of_ours.get("meta") or {"cli_version": ""}
         same = all(of_ours.get(key) == meta.get(key) is not None for key in ("nnz", "contexts"))
         if of_ours["valid"] is not True or not same:
             found["refused by the official reader"].append(name)
+        for phase, contexts in VCC2026.phases.items():
+            sent = phase in of_ours.get("phases", ())
+            found[f"sent in the {phase} phase"] += sent
+            if sent != (set(meta.get("contexts", ())) == set(contexts)):
+                found["sent in the wrong phase"].append(name)
         theirs = path.with_name("theirs.vcc")
         if theirs.exists():
             found["both"] += 1
-            if not same_cells(path, theirs):
+            other = differences(path, theirs)
+            found["values compared"] += other.pop("values")
+            if any(count for part, count in other.items() if part != "meta.json"):
                 found["other cells"].append(name)
-            if meta | {"cli_version": ""} != meta_of(theirs) | {"cli_version": ""}:
+            if other["meta.json"]:
                 found["other meta.json"].append(name)
     return found
 
 
 def meta_of(path: Path) -> dict:
     with tarfile.open(path) as tar:
-        return json.load(tar.extractfile("meta.json"))
+        return json.load(tar.extractfile("meta.json")) | {"cli_version": ""}
 
 
-def same_cells(one: Path, other: Path) -> bool:
-    """Tell whether two archives hold the same values, names and labels."""
+def differences(one: Path, other: Path) -> dict[str, int]:
+    """Count what differs between two archives, but for the writer's name, and how many values."""
     first, second = (anndata.read_h5ad(archive.unpack(p, f"{p}.h5ad")) for p in (one, other))
+    for path in (one, other):
+        Path(f"{path}.h5ad").unlink()
     labels = [cells.obs.astype(str) for cells in (first, second)]
-    return (
-        first.X.dtype == second.X.dtype
-        and first.X.nnz == second.X.nnz
-        and (first.X != second.X).nnz == 0
-        and labels[0].equals(labels[1])
-        and first.var_names.equals(second.var_names)
-        and first.var.shape == second.var.shape
-        and not first.uns
-    )
+    equal = first.X.dtype == second.X.dtype and first.X.nnz == second.X.nnz
+    return {
+        "values": int(first.X.nnz),
+        "X": (first.X != second.X).nnz if equal else first.X.nnz,
+        "labels": int(not labels[0].equals(labels[1])),
+        "genes": int(not first.var.equals(second.var)),
+        "uns": len(first.uns) + len(second.uns),
+        "meta.json": int(meta_of(one) != meta_of(other)),
+    }
 
 
 if __name__ == "__main__":

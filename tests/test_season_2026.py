@@ -169,6 +169,126 @@ def test_lists_of_targets(tmp_path):
     assert fingerprint(path) == fingerprint({"B": 1, "A": 1}) == mark
 
 
+# Cells that are alike
+
+
+class Lines:
+    """Three lines of 300 genes: controls, and a prediction of 60 cells a target and context."""
+
+    rules = replace(VCC2026, cells_a_target=60)
+
+    def __init__(self):
+        self.rng = np.random.default_rng(0)
+        rates = np.exp(self.rng.normal(0, 1, (3, 300)))
+        rates *= 20_000 / rates.sum(axis=1, keepdims=True)
+        self.rates = dict(zip("ABC", rates, strict=True))
+        self.controls = {c: self.cells(c, ["control"] * 200) for c in "ABC"}
+
+    def cells(self, context, labels, rate=None, depth=1):
+        rate = self.rates[context] if rate is None else rate
+        counts = self.rng.poisson(depth * rate, (len(labels), 300)).astype("float32")
+        obs = pd.DataFrame({KEY: labels, "context": context})
+        obs.index = [f"{context}{i}" for i in range(len(labels))]
+        return anndata.AnnData(counts, obs, pd.DataFrame(index=[f"G{i}" for i in range(300)]))
+
+    def pred(self, rates=None, **kw):
+        rates, labels = self.rates | (rates or {}), np.repeat(TARGETS, 60)
+        return anndata.concat([self.cells(c, labels, rates[c], **kw) for c in "ABC"])
+
+    def told(self, pred, controls=True):
+        options = {"preset": self.rules, "contexts": "A,B,C", "genes": pred.var_names}
+        if controls:
+            options["controls"] = self.controls
+        return {p.kind: p.text for p in submission.check(pred, **options).problems}
+
+
+@pytest.fixture(scope="module")
+def lines():
+    return Lines()
+
+
+def test_nothing_is_said_of_a_prediction_that_follows_its_controls(lines):
+    assert lines.told(lines.pred()) == lines.told(lines.pred()[:, ::-1].copy(), False) == {}
+    with pytest.raises(ValueError, match="vcc2025 know one context; leave controls out"):
+        submission.check(lines.pred(), controls=lines.controls)
+    others = {name: cells[:, 1:].copy() for name, cells in lines.controls.items()}
+    assert submission.check(lines.pred(), preset=lines.rules, controls=others, contexts="A,B,C").ok
+
+
+def test_swapped_contexts_are_told(lines):
+    of = lines.rates
+    for share, expected in ((0.4, {}), (0.6, {"nearest controls"})):
+        part = {c: share * of[d] + (1 - share) * of[c] for c, d in zip("AB", "BA", strict=True)}
+        told = lines.told(lines.pred(part))
+        assert set(told) == set(expected)
+    assert "'A nearest to those of B', 'B nearest to those of A'" in told["nearest controls"]
+    assert "two labels swapped?" in told["nearest controls"]
+    told = lines.told(lines.pred({"A": 0.2 * of["A"] + 0.8 * of["C"]}))["nearest controls"]
+    assert "1 of 3 contexts" in told and "did the model see each context's own?" in told
+
+
+def test_a_context_predicted_like_another_is_told(lines):
+    noise = np.exp(np.random.default_rng(1).normal(0, 1, 300))
+    for power, expected in ((0.02, True), (0.12, False)):
+        rates = {"A": lines.rates["C"] * noise**power}
+        assert ("contexts alike" in lines.told(lines.pred(rates), False)) == expected
+    pred = lines.pred()
+    pred.X[pred.obs["context"] == "B"] = pred.X[pred.obs["context"] == "A"]
+    told = lines.told(pred, False)
+    assert set(told) == {"cells of two contexts"}
+    assert "360 of 540 cells are in two contexts" in told["cells of two contexts"]
+    pred = lines.pred()
+    pred.X[-1] = pred.X[0]
+    assert "2 of 540 cells" in lines.told(pred, False)["cells of two contexts"]
+
+
+def test_control_cells_are_found_in_any_order_of_genes(lines):
+    pred = lines.pred()
+    pred.X[5] = lines.controls["B"].X[7]
+    for cells in (pred, pred[:, ::-1].copy()):
+        told = lines.told(cells)
+        assert "1 of 540 cells are control cells" in told["control cells"]
+        assert "'G0 in A'" in told["control cells"]
+    pred.X[5] = 0
+    assert "control cells" not in lines.told(pred)
+
+
+def test_cells_that_repeat_others_are_told(lines):
+    for n, expected in ((6, {}), (7, {"repeated cells"}), (59, {"identical cells"})):
+        pred = lines.pred()
+        pred.X[:n] = pred.X[n]
+        assert set(lines.told(pred, False)) == set(expected), n
+
+
+def test_another_library_size_than_the_controls_is_told(lines):
+    for depth, expected in ((0.78, True), (0.83, False), (1.22, False), (1.28, True)):
+        told = lines.told(lines.pred(depth=depth))
+        assert set(told) == ({"library size"} if expected else set()), depth
+    assert "(A: 25," in told["library size"]
+
+
+def test_one_mean_is_told_of_each_context(lines):
+    pred = lines.pred()
+    for i in range(3):
+        pred.X[180 * i : 180 * (i + 1)] = 60 * i + np.tile(np.arange(60), 3)[:, None]
+    assert "all 3 targets of context 'A' have the same mean" in lines.told(pred)["one prediction"]
+
+
+def test_the_command_compares_with_a_bundle(lines, tmp_path, capsys):
+    datasets = pytest.importorskip("vcc_helpers.datasets")
+    if not hasattr(datasets, "read_bundle"):
+        pytest.skip("this package reads no bundle")
+    cells = season_cases.sound_cells()
+    path, _ = write(Case(counts=season_cases.with_numbers(4, 4, 4)), tmp_path)
+    for name in "ABC":
+        controls = cells[cells.obs["context"] == name].copy()
+        controls.obs[KEY] = CONTROL
+        controls.write_h5ad(tmp_path / f"context_{name}.h5ad")
+    command = ["check", str(path), "--preset", "vcc2026", "--bundle", str(tmp_path)]
+    assert main(command) == 0
+    assert "36 of 36 cells are control cells of the bundle" in capsys.readouterr().err
+
+
 # The archive
 
 

@@ -216,9 +216,16 @@ def _for_spreadsheets(table) -> str:
     return kept.to_csv(quoting=quoted)
 
 
-def _check(pred, *, fix, **asked) -> str:
+def _check(pred, *, fix, bundle, **asked) -> str:
     from . import submission
 
+    if bundle:
+        from .datasets import read_bundle
+
+        found = read_bundle(bundle)
+        lists = {"genes": "gene_names.csv", "counts": "pert_counts.csv"}
+        asked |= {name: asked[name] or found.folder / file for name, file in lists.items()}
+        asked["controls"] = found.controls
     if fix:
         _say_mended(submission.mend(pred, fix, **asked))
         return _size(fix)
@@ -343,6 +350,8 @@ _OPTIONS = {
     "--counts": {"metavar": "CSV", "help": "target_gene and n_cells of what is asked"},
     "--contexts": {"metavar": "A,B,C",
         "help": "contexts that are asked (those of manifest.json beside the lists)"},
+    "--bundle": {"metavar": "BUNDLE",
+        "help": "the season's controls, a zip or folder: its lists, and controls to compare with"},
     "--context-key": {"metavar": "COLUMN",
         "help": "column of obs that names the context (context)"},
     "--perturbation-key": {"default": _KEY, "metavar": "COLUMN",
@@ -394,13 +403,14 @@ vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; 
 holds a replicate's scores, too.
 """),
     "check": _Command(_check,
-        "pred -g/--genes --counts --contexts --preset --perturbation-key --context-key --control "
-        "--fix",
+        "pred -g/--genes --counts --contexts --bundle --preset --perturbation-key --context-key "
+        "--control --fix",
         "find all that keeps a prediction from being accepted, and mend what is safe",
         """examples:
   vcc-helpers check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
   vcc-helpers check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
   vcc-helpers check prediction.h5ad --preset vcc2026 -g gene_names.csv --counts pert_counts.csv
+  vcc-helpers check prediction.h5ad --preset vcc2026 --bundle vcc_2026_controls.zip
 
 Every problem is told at once, a line each; remarks do not keep a file from being handed in. --fix
 writes a file only if all can be mended without changing a prediction, and says what it changed.

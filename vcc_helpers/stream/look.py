@@ -173,9 +173,13 @@ def scan(
     groups: np.ndarray,
     *,
     tolerance: float | None = None,
+    single: bool = False,
     progress: bool = False,
 ) -> _Scan:
-    """Look at every value once; `groups` number each cell's group, -1 for none, ``(n_cells,)``."""
+    """Look at every value once; `groups` number each cell's group, -1 for none, ``(n_cells,)``.
+
+    `single` says that values are looked at as float32 has them.
+    """
     from . import _kernels
 
     weights = np.random.default_rng(0).random(cells.n_vars)
@@ -184,7 +188,8 @@ def scan(
     n_stored, bad = 0, {}
     with tqdm(total=cells.n_obs, unit=" cells", desc="check", disable=not progress) as bar:
         for start, block in stored_blocks(cells):
-            block, rows = as_csr(block), slice(start, start + block.shape[0])
+            rows = slice(start, start + block.shape[0])
+            block = as_csr(block.astype(np.float32, copy=False) if single else block)
             n_stored += block.nnz
             seen, _ = _look(block.data, block.indptr, tolerance)
             table[rows] = np.transpose(seen)

@@ -18,7 +18,6 @@ Taught in: notebooks/17_check_and_pack.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import tarfile
@@ -26,6 +25,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 
@@ -34,7 +34,7 @@ from ..stream._unpack import CELLS, STEP, check_size, zstandard
 from ..stream.blocks import unreadable
 from ..stream.guard import check_hdf5
 from ..stream.open import no_hdf5, parse_memory
-from ..stream.write import beside, check_writable, replacing
+from ..stream.write import check_writable, replacing
 
 #: The file that comes first in an archive of 2026, as vcc-cli 0.3.0 names it.
 _META = "meta.json"
@@ -51,31 +51,36 @@ def pack(h5ad: str | Path, path: str | Path, *, meta: Mapping | None = None) -> 
     An OSError says that a file is not there or cannot be written.
     """
     check_writable(path, inputs=[h5ad])
-    with replacing(path) as part, beside(path, ".zst") as packed:
-        _compress(Path(h5ad), packed)
-        with open(packed, "rb") as cells, tarfile.open(part, "w", format=tarfile.GNU_FORMAT) as tar:
-            files = [(CELLS, cells), (_WATERMARK, io.BytesIO(_WORDS))]
-            if meta is not None:
-                text = json.dumps(meta, sort_keys=True)
-                files = [(_META, io.BytesIO(text.encode())), (CELLS, cells)]
-            for name, file in files:
-                info = tarfile.TarInfo(name)  # of 1970, and nobody's
-                info.size = file.seek(0, os.SEEK_END)
-                file.seek(0)
-                tar.addfile(info, file)
+    members = {CELLS: None, _WATERMARK: _WORDS}
+    if meta is not None:
+        members = {_META: json.dumps(meta, sort_keys=True).encode(), CELLS: None}
+    with replacing(path) as part, open(part, "wb") as tar:
+        for name, text in members.items():
+            start = tar.tell()
+            tar.seek(tarfile.BLOCKSIZE, os.SEEK_CUR)  # for the header, which tells the size
+            size = tar.write(text) if text else _compress(Path(h5ad), tar)
+            tar.seek(start)
+            info = tarfile.TarInfo(name)  # of 1970, and nobody's
+            info.size = size
+            tar.write(info.tobuf(tarfile.GNU_FORMAT))
+            tar.seek(-(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE, os.SEEK_CUR)
+        end = tar.tell() + 2 * tarfile.BLOCKSIZE
+        tar.truncate(-(-end // tarfile.RECORDSIZE) * tarfile.RECORDSIZE)
     return Path(path)
 
 
-def _compress(source: Path, packed: Path) -> None:
-    zstd = zstandard()
+def _compress(source: Path, out: BinaryIO) -> int:
+    """Append a file, packed, to an open one, and return how many bytes that takes."""
+    zstd, start = zstandard(), out.tell()
     options = {"compression_level": _LEVEL, "checksum_flag": 1, "nb_workers": os.cpu_count() or 1}
     named = {getattr(zstd.CompressionParameter, name): value for name, value in options.items()}
     compressor = zstd.ZstdCompressor(options=named)
     compressor.set_pledged_input_size(source.stat().st_size)
-    with open(source, "rb") as file, open(packed, "wb") as out:
+    with open(source, "rb") as file:
         while block := file.read(STEP):
             out.write(compressor.compress(block))
         out.write(compressor.flush())
+    return out.tell() - start
 
 
 @contextmanager

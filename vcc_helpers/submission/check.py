@@ -64,6 +64,7 @@ def check(
     preset: str | Preset = "vcc2025",
     perturbation_key: str = PERTURBATION_KEY,
     context_key: str | None = None,
+    controls: Mapping[str, anndata.AnnData] | None = None,
     control: str = CONTROL,
     progress: bool = False,
 ) -> Report:
@@ -88,6 +89,9 @@ def check(
         is none, those of the file, and a remark says so.
     context_key
         The column of ``obs`` that names each cell's context; ``context`` by default.
+    controls
+        Control cells of each context, as the season's bundle has them,
+        ``datasets.read_bundle(...).controls``. Then the cells are compared with them.
     preset, perturbation_key, control, progress
         As for :func:`~.scoring.score`.
 
@@ -107,8 +111,7 @@ def check(
     -----
     What official tools do is that of cell-eval 0.6.6 for 2025, and of vcc-cli 0.3.0 for 2026.
     """
-    rules = get_preset(preset)
-    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
+    asked = Asked(genes, counts, contexts, preset, perturbation_key, context_key, control, controls)
     with looked(pred, asked, progress) as (report, _):
         return report
 
@@ -116,19 +119,26 @@ def check(
 class Asked(NamedTuple):
     """What is asked of a prediction, as :func:`check` takes it."""
 
-    genes: Sequence[str] | str | Path | None
-    counts: pd.Series | Mapping[str, int] | str | Path | None
-    contexts: Iterable[str] | str | None
-    rules: Preset
-    perturbation_key: str
-    context_key: str | None
-    control: str
+    genes: Sequence[str] | str | Path | None = None
+    counts: pd.Series | Mapping[str, int] | str | Path | None = None
+    contexts: Iterable[str] | str | None = None
+    preset: str | Preset = "vcc2025"
+    perturbation_key: str = PERTURBATION_KEY
+    context_key: str | None = None
+    control: str = CONTROL
+    controls: Mapping[str, anndata.AnnData] | None = None
+
+    @property
+    def rules(self) -> Preset:
+        """The rules that are meant."""
+        return get_preset(self.preset)
 
     def of_file(self, cells: anndata.AnnData) -> dict:
         """Read the lists, and return what :class:`~.rules.Seen` needs."""
         rules, lists = self.rules, (self.counts, self.genes)
-        if rules.context_key is None and self.context_key:
-            raise ValueError(f"the rules of {rules.name} know one context; leave context_key out")
+        for name in ("context_key", "controls"):
+            if rules.context_key is None and getattr(self, name):
+                raise ValueError(f"the rules of {rules.name} know one context; leave {name} out")
         like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
         return {
             "rules": rules,
@@ -138,6 +148,7 @@ class Asked(NamedTuple):
             "control": self.control,
             "asked": read_contexts(self.contexts, rules, *lists),
             "context_key": rules.context_key and (self.context_key or rules.context_key),
+            "controls": self.controls,
         }
 
 
@@ -158,7 +169,8 @@ def looked(pred, asked: Asked, progress: bool) -> Iterator[tuple[Report, Seen | 
         with np.errstate(over="ignore", invalid="ignore"):  # values without end are told in words
             seen = Seen(cells, progress=progress, **of_file)
             found = tuple(problems(seen))
-        yield Report(found, f"{summary}, {len(seen.groups)} labels, {seen.scale}"), seen
+        labels = () if seen.labels is None else seen.labels.unique().drop("", errors="ignore")
+        yield Report(found, f"{summary}, {len(labels)} labels, {seen.scale}"), seen
     finally:
         if cells is not pred and cells.isbacked:
             cells.file.close()

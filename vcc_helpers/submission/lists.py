@@ -128,8 +128,9 @@ def read_counts(
 
     `counts` is a table, or the path of a text file with the columns ``target_gene`` and
     ``n_cells``. A row of the label `control` is left out, as controls are no target. By rules that
-    fix the number of cells, a table without ``n_cells`` means that one; by those that know
-    contexts, a column ``context`` is read, and the index is context and target_gene.
+    fix the number of cells, a table without ``n_cells``, or a row without a number of 1 or more,
+    means that one; by those that know contexts, a column ``context`` is read, and the index is
+    context and target_gene. A row that only repeats another one is passed over.
     """
     if counts is None:
         return None
@@ -138,7 +139,12 @@ def read_counts(
         source, counts = str(counts), _table_of_counts(counts, rules)
     n_cells = pd.Series(counts)
     n_cells = n_cells[_targets(n_cells) != control]
-    numbers, names = pd.to_numeric(n_cells, errors="coerce"), _targets(n_cells)
+    numbers = pd.to_numeric(n_cells, errors="coerce")
+    if rules.cells_a_target:
+        numbers = numbers.where(numbers >= 1, rules.cells_a_target)
+    copies = pd.MultiIndex.from_arrays([n_cells.index, numbers]).duplicated()
+    n_cells, numbers = n_cells[~copies], numbers[~copies]
+    names = _targets(n_cells)
     unsound = ~numbers.between(1, 2**53) | (numbers % 1 != 0)
     if wrong := names[unsound.to_numpy()].tolist():
         raise ValueError(

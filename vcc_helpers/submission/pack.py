@@ -5,7 +5,8 @@ Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -15,16 +16,15 @@ from scipy import sparse
 from tqdm import tqdm
 
 from .. import __version__
-from ..bulk import CONTROL, PERTURBATION_KEY
+from ..bulk import PERTURBATION_KEY
 from ..counts import Scaling, ValueSummary
-from ..presets import Preset, get_preset
 from ..stream.blocks import stored_blocks, stored_matrix
 from ..stream.look import as_csr, float_type
 from ..stream.pseudobulk import log_block
 from ..stream.write import beside, check_writable, fill_cells, replacing
 from .archive import pack
 from .check import Asked, Report, looked
-from .lists import fingerprint, read_manifest
+from .lists import fingerprint, read_contexts, read_manifest
 from .rules import Problem, Seen
 
 
@@ -66,14 +66,8 @@ def mend(
     pred: anndata.AnnData | str | Path,
     path: str | Path,
     *,
-    genes: Sequence[str] | str | Path | None = None,
-    counts: pd.Series | Mapping[str, int] | str | Path | None = None,
-    contexts: Iterable[str] | str | None = None,
-    preset: str | Preset = "vcc2025",
-    perturbation_key: str = PERTURBATION_KEY,
-    context_key: str | None = None,
-    control: str = CONTROL,
     progress: bool = False,
+    **asked,
 ) -> Report:
     """Write a file in which all is mended that can be without changing a prediction.
 
@@ -82,8 +76,8 @@ def mend(
 
     Parameters
     ----------
-    pred, genes, counts, contexts, preset, perturbation_key, context_key, control, progress
-        As for :func:`~.submission.check`.
+    pred, progress, asked
+        As for :func:`~.submission.check`, and all else that it takes.
     path
         The ``.h5ad`` to write; one that exists is replaced at the end, in one step.
 
@@ -102,9 +96,8 @@ def mend(
     Written are X, in CSR and in floating numbers, ``obs`` with the labels in ``target_gene``
     (and in ``context``), ``var`` and ``uns``; layers and ``raw`` are not handed in, and left out.
     """
-    check_writable(path, inputs=(pred, genes, counts))
-    rules = get_preset(preset)
-    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
+    asked = Asked(**asked)
+    check_writable(path, inputs=(pred, asked.genes, asked.counts))
     with looked(pred, asked, progress) as (report, seen):
         _refuse([p for p in report.problems if p.refused and not p.mended])
         obs, var = seen.cells.obs.assign(**_labels(seen)), seen.cells.var
@@ -113,7 +106,7 @@ def mend(
             var = var.iloc[seen.columns].set_axis(seen.genes)
         rows = np.ones(len(obs), bool)
         if not seen.rules.upload_controls:
-            rows = seen.labels != control
+            rows = seen.labels != asked.control
         parts = {"obs": obs[rows], "var": var, "uns": dict(seen.cells.uns)}
         dtype = float_type(stored_matrix(seen.cells).dtype)
         with replacing(path) as part:
@@ -126,21 +119,17 @@ def prep(
     path: str | Path,
     *,
     genes: Sequence[str] | str | Path,
-    counts: pd.Series | Mapping[str, int] | str | Path | None = None,
-    contexts: Iterable[str] | str | None = None,
-    preset: str | Preset = "vcc2025",
-    perturbation_key: str = PERTURBATION_KEY,
-    context_key: str | None = None,
-    control: str = CONTROL,
     keep_counts: bool = False,
     progress: bool = False,
+    **asked,
 ) -> Report:
     """Write the ``.vcc`` that is uploaded; what cannot be accepted is not written.
 
     Parameters
     ----------
-    pred, genes, counts, contexts, preset, perturbation_key, context_key, control, progress
-        As for :func:`~.submission.check`; by the rules of 2026 `counts` is needed.
+    pred, genes, progress, asked
+        As for :func:`~.submission.check`, and all else that it takes; by the rules of 2026 `counts`
+        is needed, and `contexts` where no manifest names them.
     path
         The ``.vcc`` to write; one that exists is replaced at the end, in one step.
     keep_counts
@@ -167,14 +156,21 @@ def prep(
     ``context``, and before the cells a ``meta.json`` with their numbers, contexts and targets.
     Read a block of rows at a time; the disk needs room for the cells twice.
     """
-    check_writable(path, inputs=(pred, genes, counts))
-    rules = get_preset(preset)
-    if rules.cells_a_target and counts is None:
+    asked = Asked(genes, **asked)
+    rules, lists = asked.rules, (asked.counts, genes)
+    check_writable(path, inputs=(pred, *lists))
+    if rules.cells_a_target and asked.counts is None:
         raise ValueError(
             f"the rules of {rules.name} fix the targets, and no list of them is given; "
             f"{rules.tool} refuses that; name the season's pert_counts.csv with counts= or --counts"
         )
-    asked = Asked(genes, counts, contexts, rules, perturbation_key, context_key, control)
+    if rules.context_key and read_contexts(asked.contexts, rules, *lists) is None:
+        raise ValueError(
+            f"the rules of {rules.name} ask for contexts, and nothing says which; {rules.tool} "
+            "refuses that, for a file of the other phase fails when it is scored; name them with "
+            "contexts= or --contexts, such as A,B,C, or keep the bundle's manifest.json next to "
+            "its lists"
+        )
     with looked(pred, asked, progress) as (report, seen), beside(path, ".h5ad") as inner:
         _refuse([p for p in report.problems if p.refused and p.kind != "gene order"])
         raw = keep_counts or rules.counts_only
@@ -186,10 +182,13 @@ def prep(
         var = pd.DataFrame(index=pd.Index(names.to_list()))
         uns = {} if scaling.library_size is None else {"log1p": {}}
 
-        def scaled(block, rows: slice):
-            return log_block(scaling, block.astype(np.float32), rows)
-
-        _write(inner, seen, scaled, np.float32, {"obs": obs, "var": var, "uns": uns})
+        _write(
+            inner,
+            seen,
+            partial(log_block, scaling),
+            np.float32,
+            {"obs": obs, "var": var, "uns": uns},
+        )
         pack(inner, path, meta=_meta(seen, asked))
     return report
 
@@ -232,13 +231,14 @@ def _write(path: Path, seen: Seen, change: Callable, dtype, parts: Mapping) -> N
     shape = len(parts["obs"]), len(parts["var"])
     frame = anndata.AnnData(sparse.csr_matrix(shape, dtype=dtype), **parts)
     with tqdm(total=frame.n_obs, unit=" cells", desc="write", disable=not seen.progress) as bar:
-        fill_cells(path, frame, _changed(seen, change, bar))
+        fill_cells(path, frame, _changed(seen, change, dtype, bar))
 
 
-def _changed(seen: Seen, change: Callable, bar: tqdm) -> Iterator[tuple]:
+def _changed(seen: Seen, change: Callable, dtype, bar: tqdm) -> Iterator[tuple]:
     done = 0
     for start, block in stored_blocks(seen.cells):
-        block = change(as_csr(block), slice(start, start + block.shape[0]))
+        block = as_csr(block.astype(dtype, copy=False))
+        block = change(block, slice(start, start + block.shape[0]))
         block = block if seen.columns is None else block[:, seen.columns]
         if seen.noisy:
             whole = np.rint(block.data)

@@ -24,6 +24,7 @@ from ..presets import Preset
 from ..stream.blocks import read_rows, stored_matrix
 from ..stream.look import NEARLY, scan
 from ..stream.open import left_on_disk, plain_labels, spaced_labels, text_for_none
+from . import likeness
 from .scales import LOG1P, name_scale, sums_before_log
 
 #: Columns that other tools name the perturbation in.
@@ -52,6 +53,7 @@ _FOLLOWS_2025 = {
 }
 #: Figures that rules may quote.
 _LIMITS = {"nearly": NEARLY, "limit": LOGNORM_LIMIT}
+_LIMITS |= {"repeated": likeness.REPEATED, "depth": likeness.DEPTH}
 
 
 class Problem(NamedTuple):
@@ -91,12 +93,15 @@ class Seen:
     #: The contexts that are asked, None if that is not known; and the column that names them.
     asked: tuple[str, ...] | None = None
     context_key: str | None = None
+    #: Control cells of each context, where these are given.
+    controls: Mapping[str, anndata.AnnData] | None = None
 
     def __post_init__(self):
         """Look at all of it."""
         self._see_genes()
         self._see_labels()
         self._see_contexts()
+        self._see_groups()
         self._see_values()
 
     # Genes
@@ -173,7 +178,6 @@ class Seen:
         self.column, self.meant = self._find_column({*targets, self.control})
         self.no_controls, self.other_control, self.same_targets = [], None, _NOTHING
         self.written = self.labels = None
-        self.groups, self.codes = pd.Index([]), np.full(self.cells.n_obs, -1)
         if self.column is None:
             return
         self.written = plain_labels(self.column, [*targets, self.control])
@@ -188,8 +192,6 @@ class Seen:
             self.same_targets = match([x for x in names if x not in no_targets], targets)
         renamed = {**self.same_targets.renamed, self.other_control: self.control}
         self.labels = pd.Index([renamed.get(label, label) for label in self.written])
-        self.groups = self.labels.unique().drop("", errors="ignore")
-        self.codes = self.groups.get_indexer(self.labels)
 
     @property
     def targets(self) -> pd.Index:
@@ -262,6 +264,21 @@ class Seen:
             self.wanted = wanted
             self.have = have[have.index.isin(wanted.index.unique(0), level=0)]
 
+    def _see_groups(self) -> None:
+        """Give each cell the number of its label, or of the pair of its label and context."""
+        self.groups, self.codes = pd.Index([]), np.full(self.cells.n_obs, -1)
+        self.group_context = np.array([])
+        if self.labels is None:
+            return
+        names, known = self.labels, self.labels != ""
+        if self.contexts is not None:
+            names = self.labels + " in " + self.contexts
+            known &= (self.labels != self.control) & (self.contexts != "")
+        self.groups = names[known].unique()
+        self.codes = self.groups.get_indexer(names)
+        if self.contexts is not None:
+            self.group_context = self.contexts[known][~names[known].duplicated()].to_numpy()
+
     @property
     def compared(self) -> list[str]:
         """The contexts that are asked and in the file."""
@@ -329,8 +346,9 @@ class Seen:
 
     def _see_values(self) -> None:
         """Look at every value once; which cells have fractions, and which are 0 in every gene?"""
-        tolerance = self.rules.tolerance
-        self.scan = scan(self.cells, self.codes, tolerance=tolerance, progress=self.progress)
+        rules, progress = self.rules, self.progress
+        how = {"tolerance": rules.tolerance, "single": rules.counts_only}  # as they are packed
+        self.scan = scan(self.cells, self.codes, **how, progress=progress)
         of = self.of = self.scan.of_cells
         self.fractional = (of["fractional"] > 0).to_numpy()
         self.empty = (of["filled"] == 0).to_numpy()
@@ -477,39 +495,85 @@ class Seen:
     @cached_property
     def marks(self) -> dict[str, pd.Series]:
         """Signatures of each target's cells; equal cells have equal ones."""
-        marks = self.of["signature"]
-        return {g: marks[self.codes == i] for i, g in enumerate(self.groups) if g != self.control}
+        marks = self.of["signature"].groupby(self.codes)
+        return {self.groups[i]: m for i, m in marks if i >= 0 and self.groups[i] != self.control}
+
+    def alike_cells(self, some: bool) -> dict:
+        """Find targets whose cells are all alike, or of which too many repeat others."""
+        alike = {g: len(m) > 1 == m.nunique() for g, m in self.marks.items()}
+        if some:
+            share = {g: likeness.repeated(m) for g, m in self.marks.items()}
+            alike = {g: share[g] > likeness.REPEATED and not alike[g] for g in share}
+        return _of([g for g in alike if alike[g]], len(alike))
 
     @cached_property
     def copies(self) -> list[str]:
         """Targets whose cells are all control cells, too."""
-        controls = self.of["signature"][self.labels == self.control] if self.marks else []
+        if not self.marks or self.contexts is not None:
+            return []
+        controls = self.of["signature"][self.labels == self.control]
         return [g for g, marks in self.marks.items() if marks.isin(controls).all()]
 
     @cached_property
-    def means(self) -> pd.DataFrame:
-        """The mean of each target, but for copies, and of the controls."""
+    def means(self) -> dict[str, tuple[np.ndarray, int]]:
+        """The sum of each group's cells, ``(n_genes,)``, and their number, but for copies."""
         sizes = np.bincount(self.codes[self.codes >= 0], minlength=len(self.groups))
-        means = self.scan.group_total[:-1] / np.maximum(sizes, 1)[:, None]
-        return pd.DataFrame(means, index=self.groups).drop(self.copies)
+        total = zip(self.groups, self.scan.group_total, sizes, strict=False)
+        return {name: (mean, size) for name, mean, size in total if name not in self.copies}
 
     def like_controls(self) -> dict | None:
         """Find targets that have the controls' mean."""
         if self.control not in self.groups:
             return None
-        targets = self.means.drop(self.control)
-        return _of(targets.index[_close(targets, self.means.loc[self.control])], len(targets))
+        targets = [name for name in self.means if name != self.control]
+        same = [name for name in targets if self.same_mean(name, self.control)]
+        return _of(same, len(targets))
 
     def one_mean(self) -> dict | None:
-        """Count the targets, if all have one mean."""
-        targets = self.means.drop(self.control, errors="ignore")
-        alike = len(targets) > 1 and _close(targets, targets.iloc[0]).all()
-        return {"n": len(targets)} if alike else None
+        """Count the targets, if all have one mean, in the file or in a context."""
+        of = dict(zip(self.groups, self.group_context, strict=False))
+        parts = {}
+        for name in (x for x in self.means if x != self.control):
+            parts.setdefault(of.get(name), []).append(name)
+        for context, (first, *others) in parts.items():
+            if others and all(self.same_mean(name, first) for name in others):
+                return {"n": 1 + len(others), "where": f" of context {context!r}" if of else ""}
+        return None
 
+    def same_mean(self, one: str, other: str) -> bool:
+        """Tell whether two groups have one mean, but for rounding."""
+        one, other = (total / size for total, size in (self.means[one], self.means[other]))
+        return bool(abs(one - other).max() <= 1e-5 * max(abs(other).max(), 1e-12))
 
-def _close(means: pd.DataFrame, one: pd.Series) -> pd.Series:
-    gap = (means - one).abs().max(axis=1)
-    return gap <= 1e-5 * max(one.abs().max(), 1e-12)
+    @cached_property
+    def sides(self) -> dict[str, likeness.Side]:
+        """What is compared of each context that has cells."""
+        found = {}
+        for context in () if self.scan.bad else np.unique(self.group_context):
+            rows = np.asarray(self.contexts == context) & (self.codes >= 0)
+            total = self.scan.group_total[:-1][self.group_context == context].sum(axis=0)
+            found[context] = likeness.Side(*self.of.loc[rows, likeness.COLUMNS].to_numpy().T, total)
+        return found
+
+    @cached_property
+    def real(self) -> dict[str, likeness.Side]:
+        """What is compared of the controls of each context, where they have the file's genes."""
+        found = {c: likeness.side_of(x, self.symbols) for c, x in (self.controls or {}).items()}
+        return {context: side for context, side in found.items() if side is not None}
+
+    def marked(self, marks: np.ndarray) -> dict | None:
+        """Count the cells that have one of these marks, and name some of their groups."""
+        which = self.of["signature"].isin(marks[marks != 0]) & (self.codes >= 0)
+        groups = self.groups[np.unique(self.codes[which])]
+        return which.any() and _of(groups, len(self.groups)) | {"n": which.sum(), "all": len(which)}
+
+    def elsewhere_nearest(self) -> dict:
+        """Find contexts that are predicted like another's controls."""
+        near = likeness.nearest(self.sides, self.real)
+        swapped = [c for c, other in near.items() if near.get(other) == c]
+        hint = "are two labels swapped?" if swapped else "did the model see each context's own?"
+        names = [f"{c} nearest to those of {other}" for c, other in near.items()]
+        return _of(names, len(self.sides), hint=hint)
 
 
 def _spread_out(which: np.ndarray, n: int) -> np.ndarray:
@@ -785,11 +849,14 @@ _RULES = (
         "{n} cells hold more than {s.rules.most_counts:,.0f} counts, the first {cell!r} with "
         "{total:,.0f}; the upload is refused; predict the depth of real cells"),
     # Likeness: copies of one cell, of the controls, of each other
-    _remark("identical cells",
-        lambda s: _of([g for g, m in s.marks.items() if len(m) > 1 == m.nunique()], len(s.marks)),
+    _remark("identical cells", lambda s: s.alike_cells(some=False),
         "the cells of {n} of {of} targets are all alike: {some}; allowed, and the official "
         "baseline does it, but without spread the test calls far more genes than real cells "
         "would; DES does not punish that, readers may"),
+    _remark("repeated cells", lambda s: s.rules.context_key and s.alike_cells(some=True),
+        "in {n} of {of} targets more than {repeated:.0%} of the cells repeat others: {some}; the "
+        "test takes each for a new measurement, and calls genes that do not change; draw new cells "
+        "in place of repeating some"),
     _remark("copies of controls", lambda s: _of(s.copies, len(s.marks)),
         "of {n} of {of} targets each cell is also a control cell: {some}; that predicts no "
         "change, as some tools do without a word for targets that they do not know; check that "
@@ -798,6 +865,27 @@ _RULES = (
         "{n} of {of} targets have the controls' mean: {some}; that predicts no change; check that "
         "it was meant"),
     _remark("one prediction", Seen.one_mean,
-        "all {n} targets have the same mean: nothing tells one from another, and PDS is that of "
-        "chance; the model may have lost its input"),
+        "all {n} targets{where} have the same mean: nothing tells one from another, and PDS is "
+        "that of chance; the model may have lost its input"),
+    # Contexts next to each other, and to the real controls where these are given
+    _remark("cells of two contexts", lambda s: s.marked(likeness.in_several(s.sides)),
+        "{n} of {all} cells are in two contexts, value for value: {some}; lines differ, so at "
+        "least one of them is predicted by another's cells; predict each context from its own "
+        "controls", chain="contexts"),
+    _remark("contexts alike", lambda s: likeness.alike(s.sides),
+        "the mean cells of {n} pairs of contexts differ no more than two draws of one prediction "
+        "do: {some}; lines differ, and each is scored on its own; predict each context from its "
+        "own controls", chain="contexts"),
+    _remark("nearest controls", Seen.elsewhere_nearest,
+        "{n} of {of} contexts are predicted less like their own controls than like another's: "
+        "{some}; no tool can tell, and each is scored against the cells of its label; {hint}"),
+    _remark("control cells",
+        lambda s: s.real and s.marked(np.concatenate([x.mark for x in s.real.values()])),
+        "{n} of {all} cells are control cells of the bundle, value for value: {some}; the season's "
+        "rules want predictions of a model, and controls handed in score -.3; predict these "
+        "targets"),
+    _remark("library size", lambda s: likeness.other_depth(s.sides, s.real),
+        "the median counts of a cell are more than {depth} times the controls', or fewer by that, "
+        "in {n} contexts ({few}); the test then calls genes for the depth alone, also of a target "
+        "that changes nothing; draw depths from the context's controls"),
 )  # fmt: skip
