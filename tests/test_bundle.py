@@ -1,0 +1,175 @@
+"""The bundle of a season: official and simulated ones open alike, and what is wrong is said."""
+
+import gc
+import json
+import shutil
+import zipfile
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import CONTROL, KEY, refuses
+from scipy import sparse
+
+from vcc_helpers import datasets, pseudobulk
+
+GENES, TARGETS = ["SOX2", "POU5F1", "TET1", "ACTB"], ["TET1", "SOX2"]
+#: As participants report the official one.
+MANIFEST = {
+    "season": "2026",
+    "partition": "val",
+    "panel_id": "vcc2026-val-1",
+    "contexts": ["A", "B", "C"],
+    "pert_col": "target_gene",
+    "context_col": "context",
+    "control_label": "non-targeting",
+    "n_genes": 4,
+    "cells_per_pert": 400,
+}
+
+
+def controls_of(context, n=6):
+    rng = np.random.default_rng(ord(context))
+    guides = [f"non-targeting-{i % 2 + 1}" for i in range(n)]
+    obs = pd.DataFrame({KEY: CONTROL, "context": context, "ntc_id": guides}, dtype="category")
+    obs.index = [f"{context}_ctrl_{i:06d}" for i in range(n)]
+    counts = sparse.csr_matrix(rng.poisson(3, (n, 4)).astype(np.float32))
+    return anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=GENES))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for context in "ABC":
+        controls_of(context).write_h5ad(folder / f"context_{context}.h5ad")
+    (folder / "gene_names.csv").write_text("gene_name\n" + "\n".join(GENES))
+    (folder / "pert_counts.csv").write_text("target_gene\n" + "\n".join(TARGETS))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    return folder
+
+
+def zipped(folder, *, inside="", how=zipfile.ZIP_STORED):
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w", how) as archive:
+        for file in folder.iterdir():
+            archive.write(file, inside + file.name)
+        archive.writestr("__MACOSX/._manifest.json", "not ours")
+    return path
+
+
+def is_the_bundle(bundle):
+    assert bundle.contexts == ["A", "B", "C"] and bundle.targets == TARGETS
+    assert bundle.genes.tolist() == GENES and bundle.n_cells.to_dict() == {"TET1": 400, "SOX2": 400}
+    for context, cells in bundle.controls.items():
+        expected = controls_of(context)
+        np.testing.assert_array_equal(pseudobulk(cells).X, pseudobulk(expected).X)
+        assert set(cells.obs["context"]) == {context} and set(cells.obs[KEY]) == {CONTROL}
+        assert cells.obs_names.equals(expected.obs_names)
+
+
+def test_a_folder_and_both_kinds_of_zip_are_the_same_bundle(folder):
+    (folder / "my prediction.h5ad").write_bytes(b"whatever")  # people work in that folder
+    is_the_bundle(datasets.read_bundle(folder))
+    assert all(cells.isbacked for cells in datasets.read_bundle(str(folder)).controls.values())
+    (folder / "my prediction.h5ad").unlink()
+    for how, inside in ((zipfile.ZIP_STORED, ""), (zipfile.ZIP_DEFLATED, "vcc/controls/")):
+        is_the_bundle(datasets.read_bundle(zipped(folder, inside=inside, how=how)))
+
+
+def test_what_a_zip_is_unpacked_to_lasts_as_long_as_its_cells(folder):
+    bundle = datasets.read_bundle(zipped(folder))
+    unpacked, cells = bundle.folder, bundle.controls["B"]
+    assert unpacked != folder and sorted(p.name for p in unpacked.iterdir())[0] == "context_A.h5ad"
+    del bundle
+    gc.collect()
+    assert pseudobulk(cells[:3]).obs["n_cells"].tolist() == [3]
+    del cells
+    gc.collect()
+    assert not unpacked.exists()
+
+
+def test_other_layouts_of_the_controls(folder):
+    whole = anndata.concat([controls_of(context) for context in "CAB"])
+    for context in "ABC":
+        (folder / f"context_{context}.h5ad").unlink()
+    whole.obs = whole.obs.rename(columns={KEY: "gene", "context": "line"})
+    whole.write_h5ad(folder / "controls.h5ad")
+    manifest = MANIFEST | {"pert_col": "gene", "context_col": "line"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    is_the_bundle(datasets.read_bundle(folder))
+    (folder / "controls.h5ad").unlink()
+    for context in "ABC":  # a file tells of its context by its name alone
+        cells = controls_of(context)
+        del cells.obs["context"]
+        cells.write_h5ad(folder / f"{context}.h5ad")
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    is_the_bundle(datasets.read_bundle(folder))
+
+
+def test_numbers_of_cells_are_those_of_the_list_else_of_the_manifest(folder):
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST | {"cells_per_pert": 50}))
+    assert datasets.read_bundle(folder).n_cells.tolist() == [50, 50]
+    (folder / "pert_counts.csv").write_text("target_gene,n_cells\nTET1,7\nSOX2,9")
+    assert datasets.read_bundle(folder).n_cells.tolist() == [7, 9]
+
+
+def changed(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def rewritten(change):
+    def spoil(folder):
+        cells = change(controls_of("B"))
+        cells.write_h5ad(folder / "context_B.h5ad")
+
+    return spoil
+
+
+def labelled(**labels):
+    return rewritten(lambda cells: [cells, setattr(cells, "obs", cells.obs.assign(**labels))][0])
+
+
+BAD = {
+    "cut": (lambda f: (f / "context_B.h5ad").write_bytes(b"x"), "context_B.h5ad is not an HDF5"),
+    "gone": (lambda f: (f / "context_B.h5ad").unlink(), "'A', 'B', 'C', .* have controls of 'A', 'C'"),
+    "no contexts": (changed("manifest.json", "{}"), r'does not name the contexts; expected .*\["A"'),
+    "no JSON": (changed("manifest.json", "["), "manifest.json does not name the contexts"),
+    "text": (changed("manifest.json", '{"contexts": "ABC"}'), "does not name the contexts"),
+    "twice": (changed("manifest.json", '{"contexts": ["A", "A"]}'), "the contexts; .* each once"),
+    "other phase": (changed("manifest.json", '{"contexts": ["D", "E", "F"]}'),
+        "contexts 'D', 'E', 'F', and .* have controls of 'A', 'B', 'C'"),
+    "same context": (labelled(context="A"), "context_B.h5ad has controls of 'A', as has another"),
+    "perturbed": (labelled(target_gene="TET1"), "'TET1' among the controls; expected 'non-target"),
+    "order": (rewritten(lambda c: c[:, ::-1].copy()), "context_B.h5ad: 4 genes, in another order"),
+    "genes": (rewritten(lambda c: c[:, 1:].copy()), "context_B.h5ad: 3 genes, other than the 4 of"),
+    "list": (changed("gene_names.csv", "SOX2\nTET1"), "names 2 genes, manifest.json says 4; take"),
+    "counts": (changed("pert_counts.csv", "gene\nTET1"), "pert_counts.csv has no column target_gene|"
+        "has no column 'target_gene'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "message"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_said(spoil, message, folder):
+    spoil(folder)
+    refuses(message, datasets.read_bundle, folder)
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    refuses("no such folder or zip: .*; expected the bundle that vcc datasets", datasets.read_bundle,
+        tmp_path / "nowhere", error=FileNotFoundError)  # fmt: skip
+    (tmp_path / "text.zip").write_text("no zip")
+    refuses("text.zip cannot be read as a zip", datasets.read_bundle, tmp_path / "text.zip")
+    cut = zipped(folder)
+    cut.write_bytes(cut.read_bytes()[:-200])
+    refuses("bundle.zip cannot be read as a zip", datasets.read_bundle, cut)
+    shutil.copytree(folder, folder / "again")
+    with zipfile.ZipFile(cut, "w") as archive:
+        for file in folder.rglob("*.csv"):
+            archive.write(file, file.relative_to(folder))
+    refuses("holds 'gene_names.csv', 'pert_counts.csv' more than once", datasets.read_bundle, cut)
+    (folder / "manifest.json").unlink()
+    for path in (folder, zipped(folder)):
+        refuses("has no 'manifest.json'; it has .*'context_A.h5ad'", datasets.read_bundle, path,
+            error=FileNotFoundError)  # fmt: skip
