@@ -193,7 +193,8 @@ class ZeroShot(_SourceAdapter):
 
     .. math:: \hat y_t = \gamma \bar m + \beta_t \bar d_t, \qquad
               \beta_t = \frac{k a_t}{1 + (k - 1) a_t}, \qquad
-              a_t = \frac{\sum_{c < c'} \cos(d_{ct}, d_{c't}) + \lambda \bar a}{k (k - 1) / 2 + \lambda}
+              a_t = \frac{\sum_{c < c'} \cos(d_{ct}, d_{c't}) + \lambda \bar a}
+                         {k (k - 1) / 2 + \lambda}
 
     where :math:`\bar a` is the mean cosine over all pairs, and :math:`\gamma` fits each source's
     mean response by that of the others. :math:`\beta_t` is the Spearman-Brown formula: how far a

@@ -4,7 +4,8 @@
 - :func:`open_world`: the challenge's cells; simulated, or the official files of a folder.
 - :func:`fetch_h1`: the official files themselves; :func:`catalog`: which other screens there are.
 - :func:`read_screen`, :func:`read_contexts`: other people's files in our words.
-- :func:`read_bundle`: the controls of a season of unseen contexts.
+- :func:`read_bundle`: the controls of a season of unseen contexts; :func:`write_bundle`
+  simulates them, and the truth.
 - :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file.
 
 Taught in: notebooks/01_load_the_h1_data.
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from ._bundle import Bundle, read_bundle
+    from ._bundle import Bundle, read_bundle, write_bundle
     from ._bundled import catalog, load_h1_sample, load_hipsc_screen
     from ._fetch import fetch_h1
     from ._layouts import read_contexts, read_screen
@@ -42,6 +43,7 @@ __all__ = [
     "read_bundle",
     "read_contexts",
     "read_screen",
+    "write_bundle",
     "write_h1_like",
 ]
 
@@ -49,7 +51,7 @@ __getattr__, __dir__ = attach(
     __name__,
     modules=(),
     names={
-        "_bundle": ("Bundle", "read_bundle"),
+        "_bundle": ("Bundle", "read_bundle", "write_bundle"),
         "_bundled": ("catalog", "load_h1_sample", "load_hipsc_screen"),
         "_fetch": ("fetch_h1",),
         "_layouts": ("read_contexts", "read_screen"),

@@ -2,6 +2,7 @@
 
 The official bundle of 2026, ``vcc_2026_controls.zip``, holds ``context_A.h5ad``, ``context_B.h5ad``
 and ``context_C.h5ad``, the lists ``gene_names.csv`` and ``pert_counts.csv``, and ``manifest.json``.
+:func:`write_bundle` writes a simulated one, with what nobody has of the real one: the truth.
 
 Taught in: notebooks/21_predict_three_unseen_lines.
 
@@ -17,20 +18,41 @@ import shutil
 import tempfile
 import weakref
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
+from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..presets import VCC2026
 from ..stream.open import labels_of, open_cells
+from ..stream.write import write_cells, write_whole
 from ..submission.lists import read_counts, read_genes
+from ._recipe import Recipe, Size, draw_recipe, with_responses
+from ._simulate import blocks_of, check_whole, frame_of
 
 MANIFEST, GENES, COUNTS = "manifest.json", "gene_names.csv", "pert_counts.csv"
+TRUTH, SOURCES = "truth.h5ad", "sources"
 #: Most bytes that are unpacked of a zip; the official one holds 0.7 GB.
 _MOST_UNPACKED = 32 * 10**9
+
+#: The contexts of a simulated bundle; and the other lines, with about the share of the targets that
+#: was measured in each. Assumed: how many of the real targets are public depends on who counts.
+CONTEXTS = VCC2026.phases["validation"]
+COVERED = {"L1": 0.63, "L2": 0.5, "L3": 0.36}
+#: As many control cells per guide as cells per target; counts per cell as participants report them
+#: of the official controls: medians 19,946 to 20,109, coefficients of variation .38 to .46.
+CONTROL_GUIDES = 46
+DEPTH_PER_GENE, DEPTH_LOG_SD = 20_000 / 18_533, 0.42
+BUNDLES = {
+    "small": Size(600, (20, 20, 20), 80, CONTROL_GUIDES * 40, 1, 2.0),
+    "full": Size(18_533, (100, 100, 100), 150, CONTROL_GUIDES * 400, 1, 1.0),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,3 +235,141 @@ def _checked(cells: AnnData, name: str, manifest: dict, genes: pd.Index) -> AnnD
         dict.fromkeys((PERTURBATION_KEY, key), "category")
     )
     return cells
+
+
+def write_bundle(
+    folder: str | Path, *, size: str = "small", seed: int = 0, progress: bool = False
+) -> Path:
+    """Write a SIMULATED bundle of 2026, screens of other lines, and the truth to score against.
+
+    Six lines are drawn, with the same targets. Three are the contexts A, B and C of the bundle; in
+    the others about .63, .5 and .36 of the targets are measured, so some are measured nowhere.
+
+    Parameters
+    ----------
+    folder
+        A folder that is not there yet, or empty. Written are the six files that :func:`read_bundle`
+        opens; ``truth.h5ad``, the cells of the contexts with their controls; and ``sources``, a
+        folder with a screen of each other line.
+    size
+        ``"small"``: 600 genes, 60 targets, 40 cells a target and control guide, seconds.
+        ``"full"``: 18,533 genes, 300 targets, 400 cells, as the official one; a block at a time.
+    seed
+        The same seed and the same NumPy give the same files.
+    progress
+        Show a progress bar.
+
+    Returns
+    -------
+    Path
+        The folder. What is wrong on the way leaves none.
+
+    Raises
+    ------
+    ValueError, OSError
+        The size or seed is none; the folder is not empty, or cannot be written, or the disk is
+        full.
+    """
+    if size not in BUNDLES:
+        raise ValueError(f"no size {size!r} of a bundle; expected {' or '.join(BUNDLES)}")
+    folder, seed = Path(folder), check_whole("seed", seed, at_least=0)
+    folder.mkdir(exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; name a new folder for the simulated bundle")
+    recipe = _lines(BUNDLES[size], seed)
+    try:
+        (folder / SOURCES).mkdir()
+        n_cells = {line: len(_roster(recipe, line)) for line in recipe.contexts}
+        total = sum(n_cells.values()) + len(CONTEXTS) * recipe.size.n_controls
+        with tqdm(total=total, unit=" cells", disable=not progress) as bar:
+            for line in COVERED:
+                _write(folder / SOURCES / f"{line}.h5ad", recipe, [line], bar)
+            for line in CONTEXTS:
+                _write(folder / f"context_{line}.h5ad", recipe, [line], bar, controls=True)
+            _write(folder / TRUTH, recipe, CONTEXTS, bar)
+        _write_lists(folder, recipe)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    return folder
+
+
+def _lines(size: Size, seed: int) -> Recipe:
+    """Draw six lines: each with a response of its own, and with the targets measured in it."""
+    recipe = with_responses(draw_recipe(size, (*COVERED, *CONTEXTS), seed=seed))
+    contexts, each = {}, size.n_controls // CONTROL_GUIDES
+    for name, here in recipe.contexts.items():
+        rng = np.random.default_rng([seed, 6, here.key])
+        measured = rng.permutation(len(here.n_cells)) < COVERED.get(name, 0) * len(here.n_cells)
+        usual = np.maximum(here.n_cells, size.cells_per_target // 4)
+        n_cells = np.full(len(usual), each) if name in CONTEXTS else np.where(measured, usual, 0)
+        contexts[name] = here._replace(n_cells=n_cells)
+    return recipe._replace(contexts=contexts)
+
+
+def _roster(recipe: Recipe, line: str) -> pd.DataFrame:
+    """List the cells of a line as :func:`~._cells.draw_roster` does, controls guide by guide."""
+    here, n_targets, n_controls = recipe.contexts[line], len(recipe.targets), recipe.size.n_controls
+    rng = np.random.default_rng([recipe.seed, 5, here.key])
+    group = np.repeat([n_targets, *range(n_targets)], [n_controls, *here.n_cells])
+    guide = (rng.random(len(group)) * np.append(recipe.n_guides, 1)[group]).astype(int)
+    guide[:n_controls] = np.arange(n_controls) * CONTROL_GUIDES // n_controls
+    depth = np.exp(rng.normal(0, DEPTH_LOG_SD, len(group))) * DEPTH_PER_GENE * recipe.size.n_genes
+    return pd.DataFrame({"group": group, "batch": 0, "guide": guide, "depth": depth})
+
+
+def _write(path: Path, recipe: Recipe, lines, bar: tqdm, *, controls: bool = False) -> None:
+    """Write the cells of some lines, one after the other; or their controls alone."""
+    rosters = {line: _roster(recipe, line) for line in lines}
+    if controls:
+        rosters = {line: rows[: recipe.size.n_controls] for line, rows in rosters.items()}
+    obs = pd.concat([_labels(recipe, line, rows) for line, rows in rosters.items()])
+    obs = obs.astype(dict.fromkeys(obs, "category"))
+    empty = sparse.csr_matrix((len(obs), recipe.size.n_genes), dtype=np.float32)
+
+    def blocks() -> Iterator[tuple[int, sparse.csr_matrix]]:
+        done = 0
+        for line, rows in rosters.items():
+            for start, counts in blocks_of(recipe, line, rows, rows.index.to_numpy(), bar):
+                yield done + start, counts
+            done += len(rows)
+
+    write_cells(path, frame_of(recipe, ", ".join(lines), empty, obs), blocks())
+
+
+def _labels(recipe: Recipe, line: str, rows: pd.DataFrame) -> pd.DataFrame:
+    target = recipe.labels[rows["group"]]
+    name = np.where(target == CONTROL, f"{line}_ctrl_", f"{line}_").astype(object)
+    guide = np.where(target == CONTROL, f"{CONTROL}-", target + "-").astype(object)
+    return pd.DataFrame(
+        {
+            PERTURBATION_KEY: target,
+            VCC2026.context_key: line,
+            "ntc_id": guide + (rows["guide"] + 1).astype(str).to_numpy(dtype=object),
+        },
+        index=name + rows.index.astype(str).str.zfill(6).to_numpy(dtype=object),
+    )
+
+
+def _write_lists(folder: Path, recipe: Recipe) -> None:
+    """Write what is asked; the manifest last, which makes a folder a bundle."""
+    targets, each = sorted(recipe.labels[:-1]), recipe.size.n_controls // CONTROL_GUIDES
+    official = each == VCC2026.cells_a_target  # whose list is names alone
+    lines = targets if official else [f"{target},{each}" for target in targets]
+    write_whole(folder / GENES, "\n".join(["gene_name", *recipe.genes, ""]))
+    header = PERTURBATION_KEY if official else f"{PERTURBATION_KEY},n_cells"
+    write_whole(folder / COUNTS, "\n".join([header, *lines, ""]))
+    manifest = {
+        "season": "2026",
+        "partition": "SIMULATED",
+        "panel_id": f"SIMULATED-{recipe.seed}",
+        "contexts": CONTEXTS,
+        "pert_col": PERTURBATION_KEY,
+        "context_col": VCC2026.context_key,
+        "control_label": CONTROL,
+        "n_genes": len(recipe.genes),
+        "n_constructs": len(targets),
+        "cells_per_pert": each,
+        "note": f"SIMULATED by vcc_helpers, seed {recipe.seed}; not real cells",
+    }
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2))
