@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
-from .bulk import CONTROL, some_of
+from .bulk import CONTROL, effects, some_of
 from .features import resolve, source_components, stack_effects
 from .models import BulkModel, gain_products, shrunken_gains
 
@@ -276,6 +276,49 @@ def _transfer(
     average = np.tensordot(weights, own, axes=1) / np.where(share > 0, share, 1)[:, None]
     known = {"sources": k, "agreement": agreement, "weight": weight, "response_gain": float(gain)}
     return gain * (weights @ mean / weights.sum()), weight[:, None] * average, known
+
+
+def decompose(bulk_by_context: Mapping[str, anndata.AnnData]) -> pd.Series:
+    r"""Split the squared length of effects into what is shared and what is not.
+
+    `bulk_by_context` is as for :func:`precision`, of two contexts at least that share targets. With
+    the effect of target t in context c, without the silenced gene and without sampling noise,
+
+    .. math:: x_{ct} = \mu + \ell_c + s_t + i_{ct}
+
+    where :math:`\mu` is global, :math:`\ell_c` what the line adds to every effect, :math:`s_t` what
+    the target does in every line (conserved), and the rest their interaction. Returned are the mean
+    squared lengths of the four, and of the noise, in squared lognorm, genes summed. They come from
+    mean products of two effects, which share the parts that their indices share: no part can be
+    read off one effect, and an estimate may be negative.
+    """
+    rows, label, noise, control = [], [], [], []
+    for context, bulk in bulk_by_context.items():
+        delta, error = effects(bulk), bulk.layers["variance"] / bulk.obs[["n_cells"]].to_numpy()
+        own = bulk.var_names.get_indexer(delta.obs_names)
+        x, kept = delta.X.astype(np.float64), np.ones(delta.shape, dtype=bool)
+        kept[np.flatnonzero(own >= 0), own[own >= 0]] = False
+        is_control = bulk.obs_names == CONTROL
+        rows.append(x * kept)
+        noise.append((error[~is_control] * kept).sum(axis=1))
+        control.append(np.full(len(x), error[is_control].sum()))
+        label += [(context, target) for target in delta.obs_names]
+    rows, noise, control = np.vstack(rows), np.concatenate(noise), np.concatenate(control)
+    context, target = (np.array(part) for part in zip(*label, strict=True))
+    line, same = context[:, None] == context, target[:, None] == target
+    product = rows @ rows.T - line * control[:, None] - np.diag(noise)
+    pairs = {"neither": ~line & ~same, "line": line & ~same, "target": ~line & same}
+    if not all(pair.any() for pair in pairs.values()):
+        raise ValueError("expected two contexts at least, which share two targets at least")
+    mean = {name: product[pair].mean() for name, pair in pairs.items()}
+    parts = {
+        "global": mean["neither"],
+        "line": mean["line"] - mean["neither"],
+        "conserved": mean["target"] - mean["neither"],
+        "interaction": np.diag(product).mean() - mean["line"] - mean["target"] + mean["neither"],
+        "noise": (noise + control).mean(),
+    }
+    return pd.Series(parts, name="squared length")
 
 
 def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:
