@@ -27,7 +27,7 @@ import numpy as np
 
 _EXERCISES: dict[str, Exercise] = {}
 #: First chapter of each part of the book, which has a module of its own.
-_PARTS = ("01", "04", "08", "10", "13", "16", "19")
+_PARTS = ("01", "04", "08", "10", "13", "16", "19", "21")
 
 
 @dataclass(frozen=True)
