@@ -297,9 +297,11 @@ def write_bundle(
 
 def _lines(size: Size, seed: int) -> Recipe:
     """Draw six lines: each with a response of its own, and with the targets measured in it."""
-    recipe = with_responses(draw_recipe(size, (*COVERED, *CONTEXTS), seed=seed))
+    # the first of a world is what all others come from, and nearest to each: here it is no line
+    recipe = with_responses(draw_recipe(size, ("origin", *COVERED, *CONTEXTS), seed=seed))
     contexts, each = {}, size.n_controls // CONTROL_GUIDES
-    for name, here in recipe.contexts.items():
+    for name in (*COVERED, *CONTEXTS):
+        here = recipe.contexts[name]
         rng = np.random.default_rng([seed, 6, here.key])
         measured = rng.permutation(len(here.n_cells)) < COVERED.get(name, 0) * len(here.n_cells)
         usual = np.maximum(here.n_cells, size.cells_per_target // 4)
