@@ -2,7 +2,6 @@
 
 import gc
 import json
-import shutil
 import zipfile
 
 import anndata
@@ -82,7 +81,7 @@ def test_a_folder_and_both_kinds_of_zip_are_the_same_bundle(folder):
 def test_what_a_zip_is_unpacked_to_lasts_as_long_as_its_cells(folder):
     bundle = datasets.read_bundle(zipped(folder))
     unpacked, cells = bundle.folder, bundle.controls["B"]
-    assert unpacked != folder and sorted(p.name for p in unpacked.iterdir())[0] == "context_A.h5ad"
+    assert unpacked != folder and (unpacked / "context_A.h5ad").exists()
     del bundle
     gc.collect()
     assert pseudobulk(cells[:3]).obs["n_cells"].tolist() == [3]
@@ -165,11 +164,6 @@ def test_what_is_missing_is_named(folder, tmp_path):
     cut = zipped(folder)
     cut.write_bytes(cut.read_bytes()[:-200])
     refuses("bundle.zip cannot be read as a zip", datasets.read_bundle, cut)
-    shutil.copytree(folder, folder / "again")
-    with zipfile.ZipFile(cut, "w") as archive:
-        for file in folder.rglob("*.csv"):
-            archive.write(file, file.relative_to(folder))
-    refuses("holds 'gene_names.csv', 'pert_counts.csv' more than once", datasets.read_bundle, cut)
     (folder / "manifest.json").unlink()
     for path in (folder, zipped(folder)):
         refuses("has no 'manifest.json'; it has .*'context_A.h5ad'", datasets.read_bundle, path,
@@ -179,7 +173,7 @@ def test_what_is_missing_is_named(folder, tmp_path):
 @pytest.fixture
 def tiny(monkeypatch):
     """A bundle of 9 targets, 60 genes, 3 cells per target and guide."""
-    monkeypatch.setitem(_bundle.BUNDLES, "small", Size(60, (3, 3, 3), 12, 46 * 3, 1, 2.0))
+    monkeypatch.setitem(_bundle._SIZES, "small", Size(60, (3, 3, 3), 12, 46 * 3, 1, 2.0))
 
 
 def test_a_simulated_bundle_is_a_bundle_with_its_truth_and_sources(tiny, tmp_path):
@@ -213,8 +207,8 @@ def test_the_seed_makes_the_bundle_and_400_cells_need_no_numbers(tiny, tmp_path,
     )
     assert (one.X != same.X).nnz == 0 and one.X.sum() != other.X.sum()
     assert "n_cells" in (tmp_path / "one/pert_counts.csv").read_text()
-    monkeypatch.setattr(_bundle, "CONTROL_GUIDES", 1)
-    monkeypatch.setitem(_bundle.BUNDLES, "full", Size(60, (1, 1, 1), 12, 400, 1, 2.0))
+    monkeypatch.setattr(_bundle, "_GUIDES", 1)
+    monkeypatch.setitem(_bundle._SIZES, "full", Size(60, (1, 1, 1), 12, 400, 1, 2.0))
     folder = datasets.write_bundle(tmp_path / "full", size="full")
     assert (folder / "pert_counts.csv").read_text().splitlines()[0] == "target_gene"
     assert set(datasets.read_bundle(folder).n_cells) == {400}

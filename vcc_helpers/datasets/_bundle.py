@@ -33,25 +33,39 @@ from ..presets import VCC2026
 from ..stream.open import labels_of, open_cells
 from ..stream.write import write_cells, write_whole
 from ..submission.lists import read_counts, read_genes
-from ._recipe import Recipe, Size, draw_recipe, with_responses
-from ._simulate import blocks_of, check_whole, frame_of
+from ._cells import draw_roster
+from ._recipe import (
+    COMMON_TAIL,
+    DEPTH_PER_GENE,
+    MAX_LOG_FOLD_CHANGE,
+    Context,
+    Recipe,
+    Size,
+    _heavy,
+    _slope,
+    _unit_rows,
+    draw_recipe,
+)
+from ._simulate import _blocks, _check_whole, _frame, _labels
 
-MANIFEST, GENES, COUNTS = "manifest.json", "gene_names.csv", "pert_counts.csv"
-TRUTH, SOURCES = "truth.h5ad", "sources"
+_MANIFEST, _GENES, _COUNTS = "manifest.json", "gene_names.csv", "pert_counts.csv"
+_KEY = VCC2026.context_key
 #: Most bytes that are unpacked of a zip; the official one holds 0.7 GB.
 _MOST_UNPACKED = 32 * 10**9
 
 #: The contexts of a simulated bundle; and the other lines, with about the share of the targets that
 #: was measured in each. Assumed: how many of the real targets are public depends on who counts.
-CONTEXTS = VCC2026.phases["validation"]
-COVERED = {"L1": 0.63, "L2": 0.5, "L3": 0.36}
-#: As many control cells per guide as cells per target; counts per cell as participants report them
-#: of the official controls: medians 19,946 to 20,109, coefficients of variation .38 to .46.
-CONTROL_GUIDES = 46
-DEPTH_PER_GENE, DEPTH_LOG_SD = 20_000 / 18_533, 0.42
-BUNDLES = {
-    "small": Size(500, (16, 16, 16), 100, CONTROL_GUIDES * 80, 1, 3.0),
-    "full": Size(18_533, (100, 100, 100), 150, CONTROL_GUIDES * 400, 1, 1.0),
+_CONTEXTS = VCC2026.phases["validation"]
+_COVERED = {"L1": 0.63, "L2": 0.5, "L3": 0.36}
+#: As many control cells per guide as cells per target; median counts of a cell, as participants
+#: report them of the official controls.
+_GUIDES, _DEPTH = 46, 20_000 / 18_533
+#: Size of a line's own response, in units of the median effect. In the lines of 2026 the mean
+#: response makes up about .01 of the squared effects. Assumed.
+_RESPONSE = 0.3
+_SIZES = {
+    "small": Size(500, (16, 16, 16), 100, _GUIDES * 80, 1, 3.0),
+    "full": Size(18_533, (100, 100, 100), 150, _GUIDES * VCC2026.cells_a_target, 1, 1.0),
 }
 
 
@@ -133,55 +147,46 @@ class _Folder:
 
 
 def _unpack(path: Path, folder: Path) -> Path:
-    """Write the bundle's files that a zip holds, in whichever folder, next to each other."""
+    """Unpack a zip, and return the folder in it that holds a manifest."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not Path(m.filename).name.startswith("._")]
-            members = [m for m in members if m.filename.endswith((".h5ad", ".csv", ".json"))]
-            names = [Path(m.filename).name for m in members]
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{path} holds {some_of(twice)} more than once; expected one each")
-            if (size := sum(m.file_size for m in members)) > _MOST_UNPACKED:
+            if (size := sum(member.file_size for member in archive.infolist())) > _MOST_UNPACKED:
                 raise ValueError(f"{path} would unpack to {size:,} bytes; is it a bundle?")
-            for member, name in zip(members, names, strict=True):
-                with archive.open(member) as source, open(folder / name, "wb") as out:
-                    shutil.copyfileobj(source, out, 2**20)
+            archive.extractall(folder)
     except (zipfile.BadZipFile, RuntimeError, EOFError) as error:  # encrypted is a RuntimeError
         raise ValueError(
             f"{path} cannot be read as a zip ({error}); download it again, or name the folder that "
             "it was unpacked to"
         ) from error
-    return folder
+    return next((file.parent for file in sorted(folder.rglob(_MANIFEST))), folder)
 
 
 def _open(folder: Path, path: Path) -> Bundle:
     there = sorted(file.name for file in folder.iterdir())
-    if missing := [name for name in (MANIFEST, GENES, COUNTS) if name not in there]:
+    if missing := [name for name in (_MANIFEST, _GENES, _COUNTS) if name not in there]:
         raise FileNotFoundError(
             f"{path} has no {some_of(missing)}; it has {some_of(there)}; expected the whole "
             "bundle, its files next to each other"
         )
-    manifest = _read_manifest(folder / MANIFEST)
-    genes = read_genes(folder / GENES)
+    manifest, genes = _read_manifest(folder / _MANIFEST), read_genes(folder / _GENES)
     if manifest.get("n_genes", len(genes)) != len(genes):
         raise ValueError(
-            f"{path}: {GENES} names {len(genes):,} genes, {MANIFEST} says {manifest['n_genes']}; "
+            f"{path}: {_GENES} names {len(genes):,} genes, {_MANIFEST} says {manifest['n_genes']}; "
             "take both from one bundle"
         )
-    rules = replace(VCC2026, cells_a_target=manifest.get("cells_per_pert", VCC2026.cells_a_target))
-    n_cells = read_counts(folder / COUNTS, rules=rules)
-    controls = _controls(folder, there, manifest, genes)
-    return Bundle(controls, genes, n_cells, folder)
+    each = manifest.get("cells_per_pert", VCC2026.cells_a_target)
+    n_cells = read_counts(folder / _COUNTS, rules=replace(VCC2026, cells_a_target=each))
+    return Bundle(_controls(folder, there, manifest, genes), genes, n_cells, folder)
 
 
 def _read_manifest(path: Path) -> dict:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         contexts = manifest["contexts"]
-        sound = contexts and all(isinstance(name, str) and name.strip() for name in contexts)
+        sound = isinstance(contexts, list) and all(isinstance(name, str) for name in contexts)
     except (ValueError, LookupError, TypeError, RecursionError):
         sound = False
-    if not sound or isinstance(contexts, str) or len(set(contexts)) < len(contexts):
+    if not sound or not contexts or len(set(contexts)) < len(contexts):
         raise ValueError(
             f'{path} does not name the contexts; expected a JSON object with "contexts": '
             '["A", "B", "C"], each once'
@@ -197,7 +202,7 @@ def _controls(folder: Path, there: list[str], manifest: dict, genes: pd.Index) -
         files = [name for name in there if name.endswith(".h5ad")]
     for name in files:
         cells = _checked(open_cells(folder / name), name, manifest, genes)
-        labels = cells.obs[VCC2026.context_key]
+        labels = cells.obs[_KEY]
         for context in labels.unique():
             if context in found:
                 raise ValueError(f"{name} has controls of {context!r}, as has another .h5ad file")
@@ -214,26 +219,20 @@ def _controls(folder: Path, there: list[str], manifest: dict, genes: pd.Index) -
 
 def _checked(cells: AnnData, name: str, manifest: dict, genes: pd.Index) -> AnnData:
     """Put the labels in our words, if the cells are controls on the genes of the list."""
-    key, context = VCC2026.context_key, manifest.get("context_col", VCC2026.context_key)
-    perturbation, control = (
-        manifest.get("pert_col", PERTURBATION_KEY),
-        manifest.get("control_label"),
-    )
-    control = control or CONTROL
     if list(cells.var_names) != list(genes):
         how = "in another order than" if set(cells.var_names) == set(genes) else "other than"
-        raise ValueError(f"{name}: {cells.n_vars:,} genes, {how} the {len(genes):,} of {GENES}")
-    others = labels_of(cells, perturbation).unique().drop(control, errors="ignore")
-    if len(others):
+        raise ValueError(f"{name}: {cells.n_vars:,} genes, {how} the {len(genes):,} of {_GENES}")
+    control = manifest.get("control_label", CONTROL)
+    labels = labels_of(cells, manifest.get("pert_col", PERTURBATION_KEY)).unique()
+    if len(others := labels.drop(control, errors="ignore")):
         raise ValueError(
             f"{name}: cells of {some_of(others)} among the controls; expected {control!r} alone"
         )
-    of_context = Path(name).stem.removeprefix("context_")
-    if context in cells.obs:
-        of_context = labels_of(cells, context)
-    cells.obs = cells.obs.assign(**{PERTURBATION_KEY: CONTROL, key: of_context}).astype(
-        dict.fromkeys((PERTURBATION_KEY, key), "category")
-    )
+    context = Path(name).stem.removeprefix("context_")
+    if (column := manifest.get("context_col", _KEY)) in cells.obs:
+        context = labels_of(cells, column)
+    kinds = dict.fromkeys((PERTURBATION_KEY, _KEY), "category")
+    cells.obs = cells.obs.assign(**{PERTURBATION_KEY: CONTROL, _KEY: context}).astype(kinds)
     return cells
 
 
@@ -254,40 +253,37 @@ def write_bundle(
     size
         ``"small"``: 500 genes, 48 targets, 80 cells per target and control guide, effects three
         times their real size; seconds. ``"full"``: 18,533 genes, 300 targets, 400 cells, as the
-        official one, written a block at a time: 26 GB, minutes.
+        official one, written a block at a time: 26 GB.
     seed
-        The same seed and the same NumPy give the same files.
+        The same seed and the same NumPy give the same cells.
     progress
         Show a progress bar.
 
     Returns
     -------
     Path
-        The folder. What is wrong on the way leaves none.
+        The folder. Where something goes wrong on the way, none is left.
 
     Raises
     ------
     ValueError, OSError
-        The size or seed is none; the folder is not empty, or cannot be written, or the disk is
-        full.
+        The size or seed is none; the folder is not empty, cannot be written, or the disk is full.
     """
-    if size not in BUNDLES:
-        raise ValueError(f"no size {size!r} of a bundle; expected {' or '.join(BUNDLES)}")
-    folder, seed = Path(folder), check_whole("seed", seed, at_least=0)
+    if size not in _SIZES:
+        raise ValueError(f"no size {size!r} of a bundle; expected {' or '.join(_SIZES)}")
+    folder, seed = Path(folder), _check_whole("seed", seed, at_least=0)
     folder.mkdir(exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the simulated bundle")
-    recipe = _lines(BUNDLES[size], seed)
+    recipe = _draw_lines(_SIZES[size], seed)
     try:
-        (folder / SOURCES).mkdir()
-        n_cells = {line: len(_roster(recipe, line)) for line in recipe.contexts}
-        total = sum(n_cells.values()) + len(CONTEXTS) * recipe.size.n_controls
-        with tqdm(total=total, unit=" cells", disable=not progress) as bar:
-            for line in COVERED:
-                _write(folder / SOURCES / f"{line}.h5ad", recipe, [line], bar)
-            for line in CONTEXTS:
+        (folder / "sources").mkdir()
+        with tqdm(unit=" cells", disable=not progress) as bar:
+            for line in _COVERED:
+                _write(folder / "sources" / f"{line}.h5ad", recipe, [line], bar)
+            for line in _CONTEXTS:
                 _write(folder / f"context_{line}.h5ad", recipe, [line], bar, controls=True)
-            _write(folder / TRUTH, recipe, CONTEXTS, bar)
+            _write(folder / "truth.h5ad", recipe, _CONTEXTS, bar)
         _write_lists(folder, recipe)
     except BaseException:
         shutil.rmtree(folder)
@@ -295,84 +291,79 @@ def write_bundle(
     return folder
 
 
-def _lines(size: Size, seed: int) -> Recipe:
-    """Draw six lines: each with a response of its own, and with the targets measured in it."""
+def _draw_lines(size: Size, seed: int) -> Recipe:
+    """Draw six lines, each with a response of its own, and the targets measured in it."""
     # the first of a world is what all others come from, and nearest to each: here it is no line
-    recipe = with_responses(draw_recipe(size, ("origin", *COVERED, *CONTEXTS), seed=seed))
-    contexts, each = {}, size.n_controls // CONTROL_GUIDES
-    for name in (*COVERED, *CONTEXTS):
+    recipe = draw_recipe(size, ("origin", *_COVERED, *_CONTEXTS), seed=seed)
+    contexts = {}
+    for name in (*_COVERED, *_CONTEXTS):
         here = recipe.contexts[name]
-        rng = np.random.default_rng([seed, 6, here.key])
-        measured = rng.permutation(len(here.n_cells)) < COVERED.get(name, 0) * len(here.n_cells)
-        usual = np.maximum(here.n_cells, size.cells_per_target // 4)
-        n_cells = np.full(len(usual), each) if name in CONTEXTS else np.where(measured, usual, 0)
-        contexts[name] = here._replace(n_cells=n_cells)
+        rng, n_targets = np.random.default_rng([seed, 5, here.key]), len(recipe.targets)
+        n_cells = np.full(n_targets, size.n_controls // _GUIDES)
+        if name in _COVERED:
+            measured = rng.permutation(n_targets) < _COVERED[name] * n_targets
+            n_cells = np.maximum(here.n_cells, size.cells_per_target // 4) * measured
+        changes = _with_response(here, recipe.targets, rng)
+        contexts[name] = here._replace(n_cells=n_cells, changes=changes)
     return recipe._replace(contexts=contexts)
 
 
-def _roster(recipe: Recipe, line: str) -> pd.DataFrame:
-    """List the cells of a line as :func:`~._cells.draw_roster` does, controls guide by guide."""
-    here, n_targets, n_controls = recipe.contexts[line], len(recipe.targets), recipe.size.n_controls
-    rng = np.random.default_rng([recipe.seed, 5, here.key])
-    group = np.repeat([n_targets, *range(n_targets)], [n_controls, *here.n_cells])
-    guide = (rng.random(len(group)) * np.append(recipe.n_guides, 1)[group]).astype(int)
-    guide[:n_controls] = np.arange(n_controls) * CONTROL_GUIDES // n_controls
-    depth = np.exp(rng.normal(0, DEPTH_LOG_SD, len(group))) * DEPTH_PER_GENE * recipe.size.n_genes
-    return pd.DataFrame({"group": group, "batch": 0, "guide": guide, "depth": depth})
+def _with_response(here: Context, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Add to all changes what every knock-down does in this line; silenced genes stay as low."""
+    slope, own = _slope(here.log_basal), (np.arange(len(targets)), targets)
+    effect = here.changes * slope
+    effect[own] = 0
+    size = _RESPONSE * np.median(np.linalg.norm(effect, axis=1))
+    pattern = _unit_rows(_heavy(rng, (1, slope.size), COMMON_TAIL) * np.sqrt(slope))
+    changes = here.changes + size * pattern / slope
+    changes = np.clip(changes, -MAX_LOG_FOLD_CHANGE, MAX_LOG_FOLD_CHANGE).astype(np.float32)
+    changes[own] = here.changes[own]
+    return changes
 
 
 def _write(path: Path, recipe: Recipe, lines, bar: tqdm, *, controls: bool = False) -> None:
     """Write the cells of some lines, one after the other; or their controls alone."""
-    rosters = {line: _roster(recipe, line) for line in lines}
-    if controls:
-        rosters = {line: rows[: recipe.size.n_controls] for line, rows in rosters.items()}
-    obs = pd.concat([_labels(recipe, line, rows) for line, rows in rosters.items()])
+    rosters, obs, n_controls = {}, [], recipe.size.n_controls
+    for line in lines:
+        rows = draw_roster(recipe, line)
+        rows["depth"] *= _DEPTH / DEPTH_PER_GENE
+        rows.loc[: n_controls - 1, "guide"] = np.arange(n_controls) * _GUIDES // n_controls
+        rosters[line] = rows = rows[:n_controls] if controls else rows
+        labels = _labels(recipe, line, rows).rename(columns={"guide_id": "ntc_id"})
+        obs.append(labels.drop(columns="batch").assign(**{_KEY: line}))
+    obs = pd.concat(obs)
     obs = obs.astype(dict.fromkeys(obs, "category"))
     empty = sparse.csr_matrix((len(obs), recipe.size.n_genes), dtype=np.float32)
 
     def blocks() -> Iterator[tuple[int, sparse.csr_matrix]]:
         done = 0
         for line, rows in rosters.items():
-            for start, counts in blocks_of(recipe, line, rows, rows.index.to_numpy(), bar):
+            for start, counts in _blocks(recipe, line, rows, rows.index.to_numpy(), bar):
                 yield done + start, counts
             done += len(rows)
 
-    write_cells(path, frame_of(recipe, ", ".join(lines), empty, obs), blocks())
-
-
-def _labels(recipe: Recipe, line: str, rows: pd.DataFrame) -> pd.DataFrame:
-    target = recipe.labels[rows["group"]]
-    name = np.where(target == CONTROL, f"{line}_ctrl_", f"{line}_").astype(object)
-    guide = np.where(target == CONTROL, f"{CONTROL}-", target + "-").astype(object)
-    return pd.DataFrame(
-        {
-            PERTURBATION_KEY: target,
-            VCC2026.context_key: line,
-            "ntc_id": guide + (rows["guide"] + 1).astype(str).to_numpy(dtype=object),
-        },
-        index=name + rows.index.astype(str).str.zfill(6).to_numpy(dtype=object),
-    )
+    write_cells(path, _frame(recipe, ", ".join(lines), empty, obs), blocks())
 
 
 def _write_lists(folder: Path, recipe: Recipe) -> None:
     """Write what is asked; the manifest last, which makes a folder a bundle."""
-    targets, each = sorted(recipe.labels[:-1]), recipe.size.n_controls // CONTROL_GUIDES
-    official = each == VCC2026.cells_a_target  # whose list is names alone
-    lines = targets if official else [f"{target},{each}" for target in targets]
-    write_whole(folder / GENES, "\n".join(["gene_name", *recipe.genes, ""]))
-    header = PERTURBATION_KEY if official else f"{PERTURBATION_KEY},n_cells"
-    write_whole(folder / COUNTS, "\n".join([header, *lines, ""]))
+    targets, each = sorted(recipe.labels[:-1]), recipe.size.n_controls // _GUIDES
+    table = pd.DataFrame({PERTURBATION_KEY: targets})
+    if each != VCC2026.cells_a_target:  # the official list has names alone
+        table["n_cells"] = each
+    write_whole(folder / _GENES, "\n".join(["gene_name", *recipe.genes, ""]))
+    write_whole(folder / _COUNTS, table.to_csv(index=False))
     manifest = {
         "season": "2026",
         "partition": "SIMULATED",
         "panel_id": f"SIMULATED-{recipe.seed}",
-        "contexts": CONTEXTS,
+        "contexts": _CONTEXTS,
         "pert_col": PERTURBATION_KEY,
-        "context_col": VCC2026.context_key,
+        "context_col": _KEY,
         "control_label": CONTROL,
         "n_genes": len(recipe.genes),
         "n_constructs": len(targets),
         "cells_per_pert": each,
         "note": f"SIMULATED by vcc_helpers, seed {recipe.seed}; not real cells",
     }
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2))
+    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2))

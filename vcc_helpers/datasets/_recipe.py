@@ -83,9 +83,6 @@ COMMON_SHARE = 0.06
 SHARED_SHARE = 0.06
 REWIRED_SHARE = 0.58
 OWN_SHARE = 0.30
-# What all knock-downs of a new line share, in units of the median effect; for some worlds only. In
-# the lines of 2026 the mean response makes up about .01 of the squared effects. Assumed.
-RESPONSE = 0.3
 # Weak effects lie in fewer genes, most of them the target's own; and targets differ in that.
 OWN_SHARE_LOG_SD = 1.0
 OWN_SHARE_RANK = 0.7
@@ -230,22 +227,6 @@ def draw_recipe(size: Size, contexts: tuple[str, ...] = ("H1",), *, seed: int = 
             for i, name in enumerate(contexts)
         },
     )
-
-
-def with_responses(recipe: Recipe) -> Recipe:
-    """Give each context a response of its own, which all its targets show in addition."""
-    contexts, own = {}, recipe.targets
-    for name, here in recipe.contexts.items():
-        rng, slope = np.random.default_rng([recipe.seed, 7, here.key]), _slope(here.log_basal)
-        pattern = _heavy(rng, (1, slope.size), COMMON_TAIL) * np.sqrt(slope)
-        effect = here.changes * slope
-        effect[np.arange(len(own)), own] = 0
-        size = RESPONSE * np.median(np.linalg.norm(effect, axis=1))
-        changes = here.changes + size * _unit_rows(pattern) / slope
-        changes = np.clip(changes, -MAX_LOG_FOLD_CHANGE, MAX_LOG_FOLD_CHANGE).astype(np.float32)
-        changes[np.arange(len(own)), own] = np.log(here.residual)
-        contexts[name] = here._replace(changes=changes)
-    return recipe._replace(contexts=contexts)
 
 
 def _slope(log_basal: np.ndarray) -> np.ndarray:

@@ -98,7 +98,7 @@ def make_h1_like(
     """
     _check_contexts(contexts)
     size = Size(n_genes, n_targets, cells_per_target, n_controls, n_batches, effect_scale)
-    size, seed = _check_size(size), check_whole("seed", seed, at_least=0)
+    size, seed = _check_size(size), _check_whole("seed", seed, at_least=0)
     wanted = {"seed": seed, "contexts": list(contexts), "size": asdict(size)}
     if cache and (found := _load(wanted)) is not None:
         return found
@@ -107,9 +107,9 @@ def make_h1_like(
     for name in contexts:
         roster = draw_roster(recipe, name)
         order = _shuffled(recipe, name, roster.index)
-        blocks = [counts for _, counts in blocks_of(recipe, name, roster, order)]
+        blocks = [counts for _, counts in _blocks(recipe, name, roster, order)]
         labels = _labels(recipe, name, roster.loc[order])
-        cells[name] = frame_of(recipe, name, sparse.vstack(blocks, format="csr"), labels)
+        cells[name] = _frame(recipe, name, sparse.vstack(blocks, format="csr"), labels)
         truth[name] = _truth(recipe, name)
     # the targets are in random order, part after part
     parts = np.split(recipe.labels[:-1], np.cumsum(size.n_targets)[:-1])
@@ -162,7 +162,7 @@ def write_h1_like(
     """
     if isinstance(size, str):
         size = SIZES.get(size, size)
-    size, seed = _check_size(size), check_whole("seed", seed, at_least=0)
+    size, seed = _check_size(size), _check_whole("seed", seed, at_least=0)
     if part != "all" and part not in SPLIT_NAMES:
         raise ValueError(f"no part {part!r}; expected one of {', '.join(SPLIT_NAMES)}, or 'all'")
     recipe = draw_recipe(size, seed=seed)
@@ -171,13 +171,13 @@ def write_h1_like(
     wanted = np.repeat(wanted, [*size.n_targets, 1])  # of each target, and of the controls
     order = _shuffled(recipe, "H1", roster.index[wanted[roster["group"]]])
     empty = sparse.csr_matrix((len(order), size.n_genes), dtype=np.float32)
-    frame = frame_of(recipe, "H1", empty, _labels(recipe, "H1", roster.loc[order]))
+    frame = _frame(recipe, "H1", empty, _labels(recipe, "H1", roster.loc[order]))
     with tqdm(total=len(order), unit=" cells", disable=not progress) as bar:
-        write_cells(path, frame, blocks_of(recipe, "H1", roster, order, bar))
+        write_cells(path, frame, _blocks(recipe, "H1", roster, order, bar))
     return Path(path)
 
 
-def blocks_of(
+def _blocks(
     recipe: Recipe,
     context: str,
     roster: pd.DataFrame,
@@ -217,7 +217,7 @@ def _labels(recipe: Recipe, context: str, rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def frame_of(recipe: Recipe, context: str, matrix, obs: pd.DataFrame) -> AnnData:
+def _frame(recipe: Recipe, context: str, matrix, obs: pd.DataFrame) -> AnnData:
     """Put a matrix, its rows and the genes together, and say that they are simulated."""
     is_target = np.isin(np.arange(recipe.genes.size), recipe.targets)
     var = pd.DataFrame({"is_target": is_target}, index=recipe.genes)
@@ -235,10 +235,10 @@ def _truth(recipe: Recipe, context: str) -> AnnData:
         {"n_cells": here.n_cells[rows], "residual": here.residual[rows]},
         index=pd.Index(names[rows], name="target_gene"),
     )
-    return frame_of(recipe, context, expected_effects(recipe, context)[rows], obs)
+    return _frame(recipe, context, expected_effects(recipe, context)[rows], obs)
 
 
-def check_whole(name: str, value: int, *, at_least: int) -> int:
+def _check_whole(name: str, value: int, *, at_least: int) -> int:
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < at_least:
         raise ValueError(f"{name} must be a whole number of at least {at_least}, got {value!r}")
@@ -250,7 +250,7 @@ def _check_size(size: Size) -> Size:
     if not isinstance(size, Size):
         raise ValueError(f"no size {size!r}; expected one of {', '.join(SIZES)}, or a Size")
     least = {"n_genes": 1, "cells_per_target": MIN_CELLS, "n_controls": MIN_CELLS, "n_batches": 1}
-    whole = {name: check_whole(name, getattr(size, name), at_least=n) for name, n in least.items()}
+    whole = {name: _check_whole(name, getattr(size, name), at_least=n) for name, n in least.items()}
     n_targets, scale = size.n_targets, size.effect_scale
     if not isinstance(n_targets, Sequence) or len(n_targets) != len(SPLIT_NAMES):
         raise ValueError(
@@ -258,7 +258,7 @@ def _check_size(size: Size) -> Size:
             f"got {n_targets!r}"
         )
     n_targets = tuple(
-        check_whole(f"the {part} part of n_targets", number, at_least=1)
+        _check_whole(f"the {part} part of n_targets", number, at_least=1)
         for part, number in zip(SPLIT_NAMES, n_targets, strict=True)
     )
     if sum(n_targets) > size.n_genes:
