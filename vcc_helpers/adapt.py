@@ -292,31 +292,30 @@ def decompose(bulk_by_context: Mapping[str, anndata.AnnData]) -> pd.Series:
     mean products of two effects, which share the parts that their indices share: no part can be
     read off one effect, and an estimate may be negative.
     """
-    rows, label, noise, control = [], [], [], []
-    for context, bulk in bulk_by_context.items():
+    rows, lines, targets, noise, shared = [], [], [], [], []
+    for line, bulk in bulk_by_context.items():
         delta, error = effects(bulk), bulk.layers["variance"] / bulk.obs[["n_cells"]].to_numpy()
-        own = bulk.var_names.get_indexer(delta.obs_names)
-        x, kept = delta.X.astype(np.float64), np.ones(delta.shape, dtype=bool)
-        kept[np.flatnonzero(own >= 0), own[own >= 0]] = False
-        is_control = bulk.obs_names == CONTROL
-        rows.append(x * kept)
-        noise.append((error[~is_control] * kept).sum(axis=1))
-        control.append(np.full(len(x), error[is_control].sum()))
-        label += [(context, target) for target in delta.obs_names]
-    rows, noise, control = np.vstack(rows), np.concatenate(noise), np.concatenate(control)
-    context, target = (np.array(part) for part in zip(*label, strict=True))
-    line, same = context[:, None] == context, target[:, None] == target
-    product = rows @ rows.T - line * control[:, None] - np.diag(noise)
-    pairs = {"neither": ~line & ~same, "line": line & ~same, "target": ~line & same}
-    if not all(pair.any() for pair in pairs.values()):
+        is_control, own = bulk.obs_names == CONTROL, bulk.var_names.get_indexer(delta.obs_names)
+        kept = np.arange(bulk.n_vars) != own[:, None]
+        rows.append(delta.X.astype(np.float64) * kept)
+        noise += (error[~is_control] * kept).sum(axis=1).tolist()
+        shared += [error[is_control].sum()] * delta.n_obs  # the control's, in all of a line
+        lines += [line] * delta.n_obs
+        targets += delta.obs_names.tolist()
+    rows, noise, shared = np.vstack(rows), np.array(noise), np.array(shared)
+    codes = (np.unique(names, return_inverse=True)[1] for names in (lines, targets))
+    line, target = (np.equal.outer(code, code) for code in codes)
+    product = rows @ rows.T - line * shared[:, None] - np.diag(noise)
+    pairs = [~line & ~target, line & ~target, ~line & target]
+    if not all(pair.any() for pair in pairs):
         raise ValueError("expected two contexts at least, which share two targets at least")
-    mean = {name: product[pair].mean() for name, pair in pairs.items()}
+    neither, line, target = (product[pair].mean() for pair in pairs)
     parts = {
-        "global": mean["neither"],
-        "line": mean["line"] - mean["neither"],
-        "conserved": mean["target"] - mean["neither"],
-        "interaction": np.diag(product).mean() - mean["line"] - mean["target"] + mean["neither"],
-        "noise": (noise + control).mean(),
+        "global": neither,
+        "line": line - neither,
+        "conserved": target - neither,
+        "interaction": np.trace(product) / len(product) - line - target + neither,
+        "noise": (noise + shared).mean(),
     }
     return pd.Series(parts, name="squared length")
 

@@ -37,8 +37,6 @@ from ._cells import draw_roster
 from ._recipe import (
     COMMON_TAIL,
     DEPTH_PER_GENE,
-    MAX_LOG_FOLD_CHANGE,
-    Context,
     Recipe,
     Size,
     _heavy,
@@ -292,7 +290,7 @@ def write_bundle(
 
 
 def _draw_lines(size: Size, seed: int) -> Recipe:
-    """Draw six lines, each with a response of its own, and the targets measured in it."""
+    """Draw six lines: in each some targets are measured, and all show the line's own response."""
     # the first of a world is what all others come from, and nearest to each: here it is no line
     recipe = draw_recipe(size, ("origin", *_COVERED, *_CONTEXTS), seed=seed)
     contexts = {}
@@ -303,22 +301,12 @@ def _draw_lines(size: Size, seed: int) -> Recipe:
         if name in _COVERED:
             measured = rng.permutation(n_targets) < _COVERED[name] * n_targets
             n_cells = np.maximum(here.n_cells, size.cells_per_target // 4) * measured
-        changes = _with_response(here, recipe.targets, rng)
-        contexts[name] = here._replace(n_cells=n_cells, changes=changes)
+        slope = _slope(here.log_basal)
+        size_of_response = _RESPONSE * np.median(np.linalg.norm(here.changes * slope, axis=1))
+        pattern = _unit_rows(_heavy(rng, (1, slope.size), COMMON_TAIL) * np.sqrt(slope)) / slope
+        response = np.clip(size_of_response * pattern, -1, 1).astype(np.float32)
+        contexts[name] = here._replace(n_cells=n_cells, changes=here.changes + response)
     return recipe._replace(contexts=contexts)
-
-
-def _with_response(here: Context, targets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Add to all changes what every knock-down does in this line; silenced genes stay as low."""
-    slope, own = _slope(here.log_basal), (np.arange(len(targets)), targets)
-    effect = here.changes * slope
-    effect[own] = 0
-    size = _RESPONSE * np.median(np.linalg.norm(effect, axis=1))
-    pattern = _unit_rows(_heavy(rng, (1, slope.size), COMMON_TAIL) * np.sqrt(slope))
-    changes = here.changes + size * pattern / slope
-    changes = np.clip(changes, -MAX_LOG_FOLD_CHANGE, MAX_LOG_FOLD_CHANGE).astype(np.float32)
-    changes[own] = here.changes[own]
-    return changes
 
 
 def _write(path: Path, recipe: Recipe, lines, bar: tqdm, *, controls: bool = False) -> None:
