@@ -257,7 +257,7 @@ def _transfer(
     rest = stack.copy()
     rest[:, genes, own_gene[genes]] = 0
     mean = rest.sum(axis=1) / np.maximum(present.sum(axis=1), 1)[:, None]
-    others = (mean.sum(axis=0) - mean) / max(n_sources - 1, 1)
+    others = (mean.sum(axis=0) - mean) / (n_sources - 1)
     gain = np.clip((mean * others).sum() / ((others**2).sum() or 1.0), 0, 1)
     own = (stack - mean[:, None]) * present[:, :, None]
     rest = (rest - mean[:, None]) * present[:, :, None]
