@@ -368,7 +368,7 @@ _OPTIONS = {
         "help": "2025: one file; 2026: a folder, as the official bundle (%(default)s)"},
     "--size": {"default": "small", "choices": ("small", "h1", "full"),
         "help": "small: seconds; of 2025 h1: 221,273 cells x 18,080 genes, 15.5 GB; of 2026 full: "
-        "18,533 genes, 300 targets, 400 cells, 26 GB (%(default)s)"},
+        "18,533 genes, 300 targets, 400 cells, 28 GB (%(default)s)"},
     "--seed": {"type": _whole, "default": 0, "metavar": "N",
         "help": "seed of the random numbers (%(default)s)"},
     "--cells-per-target": {"type": partial(_whole, least=1), "metavar": "N",

@@ -251,7 +251,7 @@ def write_bundle(
     size
         ``"small"``: 500 genes, 48 targets, 80 cells per target and control guide, effects three
         times their real size; seconds. ``"full"``: 18,533 genes, 300 targets, 400 cells, as the
-        official one, written a block at a time: 26 GB.
+        official one, written a block at a time: 28 GB.
     seed
         The same seed and the same NumPy give the same cells.
     progress
