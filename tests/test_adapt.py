@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from vcc_helpers import adapt, effects, features, models, splits
-from vcc_helpers.adapt import Blend, ContextGain, ResidualRidge, SourceBilinear
+from vcc_helpers.adapt import Blend, ContextGain, ResidualRidge, SourceBilinear, ZeroShot
 from vcc_helpers.models import EffectModel, KnockedDown
 
 TARGETS = [f"T{i}" for i in range(8)]
@@ -77,6 +77,8 @@ def test_what_cannot_be_used(sources, bulk):
         (weight, ResidualRidge(two, prior={"a": 1, "x": 1}), bulk),
         ("expected above 0", ResidualRidge(sources, alpha=[1, 0]), bulk),
         ("no strength to choose from", SourceBilinear(sources, alpha=[]), bulk),
+        ("one source context; how far", ZeroShot({"a": sources["K562"]}), bulk),
+        ("shrinkage=-1; expected 0 or more", ZeroShot(sources, shrinkage=-1), bulk),
         ("n0=-1; expected 0 or more", Blend(ContextGain(sources), None, n0=-1), bulk),
     ]:
         refuses(match, model.fit, data)
@@ -232,6 +234,107 @@ def test_the_blend_is_its_formula(n0, n, weight, sources, bulk):
     equal(model.predict(TARGETS).X, expected, rtol=1e-6)
 
 
+def written_out(sources, targets, strength):
+    """The formula of the docstring, a target and a pair of sources at a time."""
+    x = {name: s.to_df() for name, s in sources.items()}
+    mean = {name: table.mean() for name, table in x.items()}
+    others = {c: np.mean([m for o, m in mean.items() if o != c], axis=0) for c in mean}
+    gain = sum(mean[c] @ others[c] for c in x) / sum(o @ o for o in others.values())
+    own = {t: [x[c].loc[t] - mean[c] for c in x if t in x[c].index] for t in targets}
+    norm = np.linalg.norm
+    cosines = {
+        t: [a @ b / norm(a) / norm(b) for i, a in enumerate(d) for b in d[:i]]
+        for t, d in own.items()
+    }
+    common = np.mean([c for t in targets for c in cosines[t]])
+    found = []
+    for t, d in own.items():
+        k, pairs = len(d), len(cosines[t])
+        a = np.clip((sum(cosines[t]) + strength * common) / (pairs + strength), 0, 1)
+        weight = k * a / (1 + (k - 1) * a)
+        found.append(np.clip(gain, 0, 1) * np.mean([*mean.values()], axis=0) + weight * sum(d) / k)
+    return np.array(found)
+
+
+@pytest.fixture
+def alike():
+    """Three sources that agree to a part, T0 and T1 missing from some, and genes of other names."""
+    rng = np.random.default_rng(5)
+    shared, line = rng.normal(size=(8, 40)), rng.normal(size=40)
+    made = {
+        name: frame(shared + line + rng.normal(0, sd, (8, 40)), TARGETS)
+        for name, sd in {"K562": 0.7, "RPE1": 1.0, "HepG2": 1.5}.items()
+    }
+    made["RPE1"], made["HepG2"] = made["RPE1"][1:], made["HepG2"][2:]
+    return made
+
+
+def test_zero_shot_is_its_formula_and_knows_nothing_of_the_rest(alike):
+    bulk = frame(np.full((1, 40), BASE), [CONTROL])
+    model = ZeroShot(alike, shrinkage=2.0).fit(bulk)
+    assert model.known_.loc[["T0", "T1", "T2"], "sources"].tolist() == [1, 2, 3]
+    equal(effects(model.predict(TARGETS)).X, written_out(alike, TARGETS, 2.0), atol=1e-5)
+    refuses("no source context measured 'NEW'", model.predict, ["NEW"], error=KeyError)
+    model.set_params(fallback="mean").fit(bulk)
+    mean = np.mean([s.X.mean(axis=0) for s in alike.values()], axis=0)
+    found = effects(model.predict(["NEW"])).X[0]
+    equal(found, model.response_gain_ * mean, atol=1e-5)
+    assert 0.8 < model.response_gain_ <= 1  # all three lines have this response
+
+
+def test_zero_shot_trusts_sources_that_agree_and_not_others():
+    rng, bulk = np.random.default_rng(6), frame(np.full((1, 400), BASE), [CONTROL])
+    x = rng.normal(size=(8, 400))
+    x -= x.mean(axis=0)
+    for other, weight in ((x, 1.0), (-x, 0.0), (rng.normal(size=x.shape), 0.0)):
+        model = ZeroShot({"a": frame(x, TARGETS), "b": frame(other, TARGETS)}).fit(bulk)
+        equal(model.known_["weight"], weight, atol=0.15)
+        assert model.shrinkage_ == np.inf  # nothing to choose by, with two
+    genes = [f"T{i}" for i in range(8)] + [f"x{i}" for i in range(392)]
+    named = [frame(values, TARGETS) for values in (x, rng.normal(size=x.shape))]
+    for delta in named:  # each silenced gene falls far, and that is no agreement
+        delta.var_names = genes
+        delta.X[np.arange(8), np.arange(8)] = -50
+    bulk.var_names = genes
+    equal(ZeroShot(dict(zip("ab", named, strict=True))).fit(bulk).known_["weight"], 0, atol=0.15)
+
+
+def test_zero_shot_chooses_by_leaving_out_whole_contexts(alike):
+    bulk, values = frame(np.full((1, 40), BASE), [CONTROL]), [0.0, 1.0, 20.0, np.inf]
+    errors = []
+    for strength in values:
+        found = []
+        for name, delta in alike.items():
+            rest = {other: s for other, s in alike.items() if other != name}
+            pred = ZeroShot(rest, shrinkage=strength, fallback="mean").fit(bulk).predict(TARGETS)
+            asked = delta.obs_names.intersection(set().union(*(s.obs_names for s in rest.values())))
+            found.append(np.abs(effects(pred)[asked].X - delta[asked].X).ravel())
+        errors.append(np.concatenate(found).mean())
+    assert ZeroShot(alike, shrinkage=values).fit(bulk).shrinkage_ == values[np.argmin(errors)]
+
+
+def test_decompose_finds_the_parts_that_were_put_in():
+    rng, genes = np.random.default_rng(7), 4000
+    sizes = {"global": 1.0, "line": 2.0, "conserved": 3.0, "interaction": 4.0}
+
+    def part(name, *shape):
+        return rng.normal(size=(*shape, genes)) * np.sqrt(sizes[name] / genes)
+
+    contexts, bulks = [f"c{i}" for i in range(6)], {}
+    common, conserved = part("global"), part("conserved", 8)
+    obs = pd.DataFrame({"n_cells": 10}, index=[CONTROL, *TARGETS])
+    for name in contexts:
+        effect = common + part("line") + conserved + part("interaction", 8)
+        mean = BASE + np.vstack([np.zeros(genes), effect])
+        noise = rng.normal(0, np.sqrt(20 / genes / 10), mean.shape)
+        variance = np.full(mean.shape, 20 / genes)
+        bulks[name] = anndata.AnnData(mean + noise, obs=obs, layers={"variance": variance})
+    found = adapt.decompose(bulks)
+    equal(found["noise"], 4, rtol=1e-6)
+    equal(found.drop("noise"), list(sizes.values()), atol=0.35)
+    refuses("expected two contexts", adapt.decompose, {"c0": bulks["c0"]})
+
+
 NAMES = [f"G{i}" for i in range(14)]
 SUPPORT, QUERY = NAMES[:9], NAMES[9:]
 
@@ -295,6 +398,7 @@ HONEST = {
     "gain, size kept": lambda w: ContextGain(w.sources, keep_size=True, shrinkage=[0, 1, 9]),
     "residual ridge": lambda w: ResidualRidge(w.sources),
     "bilinear, sources": lambda w: SourceBilinear(w.sources, n_components=4),
+    "zero-shot": lambda w: ZeroShot(w.sources),
     "stretched": lambda w: models.Stretched(models.ridge(w.table)),
     "two tables": lambda w: EffectModel(
         Ridge(), {"mine": w.table, "own": features.GeneLoadings(3)}

@@ -4,7 +4,7 @@ Every adapter is fitted on a support set: the pseudobulk of the new context's co
 measured targets. The control alone is zero-shot, the zero end of the same curve. Of a strength that
 is a list, the best is chosen by leave-one-out on the support set, and on nothing else.
 
-Taught in: notebooks/07_few_shot_adaptation.
+Taught in: notebooks/07_few_shot_adaptation and notebooks/21_predict_three_unseen_lines.
 Needs: bulk.py, features.py, models.py.
 
 >>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 
-from .bulk import CONTROL, some_of
+from .bulk import CONTROL, effects, some_of
 from .features import resolve, source_components, stack_effects
 from .models import BulkModel, gain_products, shrunken_gains
 
@@ -77,6 +77,14 @@ class _SourceAdapter(BulkModel):
     def _known(self) -> dict[str, pd.Index]:  # by what is said of all other targets
         return {"no source context measured": self._measured()}
 
+    def _weights(self) -> np.ndarray:
+        prior = dict.fromkeys(self.sources, 1.0) if self.prior is None else self.prior
+        if set(prior) != set(self.sources) or not all(w > 0 for w in prior.values()):
+            names = some_of(self.sources)
+            raise ValueError(f"prior={dict(prior)}; expected a weight above 0 for each of {names}")
+        weights = np.array([prior[name] for name in self.sources], dtype=np.float64)
+        return weights / weights.sum()
+
     def _measured(self) -> pd.Index:
         return pd.Index(sorted(set().union(*(d.obs_names for d in self.sources.values()))))
 
@@ -121,12 +129,7 @@ class ContextGain(_SourceAdapter):
     keep_size: bool = False
 
     def _adapt(self, targets: pd.Index, effect: np.ndarray) -> None:
-        prior = dict.fromkeys(self.sources, 1.0) if self.prior is None else self.prior
-        if set(prior) != set(self.sources) or not all(w > 0 for w in prior.values()):
-            names = some_of(self.sources)
-            raise ValueError(f"prior={dict(prior)}; expected a weight above 0 for each of {names}")
-        weights = np.array([prior[name] for name in self.sources], dtype=np.float64)
-        self.start_ = weights / weights.sum()
+        self.start_ = self._weights()
         x, present = self._stack(targets)
         full = present.all(axis=0)
         x, effect = x[:, full], effect[full]
@@ -160,6 +163,161 @@ class ContextGain(_SourceAdapter):
                 block[nowhere] = np.mean(delta.X, axis=0, dtype=np.float64)
             present[:, nowhere] = True
         return stack, present
+
+
+@dataclass(eq=False, repr=False)
+class ZeroShot(_SourceAdapter):
+    r"""Predict a new context from its controls alone, as far as other contexts agree.
+
+    Parameters
+    ----------
+    sources, prior, fallback
+        As for :class:`ContextGain`, of two sources at least; with ``"mean"`` a target that no
+        source measured is predicted by the common response alone.
+    shrinkage
+        How many pairs of sources the common agreement is worth, 0 or more; ``inf`` trusts every
+        target alike. Of a list, the best is chosen.
+
+    Attributes
+    ----------
+    response_gain_ : float
+        Share of the sources' mean response that a left-out source shows, 0 to 1.
+    known_ : DataFrame
+        One row a target that some source measured: the number of ``sources``, their ``agreement``
+        and the ``weight`` of their mean in the prediction, both 0 to 1.
+
+    Notes
+    -----
+    A source's effects are its mean response over targets and each target's own part,
+    :math:`x_{ct} = m_c + d_{ct}`. Of k sources that measured a target,
+
+    .. math:: \hat y_t = \gamma \bar m + \beta_t \bar d_t, \qquad
+              \beta_t = \frac{k a_t}{1 + (k - 1) a_t}, \qquad
+              a_t = \frac{\sum_{c < c'} \cos(d_{ct}, d_{c't}) + \lambda \bar a}
+                         {k (k - 1) / 2 + \lambda}
+
+    where :math:`\bar a` is the mean cosine over all pairs, and :math:`\gamma` fits each source's
+    mean response by that of the others. :math:`\beta_t` is the Spearman-Brown formula: how far a
+    mean of k measurements, any two of which agree by :math:`a_t`, tells of one more. Where sources
+    do not agree, 0 is left, and so is a negative agreement. Agreement leaves the silenced gene out,
+    which falls everywhere (:class:`~vcc_helpers.models.KnockedDown` sets it). :math:`\lambda`,
+    then ``shrinkage_``, is chosen by leaving out each source as a whole and predicting it from the
+    others, which takes three. Measured targets of the new context teach nothing here;
+    :class:`Blend` puts them in.
+    """
+
+    _: KW_ONLY
+    shrinkage: float | Sequence[float] = (0.0, 1.0, 3.0, 10.0, np.inf)
+
+    def _adapt(self, targets: pd.Index, effect: np.ndarray) -> None:
+        if len(self.sources) < 2:
+            raise ValueError("one source context; how far effects carry over shows between two")
+        if not np.all(np.asarray(self.shrinkage) >= 0):
+            raise ValueError(f"shrinkage={self.shrinkage}; expected 0 or more")
+        weights, every = self._weights(), self._measured()
+        stack, present = stack_effects(self.sources, every)
+        own_gene = self.var_.index.get_indexer(every)
+
+        def transfer(rows: np.ndarray, strength: float) -> tuple:
+            parts = stack[rows], present[rows], weights[rows], own_gene
+            return _transfer(*parts, strength=strength)
+
+        def held_out(strength: float) -> np.ndarray:
+            errors = []
+            for source, others in enumerate(~np.eye(len(stack), dtype=bool)):
+                response, own, _ = transfer(others, strength)
+                asked = present[source] & present[others].any(axis=0)
+                errors.append(stack[source, asked] - own[asked] - response)
+            return np.concatenate(errors)
+
+        self.shrinkage_ = _choose(self.shrinkage, held_out, len(stack) - 1)
+        self.response_, own, known = transfer(np.ones(len(stack), dtype=bool), self.shrinkage_)
+        self.response_gain_ = known.pop("response_gain")
+        self.known_ = pd.DataFrame(known, index=every)
+        self.own_ = pd.DataFrame(own, index=every)
+
+    def _carry(self, targets: pd.Index) -> np.ndarray:
+        return self.response_ + self.own_.reindex(targets).fillna(0.0).to_numpy()
+
+
+def _transfer(
+    stack: np.ndarray,
+    present: np.ndarray,
+    weights: np.ndarray,
+    own_gene: np.ndarray,
+    *,
+    strength: float,
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Return the common response, each target's own part, and what these are made from.
+
+    `stack` and `present` are those of :func:`~vcc_helpers.features.stack_effects`.
+    """
+    n_sources, n_targets = present.shape
+    genes = np.flatnonzero(own_gene >= 0)
+    rest = stack.copy()
+    rest[:, genes, own_gene[genes]] = 0
+    mean = rest.sum(axis=1) / np.maximum(present.sum(axis=1), 1)[:, None]
+    others = (mean.sum(axis=0) - mean) / (n_sources - 1)
+    gain = np.clip((mean * others).sum() / ((others**2).sum() or 1.0), 0, 1)
+    own = (stack - mean[:, None]) * present[:, :, None]
+    rest = (rest - mean[:, None]) * present[:, :, None]
+    rest[:, genes, own_gene[genes]] = 0
+    length = np.linalg.norm(rest, axis=2)
+    rest /= np.where(length > 0, length, 1)[:, :, None]
+    k = present.sum(axis=0)
+    pairs = k * (k - 1) / 2
+    cosines = ((rest.sum(axis=0) ** 2).sum(axis=1) - (rest**2).sum(axis=(0, 2))) / 2
+    common = max(cosines.sum() / max(pairs.sum(), 1), 0)
+    trusted = np.divide(pairs, pairs + strength, out=np.zeros(n_targets), where=pairs > 0)
+    agreement = trusted * cosines / np.maximum(pairs, 1) + (1 - trusted) * common
+    agreement = np.clip(agreement, 0, 1)
+    weight = k * agreement / np.maximum(1 + (k - 1) * agreement, 1)
+    share = weights @ present
+    average = np.tensordot(weights, own, axes=1) / np.where(share > 0, share, 1)[:, None]
+    known = {"sources": k, "agreement": agreement, "weight": weight, "response_gain": float(gain)}
+    return gain * (weights @ mean / weights.sum()), weight[:, None] * average, known
+
+
+def decompose(bulk_by_context: Mapping[str, anndata.AnnData]) -> pd.Series:
+    r"""Split the squared length of effects into what is shared and what is not.
+
+    `bulk_by_context` is as for :func:`precision`, of two contexts at least that share targets. With
+    the effect of target t in context c, without the silenced gene and without sampling noise,
+
+    .. math:: x_{ct} = \mu + \ell_c + s_t + i_{ct}
+
+    where :math:`\mu` is global, :math:`\ell_c` what the line adds to every effect, :math:`s_t` what
+    the target does in every line (conserved), and the rest their interaction. Returned are the mean
+    squared lengths of the four, and of the noise, in squared lognorm, genes summed. They come from
+    mean products of two effects, which share the parts that their indices share: no part can be
+    read off one effect, and an estimate may be negative.
+    """
+    rows, lines, targets, noise, shared = [], [], [], [], []
+    for line, bulk in bulk_by_context.items():
+        delta, error = effects(bulk), bulk.layers["variance"] / bulk.obs[["n_cells"]].to_numpy()
+        is_control, own = bulk.obs_names == CONTROL, bulk.var_names.get_indexer(delta.obs_names)
+        kept = np.arange(bulk.n_vars) != own[:, None]
+        rows.append(delta.X.astype(np.float64) * kept)
+        noise += (error[~is_control] * kept).sum(axis=1).tolist()
+        shared += [error[is_control].sum()] * delta.n_obs  # the control's, in all of a line
+        lines += [line] * delta.n_obs
+        targets += delta.obs_names.tolist()
+    rows, noise, shared = np.vstack(rows), np.array(noise), np.array(shared)
+    codes = (np.unique(names, return_inverse=True)[1] for names in (lines, targets))
+    line, target = (np.equal.outer(code, code) for code in codes)
+    product = rows @ rows.T - line * shared[:, None] - np.diag(noise)
+    pairs = [~line & ~target, line & ~target, ~line & target]
+    if not all(pair.any() for pair in pairs):
+        raise ValueError("expected two contexts at least, which share two targets at least")
+    neither, line, target = (product[pair].mean() for pair in pairs)
+    parts = {
+        "global": neither,
+        "line": line - neither,
+        "conserved": target - neither,
+        "interaction": np.trace(product) / len(product) - line - target + neither,
+        "noise": (noise + shared).mean(),
+    }
+    return pd.Series(parts, name="squared length")
 
 
 def precision(bulk_by_context: Mapping[str, anndata.AnnData]) -> dict:

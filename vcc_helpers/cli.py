@@ -281,9 +281,11 @@ def _fetch(what, verify_panel, **asked) -> str:
     return held_against(path).to_string()
 
 
-def _simulate(out, **asked) -> str:
+def _simulate(out, season, **asked) -> str:
     from . import datasets
 
+    if season == "2026":
+        return f"{_plain(datasets.write_bundle(out, **asked))}  SIMULATED"
     return f"{_size(datasets.write_h1_like(out, **asked))}  SIMULATED"
 
 
@@ -372,8 +374,11 @@ _OPTIONS = {
     "--fix": {"metavar": "OUT.h5ad", "help": "write a mended file"},
     "--keep-counts": {"action": "store_true", "help": "store counts as counts, not as lognorm"},
     "--folder": {"metavar": "DIR", "help": "where to (VCC_DATA, else data/h1)"},
-    "--size": {"default": "small", "choices": ("small", "h1"),
-        "help": "small: seconds; h1: 221,273 cells x 18,080 genes, 15.5 GB (%(default)s)"},
+    "--season": {"default": "2025", "choices": ("2025", "2026"),
+        "help": "2025: one file; 2026: a folder, as the official bundle (%(default)s)"},
+    "--size": {"default": "small", "choices": ("small", "h1", "full"),
+        "help": "small: seconds; of 2025 h1: 221,273 cells x 18,080 genes, 15.5 GB; of 2026 full: "
+        "18,533 genes, 300 targets, 400 cells, 28 GB (%(default)s)"},
     "--seed": {"type": _whole, "default": 0, "metavar": "N",
         "help": "seed of the random numbers (%(default)s)"},
     "--cells-per-target": {"type": partial(_whole, least=1), "metavar": "N",
@@ -456,12 +461,14 @@ same of four other lines.
 The official files hold 15.5, 6.9 and 12.0 GB. Interrupted? The same command again goes on where
 it stopped. export VCC_DATA="$PWD/data/h1" then turns the book's notebooks to these files.
 """),
-    "simulate": _Command(_simulate, "out --size --seed",
+    "simulate": _Command(_simulate, "out --season --size --seed",
         "write simulated cells in the official format",
         """examples:
   vcc-helpers simulate small.h5ad
   vcc-helpers simulate adata_Training.h5ad --size h1
+  vcc-helpers simulate bundle --season 2026
 
-Everything in these files is SIMULATED, and the files say so.
+Everything in these files is SIMULATED, and the files say so. Of 2026, the folder holds the controls
+of three lines and the lists, a truth to score against, and screens of other lines in sources/.
 """),
 }  # fmt: skip

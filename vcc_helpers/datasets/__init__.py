@@ -5,6 +5,8 @@
 - :func:`fetch_h1`: the official files themselves, or some of their cells; :func:`fetch_panel`: some
   cells of any file at an address; :func:`catalog`: which other screens there are.
 - :func:`read_screen`, :func:`read_contexts`: other people's files in our words.
+- :func:`read_bundle`: the controls of a season of unseen contexts; :func:`write_bundle`
+  simulates them, and the truth.
 - :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file.
 
 Taught in: notebooks/01_load_the_h1_data.
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
+    from ._bundle import Bundle, read_bundle, write_bundle
     from ._bundled import catalog, load_h1_sample, load_hipsc_screen
     from ._fetch import fetch_h1, fetch_panel
     from ._layouts import read_contexts, read_screen
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from ._world import World
 
 __all__ = [
+    "Bundle",
     "Size",
     "World",
     "catalog",
@@ -38,8 +42,10 @@ __all__ = [
     "load_hipsc_screen",
     "make_h1_like",
     "open_world",
+    "read_bundle",
     "read_contexts",
     "read_screen",
+    "write_bundle",
     "write_h1_like",
 ]
 
@@ -47,6 +53,7 @@ __getattr__, __dir__ = attach(
     __name__,
     modules=(),
     names={
+        "_bundle": ("Bundle", "read_bundle", "write_bundle"),
         "_bundled": ("catalog", "load_h1_sample", "load_hipsc_screen"),
         "_fetch": ("fetch_h1", "fetch_panel"),
         "_layouts": ("read_contexts", "read_screen"),

@@ -35,7 +35,7 @@ _WORDS: dict[str, dict[str, str]] = {}
 #: A line of ``words.md``: the name of an answer, its number if it has one, and the words.
 _LINE = re.compile(r"^- ([^:=]+?)(?: = (\S+))?: (.+)$", re.MULTILINE)
 #: First chapter of each part of the book, which has a module of its own.
-_PARTS = ("01", "04", "08", "10", "13", "16", "19")
+_PARTS = ("01", "04", "08", "10", "13", "16", "19", "21")
 
 
 @dataclass(frozen=True)
