@@ -9,7 +9,7 @@ the other half, three times. A panel is then read as a prediction of the truth, 
 2025. One half of the panel is scored against its other half, too, which is all that a reader of the
 panel alone can do.
 
-Prints a table; with --write, puts it into benchmarks/results/panel.json, which the book shows.
+Prints a table; with --write, puts it into results/panel_truth.json, which the book shows.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import vcc_helpers as vcc
 from vcc_helpers.bulk import CONTROL
 from vcc_helpers.stream.blocks import take_cells
 
-RESULT = Path(__file__).resolve().parent / "results" / "panel.json"
+RESULT = Path(__file__).resolve().parent / "results" / "panel_truth.json"
 #: Cells per target, and controls.
 PANELS = {20: 500, 60: 2000, 200: 5000}
 TRUTH, TRUTH_CONTROLS, TARGETS, DRAWS = 300, 6000, 50, 3

@@ -104,14 +104,15 @@ class World:
         """Return the effects in each other context, ``(n_perts, n_genes)``, by its name.
 
         A world without other contexts has one entry, a guess: what the home context's controls
-        tell of all targets (:func:`~vcc_helpers.stream.control_covariance`, within batches).
+        tell of all targets (:func:`~vcc_helpers.stream.control_covariance`).
         """
         if self.sources:
             return {name: effects(pseudobulk(self.contexts[name])) for name in self.sources}
         cells = self.cells("train")
         controls = cells[(cells.obs[PERTURBATION_KEY] == CONTROL).to_numpy()]
         names = sorted(name for part in self.split.values() for name in part)
-        guess = control_covariance(controls, names, within="batch").astype("float32")
+        batches = "batch" if "batch" in cells.obs else None
+        guess = control_covariance(controls, names, within=batches).astype("float32")
         return {"guess from controls": AnnData(guess)}
 
     def __repr__(self) -> str:
