@@ -141,7 +141,7 @@ class Ranges(BaseHTTPRequestHandler):
 
 def panel_cells(folder):
     """Files of the official layout with few cells and genes, which say they are simulated."""
-    size = Size(n_genes=300, n_targets=(20, 10, 5), n_controls=150, cells_per_target=20)
+    size = Size(n_genes=400, n_targets=(120, 20, 5), n_controls=150, cells_per_target=20)
     for part in ("train", "validation"):
         write_h1_like(folder / _open.FILE_NAMES[part], size=size, part=part)
     return folder
