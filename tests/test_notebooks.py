@@ -139,9 +139,9 @@ class Ranges(BaseHTTPRequestHandler):
         pass
 
 
-def panel_cells(folder):
+def panel_cells(folder, *, n_targets=(120, 20, 5)):
     """Files of the official layout with few cells and genes, which say they are simulated."""
-    size = Size(n_genes=400, n_targets=(120, 20, 5), n_controls=150, cells_per_target=20)
+    size = Size(n_genes=400, n_targets=n_targets, n_controls=150, cells_per_target=20)
     for part in ("train", "validation"):
         write_h1_like(folder / _open.FILE_NAMES[part], size=size, part=part)
     return folder
@@ -164,7 +164,7 @@ def test_the_chapters_of_the_challenges_size_offer_real_cells_and_default_to_non
 def test_one_switch_fetches_a_panel_and_the_chapter_opens_it(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
     (official := tmp_path / "official").mkdir()
-    server.folder = panel_cells(official)
+    server.folder = panel_cells(official, n_targets=(6, 4, 2))
     Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     stub = (
