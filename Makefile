@@ -120,9 +120,13 @@ parity: $(STAMP)  ## the tests against the official scorers, where a Python that
 	  echo "==> No Python 3.11 or 3.12 here, which the official scorers need: parity is not tested"; \
 	fi
 
-notebooks: $(STAMP)  ## run the notebooks on the files in the folder VCC_DATA, within 8 GB each
+# A folder called h1-panel holds a panel.
+PANEL   = $(findstring panel,$(notdir $(VCC_DATA)))
+
+notebooks: $(STAMP)  ## run the notebooks on the files in the folder VCC_DATA, within 8 GB each (a panel: 4 GB)
 	@test -n "$$VCC_DATA" || { echo "error: set VCC_DATA to a folder with the official files" >&2; exit 1; }
-	@$(NBMAKE) notebooks --nbmake-timeout=3600 --notebook-memory 8GB --notebook-memory-json benchmarks/results/notebooks_official.json
+	@$(NBMAKE) notebooks --nbmake-timeout=3600 --notebook-memory $(if $(PANEL),4GB,8GB) \
+	    --notebook-memory-json benchmarks/results/notebooks_$(or $(PANEL),official).json
 
 test-fast: $(STAMP)  ## only the unit tests and doctests
 	@"$(BIN)/pytest" $(UNIT)

@@ -43,11 +43,11 @@ def peak_of(process: psutil.Process) -> int:
 
 
 class Watch(threading.Thread):
-    """Look at all processes below this one until told to stop; ``peak`` is in bytes."""
+    """Look at all processes below this one until told to stop; bytes, and seconds of the cores."""
 
     def __init__(self):
         super().__init__(daemon=True)
-        self.peak, self._stopped = 0, threading.Event()
+        self.peak, self.cpu, self._stopped = 0, 0.0, threading.Event()
 
     def run(self):
         """Look, wait, look again."""
@@ -56,14 +56,15 @@ class Watch(threading.Thread):
 
     def look(self):
         """Add up what the processes below this one hold, and note the largest peak of one."""
-        together, largest = 0, 0
+        together, largest, cpu = 0, 0, 0.0
         for process in psutil.Process().children(recursive=True):
             try:
                 together += process.memory_info().rss
                 largest = max(largest, peak_of(process))
+                cpu += sum(process.cpu_times()[:4])  # its own, and of children that have ended
             except psutil.Error:  # it ended between two looks
                 continue
-        self.peak = max(self.peak, together, largest)
+        self.peak, self.cpu = max(self.peak, together, largest), max(self.cpu, cpu)
 
     def stop(self):
         """End the watch."""
@@ -91,6 +92,7 @@ def pytest_runtest_call(item):
     finally:
         watch.stop()
     record = {"peak_bytes": watch.peak, "seconds": round(time.perf_counter() - start, 1)}
+    record["cpu_seconds"] = round(watch.cpu, 1)
     item.user_properties.append(("notebook", {item.name: record}))
     limit = item.config.getoption("notebook_memory")
     if watch.peak > limit:

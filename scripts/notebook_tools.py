@@ -63,12 +63,24 @@ if "google.colab" in sys.modules:
     )
     stop._render_traceback_ = lambda: [str(stop)]  # this line is all that is shown
     raise stop"""
+# In the chapters on cells of the challenge's size; the remark makes it a box to tick on Colab.
+SWITCH = """\
+
+
+REAL_H1 = False  # @param {type:"boolean"}
+if REAL_H1:  # 60 real cells per target, 2,000 controls: 1.2 GB in data/h1-panel, once
+    import os
+
+    from vcc_helpers.datasets import fetch_h1
+    for part in ("train", "validation"):
+        panel = fetch_h1(part, cells_per_target=60)
+    os.environ["VCC_DATA"] = str(panel.parent.resolve())"""
 FIRST_CELL_ID = "colab-setup"
 FIRST_CELL_TAGS = ["hide-input"]
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
 MAX_LINES = 12
-MAX_FIRST = 19
+MAX_FIRST = 30
 MIN_EXERCISES = 2
 MIN_ALT = 20
 TITLE_VERBS = {
@@ -105,20 +117,24 @@ def read_version(root: Path = ROOT) -> str:
     return content["project"]["version"]
 
 
-def first_cell(repository: str, version: str, *, cluster: bool = False) -> str:
+def first_cell(
+    repository: str, version: str, *, cluster: bool = False, switch: bool = False
+) -> str:
     """The text of the first code cell: it installs the release that the notebook belongs to.
 
     Between two releases, when the version ends in ``.dev0``, it installs the branch main. With
     `cluster`, it installs what Dask needs for worker processes, of the version that Colab has.
+    With `switch`, it offers real cells.
     """
+    end = SWITCH if switch else ""
     if repository == PLACEHOLDER:
-        return REFUSAL
+        return REFUSAL + end
     text = FIRST_CELL.replace("{repository}", repository).replace("{ref}", ref_of(version))
     text = text.replace("{pages}", pages_address(repository))
     if cluster:
         text = text.replace("vcc-helpers @", "vcc-helpers[cluster] @")
         text = text.replace('"numba"]', '"numba", "dask"]')
-    return text
+    return text + end
 
 
 def ref_of(version: str) -> str:
@@ -128,8 +144,9 @@ def ref_of(version: str) -> str:
 
 def expected_first_cell(notebook: nbformat.NotebookNode, repository: str) -> str:
     """The first cell that this notebook must have: of chapter 12, with Dask."""
-    cluster = any("distributed" in cell.source for cell in code_cells(notebook)[1:])
-    return first_cell(repository, read_version(), cluster=cluster)
+    code = "\n".join(cell.source for cell in code_cells(notebook)[1:])
+    needs = {"cluster": "distributed" in code, "switch": "open_world(" in code}
+    return first_cell(repository, read_version(), **needs)
 
 
 def read(path: Path) -> nbformat.NotebookNode:

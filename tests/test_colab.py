@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import run_in_colab
 from conftest import ROOT, another_python
+from test_notebooks import panel_cells
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 ALL = os.environ.get("VCC_COLAB") == "all"
@@ -62,6 +63,21 @@ def test_a_notebook_runs_says_only_that_it_is_ready_and_replaces_nothing(name, c
     if name.startswith("12"):
         outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
         assert "2 worker processes" in "".join(output.get("text", "") for output in outputs)
+
+
+PANEL = ["01_load_the_h1_data.ipynb", "04_mean_baseline.ipynb", "06_knn_baseline.ipynb"]
+
+
+@pytest.mark.parametrize("name", PANEL)
+def test_a_core_chapter_runs_on_a_panel_without_other_lines(name, colab, tmp_path):
+    python, _, root = colab
+    elsewhere = fork.instead_of_github(f"file://{root}")
+    folder = str(panel_cells(tmp_path))
+    done = run_in_colab.run(root / "notebooks" / name, python, VCC_DATA=folder, **elsewhere)
+    assert run_in_colab.problems(done) == []
+    outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "H1, validation" in text and "no other contexts" in text
 
 
 # A page's numbers do not depend on the day or on the Python that computed them.

@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from threading import Thread
 
 import fork
 import nbformat
@@ -16,6 +18,8 @@ import run_in_colab
 import yaml
 from conftest import ROOT, refuses
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from vcc_helpers.datasets import Size, _open, write_h1_like
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -115,6 +119,71 @@ def test_chapter_12_installs_what_dask_needs_for_processes(tmp_path):
     _, asked = run_first_cell(tmp_path, tools.expected_first_cell(notebook, "ada/book"))
     assert asked[3].startswith("vcc-helpers[cluster] @ ")
     assert f"dask=={version('dask')}" in asked
+
+
+class Ranges(BaseHTTPRequestHandler):
+    """Send the bytes that are asked for."""
+
+    def do_GET(self):
+        content = (self.server.folder / os.path.basename(self.path)).read_bytes()
+        start, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        body = content[start : last + 1]
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(content)}")
+        self.send_header("ETag", '"one"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def panel_cells(folder, *, n_targets=(120, 20, 5)):
+    """Files of the official layout with few cells and genes, which say they are simulated."""
+    size = Size(n_genes=400, n_targets=n_targets, n_controls=150, cells_per_target=20)
+    for part in ("train", "validation"):
+        write_h1_like(folder / _open.FILE_NAMES[part], size=size, part=part)
+    return folder
+
+
+SWITCHED = [path for path in NOTEBOOKS if "open_world(" in path.read_text()]
+AFTER = """
+import os, vcc_helpers
+print("VCC_DATA" in os.environ, vcc_helpers.datasets.open_world())
+"""
+
+
+def test_the_chapters_of_the_challenges_size_offer_real_cells_and_default_to_none():
+    assert [int(path.name[:2]) for path in SWITCHED] == [1, 2, 3, 4, 5, 6, 7, 9, 13, 14]
+    for path in SWITCHED:
+        cell = tools.code_cells(tools.read(path))[0].source
+        assert cell.endswith(tools.SWITCH) and "\nREAL_H1 = False  # @param" in cell
+
+
+def test_one_switch_fetches_a_panel_and_the_chapter_opens_it(tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Ranges)
+    (official := tmp_path / "official").mkdir()
+    server.folder = panel_cells(official, n_targets=(6, 4, 2))
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    stub = (
+        "import os, functools\nfrom vcc_helpers import datasets\n"
+        "os.environ.pop('VCC_DATA', None)\nos.environ['NO_PROXY'] = '127.0.0.1'\n"
+        f"datasets.fetch_h1 = functools.partial(datasets.fetch_h1, base_url={address!r})\n"
+    )
+    cell = tools.first_cell("ada/book", "1.0.0", switch=True)
+    on = cell.replace("REAL_H1 = False", "REAL_H1 = True")
+    done = subprocess.run(
+        [sys.executable, "-c", stub + on + AFTER], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    server.shutdown()
+    server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("True World, SIMULATED") and "H1, validation" in done.stdout
+    names = sorted(path.name for path in (tmp_path / "data/h1-panel").glob("*.h5ad"))
+    assert names == ["adata_Training.h5ad", "adata_Validation.h5ad"]
 
 
 def shown(notebook, folder, **variables):

@@ -24,7 +24,7 @@ import set_repository
 from conftest import ROOT, served
 
 from vcc_helpers import datasets
-from vcc_helpers.datasets import _official
+from vcc_helpers.datasets import _official, _open
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OFFICIAL_FILES = README[README.index("## The official files") : README.index("## Only the")]
@@ -55,7 +55,8 @@ def chapters_that_need():
     found = [], [], []
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
-        code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+        code = [cell.source for cell in cells if cell.cell_type == "code"]
+        code = "\n".join(code[1:])  # the first fetches a panel of both
         if "open_world()" in code:
             found[2].append(int(path.name[:2]))
         elif "open_world(sources=False)" in code:
@@ -158,3 +159,24 @@ def test_the_steps_to_the_official_files_work_as_they_are(server, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     ignored = subprocess.run(["git", "check-ignore", "data/h1/x"], cwd=ROOT, capture_output=True)
     assert ignored.returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the steps are for a shell")
+def test_the_page_on_the_whole_file_works_line_by_line_and_names_the_files(server, tmp_path):
+    """With a folder for /content, and one in it for the Drive."""
+    page = (ROOT / "book/whole_file.md").read_text(encoding="utf-8")
+    assert [name for name in _open.FILE_NAMES.values() if f"| `{name}`" not in page] == []
+    (content := tmp_path / "content").mkdir()
+    lines = "".join(re.findall(r"^```\n(!.*?)^```", page, re.M | re.S)).replace("!", "")
+    lines = re.sub("^%env ", "export ", lines, flags=re.M).replace("/content", str(content))
+    path = f"{commands(tmp_path / 'bin', server)}{os.pathsep}{os.environ['PATH']}"
+    env = {k: v for k, v in os.environ.items() if k != "VCC_DATA"} | {"PATH": path}
+    opens = "import vcc_helpers as v; print(*v.datasets.open_world().files, sep='+')"
+    last = shlex.join(["env", f"PYTHONPATH={ROOT}", sys.executable, "-c", opens])
+    done = subprocess.run(
+        ["bash", "-euc", lines + last], cwd=content, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("train+validation\n")
+    kept = sorted(path.name for path in (content / "drive/MyDrive/h1").iterdir())
+    assert kept == ["adata_Training.h5ad", "adata_Validation.h5ad"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from functools import partial
 from importlib.resources import files
 
@@ -12,8 +13,9 @@ import pytest
 from conftest import CONTROL, make_cells, refuses
 from scipy import sparse
 
-from vcc_helpers import datasets, pseudobulk
+from vcc_helpers import datasets, effects, pseudobulk
 from vcc_helpers.datasets import _open
+from vcc_helpers.stream import control_covariance
 
 PARTS = {"train": ["G0"], "validation": ["G1"], "test": ["G2", "no gene"]}
 #: A small simulated world, of any contexts.
@@ -92,6 +94,21 @@ def test_the_targets_of_a_missing_file_come_from_its_table(folder):
         world.cells("test")
 
 
+def test_without_other_contexts_the_controls_are_asked(folder):
+    world = datasets.open_world(folder)
+    assert list(world.source_effects()) == ["K562", "RPE1"]
+    expected = effects(pseudobulk(folder / "contexts/K562.h5ad"))
+    np.testing.assert_array_equal(world.source_effects()["K562"].X, expected.X)
+    shutil.rmtree(folder / "contexts")
+    world = datasets.open_world(folder)
+    assert world.sources == [] and "no other contexts" in repr(world)
+    (guess,) = world.source_effects().values()
+    controls = part_of(make_cells(0), [])
+    told = control_covariance(controls, ["G0", "G1", "G2"])
+    assert list(guess.obs_names) == ["G0", "G1", "G2"] and guess.var_names.equals(told.columns)
+    np.testing.assert_allclose(guess.X, told, rtol=1e-6)
+
+
 def test_what_is_missing_or_wrong_is_named(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a path from the wrong folder shows as what it is
     for nowhere in ("nowhere", tmp_path / "nowhere"):
@@ -101,9 +118,6 @@ def test_what_is_missing_or_wrong_is_named(folder, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="has no adata_Training.h5ad; it has nothing"):
         datasets.open_world(empty)
     part_of(make_cells(0), ["G0"]).write_h5ad(empty / "adata_Training.h5ad")
-    with pytest.raises(FileNotFoundError, match="no folder 'contexts' .*sources=False"):
-        datasets.open_world(empty)
-    assert datasets.open_world(empty, sources=False).sources == []
     part_of(make_cells(0), ["G0"])[:, ::-1].copy().write_h5ad(empty / "adata_Test.h5ad")
     with pytest.raises(ValueError, match="test: 24 genes that are not those of the training file"):
         datasets.open_world(empty, sources=False)

@@ -37,10 +37,10 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
         ``"simulated"``, or a folder with the official files: ``adata_Training.h5ad``, which is
         needed, and ``adata_Validation.h5ad`` and ``adata_Test.h5ad`` as far as they are there;
         the tables ``pert_counts_*.csv`` name the targets of a missing one. A folder ``contexts``
-        in it holds one file for each other context; H1 itself is left out there. By default
-        what the environment variable ``VCC_DATA`` says; where it is not set, simulated.
+        next to them holds one file for each other context; H1 itself is left out there. By
+        default what the environment variable ``VCC_DATA`` says; where it is not set, simulated.
     sources
-        Whether the other contexts are needed.
+        Whether to open the other contexts, where there are any.
 
     Returns
     -------
@@ -50,7 +50,7 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
     Raises
     ------
     FileNotFoundError
-        There is no such folder, it holds no training file, or no other contexts though asked for.
+        There is no such folder, or it holds no training file.
     ValueError
         Two files do not have the same genes in the same order, or a target is in two parts.
     """
@@ -60,14 +60,7 @@ def open_world(data: str | Path | None = None, *, sources: bool = True) -> World
     folder = Path(data).expanduser()
     files = _open_files(folder)
     contexts = {_HOME: files["train"]}
-    if sources:
-        if not (folder / "contexts").is_dir():
-            raise FileNotFoundError(
-                f"{folder} has no folder 'contexts' with the cells of other contexts, which "
-                "this needs; get some with vcc_helpers.datasets.fetch_h1('support_set', "
-                f"cells_per_target=60, folder={str(folder)!r}), put one .h5ad or .h5 file a "
-                "context there, or open the world with sources=False"
-            )
+    if sources and (folder / "contexts").is_dir():
         found = read_contexts(folder / "contexts")
         found.pop(_HOME, None)  # the support set holds the training cells once more
         contexts |= found

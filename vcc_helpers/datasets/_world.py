@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 from anndata import AnnData
 
-from ..bulk import CONTROL, PERTURBATION_KEY, some_of
+from ..bulk import CONTROL, PERTURBATION_KEY, effects, some_of
+from ..stream.covariance import control_covariance
+from ..stream.pseudobulk import pseudobulk
 
 SPLIT_NAMES = ("train", "validation", "test")
 
@@ -98,6 +100,21 @@ class World:
         home = self.contexts[self.home]
         return home[home.obs[PERTURBATION_KEY].isin([CONTROL, *self.split[part]]).to_numpy()]
 
+    def source_effects(self) -> dict[str, AnnData]:
+        """Return the effects in each other context, ``(n_perts, n_genes)``, by its name.
+
+        A world without other contexts has one entry, a guess: what the home context's controls
+        tell of all targets (:func:`~vcc_helpers.stream.control_covariance`).
+        """
+        if self.sources:
+            return {name: effects(pseudobulk(self.contexts[name])) for name in self.sources}
+        cells = self.cells("train")
+        controls = cells[(cells.obs[PERTURBATION_KEY] == CONTROL).to_numpy()]
+        names = sorted(name for part in self.split.values() for name in part)
+        batches = "batch" if "batch" in cells.obs else None
+        guess = control_covariance(controls, names, within=batches).astype("float32")
+        return {"guess from controls": AnnData(guess)}
+
     def __repr__(self) -> str:
         """Say whether it is simulated, and its sizes."""
         sizes = ", ".join(f"{len(names)} {part}" for part, names in self.split.items())
@@ -111,4 +128,6 @@ class World:
             targets = pd.unique(cells.obs[PERTURBATION_KEY])
             size = f"{cells.n_obs:,} cells x {cells.n_vars:,} genes"
             lines.append(f"  {name}: {size}, {len(targets) - (CONTROL in targets)} targets")
+        if self.files and not self.sources:
+            lines.append("  no other contexts are open")
         return "\n".join(lines)
