@@ -39,9 +39,8 @@ BEST, KERNEL_MEDIAN = "several likenesses, stretched", "kernel median"
 KAPPAS, TIMES = (0, 1, 2, 4, 8), (1, 2)
 
 
-def all_models(bulk, counts, annotation):
+def all_models(counts, annotation):
     """Models of the book, with the settings that the package gives them."""
-    with_own = features.join({"annotation": annotation, "own": features.own_expression(bulk)})
     annotation = annotation[annotation.index.isin(counts.index)]
     named = {
         "no change": models.no_change(),
@@ -52,7 +51,6 @@ def all_models(bulk, counts, annotation):
         "kNN": models.knn_baseline(annotation, 3),
         "kNN, shrunken": models.knn_baseline(annotation, 5, shrinkage=0.7),
         "ridge": models.ridge(annotation, alpha=10),
-        "ridge, own expression too": models.ridge(with_own, alpha=10),
         "kernel ridge": models.kernel_ridge(annotation),
         BEST: models.several_likenesses(annotation, counts),
         "the same without cells and depth": models.several_likenesses(annotation),
@@ -208,7 +206,7 @@ def main(arguments=None):
     annotation = features.embedding(options.annotation)
     counts = pd.read_csv(options.counts, index_col="target_gene")
     known = bulk, counts, annotation
-    named, sizes = all_models(*known), sizes_alone(*known)
+    named, sizes = all_models(*known[1:]), sizes_alone(*known)
     whole = run(bulk, named | sizes, n_repeats=options.repeats, n_splits=options.folds)
     table = whole[whole["model"].isin(list(named))]
     once = table[table["repeat"] == 0]

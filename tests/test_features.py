@@ -36,9 +36,9 @@ def test_likenesses_are_to_the_training_targets():
     counts = pd.DataFrame({"n_cells": [10.0, 100, 1000, 1e9, 50]}, names)
     mine = pd.DataFrame(rng.random((4, 4)), names[:4], names[:4])
     parts = {
-        "direction": features.by_direction(7 * table),  # only directions count
-        "counts": features.by_counts(counts),
-        "family": features.by_family(names),
+        "direction": (7 * table, features.same_direction),  # only directions count
+        "counts": (counts, features.near_counts),
+        "family": (pd.DataFrame({"family": [1, 1, 2, 3, 4]}, names), features.same_value),
         "mine": mine,
     }
     trained = frame(np.zeros((4, 2)), ["SOX2", "NEW", "MED1", "MED4"])
@@ -57,7 +57,7 @@ def test_likenesses_are_to_the_training_targets():
     equal(found["direction"], np.exp(5 * (unit @ unit.loc[seen].T - 1)).loc[names[:4]])
     weighed = features.Likenesses(parts, {"direction": 1, "counts": 2, "family": 0, "mine": 0})
     equal(weighed(trained)["sum"], found["direction"] + 2 * found["counts"])
-    refuses("numbers of 'MED1', 'MYC' are not above", features.by_counts, counts - 50)
+    refuses("of 0 or below", features.near_counts, counts.to_numpy() - 50, counts[:2].to_numpy())
 
 
 def test_source_effects_keep_targets_of_every_context():
@@ -154,18 +154,6 @@ def test_join_keeps_what_all_have_and_says_what_each_lacks(table, sources):
     refuses("no table was given", features.join, {})
     with pytest.raises(ValueError, match="table 'go' has more than one row for 'G0'"):
         features.join({"go": pd.concat([table, table[:1]])})
-
-
-def test_own_expression_reads_the_control_only(bulk):
-    changed = bulk.copy()
-    changed.X[changed.obs_names != CONTROL] = 7
-    found = features.own_expression(bulk)
-    pd.testing.assert_frame_equal(found, features.own_expression(changed))
-    m = bulk[CONTROL].X[0, 0]
-    assert found.loc["G0", "expression"] == pytest.approx(m)
-    left = np.expm1(m + found.loc["G0", "knockdown"]) / np.expm1(m)
-    assert left == pytest.approx(0.05)
-    assert "G23" not in found.index  # nobody expresses it
 
 
 def control_cells():

@@ -21,14 +21,13 @@ import gzip
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import anndata
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import cdist
 
-from .bulk import control_row, silenced, some_of
+from .bulk import some_of
 
 #: Share of its expression that a silenced gene keeps, the median of the H1 training targets.
 RESIDUAL = 0.05
@@ -164,19 +163,6 @@ def _read_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(matrices[0], index=names[0].astype(str))
 
 
-def own_expression(bulk: anndata.AnnData) -> pd.DataFrame:
-    r"""Describe a gene by its own expression in control cells, and by what silencing takes.
-
-    Only the control's row is read, so no perturbation can leak. Rows are the genes that the control
-    expresses; ``expression`` is mean lognorm, m; ``knockdown``, the effect of silencing on the gene
-    itself, :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
-    """
-    mean = control_row(bulk).astype(np.float64)
-    columns = {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}
-    table = pd.DataFrame(columns, index=bulk.var_names.rename("target_gene"))
-    return table[mean > 0]
-
-
 def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put feature tables, each with its name, side by side; the index of each holds targets.
 
@@ -251,23 +237,28 @@ class GeneLoadings:
 
 @dataclass(frozen=True, eq=False)
 class Likenesses:
-    r"""Describe a target by how much it is like each training target, in several ways.
+    """Describe a target by how much it is like each training target, in several ways.
 
-    `parts` has a name for each way: what :func:`by_direction`, :func:`by_counts` or
-    :func:`by_family` make; or a square table of similarities that you bring, whose index and
-    columns hold targets. Called with training effects, it returns a table of the targets that every
-    part has, with the columns ``(part, training target)``; with `weights`, a number for each part,
-    their weighted sum as the one part. Regressors take it as the kernel ``"precomputed"``.
+    `parts` has a name for each way: a table, its index targets, and a function of two sets of its
+    rows, ``(n, m)``, such as :func:`same_direction`; or a square table of similarities that you
+    bring, its index and columns targets. Called with training effects, it returns a table of the
+    targets that every part has, with columns ``(part, training target)``; with `weights`, a number
+    for each part, their weighted sum as the one part. To a regressor it is the kernel
+    ``"precomputed"``.
     """
 
-    parts: Mapping[str, pd.DataFrame | Likeness]
+    parts: Mapping[str, pd.DataFrame | tuple[pd.DataFrame, Callable]]
     weights: Mapping[str, float] | None = None
 
     def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
         """Return the likeness of every target to the training targets."""
-        kept, left_out = _in_every({n: getattr(p, "table", p) for n, p in self.parts.items()})
+        pairs = {n: p if isinstance(p, tuple) else (p, None) for n, p in self.parts.items()}
+        kept, left_out = _in_every({name: table for name, (table, _) in pairs.items()})
         trained = train_effects.obs_names[train_effects.obs_names.isin(kept)]
-        alike = {n: _likeness(part, kept, trained) for n, part in self.parts.items()}
+        alike = {}
+        for name, (table, of) in pairs.items():
+            rows = table.loc[kept, slice(None) if of else trained].to_numpy(np.float64)
+            alike[name] = of(rows, rows[kept.get_indexer(trained)]) if of else rows
         if self.weights is not None:
             alike = {"sum": sum(self.weights[name] * k for name, k in alike.items())}
         columns = pd.MultiIndex.from_product([alike, trained], names=["part", "like"])
@@ -276,30 +267,12 @@ class Likenesses:
         return table
 
 
-class Likeness(NamedTuple):
-    """A table, its index targets, and how alike two sets of its rows are, ``(n, m)``."""
-
-    table: pd.DataFrame
-    of: Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-def _likeness(part: pd.DataFrame | Likeness, targets: pd.Index, trained: pd.Index) -> np.ndarray:
-    if isinstance(part, pd.DataFrame):
-        return part.loc[targets, trained].to_numpy(np.float64)
-    rows = part.table.loc[targets].to_numpy(np.float64)
-    return part.of(rows, rows[targets.get_indexer(trained)])
-
-
-def by_direction(table: pd.DataFrame) -> Likeness:
+def same_direction(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
     r"""Call two targets alike whose rows, such as annotations, point in the same direction.
 
     Directions are taken from the mean direction of the training targets; with the cosine of two,
     the likeness is :math:`e^{5 (\cos - 1)}`, 1 for the same, and near 0 from a right angle on.
     """
-    return Likeness(table, _same_direction)
-
-
-def _same_direction(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
     centre = _unit(trained).mean(axis=0)
     a, b = (_unit(_unit(x) - centre) for x in (rows, trained))
     return np.exp(5 * (a @ b.T - 1))
@@ -310,32 +283,22 @@ def _unit(x: np.ndarray) -> np.ndarray:
     return x / np.where(length > 0, length, 1)
 
 
-def by_counts(table: pd.DataFrame) -> Likeness:
+def near_counts(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
     r"""Call two targets alike that have similar numbers, above 0, such as of cells and of depth.
 
     Logarithms are standardised by the training targets and cut to -3 to 3; with the distance d of
     two targets, the likeness is :math:`e^{-d^2 / 2}`.
     """
-    if not (table > 0).all(axis=None):
-        bad = table.index[~(table > 0).all(axis=1)]
-        raise ValueError(f"numbers of {some_of(bad)} are not above 0; leave these rows out")
-    return Likeness(np.log(table), _near)
-
-
-def _near(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
-    spread = trained.std(axis=0)
-    scale = np.where(spread > 0, spread, 1)
+    if not (rows > 0).all():
+        raise ValueError("numbers of cells or depths of 0 or below; leave these targets out")
+    rows, trained = np.log(rows), np.log(trained)
+    scale = np.where(trained.std(axis=0) > 0, trained.std(axis=0), 1)
     a, b = (np.clip((x - trained.mean(axis=0)) / scale, -3, 3) for x in (rows, trained))
     return np.exp(-cdist(a, b, "sqeuclidean") / 2)
 
 
-def by_family(targets: pd.Index) -> Likeness:
-    """Call two targets alike, 1 or 0, whose names begin with the same three letters."""
-    family = pd.factorize(targets.str[:3])[0]
-    return Likeness(pd.DataFrame({"family": family}, targets), _same)
-
-
-def _same(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
+def same_value(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Call two targets alike, 1 or 0, that have the same value in the one column."""
     return 1.0 * (rows == trained.T)
 
 

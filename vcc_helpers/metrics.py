@@ -89,25 +89,6 @@ def pds(pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray) 
     return score
 
 
-def pds_of_all(
-    pred_effect: np.ndarray, real_effect: np.ndarray, own_gene: np.ndarray
-) -> np.ndarray:
-    """Return the PDS of each prediction if it were that of each target, ``(n_preds, n_perts)``.
-
-    On the diagonal it is :func:`pds`, but for distances that differ by rounding alone.
-    """
-    pred, real = (np.asarray(x, dtype=np.float64) for x in (pred_effect, real_effect))
-    whole, n_perts = cdist(pred, real, metric="cityblock"), len(real)
-    given = np.empty(whole.shape)
-    for target, column in enumerate(own_gene):
-        own = np.abs(pred[:, [column]] - real[:, column]) if column >= 0 else 0
-        distance = whole - own
-        mine = distance[:, [target]]
-        rank = (distance < mine).sum(axis=1) + (distance == mine)[:, :target].sum(axis=1)
-        given[:, target] = 1 - rank / n_perts
-    return given
-
-
 def pds_chance(n_perts: int) -> float:
     r"""Return the PDS that a prediction which knows nothing expects: 0.51 for 50 perturbations."""
     return (n_perts + 1) / (2 * n_perts)
