@@ -28,7 +28,7 @@ from sklearn.linear_model import LinearRegression
 from threadpoolctl import threadpool_limits
 
 from vcc_helpers import evaluation, features, intervals, models, splits
-from vcc_helpers.bulk import CONTROL, FallbackWarning, bulk_of_effects, effect_strength, effects
+from vcc_helpers.bulk import CONTROL, FallbackWarning, effect_strength, effects
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "h1_models.json"
@@ -82,7 +82,7 @@ def sizes_alone(bulk, counts, annotation):
     return named
 
 
-class SizeAlone:
+class SizeAlone(models.BulkModel):
     """The mean effect's direction for every target, as large as its numbers say.
 
     The logarithm of the size, the mean absolute effect, is a linear function of the logarithms of
@@ -90,22 +90,16 @@ class SizeAlone:
     """
 
     def __init__(self, numbers, times=1):
-        self.numbers, self.times = np.log(numbers), times
+        self.numbers, self.times = numbers, times
 
-    def fit(self, bulk):
-        effect = effects(bulk)
-        size, mean = np.abs(effect.X).mean(axis=1), effect.X.mean(axis=0)
-        self.size = LinearRegression().fit(self.numbers.loc[effect.obs_names], np.log(size))
-        self.direction = mean / np.abs(mean).mean()
-        self.control, self.var = bulk[CONTROL].X.ravel(), bulk.var
-        return self
+    def _learn(self, targets, effect, bulk):
+        mean, size = effect.mean(axis=0), np.abs(effect).mean(axis=1)
+        self.direction_ = mean / np.abs(mean).mean()
+        self.line_ = LinearRegression().fit(np.log(self.numbers.loc[targets]), np.log(size))
 
-    def sizes(self, targets):
-        return np.exp(self.size.predict(self.numbers.loc[targets]))
-
-    def predict(self, targets):
-        effect = self.times * self.sizes(targets)[:, None] * self.direction
-        return bulk_of_effects(effect, pd.Index(targets), self.control, self.var)
+    def _effect(self, targets):
+        size = np.exp(self.line_.predict(np.log(self.numbers.loc[targets])))
+        return self.times * size[:, None] * self.direction_
 
 
 # Measuring

@@ -59,8 +59,6 @@ from .features import (
 
 #: How far :class:`KernelMedian` may go beyond the weighted median.
 _SIZES = (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 4, 6, 8)
-#: Genes that :class:`KernelMedian` works on at a time: what they need stays in the cache.
-_BLOCK = 128
 
 
 class BulkModel(BaseEstimator):
@@ -153,7 +151,7 @@ class _Around(BulkModel):
     def _predict(self, targets: pd.Index) -> anndata.AnnData:
         pred = predict_within(self.model_, targets)
         effect = pred.X[1:].astype(np.float64) - self.control_mean_
-        return self._bulk(self._change(effect, targets), targets, pred.obs["fallback"][1:])
+        return self._bulk(self._change(effect, targets), targets, pred.obs["fallback"].iloc[1:])
 
 
 def predict_within(model: BaseEstimator, targets: pd.Index) -> anndata.AnnData:
@@ -679,13 +677,14 @@ class _Weighing:
         duals += (1 - duals.sum(axis=1, keepdims=True)) / n
         apart = (2 * (duals.T - 1 / n)).astype(dtype)
         even = (2 * np.arange(1, n) / n - 1)[:, None]
-        for start in range(0, self.y.shape[1], _BLOCK):
-            genes = slice(start, start + _BLOCK)
+        block = max(2**17 // duals.size, 1)  # genes: what they need stays in the cache
+        for start in range(0, self.y.shape[1], block):
+            genes = slice(start, start + block)
             order = np.argsort(self.y[:, genes], axis=0)
             values = np.take_along_axis(self.y[:, genes], order, axis=0)
             steps = np.diff(values, axis=0)
-            # how far the sum of errors at each value lies above that at the least: the slope
-            # between two values is twice the weight up to there, minus 1, linear in kappa
+            # by how much the sum of errors rises from the least value on: between two values its
+            # slope is twice the weight up to there, minus 1, which is linear in kappa
             median, rest = np.zeros((2, steps.shape[1], len(duals), n), dtype)
             median[..., 1:] = np.cumsum(even * steps, axis=0).T[:, None]
             slope = apart[order[:-1]]
