@@ -45,7 +45,7 @@ def effect_of(pred):
 REGRESSORS = [
     models.BilinearRegressor(3, ridge=10),
     CentredKernelRidge(0.1, kernel="rbf"),
-    ShrunkenNeighbors(2, shrinkage=0.5),
+    ShrunkenNeighbors(2, shrinkage="similarity"),
     GainRegressor(),
     models.KernelMedian(),
 ]
@@ -172,6 +172,11 @@ def test_neighbours_are_pulled_to_the_mean():
         equal(found, mean + (1 - shrinkage) * (plain - mean), atol=1e-10)
     found = ShrunkenNeighbors(99, shrinkage=0).fit(x, y).predict(new)
     equal(found, [mean] * len(new))  # no more than there are
+    x, y = np.array([[1.0, 0, 0], [1, 1, 0]]), np.array([[1.0, 3.0], [3.0, 9.0]])
+    model = ShrunkenNeighbors(1, shrinkage="similarity").fit(x, y)
+    half = np.array([1, 0, np.sqrt(3)])  # cosine 1/2 to the first
+    found = model.predict([[0, 0, 1], [-1, 0, 0], half, [2, 2, 0]])
+    equal(found, [[2, 6], [2, 6], [1.5, 4.5], [3, 9]])
 
 
 def test_gains_are_least_squares_around_the_means():

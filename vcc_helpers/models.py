@@ -471,28 +471,35 @@ class ShrunkenNeighbors(_EffectRegressor):
     With the mean training effect :math:`b` and the k targets N(q), `n_neighbors` or all there are,
     whose features point most nearly in the query's direction (ties: the first in training order):
 
-    .. math:: \hat y_q = b + (1 - s) \, \Bigl(\tfrac1k \sum_{t \in N(q)} y_t - b\Bigr)
+    .. math:: \hat y_q = b + (1 - s_q) \, \Bigl(\tfrac1k \sum_{t \in N(q)} y_t - b\Bigr)
 
-    A `shrinkage` s of 0 takes the neighbours at their word, 1 predicts the mean. Features whose
-    mean is far from 0 are similar for all; ``make_pipeline(StandardScaler(), ShrunkenNeighbors())``
-    centres them.
+    A `shrinkage` s of 0 takes the neighbours at their word, 1 predicts the mean, numbers between
+    mix. With ``"similarity"`` it is 1 minus the neighbours' mean cosine similarity, cut to 0 to 1:
+    a target unlike all others is predicted by the mean. Features whose mean is far from 0 are
+    similar for all; ``make_pipeline(StandardScaler(), ShrunkenNeighbors())`` centres them.
     """
 
     n_neighbors: int = 5
     _: KW_ONLY
-    shrinkage: float = 0.5
+    shrinkage: float | str = 0.5
 
     def _learn(self, X: np.ndarray, y: np.ndarray) -> None:
         if self.n_neighbors < 1:
             raise ValueError(f"n_neighbors={self.n_neighbors}; expected 1 or more")
-        if not 0 <= self.shrinkage <= 1:
-            raise ValueError(f"shrinkage={self.shrinkage}; expected a number from 0 to 1")
+        word = isinstance(self.shrinkage, str)
+        if self.shrinkage != "similarity" and (word or not 0 <= self.shrinkage <= 1):
+            raise ValueError(
+                f"shrinkage={self.shrinkage!r}; expected a number from 0 to 1, or 'similarity'"
+            )
         self.X_fit_, self.y_ = X, y
 
     def _effect(self, X: np.ndarray) -> np.ndarray:
         distance = cosine_distances(X, self.X_fit_)
         nearest = np.argsort(distance, axis=1, kind="stable")[:, : self.n_neighbors]
         average = np.stack([self.y_[rows].mean(axis=0) for rows in nearest])
+        if isinstance(self.shrinkage, str):
+            kept = np.clip(1 - np.take_along_axis(distance, nearest, axis=1).mean(axis=1), 0, 1)
+            return self.mean_ + kept[:, None] * (average - self.mean_)
         return self.mean_ + (1 - self.shrinkage) * (average - self.mean_)
 
 
@@ -748,7 +755,7 @@ def kernel_ridge(features: pd.DataFrame, *, alpha: float = 1.0) -> EffectModel:
 
 
 def knn_baseline(
-    features: pd.DataFrame, n_neighbors: int = 5, *, shrinkage: float | None = None
+    features: pd.DataFrame, n_neighbors: int = 5, *, shrinkage: float | str | None = None
 ) -> EffectModel:
     """Return :class:`ShrunkenNeighbors`, or without `shrinkage` scikit-learn's own, as a model."""
     if shrinkage is None:
