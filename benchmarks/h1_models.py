@@ -7,107 +7,41 @@ the control. COUNTS.csv is the list of targets that the contest publishes before
 numbers of cells and median depths (`vcc-helpers fetch train_counts`). GO.npz holds a feature table
 of genes, as `vcc_helpers.features.embedding` reads it. Each model learns from four fifths of the
 targets and predicts the others, ten times over with other folds; nothing of a held-out target is
-used but its name and, where a model says so, its published number of cells and depth.
+used but its name and, where a model says so, its published number of cells and depth. The models
+called "true size" are no models: they are told the size of the effect that they predict.
 
 Writes benchmarks/results/h1_models.json, which the book shows.
 """
 
 import argparse
 import json
+import os
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
-from scipy import stats
-from sklearn.compose import ColumnTransformer
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, Normalizer, StandardScaler
+from sklearn.linear_model import LinearRegression
+from threadpoolctl import threadpool_limits
 
-from vcc_helpers import evaluation, features, intervals, metrics, models, splits
-from vcc_helpers.bulk import CONTROL, effect_strength
-from vcc_helpers.counts import fold_change, log2
+from vcc_helpers import evaluation, features, intervals, models, splits
+from vcc_helpers.bulk import CONTROL, FallbackWarning, effect_strength, effects
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "benchmarks" / "results" / "h1_models.json"
 
-METRICS = ("des", "pds", "mae", "pearson")
-BEST = "several likenesses, stretched"
-#: Weights of number of cells and of the name's family, beside the annotation's 1.
-COUNTS, FAMILY = 0.5, 0.5
+METRICS = ("pds", "pds_cosine", "mae", "pearson")
+BEST, KERNEL_MEDIAN = "several likenesses, stretched", "kernel median"
+#: Kappa of the kernel median where it is not chosen, and how many times its own size an effect has.
+KAPPAS, TIMES = (0, 1, 2, 4, 8), (1, 2)
 
 
-# Features, and how alike they make two targets
-
-
-def target_table(bulk, counts, annotation):
-    """Annotation, log number of cells and log depth, and the family of the gene's name."""
-    targets = bulk.obs_names[bulk.obs_names != CONTROL]
-    known = targets[targets.isin(annotation.index)]
-    counts = np.log(counts.loc[known, ["n_cells", "median_umi_per_cell"]].to_numpy(float))
-    family = pd.factorize(known.str[:3])[0][:, None]  # MED1, MED12, MED24: one complex
-    return pd.DataFrame(np.hstack([annotation.loc[known], counts, family]), index=known)
-
-
-def prepare(n_annotation):
-    """Centre directions and scale counts, as the training targets say."""
-    directions = make_pipeline(Normalizer(), StandardScaler(with_std=False), Normalizer())
-    scaled = make_pipeline(StandardScaler(), FunctionTransformer(np.clip, kw_args=CLIP))
-    parts = [
-        ("annotation", directions, slice(0, n_annotation)),
-        ("counts", scaled, slice(n_annotation, n_annotation + 2)),
-        ("family", "passthrough", slice(n_annotation + 2, n_annotation + 3)),
-    ]
-    return ColumnTransformer(parts)
-
-
-CLIP = {"a_min": -3, "a_max": 3}
-
-
-def annotation_alike(a, b):
-    """Similarity of two directions: 1 for the same, and near to 0 from a right angle on."""
-    return np.exp(5 * (a @ b.T - 1))
-
-
-def counts_alike(a, b):
-    """Similarity of two targets by their numbers of cells and depths."""
-    return np.exp(-((a[:, None] - b[None]) ** 2).sum(axis=2) / 2)
-
-
-class Alike:
-    """Similarity of two targets: annotation, cells and depth, family of the name."""
-
-    def __init__(self, *, counts=COUNTS, family=FAMILY):
-        self.counts, self.family = counts, family
-
-    def __call__(self, a, b):
-        annotation = annotation_alike(a[:, :-3], b[:, :-3])
-        counts = counts_alike(a[:, -3:-1], b[:, -3:-1])
-        family = a[:, None, -1] == b[None, :, -1]
-        return annotation + self.counts * counts + self.family * family
-
-
-def alike_model(table, **weights):
-    """Kernel ridge on several kinds of likeness, stretched as far as the MAE allows."""
-    regressor = make_pipeline(
-        prepare(table.shape[1] - 3), models.CentredKernelRidge(0.3, kernel=Alike(**weights))
-    )
-    model = models.EffectModel(regressor, table, fallback="mean")
-    return models.KnockedDown(models.Stretched(model))
-
-
-def kernel_median(table):
-    """Return the weighted median of effects, by the likeness of annotation and of counts."""
-    n = table.shape[1] - 3
-    kernels = [(annotation_alike, slice(0, n)), (counts_alike, slice(n, n + 2))]
-    regressor = make_pipeline(prepare(n), models.KernelMedian(kernels))
-    return models.KnockedDown(models.EffectModel(regressor, table, fallback="mean"))
-
-
-def all_models(bulk, counts, annotation):
-    own = features.own_expression(bulk)
-    table = target_table(bulk, counts, annotation)
-    with_own = features.join({"annotation": annotation, "own": own})
+def all_models(counts, annotation):
+    """Models of the book, with the settings that the package gives them."""
+    annotation = annotation[annotation.index.isin(counts.index)]
     named = {
         "no change": models.no_change(),
         "mean": models.mean_baseline(),
@@ -117,11 +51,11 @@ def all_models(bulk, counts, annotation):
         "kNN": models.knn_baseline(annotation, 3),
         "kNN, shrunken": models.knn_baseline(annotation, 5, shrinkage=0.7),
         "ridge": models.ridge(annotation, alpha=10),
-        "ridge, own expression too": models.ridge(with_own, alpha=10),
         "kernel ridge": models.kernel_ridge(annotation),
-        BEST: alike_model(table),
-        "the same without cells and depth": alike_model(table, counts=0),
-        "kernel median": kernel_median(table),
+        BEST: models.several_likenesses(annotation, counts),
+        "the same without cells and depth": models.several_likenesses(annotation),
+        KERNEL_MEDIAN: models.kernel_median(annotation, counts),
+        "kernel median, annotation alone": models.kernel_median(annotation),
     }
     for name, model in named.items():
         if "ridge" in name or "kNN" in name:
@@ -129,65 +63,75 @@ def all_models(bulk, counts, annotation):
     return named | {"bilinear, 16 times": models.linear_baseline().set_params(scale=16)}
 
 
+def sizes_alone(bulk, counts, annotation):
+    """Predictions that know of a target how large its effect is, and no direction of its own."""
+    effect = effects(bulk)
+    truth = pd.DataFrame({"size": np.abs(effect.X).mean(axis=1)}, effect.obs_names)
+    known = {
+        "true size": truth,
+        "size from cells and depth": counts[["n_cells", "median_umi_per_cell"]],
+        "size from cells": counts[["n_cells"]],
+    }
+    named = {}
+    for name, table in known.items():
+        named |= {f"{name}, {times} times": SizeAlone(table, times) for times in TIMES}
+    for kappa in KAPPAS:
+        model = models.kernel_median(annotation, counts)
+        kernel_median = models.KernelMedian("precomputed", sizes=[kappa])
+        named[f"kappa {kappa}"] = model.set_params(model__regressor=kernel_median)
+    return named
+
+
+class SizeAlone(models.BulkModel):
+    """The mean effect's direction for every target, as large as its numbers say.
+
+    The logarithm of the size, the mean absolute effect, is a linear function of the logarithms of
+    `numbers`, learnt from the training targets.
+    """
+
+    def __init__(self, numbers, times=1):
+        self.numbers, self.times = numbers, times
+
+    def _learn(self, targets, effect, bulk):
+        mean, size = effect.mean(axis=0), np.abs(effect).mean(axis=1)
+        self.direction_ = mean / np.abs(mean).mean()
+        self.line_ = LinearRegression().fit(np.log(self.numbers.loc[targets]), np.log(size))
+
+    def _effect(self, targets):
+        size = np.exp(self.line_.predict(np.log(self.numbers.loc[targets])))
+        return self.times * size[:, None] * self.direction_
+
+
 # Measuring
 
 
 def measure(pred, real):
-    """Scores of each target; and what dealing the predictions at random would give."""
+    """Scores of each target; what giving the predictions away at random would score; sizes."""
     by_chance = evaluation.dealt(pred, real)
-    return measure_means(pred, real).assign(
-        dealt_mean=by_chance.mean, dealt_variance=by_chance.sd**2
+    size = np.abs(effects(pred).to_df()).mean(axis=1)
+    return evaluation.evaluate(pred, real).assign(
+        dealt_mean=by_chance.mean, dealt_variance=by_chance.sd**2, size=size
     )
 
 
-def measure_means(pred, real):
-    """PDS, MAE and Pearson, and a DES that needs no cells.
-
-    A pseudobulk with variances and numbers of cells allows no rank test, but a test of the
-    difference of two means. The predicted side stands for as many cells as the real one, with the
-    variance of the real controls, as if control cells were drawn and shifted.
-    """
-    names = real.obs_names[real.obs_names != CONTROL]
-    predicted = pred if "variance" in pred.layers else as_drawn(pred[[CONTROL, *names]], real)
-    called, change = called_genes(predicted, names)
-    found = metrics.des(called, change, called_genes(real, names)[0])
-    return evaluation.evaluate(pred, real).assign(des=pd.Series(found, index=names))
-
-
-def as_drawn(pred, real, seed=0):
-    """Means of shifted control cells: the predicted means with the noise of drawing."""
-    obs = real.obs.loc[pred.obs_names, ["n_cells"]]
-    variance = np.tile(real[CONTROL].layers["variance"], (pred.n_obs, 1))
-    noise = np.random.default_rng(seed).normal(size=pred.shape)
-    noise[pred.obs_names == CONTROL] = 0  # the real controls themselves
-    mean = np.maximum(pred.X + noise * np.sqrt(variance / obs.to_numpy()), 0)
-    return anndata.AnnData(mean, obs=obs, var=pred.var, layers={"variance": variance})
-
-
-def called_genes(bulk, names):
-    """Significant genes and log2 fold changes, each ``(len(names), n_genes)``, from means alone."""
-    perturbed, base = bulk[names], bulk[CONTROL]
-    error = perturbed.layers["variance"] / perturbed.obs[["n_cells"]].to_numpy()
-    error = error + base.layers["variance"] / base.obs["n_cells"].to_numpy()
-    gap = np.abs(perturbed.X - base.X)
-    z = np.divide(gap, np.sqrt(error), out=np.zeros(gap.shape), where=error > 0)
-    fdr = stats.false_discovery_control(2 * stats.norm.sf(z), axis=None).reshape(z.shape)
-    return fdr < 0.05, log2(fold_change(perturbed.X, np.ravel(base.X)))
-
-
 def run(bulk, named, *, n_repeats, n_splits):
+    one = partial(one_repeat, bulk, named, n_splits)
+    workers = {"initializer": threadpool_limits, "initargs": (1,)}
+    with ProcessPoolExecutor(min(n_repeats, os.cpu_count()), **workers) as pool:
+        return pd.concat(pool.map(one, range(n_repeats)), ignore_index=True)
+
+
+def one_repeat(bulk, named, n_splits, seed):
     targets = bulk.obs_names[bulk.obs_names != CONTROL]
-    folds = [
-        fold
-        for seed in range(n_repeats)
-        for fold in splits.k_fold(targets, n_splits=n_splits, seed=seed)
-    ]
-    table = evaluation.repeated(named, bulk, folds, measure=measure)
-    return table.assign(repeat=table["split"] // n_splits)
+    folds = splits.k_fold(targets, n_splits=n_splits, seed=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)  # the result names these targets
+        table = evaluation.repeated(named, bulk, folds, measure=measure)
+    return table.assign(split=table["split"] + n_splits * seed, repeat=seed)
 
 
 def summary(table, bulk):
-    """Mean of each metric with its interval, and what it is beside chance and the baselines."""
+    """Mean of each metric with its interval, and what it is next to chance and the baselines."""
     scores = table[table["metric"].isin(METRICS)]
     found = {
         "scores": intervals.interval(scores),
@@ -202,7 +146,7 @@ def summary(table, bulk):
 
 
 def dealt_at_random(table):
-    """PDS of each repeat beside the same predictions dealt at random, in standard deviations."""
+    """PDS of each repeat, and of the same predictions given away at random, in their sd."""
     by_fold = table.pivot_table("value", ["model", "repeat", "split"], "metric")
     n_folds = by_fold.groupby(["model", "repeat"]).size()
     by_repeat = by_fold.groupby(["model", "repeat"]).mean()
@@ -230,6 +174,19 @@ def as_records(table):
     return json.loads(table.to_json(orient="records", double_precision=6))
 
 
+def of_sizes(table, bulk):
+    """What the size of an effect buys, and how well sizes are known."""
+    scores = table[table["metric"].isin(METRICS)]
+    size = table[table["metric"] == "size"].groupby(["model", "target_gene"])["value"].mean()
+    true = effects(bulk).to_df().abs().mean(axis=1)
+    named = [f"size from {what}, 1 times" for what in ("cells", "cells and depth")]
+    rho = {m: round(size[m].corr(true, method="spearman"), 3) for m in (*named, KERNEL_MEDIAN)}
+    return {
+        "scores": as_records(intervals.interval(scores)),
+        "rank correlation with the true size": rho,
+    }
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pseudobulk", type=Path)
@@ -242,27 +199,34 @@ def main(arguments=None):
     bulk = anndata.read_h5ad(options.pseudobulk)
     annotation = features.embedding(options.annotation)
     counts = pd.read_csv(options.counts, index_col="target_gene")
-    named = all_models(bulk, counts, annotation)
-    table = run(bulk, named, n_repeats=options.repeats, n_splits=options.folds)
-    ceiling = evaluation.ceiling(table[table["repeat"] == 0], bulk, measure=measure_means)
-    chance = intervals.interval(evaluation.chance(table))
+    known = bulk, counts, annotation
+    named, sizes = all_models(*known[1:]), sizes_alone(*known)
+    whole = run(bulk, named | sizes, n_repeats=options.repeats, n_splits=options.folds)
+    table = whole[whole["model"].isin(list(named))]
+    once = table[table["repeat"] == 0]
+    references = {
+        "halves": evaluation.ceiling(once, bulk),
+        "floor": evaluation.floor(once, bulk),
+        "chance": evaluation.chance(table),
+    }
+    references = {name: as_records(intervals.interval(rows)) for name, rows in references.items()}
     data = {
         "targets": bulk.n_obs - 1,
         "genes": bulk.n_vars,
         "cells": int(bulk.obs["n_cells"].sum()),
         "repeats": options.repeats,
         "folds": options.folds,
-        "chance": chance["mean"].iloc[0],
+        "chance": references["chance"][0]["mean"],
         "without annotation": bulk.obs_names.drop(CONTROL).difference(annotation.index).tolist(),
     }
-    halves = as_records(intervals.interval(ceiling))
-    references = {"halves": halves, "chance": as_records(chance)}
     found = {"data": data, **references, **summary(table, bulk)}
+    found["sizes"] = of_sizes(whole[whole["model"].isin([*sizes, KERNEL_MEDIAN])], bulk)
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    scores = pd.DataFrame(found["scores"]).pivot(index="model", columns="metric", values="mean")
-    print(
-        scores.loc[list(named)].round(4).to_string(), f"chance PDS {data['chance']:.3f}", sep="\n"
-    )
+    for part in (found, found["sizes"]):
+        scores = pd.DataFrame(part["scores"])
+        means = scores.pivot_table("mean", "model", "metric", sort=False)
+        print(means.round(4).to_string())
+    print(f"chance PDS {data['chance']:.3f}")
     return found
 
 

@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from vcc_helpers import adapt, effects, features, models, splits
 from vcc_helpers.adapt import Blend, ContextGain, ResidualRidge, SourceBilinear, ZeroShot
+from vcc_helpers.bulk import FallbackWarning
 from vcc_helpers.models import EffectModel, KnockedDown
 
 TARGETS = [f"T{i}" for i in range(8)]
@@ -89,7 +90,10 @@ def test_a_target_that_no_source_measured_needs_a_fallback(adapter, sources, bul
     model = adapter(sources).fit(bulk[[CONTROL]])
     with pytest.raises(KeyError, match="no source context measured 'NEW': 1 of 2 targets"):
         model.predict(["NEW", "T0"])
-    found = adapter(sources, fallback="mean").fit(bulk[[CONTROL]]).predict(["NEW", "T0"])
+    fallen = adapter(sources, fallback="mean").fit(bulk[[CONTROL]])
+    with pytest.warns(FallbackWarning, match="'NEW'"):
+        found = fallen.predict(["NEW", "T0"])
+    assert found.obs["fallback"].tolist() == [False, True, False]
     expected = np.mean([s.X.mean(axis=0) for s in sources.values()], axis=0)
     equal(effects(found)["NEW"].X[0], expected, atol=1e-5)
     same_bits(found["T0"].X, model.predict(["T0"])["T0"].X)
@@ -181,7 +185,8 @@ def test_features_of_the_readers_own(sources, bulk):
     short = ResidualRidge(sources, features=table[1:]).fit(bulk)
     assert "T0" not in short.support_
     refuses("no features for 'T0': 1 of 2 targets", short.predict, ["T0", "T1"], error=KeyError)
-    short.set_params(fallback="mean").fit(bulk).predict(["T0"])
+    with pytest.warns(FallbackWarning, match="'T0'"):
+        short.set_params(fallback="mean").fit(bulk).predict(["T0"])
     with pytest.raises(ValueError, match="more than one row of features for 'T0'"):
         ResidualRidge(sources, features=pd.concat([table, table[:1]])).fit(bulk)
     with pytest.raises(ValueError, match="features hold NaN"):
@@ -232,6 +237,12 @@ def test_the_blend_is_its_formula(n0, n, weight, sources, bulk):
     mean = models.mean_baseline().fit(known).predict(TARGETS).X if n else zero
     expected = (1 - weight) * zero + weight * mean
     equal(model.predict(TARGETS).X, expected, rtol=1e-6)
+    if n:
+        models_ = ContextGain(sources, fallback="mean"), models.mean_baseline()
+        with pytest.warns(FallbackWarning) as told:
+            pred = Blend(*models_).fit(known).predict(["NEW", "T0"])
+        assert pred.obs["fallback"].tolist() == [False, True, False]
+        assert [w.category for w in told].count(FallbackWarning) == 1
 
 
 def written_out(sources, targets, strength):
@@ -347,11 +358,13 @@ def world_of(query_effects=None):
     sources = {name: frame(values, NAMES) for name, values in near.items()}
     table = pd.DataFrame(rng.normal(size=(14, 5)), index=NAMES)
     covariance = frame(rng.normal(size=(14, 20)), NAMES).to_df()
+    numbers = pd.DataFrame(rng.random((14, 2)) + 1, NAMES, ["n_cells", "median_umi_per_cell"])
     if query_effects is not None:
         truth[9:] = query_effects
     bulk = frame(5 + np.vstack([np.zeros(20), truth]), [CONTROL, *NAMES])
     bulk.var["id"] = range(20)
-    return SimpleNamespace(sources=sources, bulk=bulk, table=table, covariance=covariance)
+    tables = {"table": table, "covariance": covariance, "numbers": numbers}
+    return SimpleNamespace(sources=sources, bulk=bulk, **tables)
 
 
 def predictions(make, world):
@@ -389,10 +402,9 @@ HONEST = {
     "bilinear": lambda w: models.linear_baseline(3),
     "ridge": lambda w: models.ridge(w.table),
     "kNN": lambda w: models.knn_baseline(w.table, 3),
-    "kNN, shrunken": lambda w: models.knn_baseline(w.table, 3, shrinkage="similarity"),
+    "kNN, shrunken": lambda w: models.knn_baseline(w.table, 3, shrinkage=0.5),
     "control covariance": lambda w: models.control_covariance(w.covariance),
     "additive": lambda w: models.additive(w.sources),
-    "own expression": lambda w: models.ridge(features.own_expression(w.bulk)),
     "grid search": searched,
     "gain": lambda w: ContextGain(w.sources),
     "gain, size kept": lambda w: ContextGain(w.sources, keep_size=True, shrinkage=[0, 1, 9]),
@@ -400,11 +412,18 @@ HONEST = {
     "bilinear, sources": lambda w: SourceBilinear(w.sources, n_components=4),
     "zero-shot": lambda w: ZeroShot(w.sources),
     "stretched": lambda w: models.Stretched(models.ridge(w.table)),
+    "several likenesses": lambda w: models.several_likenesses(w.table, w.numbers),
+    "kernel median": lambda w: models.kernel_median(w.table, w.numbers),
     "two tables": lambda w: EffectModel(
         Ridge(), {"mine": w.table, "own": features.GeneLoadings(3)}
     ),
     "blend": lambda w: KnockedDown(Blend(ResidualRidge(w.sources), models.kernel_ridge(w.table))),
 }
+
+
+def products_of(world):
+    delta = effects(world.bulk)
+    return pd.DataFrame(delta.X @ delta.X.T, delta.obs_names, delta.obs_names)
 
 
 def tuned_on_the_query(world):
@@ -417,6 +436,9 @@ LEAKY = {
     "effects as features": lambda w: models.ridge(features.source_effects({"H1": effects(w.bulk)})),
     "the context is its own source": lambda w: ContextGain(w.sources | {"H1": effects(w.bulk)}),
     "setting tuned on the query": tuned_on_the_query,
+    "likenesses of the effects": lambda w: EffectModel(
+        models.KernelMedian("precomputed"), features.Likenesses({"all": products_of(w)})
+    ),
 }
 
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import CONTROL, KEY, frame, make_cells, refuses
 from scipy import stats
 
-from vcc_helpers import adapt, emit, intervals, models, pseudobulk, score, scoring
+from vcc_helpers import adapt, emit, intervals, metrics, models, pseudobulk, score, scoring
 from vcc_helpers import evaluation as ev
-from vcc_helpers.bulk import bulk_of_effects, effect_strength, effects
+from vcc_helpers.bulk import FallbackWarning, bulk_of_effects, effect_strength, effects
 from vcc_helpers.scoring import split_half
 from vcc_helpers.splits import FewShotSplit, few_shot_split, k_fold
 
@@ -47,6 +47,9 @@ def test_scores_are_those_of_scoring_and_scipy(bulk):
     equal(found.loc[TARGETS, "mae"], np.abs(other.X - bulk.X)[1:].mean(axis=1))
     nothing = models.no_change().fit(bulk).predict(TARGETS)
     assert (ev.evaluate(nothing, bulk)["pearson"] == 0).all()
+    own = np.full(12, -1)
+    cosine = metrics.pds_cosine(*(effects(b)[sorted(TARGETS)].X for b in (other, bulk)), own)
+    equal(found["pds_cosine"], cosine)
     for name in TARGETS:
         pair = [effects(b)[name].X[0].astype(float) for b in (other, bulk)]
         assert found.loc[name, "pearson"] == pytest.approx(stats.pearsonr(*pair)[0], abs=1e-9)
@@ -71,7 +74,7 @@ def test_the_table_holds_every_model_split_target_and_metric(bulk, snapshot):
     chosen = {"none": models.no_change(), "mean": models.mean_baseline()}
     table = ev.repeated(chosen, bulk, folds)
     keys = ["model", "split", "target_gene", "metric"]
-    assert len(table) == 2 * 12 * 3 and not table.duplicated(keys).any()
+    assert len(table) == 2 * 12 * 4 and not table.duplicated(keys).any()
     assert set(table) == {*keys, "n_support", "value"} and (table["n_support"] == 8).all()
     for number, fold in enumerate(folds):
         pred = models.mean_baseline().fit(bulk[[CONTROL, *fold.support]]).predict(fold.query)
@@ -205,7 +208,7 @@ def test_des_is_that_of_the_scorer():
     scale = float(np.median(cells.X.sum(axis=1)))
     made = emit.resample_and_shift(pred, seed=3, target_sum=scale, **kw)
     expected = score(made, truth).per_perturbation["des"]
-    assert set(found) == {"pds", "mae", "pearson", "des"} and 0 < expected.mean() < 1
+    assert set(found) == {"pds", "mae", "pearson", "pds_cosine", "des"} and 0 < expected.mean() < 1
     np.testing.assert_array_equal(found["des"][expected.index], expected)
 
 
@@ -343,6 +346,31 @@ def test_dealt_is_the_mean_and_spread_over_all_permutations():
         shuffled.X[1:] = pred.X[list(order)]
         scores.append(ev.evaluate(shuffled, real)["pds"].mean())
     equal(ev.dealt(pred, real), [np.mean(scores), np.std(scores)], rtol=1e-12)
+
+
+def test_a_perfect_model_is_off_by_the_sampling_of_cells(bulk):
+    """As cells that are drawn many times over say."""
+    table = ev.repeated({"none": models.no_change()}, bulk, [few_shot_split(TARGETS, n_support=3)])
+    bulk.layers["variance"][1:] *= np.arange(12)[:, None]  # the control's does not count
+    found = ev.floor(table, bulk)
+    assert set(found["model"]) == {intervals.FLOOR} and set(found["metric"]) == {"mae"}
+    assert (found["n_support"] == 3).all()
+    sd = np.sqrt(bulk.layers["variance"][:, :1])
+    drawn = np.random.default_rng(0).normal(0, sd, (2000, 13, 40)).mean(axis=2)
+    expected = pd.Series(np.abs(drawn).mean(axis=0), bulk.obs_names)[found["target_gene"]]
+    equal(found["value"], expected, rtol=0.1)
+    equal(found["value"].mean(), expected.mean(), rtol=0.05)
+    del bulk.layers["variance"]
+    refuses("no layers", ev.floor, table, bulk)
+
+
+def test_a_fallback_is_told_once_for_all_splits(bulk):
+    known = pd.DataFrame({"a": range(1, 11)}, TARGETS[:10])
+    kNN = models.knn_baseline(known, 1).set_params(fallback="mean")
+    named = {"kNN": kNN, "mean": models.mean_baseline()}
+    with pytest.warns(FallbackWarning, match="a mean was .*: 'kNN' of 'T10', 'T11'$") as told:
+        ev.repeated(named, bulk, k_fold(TARGETS, n_splits=4))
+    assert [w.category for w in told].count(FallbackWarning) == 1
 
 
 def test_summaries_are_laid_out_in_their_own_order():

@@ -29,6 +29,37 @@ def test_gene_scores_span_the_effects():
     assert features.gene_scores(y, 2).shape == (15, 2)
 
 
+def test_likenesses_are_to_the_training_targets():
+    rng = np.random.default_rng(0)
+    names = pd.Index(["MED1", "MED4", "SOX2", "KLF4", "MYC"])
+    table = pd.DataFrame(rng.normal(1, 1, (5, 3)), names)
+    counts = pd.DataFrame({"n_cells": [10.0, 100, 1000, 1e9, 50]}, names)
+    mine = pd.DataFrame(rng.random((4, 4)), names[:4], names[:4])
+    parts = {
+        "direction": (7 * table, features.same_direction),  # only directions count
+        "counts": (counts, features.near_counts),
+        "family": (pd.DataFrame({"family": [1, 1, 2, 3, 4]}, names), features.same_value),
+        "mine": mine,
+    }
+    trained = frame(np.zeros((4, 2)), ["SOX2", "NEW", "MED1", "MED4"])
+    found = features.Likenesses(parts)(trained)
+    assert found.index.tolist() == names[:4].tolist() and found.attrs["left_out"]["mine"] == ["MYC"]
+    seen = ["SOX2", "MED1", "MED4"]
+    assert found["mine"].columns.tolist() == seen and found["mine"].equals(mine[seen])
+    assert found["family"].loc["MED1"].tolist() == [0, 1, 1]
+    log = np.log(counts["n_cells"])
+    z = ((log - log[seen].mean()) / log[seen].std(ddof=0)).clip(-3, 3)
+    assert z["KLF4"] == 3
+    equal(found["counts"].loc["KLF4"], np.exp(-((3 - z[seen]) ** 2) / 2))
+    unit = table.div(np.linalg.norm(table, axis=1), axis=0)
+    unit = unit - unit.loc[seen].mean()
+    unit = unit.div(np.linalg.norm(unit, axis=1), axis=0)
+    equal(found["direction"], np.exp(5 * (unit @ unit.loc[seen].T - 1)).loc[names[:4]])
+    weighed = features.Likenesses(parts, {"direction": 1, "counts": 2, "family": 0, "mine": 0})
+    equal(weighed(trained)["sum"], found["direction"] + 2 * found["counts"])
+    refuses("of 0 or below", features.near_counts, counts.to_numpy() - 50, counts[:2].to_numpy())
+
+
 def test_source_effects_keep_targets_of_every_context():
     rng = np.random.default_rng(0)
     delta = frame(rng.normal(size=(12, 20)), [f"G{i}" for i in range(12)])
@@ -123,18 +154,6 @@ def test_join_keeps_what_all_have_and_says_what_each_lacks(table, sources):
     refuses("no table was given", features.join, {})
     with pytest.raises(ValueError, match="table 'go' has more than one row for 'G0'"):
         features.join({"go": pd.concat([table, table[:1]])})
-
-
-def test_own_expression_reads_the_control_only(bulk):
-    changed = bulk.copy()
-    changed.X[changed.obs_names != CONTROL] = 7
-    found = features.own_expression(bulk)
-    pd.testing.assert_frame_equal(found, features.own_expression(changed))
-    m = bulk[CONTROL].X[0, 0]
-    assert found.loc["G0", "expression"] == pytest.approx(m)
-    left = np.expm1(m + found.loc["G0", "knockdown"]) / np.expm1(m)
-    assert left == pytest.approx(0.05)
-    assert "G23" not in found.index  # nobody expresses it
 
 
 def control_cells():

@@ -4,8 +4,8 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.model_selection import KFold
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.models import KernelMedian, _Weighing, median_baseline
@@ -20,13 +20,8 @@ def test_the_median_baseline_is_the_median_of_the_effects():
     np.testing.assert_allclose(predicted, np.median(effects(bulk).X, axis=0), atol=1e-6)
 
 
-@parametrize_with_checks([KernelMedian()])
-def test_a_citizen_of_scikit_learn(estimator, check):
-    check(estimator)
-
-
 def screen(seed, n=24, n_genes=30):
-    """Effects that follow the first column of the features, and not the second."""
+    """Two features, and effects that follow the first feature."""
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, 2))
     alike = np.exp(-((X[:, :1] - X[:, 0]) ** 2) / 2) + 1e-6 * np.eye(n)
@@ -34,23 +29,33 @@ def screen(seed, n=24, n_genes=30):
     return X, y + 0.3 * rng.normal(size=y.shape)
 
 
-KERNELS = [("rbf", [0]), ("rbf", [1])]
+def alike(X, others):
+    """Two kernels, one block each, as ``"precomputed"`` has them."""
+    return np.hstack([rbf_kernel(X[:, [c]], others[:, [c]]) for c in (0, 1)])
+
+
+def blocks(X, others):
+    return alike(X, others).reshape(len(X), 2, -1).swapaxes(0, 1)
+
+
+def fitted(X, y, **kw):
+    return KernelMedian("precomputed", **kw).fit(alike(X, X), y)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_each_prediction_is_the_least_sum_of_weighted_errors(seed):
     X, y = screen(seed)
     asked, sizes = screen(seed + 100)[0], [0, 1, 2.5, 8]
-    fitted = _Weighing(KERNELS, X, y)
+    fold, known = _Weighing(blocks(X, X), y), blocks(X, X)
     gram = sum(w * (k - k.mean(0) - k.mean(1)[:, None] + k.mean())
-               for w, k in zip(fitted.weights, fitted._similar(X), strict=True))  # fmt: skip
+               for w, k in zip(fold.weights, known, strict=True))  # fmt: skip
     inverse = np.linalg.inv(gram + max(1 - np.trace(gram) / len(y), 0.1) * np.eye(len(y)))
-    for row, found in zip(asked[:6], fitted.medians(asked[:6], sizes), strict=True):
-        similar = [
-            k[0] - f.mean(0) - k.mean() + f.mean()
-            for k, f in zip(fitted._similar(row[None]), fitted._similar(X), strict=True)
-        ]
-        dual = inverse @ np.tensordot(fitted.weights, similar, axes=1)
+    ((genes, medians),) = fold.medians(blocks(asked[:6], X), sizes)
+    assert genes.start == 0 and medians.shape == (4, 30, 6)
+    for row, found in zip(asked[:6], medians.transpose(2, 0, 1), strict=True):
+        new = blocks(row[None], X)
+        similar = [k[0] - f.mean(0) - k.mean() + f.mean() for k, f in zip(new, known, strict=True)]
+        dual = inverse @ np.tensordot(fold.weights, similar, axes=1)
         dual += (1 - dual.sum()) / len(y)
         for size, predicted in zip(sizes, found, strict=True):
             weights = 1 / len(y) + size * (dual - 1 / len(y))
@@ -60,19 +65,19 @@ def test_each_prediction_is_the_least_sum_of_weighted_errors(seed):
 
 
 def test_a_likeness_that_says_nothing_weighs_next_to_nothing():
-    weights = np.mean([KernelMedian(KERNELS).fit(*screen(s)).weights_ for s in range(8)], axis=0)
+    weights = np.mean([fitted(*screen(s)).weights_ for s in range(8)], axis=0)
     assert weights[0] > 0.4 and weights[1] < 0.15
 
 
 def test_size_zero_is_the_median_and_likeness_helps():
     X, y = screen(3, n=25)
-    plain = KernelMedian(KERNELS, sizes=[0]).fit(X, y).predict(X[:3])
+    plain = fitted(X, y, sizes=[0]).predict(alike(X[:3], X))
     np.testing.assert_array_equal(plain, np.tile(np.median(y, axis=0), (3, 1)))
     error = {0: [], 1: []}
     for seed in range(5):
         X, y = screen(seed, n=60)
         for size in error:
-            pred = KernelMedian(KERNELS, sizes=[size]).fit(X[:40], y[:40]).predict(X[40:])
+            pred = fitted(X[:40], y[:40], sizes=[size]).predict(alike(X[40:], X[:40]))
             error[size].append(np.abs(pred - y[40:]).mean())
     assert np.mean(error[1]) < 0.9 * np.mean(error[0])
 
@@ -81,23 +86,23 @@ def test_the_size_is_the_largest_that_keeps_the_error_of_the_mean():
     X, y = screen(1, n=60)
     y += 0.5 * np.random.default_rng(0).normal(size=y.shape)
     sizes = [1, 2, 3, 4, 8]
-    chosen = KernelMedian(KERNELS, sizes=sizes).fit(X, y).size_
+    chosen = fitted(X, y, sizes=sizes).size_
     error = dict.fromkeys(sizes, 0.0)
     mean = 0.0
     for known, asked in KFold(5, shuffle=True, random_state=0).split(X):
         mean += np.abs(y[known].mean(axis=0) - y[asked]).sum()
         for size in sizes:
-            model = KernelMedian(KERNELS, sizes=[size]).fit(X[known], y[known])
-            error[size] += np.abs(model.predict(X[asked]) - y[asked]).sum()
+            pred = fitted(X[known], y[known], sizes=[size]).predict(alike(X[asked], X[known]))
+            error[size] += np.abs(pred - y[asked]).sum()
     assert 1 < chosen < 8
     assert error[chosen] <= mean < min(e for size, e in error.items() if size > chosen)
 
 
 def test_strong_effects_do_not_pull():
     X, y = screen(2)
-    before = KernelMedian(KERNELS, sizes=[0]).fit(X, y).predict(X[:1])
+    before = KernelMedian(sizes=[0]).fit(X, y).predict(X[:1])
     y[np.argmax(np.linalg.norm(y, axis=1))] *= 100
-    after = KernelMedian(KERNELS, sizes=[0]).fit(X, y).predict(X[:1])
+    after = KernelMedian(sizes=[0]).fit(X, y).predict(X[:1])
     assert np.abs(after - before).max() < 1
 
 
@@ -105,3 +110,14 @@ def test_strong_effects_do_not_pull():
 def test_sizes_that_are_none_are_refused(sizes):
     with pytest.raises(ValueError, match="expected at least one, each 0 or above"):
         KernelMedian(sizes=sizes).fit(*screen(0))
+
+
+def test_kernels_are_named_given_or_precomputed():
+    X, y = screen(0)
+    one = KernelMedian().fit(X, y).predict(X[:4])
+    given = KernelMedian(lambda a, b: rbf_kernel(a, b)).fit(X, y).predict(X[:4])
+    np.testing.assert_array_equal(one, given)
+    whole = KernelMedian("precomputed").fit(rbf_kernel(X), y)
+    np.testing.assert_allclose(whole.predict(rbf_kernel(X)[:4]), one, atol=1e-12)
+    with pytest.raises(ValueError, match="3 features are not whole blocks of 24 training targets"):
+        KernelMedian("precomputed").fit(y[:, :3], y)

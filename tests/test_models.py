@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from vcc_helpers import effects, features, knockdown, models, splits
-from vcc_helpers.bulk import bulk_of_effects
+from vcc_helpers.bulk import FallbackWarning, bulk_of_effects
 from vcc_helpers.models import CentredKernelRidge, EffectModel, GainRegressor, ShrunkenNeighbors
 
 equal = np.testing.assert_allclose
@@ -47,6 +47,7 @@ REGRESSORS = [
     CentredKernelRidge(0.1, kernel="rbf"),
     ShrunkenNeighbors(2, shrinkage="similarity"),
     GainRegressor(),
+    models.KernelMedian(),
 ]
 
 
@@ -87,7 +88,6 @@ def test_what_a_model_cannot_use(bulk, table):
         ("alpha=0; expected above 0", CentredKernelRidge(0)),
         ("shrinkage=-0.1; expected a number from 0", ShrunkenNeighbors(shrinkage=-0.1)),
         ("shrinkage=1.1; expected a number from 0", ShrunkenNeighbors(shrinkage=1.1)),
-        ("shrinkage='much'; expected a number from 0", ShrunkenNeighbors(shrinkage="much")),
         ("n_neighbors=0; expected 1 or more", ShrunkenNeighbors(0)),
         ("5 features are not whole blocks of 7 genes", GainRegressor()),
         ("shrinkage=-1; expected 0 or more", GainRegressor(shrinkage=-1)),
@@ -252,7 +252,19 @@ def test_targets_without_features_are_named_or_get_the_mean_training_effect(bulk
     model = models.knn_baseline(table, 1).fit(bulk)
     with pytest.raises(KeyError, match="'NEW1', 'NEW2': .* covers 1 of 3 .*fallback='mean'"):
         model.predict(["G0", "NEW1", "NEW2"])
-    found = effect_of(model.set_params(fallback="mean").predict(["NEW", "G0"]))
+    model.set_params(fallback="mean")
+    for around in (model, models.KnockedDown(models.Stretched(model))):
+        around.fit(bulk)
+        with pytest.warns(
+            FallbackWarning, match="known of 1 of 2 targets, 'NEW': .* a mean"
+        ) as told:
+            pred = around.predict(["NEW", "G0"])
+        (fell,) = (w for w in told if w.category is FallbackWarning)
+        assert fell.filename == __file__
+        assert pred.obs["fallback"].tolist() == [False, True, False]
+    assert not around.predict(["G1"]).obs["fallback"].any()
+    with pytest.warns(FallbackWarning):
+        found = effect_of(model.predict(["NEW", "G0"]))
     equal(found, [effects(bulk).X.mean(axis=0), effects(bulk)["G0"].X[0]], atol=1e-6)
     tables = {"mine": table, "short": table.iloc[:-2]}
     model = EffectModel(Ridge(), tables).fit(bulk[["G0", "G1", "G2", CONTROL]])

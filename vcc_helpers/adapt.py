@@ -28,7 +28,7 @@ from sklearn.base import BaseEstimator, clone
 
 from .bulk import CONTROL, effects, some_of
 from .features import resolve, source_components, stack_effects
-from .models import BulkModel, gain_products, shrunken_gains
+from .models import BulkModel, gain_products, predict_within, shrunken_gains
 
 
 @dataclass(eq=False, repr=False)
@@ -71,8 +71,10 @@ class _SourceAdapter(BulkModel):
         return self._carry(targets)
 
     def _covered(self, targets: pd.Index) -> np.ndarray:
-        told_apart = [targets.isin(known) for known in self._known().values()]
-        return np.all(told_apart, axis=0) | (self.fallback == "mean")
+        return ~self._fallback(targets) | (self.fallback == "mean")
+
+    def _fallback(self, targets: pd.Index) -> np.ndarray:
+        return ~np.all([targets.isin(known) for known in self._known().values()], axis=0)
 
     def _known(self) -> dict[str, pd.Index]:  # by what is said of all other targets
         return {"no source context measured": self._measured()}
@@ -490,12 +492,13 @@ class Blend(BulkModel):
         self.adapted_ = clone(self.adapted).fit(bulk) if n else None
         self.weight_ = n / (n + self.n0) if n else 0.0
 
-    def _effect(self, targets: pd.Index) -> np.ndarray:
-        pred = self.zero_shot_.predict(targets)
+    def _predict(self, targets: pd.Index) -> anndata.AnnData:
+        pred = predict_within(self.zero_shot_, targets)
         if self.weight_ > 0:
-            learnt = self.adapted_.predict(targets).X
-            pred.X[1:] += np.float32(self.weight_) * (learnt[1:] - pred.X[1:])
-        return self._above_control(pred)
+            learnt = predict_within(self.adapted_, targets)
+            pred.X[1:] += np.float32(self.weight_) * (learnt.X[1:] - pred.X[1:])
+            pred.obs["fallback"] |= learnt.obs["fallback"]
+        return pred
 
 
 def _choose(

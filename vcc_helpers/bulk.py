@@ -29,6 +29,10 @@ PERTURBATION_KEY = "target_gene"
 CONTROL = "non-targeting"
 
 
+class FallbackWarning(UserWarning):
+    """A model knew nothing of some targets, and predicted a mean for them."""
+
+
 def some_of(names: Iterable, limit: int = 5) -> str:
     """Quote the first names for a message, and say how many are left out."""
     names = list(names)

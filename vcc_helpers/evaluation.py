@@ -13,11 +13,12 @@ Needs: bulk.py, intervals.py, metrics.py, splits.py.
 >>> names = pd.DataFrame(index=["SOX2", CONTROL]), pd.DataFrame(index=["SOX2", "NANOG"])
 >>> real = anndata.AnnData(mean, *names)
 >>> evaluate(real, real).round(3).loc["SOX2"].to_dict()
-{'pds': 1.0, 'mae': 0.0, 'pearson': 1.0}
+{'pds': 1.0, 'mae': 0.0, 'pearson': 1.0, 'pds_cosine': 1.0}
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
@@ -25,10 +26,11 @@ from typing import NamedTuple
 import anndata
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 
 from . import metrics
-from .bulk import CONTROL, Pair, control_row, paired, some_of
-from .intervals import CEILING, CHANCE
+from .bulk import CONTROL, FallbackWarning, Pair, control_row, paired, some_of
+from .intervals import CEILING, CHANCE, FLOOR
 from .splits import FewShotSplit, nested_splits
 
 Measure = Callable[[anndata.AnnData, anndata.AnnData], pd.DataFrame]
@@ -37,14 +39,16 @@ OF_MEANS: Mapping[str, Callable[[Pair], np.ndarray]] = {
     "pds": lambda p: metrics.pds(p.pred_effect, p.real_effect, p.own_gene),
     "mae": lambda p: metrics.mae(p.pred_mean, p.real_mean),
     "pearson_delta": lambda p: metrics.pearson_delta(p.pred_effect, p.real_effect),
+    "pds_cosine": lambda p: metrics.pds_cosine(p.pred_effect, p.real_effect, p.own_gene),
 }
 
 
 def evaluate(pred: anndata.AnnData, real: anndata.AnnData) -> pd.DataFrame:
     """Score a predicted pseudobulk against the real one, perturbation by perturbation.
 
-    Columns are pds and mae, as of :mod:`~vcc_helpers.metrics`, and pearson: the correlation over
-    genes of the predicted effect with the real one. A predicted effect of zero, as of "no change",
+    Columns are pds, mae and pds_cosine, as of :mod:`~vcc_helpers.metrics` (but all effects are
+    against their own side's control), and pearson: the correlation over genes of the predicted
+    effect with the real one. A predicted effect of zero, as of "no change",
     has none; it counts as 0, so that means over perturbations stay comparable. Chance is no 0 for
     pearson: what all perturbations share is enough to be above it, and the target's own gene
     counts.
@@ -89,20 +93,25 @@ def repeated(
     split is scored by itself, so PDS ranks among its query targets only, as the contest ranks
     unseen targets. Were the folds ranked together, a prediction would meet the very effects it
     learnt from: one copied from a neighbour lies at distance 0 from it, and can never be nearest
-    to its own truth.
+    to its own truth. Of targets that a model predicted by its fallback, one FallbackWarning tells.
     """
     truth = bulk if truth is None else truth
-    tables = []
+    tables, fell = [], {}
     for number, split in enumerate(splits):
         _check_split(split, bulk, truth)
         real = _rows_of(truth, [CONTROL, *split.query])
         for name, model in models.items():
             if len(split.support) >= (least or {}).get(name, 0):
                 pred = _fit_predict(name, model, bulk, split)
+                if "fallback" in pred.obs:
+                    fell.setdefault(name, set()).update(pred.obs_names[pred.obs["fallback"]])
                 where = {"model": name, "split": number, "n_support": len(split.support)}
                 tables.append((where, measure(pred, real)))
     if not tables:
         raise ValueError("nothing was measured: expected at least one split and one model")
+    if lost := [f"{name!r} of {some_of(sorted(t))}" for name, t in fell.items() if t]:
+        what = "some models know nothing of some targets, and a mean was predicted for them"
+        warnings.warn(f"{what}: {'; '.join(lost)}", FallbackWarning, stacklevel=2)
     return _long(tables)
 
 
@@ -129,7 +138,9 @@ def _fit_predict(name: str, model, bulk: anndata.AnnData, split: FewShotSplit):
     fresh = clone(model, safe=False)
     try:
         fresh.fit(_rows_of(bulk, [CONTROL, *split.support]))
-        return fresh.predict(list(split.query))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FallbackWarning)  # obs["fallback"] says the same
+            return fresh.predict(list(split.query))
     except Exception as error:
         error.add_note(f"model {name!r}, with {len(split.support)} support targets")
         raise
@@ -205,6 +216,19 @@ def chance(table: pd.DataFrame) -> pd.DataFrame:
     return rows[table.columns.intersection(rows.columns)].reset_index(drop=True)
 
 
+def floor(table: pd.DataFrame, bulk: anndata.AnnData) -> pd.DataFrame:
+    r"""Return rows of a "perfect model" for the splits and targets of `table`: the least MAE.
+
+    A model that knows each gene's true mean still meets measured means, which the sampling of cells
+    scatters around it: :math:`\sqrt{2/\pi} \; s_{pg} / \sqrt{n_p}` is expected of each gene, with
+    the variance between cells s² in ``bulk.layers["variance"]`` and their number in
+    ``bulk.obs["n_cells"]``.
+    """
+    least = pd.Series(np.sqrt(2 / np.pi) * _standard_error(bulk).mean(axis=1), bulk.obs_names)
+    rows = table[["split", "n_support", "target_gene"]].drop_duplicates(ignore_index=True)
+    return rows.assign(model=FLOOR, metric="mae", value=rows["target_gene"].map(least))
+
+
 class _Dealt(NamedTuple):
     mean: float
     sd: float
@@ -225,9 +249,13 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> _Dealt:
     pair = paired(pred, real)
     if (n := len(pair.names)) < 2:
         raise ValueError(f"{n} perturbation; there is nothing to deal with fewer than two")
-    mine, truth = (effect.astype(np.float64) for effect in (pair.pred_effect, pair.real_effect))
-    to_all = (np.broadcast_to(effect, truth.shape) for effect in mine)
-    given = np.stack([metrics.pds(effect, truth, pair.own_gene) for effect in to_all])
+    pred, real = (x.astype(np.float64) for x in (pair.pred_effect, pair.real_effect))
+    whole, given = cdist(pred, real, "cityblock"), np.empty((n, n))
+    for target, gene in enumerate(pair.own_gene):  # metrics.pds, of all predictions at once
+        distance = whole - (np.abs(pred[:, [gene]] - real[:, gene]) if gene >= 0 else 0)
+        own = distance[:, [target]]
+        rank = (distance < own).sum(axis=1) + (distance == own)[:, :target].sum(axis=1)
+        given[:, target] = 1 - rank / n
     rest = given - given.mean(axis=0) - given.mean(axis=1, keepdims=True) + given.mean()
     return _Dealt(float(given.mean()), float(np.sqrt((rest**2).sum() / (n**2 * (n - 1)))))
 
@@ -269,7 +297,7 @@ def ceiling(
     return _long(tables)
 
 
-def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData]:
+def _standard_error(bulk: anndata.AnnData) -> np.ndarray:
     if "variance" not in bulk.layers or "n_cells" not in bulk.obs:
         raise ValueError(
             "no layers['variance'] or no obs['n_cells']; give a pseudobulk with both, or, of "
@@ -277,9 +305,12 @@ def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData
         )
     if len(lonely := bulk.obs_names[bulk.obs["n_cells"] < 2]):
         raise ValueError(f"{some_of(lonely)} have one cell only; a split needs two in every group")
+    return np.sqrt(bulk.layers["variance"] / bulk.obs[["n_cells"]].to_numpy())
+
+
+def _halves_of_bulk(bulk: anndata.AnnData, *, seed: int) -> list[anndata.AnnData]:
+    apart = np.random.default_rng(seed).normal(size=bulk.shape) * _standard_error(bulk)
     n_cells, spread = bulk.obs[["n_cells"]], bulk.layers["variance"]
-    sd = np.sqrt(spread / n_cells.to_numpy())
-    apart = np.random.default_rng(seed).normal(size=bulk.shape) * sd
     names = n_cells // 2, pd.DataFrame(index=bulk.var_names)
     means = [np.maximum(bulk.X + sign * apart, 0) for sign in (1, -1)]
     return [anndata.AnnData(mean, *names, layers={"variance": spread}) for mean in means]

@@ -25,8 +25,9 @@ from pathlib import Path
 import anndata
 import numpy as np
 import pandas as pd
+from scipy.spatial.distance import cdist
 
-from .bulk import control_row, silenced, some_of
+from .bulk import some_of
 
 #: Share of its expression that a silenced gene keeps, the median of the H1 training targets.
 RESIDUAL = 0.05
@@ -162,19 +163,6 @@ def _read_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame(matrices[0], index=names[0].astype(str))
 
 
-def own_expression(bulk: anndata.AnnData) -> pd.DataFrame:
-    r"""Describe a gene by its own expression in control cells, and by what silencing takes.
-
-    Only the control's row is read, so no perturbation can leak. Rows are the genes that the control
-    expresses; ``expression`` is mean lognorm, m; ``knockdown``, the effect of silencing on the gene
-    itself, :math:`\log(1 + r\,(e^{m} - 1)) - m`, where it keeps r = 0.05 of its expression.
-    """
-    mean = control_row(bulk).astype(np.float64)
-    columns = {"expression": mean, "knockdown": silenced(mean, RESIDUAL) - mean}
-    table = pd.DataFrame(columns, index=bulk.var_names.rename("target_gene"))
-    return table[mean > 0]
-
-
 def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Put feature tables, each with its name, side by side; the index of each holds targets.
 
@@ -182,15 +170,7 @@ def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     are the targets that every table has, in the first one's order; columns ``(table, feature)``;
     ``attrs["left_out"]`` gives for each table the targets that it lacks and another has.
     """
-    if not tables:
-        raise ValueError("no table was given; expected at least one")
-    for name, table in tables.items():
-        _refuse_repeats(table, f"table {name!r} has more than one row")
-    every = pd.Index(np.concatenate([table.index for table in tables.values()])).unique()
-    kept = every[np.all([every.isin(table.index) for table in tables.values()], axis=0)]
-    if not len(kept):
-        sizes = ", ".join(f"{name}: {len(table)} targets" for name, table in tables.items())
-        raise ValueError(f"no target is in every table ({sizes})")
+    kept, left_out = _in_every(tables)
     parts = []
     for table in tables.values():
         values = table.to_numpy(dtype=np.float64)
@@ -198,11 +178,24 @@ def join(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         parts.append(table.loc[kept] / (length or 1.0))
     names = [(name, _label(c)) for name, table in tables.items() for c in table.columns]
     columns = pd.MultiIndex.from_tuples(names, names=["table", "feature"])
-    joined = pd.DataFrame(np.hstack(parts), index=kept.rename("target_gene"), columns=columns)
-    joined.attrs["left_out"] = {
-        name: every.difference(table.index, sort=False).tolist() for name, table in tables.items()
-    }
+    joined = pd.DataFrame(np.hstack(parts), index=kept, columns=columns)
+    joined.attrs["left_out"] = left_out
     return joined
+
+
+def _in_every(tables: Mapping[str, pd.DataFrame]) -> tuple[pd.Index, dict[str, list]]:
+    """Return the targets that all tables have, and for each those that it lacks."""
+    if not tables:
+        raise ValueError("no table was given; expected at least one")
+    for name, table in tables.items():
+        _refuse_repeats(table, f"table {name!r} has more than one row")
+    every = pd.Index(np.concatenate([table.index for table in tables.values()])).unique()
+    lacks = {name: every.difference(t.index, sort=False).tolist() for name, t in tables.items()}
+    kept = every[~every.isin(sum(lacks.values(), []))]
+    if not len(kept):
+        sizes = ", ".join(f"{name}: {len(table)} targets" for name, table in tables.items())
+        raise ValueError(f"no target is in every table ({sizes})")
+    return kept.rename("target_gene"), lacks
 
 
 def _label(column: object) -> str:
@@ -242,14 +235,82 @@ class GeneLoadings:
         return pd.DataFrame(scores, index=train_effects.var_names)
 
 
+@dataclass(frozen=True, eq=False)
+class Likenesses:
+    """Describe a target by how much it is like each training target, in several ways.
+
+    `parts` has a name for each way: a table, its index targets, and a function of two sets of its
+    rows, ``(n, m)``, such as :func:`same_direction`; or a square table of similarities that you
+    bring, its index and columns targets. Called with training effects, it returns a table of the
+    targets that every part has, with columns ``(part, training target)``; with `weights`, a number
+    for each part, their weighted sum as the one part. To a regressor it is the kernel
+    ``"precomputed"``.
+    """
+
+    parts: Mapping[str, pd.DataFrame | tuple[pd.DataFrame, Callable]]
+    weights: Mapping[str, float] | None = None
+
+    def __call__(self, train_effects: anndata.AnnData) -> pd.DataFrame:
+        """Return the likeness of every target to the training targets."""
+        pairs = {n: p if isinstance(p, tuple) else (p, None) for n, p in self.parts.items()}
+        kept, left_out = _in_every({name: table for name, (table, _) in pairs.items()})
+        trained = train_effects.obs_names[train_effects.obs_names.isin(kept)]
+        alike = {}
+        for name, (table, of) in pairs.items():
+            rows = table.loc[kept, slice(None) if of else trained].to_numpy(np.float64)
+            alike[name] = of(rows, rows[kept.get_indexer(trained)]) if of else rows
+        if self.weights is not None:
+            alike = {"sum": sum(self.weights[name] * k for name, k in alike.items())}
+        columns = pd.MultiIndex.from_product([alike, trained], names=["part", "like"])
+        table = pd.DataFrame(np.hstack(list(alike.values())), kept, columns)
+        table.attrs["left_out"] = left_out
+        return table
+
+
+def same_direction(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    r"""Call two targets alike whose rows, such as annotations, point in the same direction.
+
+    Directions are taken from the mean direction of the training targets; with the cosine of two,
+    the likeness is :math:`e^{5 (\cos - 1)}`, 1 for the same, and near 0 from a right angle on.
+    """
+    centre = _unit(trained).mean(axis=0)
+    a, b = (_unit(_unit(x) - centre) for x in (rows, trained))
+    return np.exp(5 * (a @ b.T - 1))
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
+def near_counts(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    r"""Call two targets alike that have similar numbers, above 0, such as of cells and of depth.
+
+    Logarithms are standardised by the training targets and cut to -3 to 3; with the distance d of
+    two targets, the likeness is :math:`e^{-d^2 / 2}`.
+    """
+    if not (rows > 0).all():
+        raise ValueError("numbers of cells or depths of 0 or below; leave these targets out")
+    rows, trained = np.log(rows), np.log(trained)
+    scale = np.where(trained.std(axis=0) > 0, trained.std(axis=0), 1)
+    a, b = (np.clip((x - trained.mean(axis=0)) / scale, -3, 3) for x in (rows, trained))
+    return np.exp(-cdist(a, b, "sqeuclidean") / 2)
+
+
+def same_value(rows: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """Call two targets alike, 1 or 0, that have the same value in the one column."""
+    return 1.0 * (rows == trained.T)
+
+
 def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
     """Return the principal component scores of genes across perturbations, ``(n_genes, K)``.
 
     K is `n_components`, or as many as there are. The sign of a component is arbitrary.
     """
     by_gene = effect.T.astype(np.float64)
-    u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
-    return u[:, :n_components] * s[:n_components]
+    by_gene -= by_gene.mean(axis=0)
+    vectors = np.linalg.eigh(by_gene.T @ by_gene)[1][:, ::-1]  # few perturbations, many genes
+    return by_gene @ vectors[:, :n_components]
 
 
 @dataclass(frozen=True, eq=False)
