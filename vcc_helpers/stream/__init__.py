@@ -4,6 +4,7 @@ What a reader types is here; every module says what it does.
 """
 
 from .blocks import read_rows, row_blocks
+from .contexts import by_context
 from .contrast import contrast
 from .covariance import control_covariance
 from .engine import rank_sum, tiles
@@ -17,6 +18,7 @@ from .write import write_cells
 
 __all__ = [
     "Contrast",
+    "by_context",
     "check_cells",
     "check_same",
     "contrast",

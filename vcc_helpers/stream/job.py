@@ -42,8 +42,7 @@ class Contrast(NamedTuple):
     counts, scaled_mean, sampling
         Of counts, where the rules have a ``bulk_target_sum``, else without a row: their sum, the
         mean of the scaled values before the logarithm, and the sampling variance of
-        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64; the
-        last is 0 for controls of another file.
+        ``log1p(bulk_target_sum * counts / counts.sum())``, ``(n_groups, n_genes)``, float64.
     """
 
     groups: pd.Index
@@ -99,7 +98,10 @@ class _Job:
         here = None if controls is not None else control
         self.stamp, labels, self.cells, self.path = opened(source, name, here)
         if controls is not None:
-            stamp, others, *found = opened(controls, "controls", control)
+            stamp, others, *found = opened(controls, "controls", None)  # no others need be there
+            if control not in others:
+                words = {"perturbation_key": perturbation_key, "control": control}
+                check_cells(found[0], **words, name="controls")
             self.stamp += stamp
             self.reference = _Reference(*found, np.flatnonzero(others == control))
             self._check_reference()
