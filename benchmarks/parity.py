@@ -1,6 +1,6 @@
 """Compare our scores with the official ones on many seeded random cases, and write the counts.
 
-    python benchmarks/parity.py --cases 200
+    python benchmarks/parity.py --cases 200 --contexts 60
 
 Needs the oracle extra (cell-eval 0.6.6, pdex 0.1.27, cell-eval2 0.20.0). Writes
 benchmarks/results/parity.json.
@@ -27,7 +27,9 @@ VERSIONS = ("cell-eval", "cell-eval2", "pdex", "scipy", "polars", "scanpy")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=200)
-    n_cases = parser.parse_args().cases
+    parser.add_argument("--contexts", type=int, default=60, help="cases of several contexts")
+    asked = parser.parse_args()
+    n_cases = asked.cases
     warnings.simplefilter("ignore")  # the oracle's own
     gap = pd.concat(
         [parity_cases.difference(parity_cases.random_case(seed)) for seed in tqdm(range(n_cases))]
@@ -38,6 +40,14 @@ def main() -> None:
             for seed in tqdm(range(n_cases))
         ]
     )
+    several = pd.concat(
+        {
+            seed: parity_cases.difference_of_contexts(parity_cases.random_contexts_case(seed))
+            for seed in tqdm(range(asked.contexts))
+        }
+    )
+    rows = several.index.get_level_values(2)
+    values = several[~rows.isin(["mean", "overall"])]
     result = {
         "cases": n_cases,
         "perturbations": len(gap),
@@ -54,6 +64,16 @@ def main() -> None:
             "values": counts.size,
             "largest_difference": counts.max().to_dict(),
             "exactly_equal": (counts == 0).sum().to_dict(),
+        },
+        "vcc2026_several_contexts": {
+            "cases": asked.contexts,
+            "contexts": int((rows == "mean").sum()),
+            "perturbations": len(values),
+            "values": values.size,
+            "largest_difference": values.max().to_dict(),
+            "exactly_equal": (values == 0).sum().to_dict(),
+            "largest_difference_of_means": float(several[rows == "mean"].max(axis=None)),
+            "largest_difference_of_overall": float(several[rows == "overall"].max(axis=None)),
         },
         "versions": {name: version(name) for name in VERSIONS},
     }

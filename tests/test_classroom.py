@@ -110,6 +110,42 @@ def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
     assert "want raw counts" in refused["ada, 2026-03-02"]
 
 
+def test_a_class_of_several_contexts_is_ranked_by_their_mean(tmp_path):
+    cells = anndata.concat(
+        {c: make_cells(n, n_cells=(60, 40, 50, 45, 90)) for n, c in enumerate(("K562", "H1"))},
+        label="context", index_unique="-",
+    )  # fmt: skip
+    task, kept, folder = (tmp_path / name for name in ("task", "kept", "in"))
+    classroom.prepare(cells, public=task, private=kept, n_known=1, preset="vcc2026")
+    targets = pd.read_csv(task / "targets.csv")
+    assert list(targets) == ["context", "target_gene", "n_cells"] and len(targets) == 6
+    truth = anndata.read_h5ad(kept / "truth.h5ad")
+    base = ScoreCard.from_json(kept / "baseline.json")
+    pred = truth[truth.obs["target_gene"] != "non-targeting"].copy()
+    entries = {"ada": pred, "bob": pred[pred.obs["context"] == "H1"], "eve": pred.copy()}
+    entries["eve"].obs["context"] = "H1"
+    for team, made in entries.items():
+        (folder / team).mkdir(parents=True)
+        made.write_h5ad(folder / team / "2026-03-01.h5ad")
+    refused = classroom.check_folder(folder, task, today=TODAY)
+    why = "pred: no cell of the contexts 'K562'; predict them"
+    assert refused == {f"{team}, 2026-03-01": why for team in ("bob", "eve")}
+    kw = {"baseline": base, "cache": tmp_path / "cache", "today": TODAY}
+    scored = classroom.score_folder(folder, kept / "truth.h5ad", **kw)
+    [card] = scored.cards.values()
+    assert scored.refused == refused and list(card.contexts) == ["H1", "K562"]
+    again = classroom.score_folder(folder, kept / "truth.h5ad", **kw)
+    assert next(iter(again.cards.values())).to_dict() == card.to_dict()
+    classroom.publish(scored, tmp_path / "site", baseline=base)
+    shown = json.loads((tmp_path / "site" / "cards" / "ada_2026-03-01.json").read_text())
+    parts = {name: part.overall(base.contexts[name]) for name, part in card.contexts.items()}
+    assert shown["overall"] == round(np.mean([*parts.values()]), 1)
+    assert shown["overall_of_contexts"] == {name: round(v, 1) for name, v in parts.items()}
+    html = (tmp_path / "site" / "board.html").read_text()
+    assert "overall of H1" in html and f"<td>{parts['K562']:.1f}</td>" in html
+    assert why in html.replace("&#x27;", "'")  # the name of a context may be told
+
+
 @pytest.mark.parametrize(("public", "private", "options", "says"), [
     ("a", "a", {}, "hold each other"), ("a", "a/b", {}, "hold each other"),
     ("a/b", "a", {}, "hold each other"), ("a", "git/b", {}, "lies in a git repository"),

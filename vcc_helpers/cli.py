@@ -185,7 +185,7 @@ def _score(pred, real, *, bundle, baseline, ceiling, json, csv, **asked) -> str:
     if asked["cache"]:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
-    controls = datasets.read_bundle(bundle) if bundle else None
+    controls = datasets.read_bundle(bundle).controls if bundle else None
     card = scoring.score(pred, real, ceiling=ceiling, controls=controls, **asked)
     lines, parts = [repr(card)], card.contexts
     if not ceiling:
@@ -356,8 +356,7 @@ _OPTIONS = {
         "help": "column of obs that names the perturbation (%(default)s)"},
     "--control": {"default": _CONTROL, "metavar": "LABEL",
         "help": "label of control cells (%(default)s)"},
-    "--bundle": {"metavar": "CONTROLS",
-        "help": "the official bundle, a folder or zip: real controls that REAL lacks"},
+    "--bundle": {"metavar": "BUNDLE", "help": "the season's controls, a zip or folder"},
     "--baseline": {"metavar": "BASE.json", "help": "card of the official baseline"},
     "--ceiling": {"action": "store_true",
         "help": "beside it the mean, one half of REAL against the other, and perfect predictions"},
@@ -404,7 +403,7 @@ vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; 
 holds a replicate's scores, too.
 
 With vcc2026 a file may hold several contexts. Each is scored as if it were alone, and the overall
-score is the plain mean over contexts.
+score is the plain mean over contexts. --bundle gives the controls where REAL has none.
 """),
     "check": _Command(_check,
         "pred -g/--genes --counts --contexts --preset --perturbation-key --context-key --control "
