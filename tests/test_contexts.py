@@ -141,13 +141,18 @@ def test_other_contexts_are_told(pred, truth, base, card):
 
 
 def test_a_card_of_contexts_survives_its_file(card, pred, truth, tmp_path):
-    lost = {"pds_cosine": [("B", "G1")]}
-    full = replace(score(pred, truth, RULES, ceiling=True), missed=lost)
+    full = score(pred, truth, RULES, ceiling=True)
+    lost = {"B": {"missed": {"pds_cosine": ["G1"]}}}
+    parts = {name: replace(part, **lost.get(name, {})) for name, part in full.contexts.items()}
+    full = scoring.card.together(parts)
     full.to_json(tmp_path / "card.json")
     back = ScoreCard.from_json(tmp_path / "card.json")
     pd.testing.assert_frame_equal(back.per_perturbation, full.per_perturbation)
     pd.testing.assert_frame_equal(back.anchors, full.anchors)
-    assert back.missed == lost and back.counted.loc[("B", "G1"), "pds_cosine"] == 0
+    assert (
+        back.missed == {"pds_cosine": [("B", "G1")]}
+        and back.counted.loc[("B", "G1"), "pds_cosine"] == 0
+    )
     assert repr(back) == repr(full) and "A: half against half" in repr(full)
     for row in ("B", "mean over contexts"):
         assert f"<th>{row}</th>" in card._repr_html_()

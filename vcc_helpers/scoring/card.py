@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import fsum
 from pathlib import Path
 
@@ -55,6 +55,8 @@ class ScoreCard:
     missed
         Of a metric the perturbations where the truth has a value and the prediction has none, such
         as a correlation of a prediction without any change: the worst value counts in the mean.
+    contexts
+        The card of each context, where there are several, of which the above is put together.
     """
 
     preset: str
@@ -62,26 +64,7 @@ class ScoreCard:
     settings: Mapping[str, object] = field(default_factory=dict)
     anchors: pd.DataFrame | None = None
     missed: Mapping[str, list] = field(default_factory=dict)
-
-    @property
-    def contexts(self) -> dict[str, ScoreCard]:
-        """Return the card of each context; none where there is one context only."""
-        table, beside = self.per_perturbation, self.anchors
-        if table.index.nlevels == 1:
-            return {}
-        names = table.index.unique(level=0)
-        if beside is not None:
-            beside = {name: beside.loc[name] for name in names if name in beside.index}
-        lost = {n: {m: [t for c, t in r if c == n] for m, r in self.missed.items()} for n in names}
-        return {
-            name: replace(
-                self,
-                per_perturbation=table.loc[name],
-                anchors=beside and beside.get(name),
-                missed={metric: rows for metric, rows in lost[name].items() if rows},
-            )
-            for name in names
-        }
+    contexts: Mapping[str, ScoreCard] = field(default_factory=dict)
 
     @property
     def counted(self) -> pd.DataFrame:
@@ -227,24 +210,20 @@ class ScoreCard:
 def together(cards: Mapping[str, ScoreCard]) -> ScoreCard:
     """Put the cards of several contexts, of one preset, into one; that of one is returned."""
     first, *others = cards.values()
-    if any(
-        (c.preset, *c.per_perturbation) != (first.preset, *first.per_perturbation) for c in others
-    ):
+    rules = first.preset, *first.per_perturbation
+    if any((card.preset, *card.per_perturbation) != rules for card in others):
         raise ValueError("the contexts were scored by different rules")
     if not others:
         return first
     tables = {name: card.per_perturbation for name, card in cards.items()}
     beside = {name: card.anchors for name, card in cards.items() if card.anchors is not None}
-    missed = {metric: [] for metric in first.per_perturbation}
+    missed = {}
     for name, card in cards.items():
         for metric, rows in card.missed.items():
-            missed[metric] += [(name, target) for target in rows]
-    return replace(
-        first,
-        per_perturbation=pd.concat(tables, names=["context", "target_gene"]),
-        anchors=pd.concat(beside, names=["context", "anchor"]) if beside else None,
-        missed={metric: rows for metric, rows in missed.items() if rows},
-    )
+            missed.setdefault(metric, []).extend((name, target) for target in rows)
+    table = pd.concat(tables, names=["context", "target_gene"])
+    anchors = pd.concat(beside, names=["context", "anchor"]) if beside else None
+    return ScoreCard(first.preset, table, first.settings, anchors, missed, cards)
 
 
 def _read(card: Mapping) -> ScoreCard:
