@@ -164,12 +164,6 @@ def test_a_card_of_contexts_survives_its_file(card, pred, truth, tmp_path):
         refuses("not a score card", ScoreCard.from_json, tmp_path / "x.json")
 
 
-def test_a_context_may_have_any_name(card):
-    part = card.contexts["A"]
-    both = scoring.card.together({"mean over contexts": part, "pds_cosine": part})
-    assert both.summary.equals(part.summary) and list(both.contexts)[1] == "pds_cosine"
-
-
 def test_baseline_and_replicates_are_of_each_context(truth):
     made = scoring.official_baseline(truth, RULES, seed=1)
     halves, halved = scoring.replicates(truth, n_splits=2), scoring.split_half(truth)[0]

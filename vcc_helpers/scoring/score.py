@@ -38,15 +38,7 @@ from ..presets import Preset, get_preset
 from ..stream.blocks import part_of, row_blocks, take_cells
 from ..stream.contexts import CONTEXT_KEY, has_several
 from ..stream.look import inspect_values
-from ..stream.open import (
-    check_cells,
-    check_same,
-    labels_of,
-    open_cells,
-    parse_memory,
-    plain_labels,
-    problems,
-)
+from ..stream.open import check_cells, check_same, labels_of, open_cells, parse_memory, problems
 from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
 from .card import REPLICATE, ScoreCard, together
 from .contexts import controls_of, each, sides
@@ -160,8 +152,8 @@ def _lent(controls, real, key: str | None, rules: Preset, perturbation_key: str,
             f"controls: by the rules of {rules.name} each file is held against its own controls; "
             "put them into both files"
         )
-    labels = plain_labels(real.obs.get(perturbation_key, pd.Series(dtype=object)))
-    return None if control in labels else controls_of(controls, real, key)
+    labels = real.obs.get(perturbation_key, pd.Series(dtype=str)).astype(str)
+    return None if (labels == control).any() else controls_of(controls, real, key)
 
 
 def _check_pair(
