@@ -284,12 +284,11 @@ def difference_of_contexts(case: Case) -> pd.DataFrame:
 
 def _drawn_scale(rng, card: ScoreCard) -> ScoreCard:
     """Return a baseline for a card, with a replicate that is better on every metric."""
-    low, high = np.sort(rng.random((2, len(OFFICIAL_2026))), axis=0)
+    table, ends = card.per_perturbation.copy(), np.sort(rng.random((2, len(OFFICIAL_2026))), axis=0)
     up = np.array([metrics.BEST[name] == 1 for name in OFFICIAL_2026])
-    base, top = np.where(up, low, high), np.where(up, high, low)
-    table = card.per_perturbation.copy()
-    table[:] = base
-    return ScoreCard("vcc2026", table, {}, pd.DataFrame([top], [REPLICATE], list(table)))
+    table[:] = np.where(up, *ends)
+    top = pd.DataFrame([np.where(up, *ends[::-1])], [REPLICATE], list(table))
+    return ScoreCard("vcc2026", table, anchors=top)
 
 
 def official_2026(case: Case) -> tuple[pd.DataFrame, pd.Series]:
