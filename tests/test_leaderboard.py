@@ -103,11 +103,9 @@ def test_several_contexts_are_ranked_by_their_mean_and_drawn_each_by_itself():
     each = [parts[name].overall(BASE) for name in "AB"]
     assert board.loc["both", ["overall of A", "overall of B"]].tolist() == each
     np.testing.assert_allclose(board["overall"], [np.mean(each), each[1] / 2])
-    html = classroom.board(cards, base)
-    rows = Table(html).rows
+    rows = Table(classroom.board(cards, base)).rows
     assert rows[0][3:5] == ["overall of A context", "overall of B context"]
-    assert rows[1][3:5] == [f"{value:.1f}" for value in each] and "those of each context" in html
-    assert {len(row) for row in rows} == {10}
+    assert rows[1][3:5] == [f"{value:.1f}" for value in each] and {*map(len, rows)} == {10}
     rng = np.random.default_rng(7)
     draws = [rng.integers(len(NAMES), size=(300, len(NAMES))) for _ in "AB"]
     by_hand = [
