@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from vcc_helpers import datasets, lognorm, scoring
+from vcc_helpers import datasets, lognorm, metrics, scoring
+from vcc_helpers.scoring.card import REPLICATE, ScoreCard, together
 
 CONTROL, KEY = "non-targeting", "target_gene"
 OFFICIAL = {
@@ -238,6 +239,56 @@ def _distort(rng, pred: anndata.AnnData, real: anndata.AnnData) -> anndata.AnnDa
         values[~is_control, :5] *= 30
     pred.X = _within_limit(values)
     return pred[~is_control].copy() if how == "no controls" else pred
+
+
+def random_contexts_case(seed: int) -> Case:
+    """Draw two files with several contexts, each with targets of its own, in any order.
+
+    Within a context the cells keep their order: where nothing changed at all, the last digit of a
+    sum decides in which direction a gene goes.
+    """
+    rng = np.random.default_rng([seed, 3])
+    names = rng.permutation(["A", "B", "C", "K562", "mean"])[: rng.integers(2, 5)]
+    cases = [random_counts_case(int(rng.integers(2**31))) for _ in names]
+    how = {"label": "context", "keys": names, "index_unique": "-", "join": "outer", "fill_value": 0}
+    pair = []
+    for parts in ([case.pred for case in cases], [case.real for case in cases]):
+        cells = anndata.concat(parts, **how)
+        where = np.argsort(rng.permutation(pd.factorize(cells.obs["context"])[0]), kind="stable")
+        cells = cells[np.argsort(where), np.sort(cells.var_names)].copy()
+        cells.X = sparse.csr_matrix(cells.X).asformat(rng.choice(["csr", "csc"]))
+        pair.append(cells)
+    return Case(f"random contexts {seed}", *pair)
+
+
+def difference_of_contexts(case: Case) -> pd.DataFrame:
+    """Absolute difference from cell-eval2 on each context alone, index context and perturbation.
+
+    The last row is the overall score, the mean over contexts, for a baseline and a replicate that
+    are drawn at random: those of so few cells are seldom apart.
+    """
+    card, rng = scoring.score(case.pred, case.real, "vcc2026"), np.random.default_rng(0)
+    gaps, overall, bases = {}, [], {}
+    for name, mine in card.contexts.items():
+        parts = (cells[cells.obs["context"] == name].copy() for cells in (case.pred, case.real))
+        table, means = official_2026(Case(name, *parts))
+        ours = pd.concat([mine.per_perturbation, mine.summary.to_frame("mean").T])
+        gaps[name] = gap_of(ours, pd.concat([table, means.to_frame("mean").T]))
+        bases[name] = base = _drawn_scale(rng, mine)
+        top = base.anchors.iloc[0]
+        scaled = [scaled_2026(m, means[m], base.summary[m], top[m]) for m in top.index]
+        overall.append(100 * np.mean(scaled))
+    gap = abs(card.overall(together(bases)) - np.mean(overall))
+    return pd.concat([pd.concat(gaps), pd.DataFrame(gap, [("", "overall")], list(OFFICIAL_2026))])
+
+
+def _drawn_scale(rng, card: ScoreCard) -> ScoreCard:
+    """Return a baseline for a card, with a replicate that is better on every metric."""
+    table, ends = card.per_perturbation.copy(), np.sort(rng.random((2, len(OFFICIAL_2026))), axis=0)
+    up = np.array([metrics.BEST[name] == 1 for name in OFFICIAL_2026])
+    table[:] = np.where(up, *ends)
+    top = pd.DataFrame([np.where(up, *ends[::-1])], [REPLICATE], list(table))
+    return ScoreCard("vcc2026", table, anchors=top)
 
 
 def official_2026(case: Case) -> tuple[pd.DataFrame, pd.Series]:

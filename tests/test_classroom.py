@@ -92,22 +92,40 @@ def test_other_words_become_the_contests_own(tmp_path):
     assert (truth.obs["target_gene"] == "non-targeting").sum() == (labels == "ctrl").sum()
 
 
-def test_a_class_may_play_by_the_rules_of_2026(tmp_path):
-    folders = {"public": tmp_path / "a", "private": tmp_path / "b"}
-    cells = make_cells(n_cells=(30, 20, 40, 25, 60))
-    classroom.prepare(cells, **folders, n_known=1, preset="vcc2026")
-    base = ScoreCard.from_json(tmp_path / "b" / "baseline.json")
-    truth = anndata.read_h5ad(tmp_path / "b" / "truth.h5ad")
+def test_a_class_of_2026_is_ranked_by_the_mean_over_contexts(tmp_path):
+    cells = anndata.concat(
+        {c: make_cells(n, n_cells=(60, 40, 50, 45, 90)) for n, c in enumerate(("K562", "H1"))},
+        label="context", index_unique="-",
+    )  # fmt: skip
+    task, kept, folder = (tmp_path / name for name in ("task", "kept", "in"))
+    classroom.prepare(cells, public=task, private=kept, n_known=1, preset="vcc2026")
+    targets = pd.read_csv(task / "targets.csv")
+    assert list(targets) == ["context", "target_gene", "n_cells"] and len(targets) == 6
+    truth = anndata.read_h5ad(kept / "truth.h5ad")
+    base = ScoreCard.from_json(kept / "baseline.json")
     assert base.overall(base) == 0
-    assert scoring.score(truth, truth, "vcc2026").overall(base) > 50
-    (tmp_path / "in" / "ada").mkdir(parents=True)
     pred = truth[truth.obs["target_gene"] != "non-targeting"].copy()
-    pred.write_h5ad(tmp_path / "in" / "ada" / "2026-03-01.h5ad")
-    pred.X = np.log1p(pred.X.astype(np.float32))
-    pred.write_h5ad(tmp_path / "in" / "ada" / "2026-03-02.h5ad")
-    refused = classroom.check_folder(tmp_path / "in", tmp_path / "a", today=TODAY)
-    assert list(refused) == ["ada, 2026-03-02"]
-    assert "want raw counts" in refused["ada, 2026-03-02"]
+    entries = {"ada": pred, "bob": pred[pred.obs["context"] == "H1"], "eve": pred.copy()}
+    entries["eve"].X = np.log1p(pred.X.astype(np.float32))
+    for team, made in entries.items():
+        (folder / team).mkdir(parents=True)
+        made.write_h5ad(folder / team / "2026-03-01.h5ad")
+    refused = classroom.check_folder(folder, task, today=TODAY)
+    why = "pred: no cell of the contexts 'K562'; predict them"
+    assert refused.pop("bob, 2026-03-01") == why
+    assert "want raw counts" in refused.pop("eve, 2026-03-01") and not refused
+    kw = {"baseline": base, "cache": tmp_path / "cache", "today": TODAY}
+    scored, again = (classroom.score_folder(folder, kept / "truth.h5ad", **kw) for _ in range(2))
+    [card], [kept_card] = scored.cards.values(), again.cards.values()
+    assert list(card.contexts) == ["H1", "K562"] and kept_card.to_dict() == card.to_dict()
+    classroom.publish(scored, tmp_path / "site", baseline=base)
+    shown = json.loads((tmp_path / "site" / "cards" / "ada_2026-03-01.json").read_text())
+    parts = {name: part.overall(base.contexts[name]) for name, part in card.contexts.items()}
+    assert shown["overall"] == round(np.mean([*parts.values()]), 1) > 50
+    assert shown["overall_of_contexts"] == {name: round(v, 1) for name, v in parts.items()}
+    html = (tmp_path / "site" / "board.html").read_text()
+    assert "overall of H1" in html and f"<td>{parts['K562']:.1f}</td>" in html
+    assert why in html.replace("&#x27;", "'")  # the name of a context may be told
 
 
 @pytest.mark.parametrize(("public", "private", "options", "says"), [

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from vcc_helpers import ScoreCard, classroom
+from vcc_helpers.scoring.card import together
 
 NAMES = [f"T{i:03d}" for i in range(60)]
 
@@ -78,19 +79,41 @@ def test_what_an_entry_does_not_answer_counts_as_the_worst_in_every_draw():
     assert found == expected < classroom.doubt({"a": card(0.2, 0.7, 0.03)}, BASE)["low"].item()
 
 
+def _overall_of(entry, draw):
+    """The overall score when these perturbations are drawn."""
+    tables = [c.per_perturbation.iloc[draw].set_axis(NAMES) for c in (entry, BASE)]
+    mine, base = (ScoreCard("vcc2025", table) for table in tables)
+    return mine.overall(base)
+
+
 def test_the_interval_is_a_bootstrap_of_the_overall_score():
     cards = {"a": card(0.2, 0.7, 0.03, spread=0.1, seed=4)}
     found = classroom.doubt(cards, BASE, n_boot=300, seed=7)
     rng = np.random.default_rng(7)
     rows = rng.integers(len(NAMES), size=(300, len(NAMES)))
-    by_hand = []
-    for draw in rows:
-        pick = [
-            ScoreCard("vcc2025", c.per_perturbation.iloc[draw].set_axis(NAMES))
-            for c in (cards["a"], BASE)
-        ]
-        by_hand.append(pick[0].overall(pick[1]))
+    by_hand = [_overall_of(cards["a"], draw) for draw in rows]
     np.testing.assert_allclose(found[["low", "high"]].iloc[0], np.quantile(by_hand, [0.025, 0.975]))
+
+
+def test_several_contexts_are_ranked_by_their_mean_and_drawn_each_by_itself():
+    base = together({"A": BASE, "B": BASE})
+    parts = {"A": card(0.2, 0.7, 0.03, spread=0.1, seed=4), "B": card(0.4, 0.8, 0.02, seed=5)}
+    cards = {"both": together(parts), "one": together({"A": BASE, "B": parts["B"]})}
+    board, found = classroom.rank(cards, base), classroom.doubt(cards, base, n_boot=300, seed=7)
+    each = [parts[name].overall(BASE) for name in "AB"]
+    assert board.loc["both", ["overall of A", "overall of B"]].tolist() == each
+    np.testing.assert_allclose(board["overall"], [np.mean(each), each[1] / 2])
+    rows = Table(classroom.board(cards, base)).rows
+    assert rows[0][3:5] == ["overall of A context", "overall of B context"]
+    assert rows[1][3:5] == [f"{value:.1f}" for value in each] and {*map(len, rows)} == {10}
+    rng = np.random.default_rng(7)
+    draws = [rng.integers(len(NAMES), size=(300, len(NAMES))) for _ in "AB"]
+    by_hand = [
+        np.mean([_overall_of(parts[name], draw) for name, draw in zip("AB", pair, strict=True)])
+        for pair in zip(*draws, strict=True)
+    ]
+    expected = np.quantile(by_hand, [0.025, 0.975])
+    np.testing.assert_allclose(found.loc["both", ["low", "high"]].astype(float), expected)
 
 
 @pytest.mark.parametrize(("cards", "says"), [

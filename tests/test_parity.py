@@ -1,7 +1,7 @@
 """Every score equals the official one, by scorers that are installed and run here.
 
 Those are cell-eval 0.6.6 with pdex 0.1.27, and cell-eval2 0.20.0 for the rules of 2026. Two hundred
-random cases of each are in `make bench`.
+random cases of each, and sixty of several contexts, are in `make bench`.
 """
 
 import numpy as np
@@ -18,6 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the oracle's own
 #: Random cases that hold, few as they are, all that makes scoring hard.
 SEEDS = (6, 8, 9, 11, 12, 14, 19, 20)
 SEEDS_OF_2026 = (1, 8, 15, 16, 17, 19, 21, 22)
+SEEDS_OF_CONTEXTS = (0, 1, 2, 3)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,13 @@ def test_random_case_equals_the_official_scorer(seed):
 @pytest.mark.parametrize("seed", SEEDS_OF_2026)
 def test_random_case_of_2026_equals_the_official_scorer(seed):
     assert_equal_by_the_rules_of_2026(parity_cases.random_counts_case(seed))
+
+
+@pytest.mark.parametrize("seed", SEEDS_OF_CONTEXTS)
+def test_each_of_several_contexts_equals_the_official_scorer(seed):
+    gap = parity_cases.difference_of_contexts(parity_cases.random_contexts_case(seed))
+    assert gap.index.get_level_values(0).nunique() > 2  # contexts, and the overall score
+    assert gap.to_numpy().max() <= 1e-9, gap
 
 
 @pytest.mark.parametrize(("scale", "dtype"), [("counts", "float32"), ("lognorm", "float64")])

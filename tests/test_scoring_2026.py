@@ -9,7 +9,7 @@ import pytest
 from conftest import refuses
 from scipy.stats import false_discovery_control
 
-from vcc_helpers import classroom, cli, datasets, metrics, presets, scoring
+from vcc_helpers import classroom, datasets, metrics, presets, scoring
 from vcc_helpers.scoring import ScoreCard, score
 from vcc_helpers.scoring.card import REPLICATE
 from vcc_helpers.stream import contrast
@@ -210,12 +210,3 @@ def test_a_season_is_nothing_but_its_record():
             if isinstance(node, ast.Compare):
                 text = ast.unparse(node)
                 assert "vcc20" not in text.lower(), f"{file.name}: {text}"
-
-
-def test_the_command_scores_and_scales(sample, base, perfect, tmp_path, capsys):
-    sample.write_h5ad(tmp_path / "real.h5ad")
-    base.to_json(tmp_path / "base.json")
-    files = [str(tmp_path / name) for name in ("real.h5ad", "real.h5ad", "base.json")]
-    assert cli.main(["score", *files[:2], "--preset", RULES, "--baseline", files[2]]) == 0
-    said = f"overall {perfect.overall(base):.2f}, baseline 0, replicate 100"
-    assert said in capsys.readouterr().out

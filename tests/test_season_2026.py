@@ -21,10 +21,9 @@ from conftest import CONTROL, KEY, ROOT
 from scipy import sparse
 from season_cases import CASES, EACH, GENES, TARGETS, Case, sound_cells, write
 
-from vcc_helpers import submission
+from vcc_helpers import score, submission
 from vcc_helpers.cli import main
 from vcc_helpers.presets import VCC2026
-from vcc_helpers.scoring import score_contexts
 from vcc_helpers.submission import archive
 from vcc_helpers.submission.lists import fingerprint, read_contexts, read_counts, read_manifest
 
@@ -335,7 +334,7 @@ def test_what_was_packed_is_checked_and_scored_as_the_file_it_was_made_of(tmp_pa
     report = submission.check(path, **lists, preset=RULES)
     assert report.ok and not report.problems
     real = season_cases.sound_cells(targets=(*TARGETS, CONTROL))
-    ours, expected = (score_contexts(pred, real).cards for pred in (path, sound_cells()))
+    ours, expected = (score(pred, real, RULES).contexts for pred in (path, sound_cells()))
     assert list(ours) == list(expected) == list("ABC")
     for name, card in ours.items():
         pd.testing.assert_frame_equal(card.per_perturbation, expected[name].per_perturbation)

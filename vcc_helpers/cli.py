@@ -173,31 +173,36 @@ def _size(path: str | Path) -> str:
 # What each command does: writes its files, and returns what is printed
 
 
-def _score(pred, real, *, baseline, ceiling, json, csv, **asked) -> str:
-    from . import scoring
+def _score(pred, real, *, bundle, baseline, ceiling, json, csv, **asked) -> str:
+    from . import datasets, scoring
     from .metrics import pds_chance
     from .stream.write import check_apart, check_writable, write_whole
 
     # first what can fail at once: it should not cost the wait for a score
-    inputs = pred, real, baseline
+    inputs = pred, real, baseline, bundle
     for path, other in ((json, csv), (csv, json)):
         if path:
             check_writable(path, inputs=inputs, outputs=[other, asked["cache"]])
     if asked["cache"]:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
-    card = scoring.score(pred, real, ceiling=ceiling, **asked)
-    lines = [repr(card)]
+    controls = datasets.read_bundle(bundle).controls if bundle else None
+    card = scoring.score(pred, real, ceiling=ceiling, controls=controls, **asked)
+    lines, parts = [repr(card)], card.contexts
     if not ceiling:
         by_rank = "pds" in card.per_perturbation
-        chance = pds_chance(len(card.per_perturbation))
+        sizes = [len(part.per_perturbation) for part in parts.values() or [card]]
+        chance = sum(map(pds_chance, sizes)) / len(sizes)
         lines.append(f"  chance  pds {chance:.4f}" if by_rank else "  chance  pds_cosine 0.5000")
-    elif card.anchors is not None and "their means, replicated" not in card.anchors.index:
+    elif card.anchors is not None and "their means, replicated" not in lines[0]:
         lines.append("  (mean and perfect predictions left out: more --memory would hold them)")
     if baseline is not None:
         perfect = PRESETS[card.preset].top == "perfect"
         scale = " of 100, baseline 0" if perfect else ", baseline 0, replicate 100"
-        lines.append(f"  overall {card.overall(baseline):.2f}{scale}")
+        overall, bases = card.overall(baseline), baseline.contexts
+        for name, part in parts.items():
+            lines.append(f"  overall of {name} {part.overall(bases[name]):.2f}")
+        lines.append(f"  overall {overall:.2f}{scale}")
     if json:
         card.to_json(json)
     if csv:
@@ -210,10 +215,13 @@ def _for_spreadsheets(table) -> str:
 
     One that begins with an apostrophe gets another, so that each is what it was without the first.
     """
-    words = table.index.map(lambda label: "'" * str(label).startswith(_FORMULA) + str(label))
-    kept = table.set_axis(words).rename_axis(table.index.name)
-    quoted = tables.QUOTE_NONNUMERIC if words.str.contains("\r").any() else tables.QUOTE_MINIMAL
-    return kept.to_csv(quoting=quoted)
+    labels = table.index.to_frame(index=False).map(
+        lambda label: "'" * str(label).startswith(_FORMULA) + str(label)
+    )
+    kept = labels.join(table.reset_index(drop=True))
+    returns = labels.apply(lambda column: column.str.contains("\r")).any(axis=None)
+    quoted = tables.QUOTE_NONNUMERIC if returns else tables.QUOTE_MINIMAL
+    return kept.to_csv(index=False, quoting=quoted)
 
 
 def _check(pred, *, fix, bundle, **asked) -> str:
@@ -355,7 +363,7 @@ _OPTIONS = {
     "--bundle": {"metavar": "BUNDLE",
         "help": "the season's controls, a zip or folder: its lists, and controls to compare with"},
     "--context-key": {"metavar": "COLUMN",
-        "help": "column of obs that names the context (context)"},
+        "help": "column of obs that names the context (context by the rules of 2026)"},
     "--perturbation-key": {"default": _KEY, "metavar": "COLUMN",
         "help": "column of obs that names the perturbation (%(default)s)"},
     "--control": {"default": _CONTROL, "metavar": "LABEL",
@@ -391,14 +399,15 @@ _OPTIONS = {
 
 _COMMANDS = {
     "score": _Command(_score,
-        "pred real --preset --perturbation-key --control --baseline --ceiling --json --csv "
-        "--threads --memory --cache",
+        "pred real --preset --perturbation-key --context-key --control --bundle --baseline "
+        "--ceiling --json --csv --threads --memory --cache",
         "score predicted cells against real ones, as the leaderboard does",
         """examples:
   vcc-helpers score prediction.h5ad truth.h5ad
   vcc-helpers score prediction.h5ad truth.h5ad --json card.json --csv table.csv
   vcc-helpers score prediction.h5ad truth.h5ad --baseline baseline.json --ceiling
   vcc-helpers score prediction.h5ad truth.h5ad --memory 2GB --cache scored
+  vcc-helpers score prediction.vcc truth.h5ad --preset vcc2026 --bundle vcc_2026_controls.zip
 
 With --cache, the next prediction finds the truth's half done. What is kept is known by the content
 of the files: it is never out of date.
@@ -406,6 +415,9 @@ of the files: it is never out of date.
 A baseline file is the card of the official mean baseline against the same truth, as
 vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; with vcc2026 it
 holds a replicate's scores, too.
+
+With vcc2026 a file may hold several contexts. Each is scored as if it were alone, and the overall
+score is the plain mean over contexts. --bundle gives the controls where REAL has none.
 """),
     "check": _Command(_check,
         "pred -g/--genes --counts --contexts --bundle --preset --perturbation-key --context-key "
@@ -441,11 +453,12 @@ vcc prep; the programs tar and zstd are not needed.
 The sorted file holds the same cells and exactly the same counts, in the smallest integer type,
 compressed.
 """),
-    "pseudobulk": _Command(_pseudobulk, "source out --perturbation-key",
+    "pseudobulk": _Command(_pseudobulk, "source out --perturbation-key --context-key",
         "write mean and variance of the log-normalised cells of each perturbation",
         """examples:
   vcc-helpers pseudobulk training_sorted.h5ad bulk.h5ad
   vcc-helpers pseudobulk adata_Training.h5ad by_batch.h5ad --perturbation-key batch
+  vcc-helpers pseudobulk controls.h5ad bulk.h5ad --context-key context
 """),
     "fetch": _Command(_fetch,
         "what --cells-per-target --controls --seed --folder --verify-panel",

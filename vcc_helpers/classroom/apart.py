@@ -101,15 +101,16 @@ def plain(text: str) -> str:
 
 
 def stand_in(task: Path) -> anndata.AnnData:
-    """Return empty cells, one of each perturbation, with the genes of the task."""
+    """Return empty cells, one of each perturbation and context, with the genes of the task."""
     for name in ("genes.csv", "targets.csv"):
         if not (task / name).is_file():
             raise FileNotFoundError(f"no {name} in {task}; name the public folder of the class")
     genes = pd.read_csv(task / "genes.csv", dtype=str, keep_default_na=False)["gene"]
-    targets = pd.read_csv(task / "targets.csv", dtype=str, keep_default_na=False)["target_gene"]
-    labels = [CONTROL, *targets]
-    obs = pd.DataFrame({PERTURBATION_KEY: labels}, index=[f"cell {i}" for i in range(len(labels))])
-    empty = sparse.csr_matrix((len(labels), len(genes)), dtype=np.float32)
+    asked = pd.read_csv(task / "targets.csv", dtype=str, keep_default_na=False)
+    asked = asked.drop(columns="n_cells", errors="ignore")
+    obs = pd.concat([asked.assign(**{PERTURBATION_KEY: CONTROL}).drop_duplicates(), asked])
+    obs.index = [f"cell {i}" for i in range(len(obs))]
+    empty = sparse.csr_matrix((len(obs), len(genes)), dtype=np.float32)
     return anndata.AnnData(empty, obs=obs, var=pd.DataFrame(index=pd.Index(genes.tolist())))
 
 
@@ -120,16 +121,24 @@ def _rules_of(task: Path) -> Preset:
 
 
 def _check(*, path: str, task_folder: str, size_limit) -> None:
+    from ..scoring.contexts import each, sides
     from ..stream.look import inspect_values
     from ..stream.open import check_cells, check_same, open_cells
     from ..submission.archive import opened
 
     task, rules = Path(task_folder), _rules_of(Path(task_folder))
     without = CONTROL if rules.real_controls else None  # which the scorer then brings
-    with opened(path, size_limit=size_limit) as inner:
-        pred = open_cells(inner)
+
+    def check_one(real: anndata.AnnData, pred: anndata.AnnData) -> None:
         check_cells(pred, name="pred", control=None if without else CONTROL)
-        check_same(pred, stand_in(task), besides=without)
+        check_same(pred, real, besides=without)
+
+    with opened(path, size_limit=size_limit) as inner:
+        pred, real = open_cells(inner), stand_in(task)
+        if parts := sides(real, pred, rules=rules):
+            each(check_one, *parts)
+        else:
+            check_one(real, pred)
         found = inspect_values(pred, name="pred", tolerance=rules.tolerance)
         if rules.counts_only and found.scale != "counts":
             raise ValueError(

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,10 @@ from .. import scoring
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..presets import SCORING_VERSION, get_preset
 from ..scoring.card import ScoreCard
+from ..scoring.contexts import each, sides
 from ..splits import few_shot_split
 from ..stream.blocks import read_rows
+from ..stream.contexts import has_several
 from ..stream.open import check_cells, labels_of, open_cells
 from ..stream.write import check_apart, write_cells, write_whole
 from .apart import plain, processes, stand_in
@@ -111,10 +114,10 @@ def prepare(
         Real or simulated cells with controls, ``(n_cells, n_genes)``; held in memory.
     public, private
         Folders to write to. The class gets ``train.h5ad`` (known perturbations and all controls),
-        ``genes.csv``, ``targets.csv`` (each held-out target and its number of cells) and
-        ``rules.txt`` (the name of the preset), the teacher ``truth.h5ad`` (held-out perturbations
-        and all controls) and ``baseline.json`` (the official baseline's card). The files use the
-        contest's words.
+        ``genes.csv``, ``targets.csv`` (each held-out target and its number of cells, of several
+        contexts in each) and ``rules.txt`` (the name of the preset), the teacher ``truth.h5ad``
+        (held-out perturbations and all controls) and ``baseline.json`` (the official baseline's
+        card). The files use the contest's words.
     n_known, seed
         How many perturbations the class may see, and the seed of the split.
     preset, perturbation_key, control
@@ -134,12 +137,16 @@ def prepare(
             "the class can learn and something is left to predict"
         )
     split = few_shot_split(targets, n_support=n_known, seed=seed)
-    known, truth = (_part(cells, labels, [control, *names], control) for names in split)
-    n_cells = labels[labels.isin(split.query)].value_counts().sort_index()
-    n_cells = n_cells.rename_axis("target_gene").rename("n_cells")
+    key = get_preset(preset).context_key
+    columns = [key, PERTURBATION_KEY] if has_several(cells, key) else [PERTURBATION_KEY]
+    words = labels.where(labels != control, CONTROL)
+    words = cells.obs.assign(**{PERTURBATION_KEY: words})[columns]
+    known, truth = (_part(cells, labels.isin([control, *names]), words) for names in split)
+    asked = truth.obs[truth.obs[PERTURBATION_KEY] != CONTROL]
+    n_cells = asked.groupby(columns, observed=True).size().rename("n_cells")
     if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate beside it
         card = scoring.baseline(truth, preset)
-        _ = card.scale  # or there is none, and no board
+        card.overall(card)  # or there is no scale, and no board
     else:
         card = scoring.score(scoring.official_baseline(known, n_cells=n_cells), truth, preset)
     for folder, name, part in ((public, "train", known), (private, "truth", truth)):
@@ -151,13 +158,11 @@ def prepare(
     card.to_json(private / "baseline.json")
 
 
-def _part(cells, labels: pd.Index, names: list[str], control: str) -> anndata.AnnData:
-    """Return the cells of some perturbations, labelled with the contest's own words."""
-    rows = np.flatnonzero(labels.isin(names))
-    x = read_rows(cells, rows)
-    words = labels[rows].where(labels[rows] != control, CONTROL)
-    obs = pd.DataFrame({PERTURBATION_KEY: words}, index=cells.obs_names[rows])
-    return anndata.AnnData(x, obs=obs, var=pd.DataFrame(index=cells.var_names))
+def _part(cells, chosen: np.ndarray, words: pd.DataFrame) -> anndata.AnnData:
+    """Return some cells, labelled with the contest's own words."""
+    rows = np.flatnonzero(chosen)
+    var = pd.DataFrame(index=cells.var_names)
+    return anndata.AnnData(read_rows(cells, rows), obs=words.iloc[rows].copy(), var=var)
 
 
 def _apart(public: str | Path, private: str | Path) -> tuple[Path, Path]:
@@ -373,6 +378,7 @@ def score_folder(
     entries, refused = read_folder(folder, today=today)
     # the truth's faults are the teacher's to mend, and no team's
     check_cells(open_cells(truth), name="truth")
+    each(partial(check_cells, name="truth"), *sides(truth, rules=baseline.preset))
     kept = {"truth": _hash(truth), "version": SCORING_VERSION, "baseline": baseline}
     cards, records = {}, Records(cache / "records", **kept)
     refused |= {plain(name.replace("_", ", ")): _DAMAGED for name in records.damaged}
@@ -444,7 +450,8 @@ def publish(
     """
     out = Path(out).resolve()
     _check_replaceable(out)
-    known = {"X", "obs", "var", PERTURBATION_KEY, *baseline.per_perturbation.index}
+    labels = baseline.per_perturbation.index.to_frame().to_numpy().ravel()
+    known = {"X", "obs", "var", PERTURBATION_KEY, *labels}
     reasons = {name: _without_quotes(why, known) for name, why in scored.refused.items()}
     html = board(newest(scored.cards), baseline, title=title, not_scored=reasons)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -494,6 +501,8 @@ def _is_published(path: Path) -> bool:
 
 def _public(entry: Entry, card: ScoreCard, baseline: ScoreCard) -> dict:
     means = {name: None if np.isnan(v) else round(v, 3) for name, v in card.summary.items()}
+    bases = baseline.contexts
+    parts = {name: round(part.overall(bases[name]), 1) for name, part in card.contexts.items()}
     return {
         "team": entry.team,
         "day": str(entry.day),
@@ -501,4 +510,4 @@ def _public(entry: Entry, card: ScoreCard, baseline: ScoreCard) -> dict:
         "n_perturbations": len(card.per_perturbation),
         "overall": round(card.overall(baseline), 1),
         "summary": means,
-    }
+    } | ({"overall_of_contexts": parts} if parts else {})

@@ -59,11 +59,13 @@ def board(
     parts = [f"<style>{_STYLE}</style>", '<div class="vcc-board">']
     if cards:
         names = list(baseline.per_perturbation)
-        rows = _rows(rank(cards, baseline), doubt(cards, baseline), names)
+        contexts = list(baseline.contexts)
+        rows = _rows(rank(cards, baseline), doubt(cards, baseline), names, contexts)
         parts += _table(rows, baseline, names, title)
         parts.append(
             f"<p>Intervals hold {100 * _LEVEL:.0f} % of the results when the "
-            f"{len(baseline.per_perturbation)} perturbations are drawn anew, with replacement. "
+            f"{len(baseline.per_perturbation)} perturbations are drawn anew, with replacement"
+            f"{', those of each context by themselves' if baseline.contexts else ''}. "
             "<em>Open</em>, and a dotted line below: these two places are not really different. "
             "▼: here the entry is worse than the mean baseline.</p>"
         )
@@ -76,7 +78,7 @@ def board(
     return "\n".join([*parts, "</div>"])
 
 
-def _rows(ranked, doubts, names: list[str]) -> list[str]:
+def _rows(ranked, doubts, names: list[str], contexts: list[str]) -> list[str]:
     """Return one table row an entry."""
     ranks = _loss(ranked[names]).rank(method="min", na_option="bottom").astype(int)
     rows = []
@@ -89,6 +91,7 @@ def _rows(ranked, doubts, names: list[str]) -> list[str]:
             _cell(row["place"], f"{best} to {worst}" if best < worst else f"{best} only"),
             _entry(entry, len(below)),
             _cell(f"{row['overall']:.1f}", f"{ends['low']:.1f} to {ends['high']:.1f}"),
+            *(_cell(f"{row[f'overall of {name}']:.1f}") for name in contexts),
             _cell("last") if np.isnan(lead) else _cell(kind, f"{int(100 * lead)} %"),
             _cell(f"{row['mean rank']:.2f}"),
         ]
@@ -108,11 +111,12 @@ def _table(rows: list[str], baseline: ScoreCard, names: list[str], title: str) -
         head("place", "its interval"),
         head("entry"),
         head("overall", "its interval"),
+        *(head(f"overall of {name}", "context") for name in baseline.contexts),
         head("ahead of the next", "in repeats"),
         head("mean rank", "less is better"),
         *(head(n, f"{'less' if metrics.BEST[n] == 0 else 'more'} is better") for n in names),
     ]
-    own = _cell(f"{baseline.overall(baseline):.1f}") + 2 * _cell("")
+    own = _cell(f"{baseline.overall(baseline):.1f}") + (2 + len(baseline.contexts)) * _cell("")
     values = "".join(_cell(_number(value)) for value in baseline.summary)
     foot = f'<tr>{_cell("")}<th scope="row">the mean baseline</th>{own}{values}</tr>'
     return [

@@ -42,8 +42,9 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
         Index entry, best overall score first; columns
 
         - *place*: by overall score; equal scores share the better place;
-        - *overall*: 0 to 100;
-        - one a metric: its mean over perturbations;
+        - *overall*: 0 to 100; of several contexts the mean over them, and *overall of A* and so on
+          for each;
+        - one a metric: its mean over perturbations, then over contexts;
         - *mean rank*: over all metrics, equal values sharing their mean rank; the Generalist's
           criterion where the cards have the seven metrics. Less is better, 1 is best;
         - *below baseline*: metrics on which the entry is worse than the baseline, a text;
@@ -58,14 +59,24 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
     _check(cards, baseline)
     means = pd.DataFrame({name: card.summary for name, card in cards.items()}).T
     overall = pd.Series({name: card.overall(baseline) for name, card in cards.items()})
+    each = _of_contexts(cards, baseline)
     worse = _loss(means).gt(_loss(baseline.summary.to_frame().T).iloc[0]) | means.isna()
-    board = means.assign(overall=overall, place=_places(-overall))
+    board = means.assign(overall=overall, place=_places(-overall)).join(each)
     board["mean rank"] = _loss(means).rank(na_option="bottom").mean(axis=1)
     board["below baseline"] = [", ".join(row.index[row]) for _, row in worse.iterrows()]
     board["qualified place"] = _places(-overall[~worse.any(axis=1)])
     last = ["mean rank", "below baseline", "qualified place"]
-    order = ["place", "overall", *means.columns, *last]
+    order = ["place", "overall", *each, *means.columns, *last]
     return board[order].sort_values("place", kind="stable").rename_axis("entry")
+
+
+def _of_contexts(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
+    """Overall score of each entry in each context, a column a context where there are several."""
+    parts = {
+        f"overall of {name}": {entry: cards[entry].contexts[name].overall(base) for entry in cards}
+        for name, base in baseline.contexts.items()
+    }
+    return pd.DataFrame(parts, index=list(cards))
 
 
 def doubt(
@@ -87,7 +98,9 @@ def doubt(
     Notes
     -----
     Perturbations are drawn with replacement, the same ones for all entries and the baseline: what
-    makes a perturbation hard for everybody drops out of the comparison. The DES of a perturbation
+    makes a perturbation hard for everybody drops out of the comparison. Of several contexts those
+    of each are drawn by themselves; the contexts are not drawn, so that other cell lines are not in
+    the intervals. The DES of a perturbation
     depends on the others of its file through the pooled false discovery rate, and PDS is a rank
     among them; both are taken as they are. The squared error of 2026 is one number of the whole
     panel, so its doubt is not in the intervals; and the two ends of its scale, baseline and
@@ -96,7 +109,11 @@ def doubt(
     _check(cards, baseline)
     overall = pd.Series({name: card.overall(baseline) for name, card in cards.items()})
     order = overall.sort_values(ascending=False, kind="stable").index
-    drawn = _drawn_overall({name: cards[name] for name in order}, baseline, n_boot, seed)
+    rng, bases = np.random.default_rng(seed), baseline.contexts
+    parts = {context: {n: cards[n].contexts[context] for n in order} for context in bases}
+    parts, bases = (parts, bases) if bases else ({"": {n: cards[n] for n in order}}, {"": baseline})
+    draws = [_drawn_overall(parts[n], base, n_boot, rng) for n, base in bases.items()]
+    drawn = np.mean(draws, axis=0)
     places = stats.rankdata(-drawn, method="min", axis=1)
     ends = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
     table = pd.DataFrame({"overall": overall[order]})
@@ -108,10 +125,10 @@ def doubt(
     return table.rename_axis("entry")
 
 
-def _drawn_overall(cards, baseline: ScoreCard, n_boot: int, seed: int) -> np.ndarray:
+def _drawn_overall(cards, baseline: ScoreCard, n_boot: int, rng: np.random.Generator) -> np.ndarray:
     """Overall score of each entry in each bootstrap sample, ``(n_boot, n_entries)``."""
     names = baseline.per_perturbation.index
-    rows = np.random.default_rng(seed).integers(len(names), size=(n_boot, len(names)))
+    rows = rng.integers(len(names), size=(n_boot, len(names)))
     shares, (best, limits) = [], baseline.scale
     measured_once = best is not metrics.BEST  # both ends of a scale up to a replicate are given
     for metric in limits:

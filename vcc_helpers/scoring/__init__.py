@@ -1,7 +1,6 @@
 """Score predicted cells as the leaderboards do, and what to hold a score against."""
 
 from .card import ScoreCard
-from .contexts import ContextCards, baseline_contexts, score_contexts
 from .digest import DETable, Digest, compare, de_table, digest
 from .score import (
     anchors,
@@ -16,13 +15,11 @@ from .score import (
 )
 
 __all__ = [
-    "ContextCards",
     "DETable",
     "Digest",
     "ScoreCard",
     "anchors",
     "baseline",
-    "baseline_contexts",
     "compare",
     "de_table",
     "digest",
@@ -31,7 +28,6 @@ __all__ = [
     "official_baseline",
     "replicates",
     "score",
-    "score_contexts",
     "split_half",
     "split_half_ceiling",
 ]

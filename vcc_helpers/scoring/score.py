@@ -22,6 +22,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache as remembered
+from functools import partial
 from pathlib import Path
 
 import anndata
@@ -35,10 +36,12 @@ from ..counts import Scaling, stack
 from ..evaluation import Measure, evaluate
 from ..presets import Preset, get_preset
 from ..stream.blocks import part_of, row_blocks, take_cells
+from ..stream.contexts import CONTEXT_KEY, has_several
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, check_same, labels_of, open_cells, parse_memory, problems
 from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
-from .card import REPLICATE, ScoreCard
+from .card import REPLICATE, ScoreCard, together
+from .contexts import controls_of, each, sides
 from .digest import Digest, _card, _Sides, compare, digest
 
 #: The value that a prediction expects which knows nothing, where there is a closed form.
@@ -64,6 +67,8 @@ def score(
     real: anndata.AnnData | str | Path,
     preset: str | Preset = "vcc2025",
     *,
+    context_key: str | None = None,
+    controls: anndata.AnnData | str | Path | Mapping | None = None,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
     memory: int | float | str = "4GB",
@@ -77,17 +82,25 @@ def score(
 
     With ``"vcc2025"``, equal to cell-eval 0.6.6 with pdex 0.1.27; with ``"vcc2026"`` to cell-eval2
     0.20.0, which takes counts only, and the controls of `real` for both sides: `pred` needs none.
-    Files with several contexts are for :func:`~.scoring.score_contexts`. A ValueError has a line
-    for every problem: a file is unusable, or the two do not match.
+    Of several contexts each is scored as if it were alone, one after the other. A ValueError has a
+    line for every problem: a file is unusable, or the two do not match.
 
     Parameters
     ----------
     pred, real
         Cells with controls, ``(n_pred_cells, n_genes)`` and ``(n_real_cells, n_genes)``, or paths
-        of ``.h5ad`` or ``.zarr`` files, each read once; dense, CSR, CSC, a view or backed; counts
-        or lognorm, each on its own. The same genes in the same order, and the same perturbations.
+        of ``.h5ad``, ``.vcc`` or ``.zarr`` files, each read once; dense, CSR, CSC, a view or
+        backed; counts or lognorm, each on its own. The same genes in the same order, and the same
+        contexts and perturbations.
     preset
         The rules, by name or as a record.
+    context_key
+        The column of ``obs`` that names each cell's context. By default the one of the rules, where
+        a file has it: ``context`` in 2026, none in 2025.
+    controls
+        Real controls for contexts of which `real` has none, where the rules let the real ones serve
+        both sides: cells, a file, or the name of each context and its cells, as the official bundle
+        has them.
     perturbation_key, control
         The column of ``obs`` that names each cell's perturbation, and the label of control cells.
     memory, threads, cache, client, progress
@@ -100,11 +113,22 @@ def score(
     """
     rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
     means = question | {"memory": memory, "threads": threads, "cache": cache}
-    _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules)
     watched = means | {"client": client, "progress": progress}
-    controls = real if rules.real_controls else None
-    found = digest(pred, rules, name="pred", controls=controls, **watched)
-    truth = digest(real, rules, name="real", **watched)
+    key, pred, real = context_key or rules.context_key, _opened(pred), _opened(real)
+    if parts := sides(real, pred, rules=rules, context_key=context_key):
+        one, asked = _of_one(rules), watched | {"ceiling": ceiling}
+
+        def score_one(real: anndata.AnnData, pred: anndata.AnnData) -> ScoreCard:
+            mine = None if controls is None else controls_of(controls, real, key)
+            return score(pred, real, one, controls=mine, **asked)
+
+        return together(each(score_one, *parts))
+    lent = None if controls is None else _lent(controls, open_cells(real), key, rules, **question)
+    own = None if lent is not None else control
+    _check_pair(open_cells(pred), open_cells(real), perturbation_key, control, rules, own)
+    theirs = (real if lent is None else lent) if rules.real_controls else None
+    found = digest(pred, rules, name="pred", controls=theirs, **watched)
+    truth = digest(real, rules, name="real", controls=lent, **watched)
     card = _card(found, truth, rules, **question, source=rules.source)
     if not ceiling:
         return card
@@ -115,25 +139,37 @@ def score(
         return card
 
 
-def _check_pair(pred, real, perturbation_key: str, control: str, rules: Preset) -> None:
+def _opened(cells: anndata.AnnData | str | Path) -> anndata.AnnData | str | Path:
+    """Open what is best opened once, such as an archive; a folder's path tells its workers more."""
+    opened = open_cells(cells)
+    return opened if opened.isbacked else cells
+
+
+def _lent(controls, real, key: str | None, rules: Preset, perturbation_key: str, control: str):
+    """Return the controls that `real` lacks; None if it has its own."""
+    if not rules.real_controls:
+        raise ValueError(
+            f"controls: by the rules of {rules.name} each file is held against its own controls; "
+            "put them into both files"
+        )
+    labels = real.obs.get(perturbation_key, pd.Series(dtype=str)).astype(str)
+    return None if (labels == control).any() else controls_of(controls, real, key)
+
+
+def _check_pair(
+    pred, real, perturbation_key: str, control: str, rules: Preset, own: str | None
+) -> None:
     key = {"perturbation_key": perturbation_key}
     found = problems(pred, name="pred", **key, control=None if rules.real_controls else control)
-    found += problems(real, name="real", **key, control=control)
-    for name, cells in {"pred": pred, "real": real}.items():
-        contexts = cells.obs[rules.context_key].unique() if rules.context_key in cells.obs else ()
-        if len(contexts) > 1:
-            found.append(
-                f"{name}: {len(contexts)} contexts ({some_of(sorted(map(str, contexts)))}), and "
-                "each is scored by itself; call scoring.score_contexts(pred, real)"
-            )
+    found += problems(real, name="real", **key, control=own)
     if found:
         raise ValueError("\n".join(found))
     check_same(pred, real, **key, besides=control if rules.real_controls else None)
-    targets = labels_of(real, perturbation_key).unique()
+    targets = labels_of(real, perturbation_key).unique().drop(control, errors="ignore")
     if rules.leave_out_own_gene and not targets.isin(real.var_names).any():
         raise ValueError(
-            f"real: none of the {len(targets) - 1} perturbations is named after a gene, the first "
-            f"is {min(targets[targets != control])!r}, the first gene {real.var_names[0]!r}; "
+            f"real: none of the {len(targets)} perturbations is named after a gene, the first "
+            f"is {min(targets)!r}, the first gene {real.var_names[0]!r}; "
             f"{rules.name} leaves the silenced genes out: label cells by gene symbol"
         )
     if rules.leave_out_own_gene and real.var_names.isin(targets).all():
@@ -149,6 +185,7 @@ def anchors(
     *,
     n_halvings: int = 5,
     seed: int = 0,
+    context_key: str | None = None,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
     memory: int | float | str = "4GB",
@@ -156,7 +193,8 @@ def anchors(
 ) -> pd.DataFrame:
     """Return what to hold a score against: chance, the mean, a repeat, and perfect predictions.
 
-    A table, index anchor; a column a metric, means over perturbations. Its rows are:
+    A table, index anchor, of several contexts (context, anchor); a column a metric, means over
+    perturbations. Its rows are:
 
     - *chance*: what a prediction that knows nothing expects, where there is a closed form:
       :func:`~vcc_helpers.metrics.pds_chance`; for des the share of genes that are significant,
@@ -177,6 +215,9 @@ def anchors(
     """
     rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
     means = question | {"memory": memory} | settings
+    if parts := sides(real, rules=rules, context_key=context_key):
+        asked = means | {"n_halvings": n_halvings, "seed": seed}
+        return _tables(each(partial(anchors, preset=_of_one(rules), **asked), *parts))
     truth = digest(real, rules, name="real", **means)
     controls = real if rules.real_controls else None
 
@@ -248,13 +289,15 @@ def official_baseline(
     *,
     n_cells: Mapping[str, int] | pd.Series | None = None,
     seed: int = 0,
+    context_key: str | None = None,
     perturbation_key: str = PERTURBATION_KEY,
     control: str = CONTROL,
 ) -> anndata.AnnData:
     """Make the contest's mean baseline: one mean for every perturbation, written as cells.
 
     `n_cells` is how many to make for each target; by default the targets and numbers of `cells`,
-    whose controls come last: ``(sum of n_cells + n_controls, n_genes)``.
+    whose controls come last: ``(sum of n_cells + n_controls, n_genes)``. Of several contexts each
+    has its own mean, and its cells come after those of the one before.
 
     By the rules of 2025 they are lognorm, identical cells for all targets; the mean is over the
     groups' means, the control's row counted in as one group, as ``cell-eval baseline`` does it. By
@@ -264,11 +307,17 @@ def official_baseline(
     in a submission: :func:`baseline` scores this one.
     """
     cells, question = open_cells(cells), {"perturbation_key": perturbation_key, "control": control}
+    rules = get_preset(preset)
+    if parts := sides(cells, rules=rules, context_key=context_key):
+        asked = question | {"n_cells": n_cells, "seed": seed}
+        made = each(partial(official_baseline, preset=_of_one(rules), **asked), *parts)
+        how = {"label": context_key or rules.context_key, "index_unique": "-", "merge": "same"}
+        return anndata.concat(made, **how)
     check_cells(cells, **question)
     labels = labels_of(cells, perturbation_key)
     if n_cells is None:
         n_cells = labels.value_counts().sort_index()
-    if get_preset(preset).counts_only:
+    if rules.counts_only:
         return _scaled_controls(cells, labels, n_cells, seed, **question)
     blocks = list(lognorm_blocks(cells))
     bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
@@ -310,7 +359,11 @@ def _scaled_controls(cells, labels, n_cells, seed: int, perturbation_key: str, c
 
 
 def baseline(
-    real: anndata.AnnData | str | Path, preset: str | Preset = "vcc2025", **settings
+    real: anndata.AnnData | str | Path,
+    preset: str | Preset = "vcc2025",
+    *,
+    context_key: str | None = None,
+    **settings,
 ) -> ScoreCard:
     """Score the official mean baseline of some cells against these cells: the 0 of the scale.
 
@@ -319,6 +372,8 @@ def baseline(
     By the rules of 2026 the fractions of :func:`official_baseline` are let pass.
     """
     rules = get_preset(preset)
+    if parts := sides(real, rules=rules, context_key=context_key):
+        return together(each(partial(baseline, preset=_of_one(rules), **settings), *parts))
     question = {n: v for n, v in settings.items() if n in ("perturbation_key", "control")}
     if rules.top == "replicate":
         _check_halves(open_cells(real), question.get("perturbation_key", PERTURBATION_KEY))
@@ -328,6 +383,15 @@ def baseline(
         return card
     repeats = replicates(real, rules, **settings).mean()
     return replace(card, anchors=repeats.to_frame(REPLICATE).T.rename_axis("anchor"))
+
+
+def _of_one(rules: Preset) -> Preset:
+    """Return the rules for one context, whose own ones are not looked for."""
+    return replace(rules, context_key=None)
+
+
+def _tables(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(parts, names=["context", *next(iter(parts.values())).index.names])
 
 
 def _lenient(rules: Preset) -> Preset:
@@ -340,19 +404,23 @@ def replicates(
     *,
     n_splits: int = 5,
     seed: int = 0,
+    context_key: str | None = None,
     perturbation_key: str = PERTURBATION_KEY,
     **settings,
 ) -> pd.DataFrame:
     """Score halves of the real cells against the other halves, again and again.
 
-    Returned is a row a split, index its seed, which comes from `seed`, and a column a metric: means
-    over perturbations. Their mean is the 1 of the scale of 2026. Each half is measured against its
-    own controls, so that the two share no noise. A half calls fewer genes than the whole, so
-    `lfc_nmae` takes the genes, and the size of their changes, from all cells, as the official
-    ``compute_replicate_anchor`` does.
+    Returned is a row a split, index its seed, which comes from `seed`, of several contexts
+    (context, seed), and a column a metric: means over perturbations. Their mean is the 1 of the
+    scale of 2026. Each half is measured against its own controls, so that the two share no noise. A
+    half calls fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their
+    changes, from all cells, as the official ``compute_replicate_anchor`` does.
     """
     rules = replace(get_preset(preset), real_controls=False)
     settings |= {"perturbation_key": perturbation_key}
+    if parts := sides(real, rules=rules, context_key=context_key):
+        asked = settings | {"n_splits": n_splits, "seed": seed}
+        return _tables(each(partial(replicates, preset=_of_one(rules), **asked), *parts))
     cells, means = open_cells(real), {}
     _check_halves(cells, perturbation_key)
     whole = digest(cells, rules, **settings) if "lfc_nmae" in rules.metrics else None
@@ -389,12 +457,17 @@ def split_half(
 ) -> tuple[anndata.AnnData, anndata.AnnData]:
     """Split the cells of every group at random into two halves, views of `cells`.
 
+    With a column ``context`` of several names in ``obs``, the cells of each context are halved.
+
     One half scored against the other shows what a repeat of the experiment, with half of the cells,
     would score: a ceiling for honest predictions, though not a hard limit. A group of one cell is a
     ValueError.
     """
     _check_halves(cells, perturbation_key)
-    return _halves(cells, labels_of(cells, perturbation_key), seed, equal=False)
+    labels = labels_of(cells, perturbation_key)
+    if has_several(cells):
+        labels += "\n" + labels_of(cells, CONTEXT_KEY)
+    return _halves(cells, labels, seed, equal=False)
 
 
 def split_half_ceiling(

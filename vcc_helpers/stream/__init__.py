@@ -21,6 +21,7 @@ written to, or that the disk is full.
 
 from ._engine import rank_sum, tiles
 from .blocks import read_rows, row_blocks
+from .contexts import by_context
 from .contrast import contrast
 from .covariance import control_covariance
 from .look import inspect_values, qc_table, sample_cells
@@ -32,6 +33,7 @@ from .write import write_cells
 
 __all__ = [
     "Contrast",
+    "by_context",
     "check_cells",
     "check_same",
     "contrast",

@@ -85,9 +85,12 @@ def most_entries(cells: anndata.AnnData) -> np.ndarray:
     The stored entries of a CSR matrix, else the number of genes, ``(n_cells,)``, int64.
     """
     matrix = stored_matrix(cells)
-    if getattr(matrix, "format", None) != "csr" or matrix.shape != cells.shape:
+    if getattr(matrix, "format", None) != "csr":
         return np.full(cells.n_obs, cells.n_vars, dtype=np.int64)
-    return np.diff(_stored(matrix, "indptr")[:]).astype(np.int64)
+    n_stored = np.diff(_stored(matrix, "indptr")[:]).astype(np.int64)
+    if cells.isbacked and cells.is_view:  # then it is the matrix of the whole file
+        return n_stored[np.arange(len(n_stored))[cells._oidx]]
+    return n_stored
 
 
 def _stored(matrix, name: str):

@@ -106,7 +106,10 @@ class _Job:
         here = None if controls is not None else control
         self.stamp, labels, self.cells, self.path = opened(source, name, here)
         if controls is not None:
-            stamp, others, *found = opened(controls, "controls", control)
+            stamp, others, *found = opened(controls, "controls", None)  # no others need be there
+            if control not in others:
+                words = {"perturbation_key": perturbation_key, "control": control}
+                check_cells(found[0], **words, name="controls")
             self.stamp += stamp
             self.reference = _Reference(*found, np.flatnonzero(others == control))
             self._check_reference()

@@ -18,9 +18,10 @@ import pandas as pd
 from scipy import sparse
 from tqdm import tqdm
 
-from ..bulk import PERTURBATION_KEY
+from ..bulk import PERTURBATION_KEY, some_of
 from ..counts import Scaling, moments
 from .blocks import row_blocks
+from .contexts import CONTEXT_KEY, by_context, has_several
 from .look import inspect_values
 from .open import labels_of, open_cells
 
@@ -74,6 +75,7 @@ def pseudobulk(
     cells: anndata.AnnData | str | Path,
     *,
     perturbation_key: str = PERTURBATION_KEY,
+    context_key: str | None = None,
     target_sum: float | None = None,
     progress: bool = False,
 ) -> anndata.AnnData:
@@ -85,14 +87,40 @@ def pseudobulk(
     one cell; ``obs["n_cells"]`` the group's size. `target_sum` is as for :func:`~.counts.lognorm`.
     A file is read in two passes.
 
+    With `context_key`, the column that names each cell's context, each context has rows of its own,
+    named ``context/perturbation``, as if it were alone, and ``obs`` has both columns. To go on with
+    one context after the other, use :func:`by_context`. Without it, a group with cells of several
+    contexts, by the column ``context``, is a ValueError.
+
     .. math:: \bar y_{pg} = \frac{1}{n_p} \sum_{c \in p} y_{cg}
 
     Sums are float64, and rounded to the data's precision at the end, as cell-eval 0.6.6 does.
     """
     cells = open_cells(cells)
+    if context_key:
+        how = {"perturbation_key": perturbation_key, "target_sum": target_sum, "progress": progress}
+        parts = by_context(cells, context_key)
+        bulks = [pseudobulk(part, **how) for part in parts.values()]
+        for context, bulk in zip(parts, bulks, strict=True):
+            bulk.obs = bulk.obs.assign(**{context_key: context, perturbation_key: bulk.obs_names})
+            bulk.obs_names = f"{context}/" + bulk.obs_names
+        return anndata.concat(bulks, merge="same")
     labels = labels_of(cells, perturbation_key)
+    if has_several(cells):
+        _refuse_mixed(cells.obs[CONTEXT_KEY], labels)
     blocks = lognorm_blocks(cells, target_sum=target_sum, progress=progress)
     return pseudobulk_of_blocks(blocks, labels, cells.var, progress=progress)
+
+
+def _refuse_mixed(contexts: pd.Series, labels: pd.Index) -> None:
+    """Raise if a group has cells of several contexts, whose mean would be of no cell line."""
+    if (contexts.groupby(np.asarray(labels), observed=True).nunique(dropna=False) > 1).any():
+        names = sorted(contexts.unique().astype(str))
+        raise ValueError(
+            f"cells: {len(names)} contexts ({some_of(names)}) in obs[{CONTEXT_KEY!r}], whose cells "
+            f"have no common mean; give context_key={CONTEXT_KEY!r} (--context-key) for a row of "
+            "each context and perturbation, or take one after the other: stream.by_context(cells)"
+        )
 
 
 def pseudobulk_of_blocks(

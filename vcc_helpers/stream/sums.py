@@ -104,7 +104,7 @@ def _control_sums(
     blocks = _collect(pieces(), scaling, genes, job.dtype, threads=job.threads)
     sums = _Sums.empty(genes.stop - genes.start, job.dtype)
     if total := job.rules.bulk_target_sum:
-        sums.count(pieces, scaling, genes, None if job.reference else total)  # done where they are
+        sums.count(pieces, scaling, genes, total)
     return sort_controls(blocks, threads=job.threads, look=sums.add_up), sums
 
 
