@@ -39,8 +39,8 @@ import json, sys; sys.path[:0] = [{str(ROOT / "benchmarks")!r}]
 import season_2026; print(json.dumps(season_2026.differences(*sys.argv[1:])))
 """]  # fmt: skip
 SCORE = """
-import sys; from vcc_helpers.scoring import score_contexts
-cards = score_contexts(*sys.argv[1:], "vcc2026", memory="4GB").cards
+import sys; from vcc_helpers.scoring import score
+cards = score(*sys.argv[1:], "vcc2026", memory="4GB").contexts
 means = {c: card.per_perturbation.mean(numeric_only=True) for c, card in cards.items()}
 print({c: mean.round(4).to_dict() for c, mean in means.items()})
 """
