@@ -378,7 +378,8 @@ def score_folder(
     entries, refused = read_folder(folder, today=today)
     # the truth's faults are the teacher's to mend, and no team's
     check_cells(open_cells(truth), name="truth")
-    each(partial(check_cells, name="truth"), *sides(truth, rules=baseline.preset))
+    if parts := sides(truth, rules=baseline.preset):
+        each(partial(check_cells, name="truth"), *parts)
     kept = {"truth": _hash(truth), "version": SCORING_VERSION, "baseline": baseline}
     cards, records = {}, Records(cache / "records", **kept)
     refused |= {plain(name.replace("_", ", ")): _DAMAGED for name in records.damaged}
