@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 #: Raised when a value that scoring gives changes, so that nothing older is taken for it.
-SCORING_VERSION = 2
+SCORING_VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ from ._recipe import (
 from ._simulate import _blocks, _check_whole, _frame, _labels
 
 _MANIFEST, _GENES, _COUNTS = "manifest.json", "gene_names.csv", "pert_counts.csv"
-_KEY = VCC2026.context_key
+_KEY, _EACH = VCC2026.context_key, VCC2026.cells_a_target
 #: Most bytes that are unpacked of a zip; the official one holds 0.7 GB.
 _MOST_UNPACKED = 32 * 10**9
 
@@ -63,7 +63,7 @@ _GUIDES, _DEPTH = 46, 20_000 / 18_533
 _RESPONSE = 0.3
 _SIZES = {
     "small": Size(500, (16, 16, 16), 100, _GUIDES * 80, 1, 3.0),
-    "full": Size(18_533, (100, 100, 100), 150, _GUIDES * VCC2026.cells_a_target, 1, 1.0),
+    "full": Size(18_533, (100, 100, 100), 150, _GUIDES * _EACH, 1, 1.0),
 }
 
 
@@ -172,7 +172,7 @@ def _open(folder: Path, path: Path) -> Bundle:
             f"{path}: {_GENES} names {len(genes):,} genes, {_MANIFEST} says {manifest['n_genes']}; "
             "take both from one bundle"
         )
-    each = manifest.get("cells_per_pert", VCC2026.cells_a_target)
+    each = manifest.get("cells_per_pert", _EACH)
     n_cells = read_counts(folder / _COUNTS, rules=replace(VCC2026, cells_a_target=each))
     return Bundle(_controls(folder, there, manifest, genes), genes, n_cells, folder)
 
@@ -337,7 +337,7 @@ def _write_lists(folder: Path, recipe: Recipe) -> None:
     """Write what is asked; the manifest last, which makes a folder a bundle."""
     targets, each = sorted(recipe.labels[:-1]), recipe.size.n_controls // _GUIDES
     table = pd.DataFrame({PERTURBATION_KEY: targets})
-    if each != VCC2026.cells_a_target:  # the official list has names alone
+    if each != _EACH:  # the official list has names alone
         table["n_cells"] = each
     write_whole(folder / _GENES, "\n".join(["gene_name", *recipe.genes, ""]))
     write_whole(folder / _COUNTS, table.to_csv(index=False))
