@@ -308,9 +308,8 @@ def gene_scores(effect: np.ndarray, n_components: int) -> np.ndarray:
     K is `n_components`, or as many as there are. The sign of a component is arbitrary.
     """
     by_gene = effect.T.astype(np.float64)
-    by_gene -= by_gene.mean(axis=0)
-    vectors = np.linalg.eigh(by_gene.T @ by_gene)[1][:, ::-1]  # few perturbations, many genes
-    return by_gene @ vectors[:, :n_components]
+    u, s, _ = np.linalg.svd(by_gene - by_gene.mean(axis=0), full_matrices=False)
+    return u[:, :n_components] * s[:n_components]
 
 
 @dataclass(frozen=True, eq=False)
