@@ -54,7 +54,9 @@ def control_covariance(
         Pull of the covariance towards a multiple of the identity, s; and the share of its
         expression that a silenced gene is expected to keep. Both 0 to 1, else it is a ValueError.
 
-    Notes ----- Linear response: a small input :math:`u` moves the means by :math:`\Sigma u`, where
+    Notes
+    -----
+    Linear response: a small input :math:`u` moves the means by :math:`\Sigma u`, where
     :math:`\Sigma` is the covariance of genes without a perturbation. Silencing gene t is an input
     to t alone, as large as its knock-down :math:`\delta_t` asks for:
 
