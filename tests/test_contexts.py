@@ -1,6 +1,7 @@
 """Several contexts in one file: each is scored as if it were alone; the board shows the mean."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CONTROL, KEY, dense_of, make_cells, refuses
+from scipy import sparse
 
 from vcc_helpers import datasets, pseudobulk, score, scoring
 from vcc_helpers.cli import main
 from vcc_helpers.scoring import ScoreCard
-from vcc_helpers.stream import by_context
+from vcc_helpers.stream import by_context, open_cells, row_blocks
 
 RULES = "vcc2026"
 
@@ -226,3 +228,18 @@ def test_the_pseudobulk_of_contexts(truth, files, tmp_path, capsys):
     written = anndata.read_h5ad(tmp_path / "b.h5ad")
     np.testing.assert_array_equal(written.X, bulk.X)
     assert written.obs["context"].tolist() == bulk.obs["context"].tolist()
+
+
+def test_what_lies_between_two_stretches_of_a_view_is_not_read(tmp_path):
+    """Controls of all contexts may come first in a file, and the cells of one far behind."""
+    rng = np.random.default_rng(0)
+    X = sparse.random(20_000, 400, 0.3, "csr", np.float32, rng)
+    anndata.AnnData(X).write_h5ad(tmp_path / "cells.h5ad")
+    cells = open_cells(tmp_path / "cells.h5ad")
+    rows = np.r_[0:50, 19_950:20_000]
+    tracemalloc.start()
+    found = next(row_blocks(cells[rows]))[1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (found != X[rows]).nnz == 0
+    assert peak < (X.data.nbytes + X.indices.nbytes) / 5

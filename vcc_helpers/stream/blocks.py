@@ -43,6 +43,8 @@ BLOCK_VALUES = 2**24
 _ROWS_APART = 4
 #: Rows of a view that are read in one go, with those between them.
 _ROWS_OF_VIEW = 256
+#: Rows of a view further apart are not: between two stretches of it may lie most of the file.
+_VIEW_APART = 16
 
 
 def stored_matrix(cells: anndata.AnnData):
@@ -267,7 +269,9 @@ def _view_reader(view: anndata.AnnData):
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         # with the rows between them, which is faster than one by one
-        parts = np.split(chosen[start:stop], range(_ROWS_OF_VIEW, stop - start, _ROWS_OF_VIEW))
+        here = chosen[start:stop]
+        new = (np.arange(1, len(here)) % _ROWS_OF_VIEW == 0) | (np.diff(here) > _VIEW_APART)
+        parts = np.split(here, np.flatnonzero(new) + 1)
         found = [read(part[0], part[-1] + 1)[part - part[0]] for part in parts]
         return sparse.vstack(found, format="csr")[:, genes]
 
