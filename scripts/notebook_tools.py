@@ -143,7 +143,7 @@ def ref_of(version: str) -> str:
 
 
 def expected_first_cell(notebook: nbformat.NotebookNode, repository: str) -> str:
-    """The first cell that this notebook must have: of chapter 12, with Dask."""
+    """The first cell that this notebook must have: of chapter 11, with Dask."""
     code = "\n".join(cell.source for cell in code_cells(notebook)[1:])
     needs = {"cluster": "distributed" in code, "switch": "open_world(" in code}
     return first_cell(repository, read_version(), **needs)
@@ -226,7 +226,7 @@ def rule_stripped(notebook, _path, _repository):
 
 def rule_name(_notebook, path, _repository):
     if not NAME.fullmatch(path.name):
-        yield "the file's name is not like 04_mean_baseline.ipynb"
+        yield "the file's name is not like 12_mean_and_median.ipynb"
 
 
 def rule_first_cell(notebook, _path, repository):

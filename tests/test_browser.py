@@ -17,16 +17,16 @@ BROWSER = os.environ.get("VCC_BROWSER") or next(filter(None, map(shutil.which, N
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
 #: One page of each kind, of which axe checks the contrast, too, which takes seconds a page. Of the
 #: reference no other page is looked at. VCC_AXE=all, every week: everything.
-KINDS = ["book/index", "notebooks/17_check_and_pack", "book/results", "book/api/names"]
+KINDS = ["book/index", "notebooks/06_check_and_pack", "book/results", "book/api/names"]
 KINDS = PAGES if os.environ.get("VCC_AXE") == "all" else KINDS
 LOOKED_AT = [page for page in PAGES if page in KINDS or not page.startswith("book/api/")]
 PHONE, DESKTOP = {"width": 360, "height": 780}, {"width": 1400, "height": 900}
 #: Words of which a reader expects a page, and that page.
 SEARCHED = {
-    "pseudobulk": "notebooks/02_from_counts_to_effects",
-    "few-shot": "notebooks/07_few_shot_adaptation",
-    "perturbation discrimination": "notebooks/08_metrics_by_hand",
-    "leaderboard": "notebooks/16_run_your_own_leaderboard",
+    "pseudobulk": "notebooks/02_measure_effects",
+    "few-shot": "notebooks/16_gains_between_contexts",
+    "perturbation discrimination": "notebooks/17_metrics_by_hand",
+    "leaderboard": "notebooks/21_run_your_own_leaderboard",
     "sort_cells": "book/api/stream",
 }
 

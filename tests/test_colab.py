@@ -23,7 +23,7 @@ from test_notebooks import panel_cells
 
 NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 ALL = os.environ.get("VCC_COLAB") == "all"
-CHOSEN = NOTEBOOKS if ALL else ["12_scale_out.ipynb"]
+CHOSEN = NOTEBOOKS if ALL else ["11_scale_out.ipynb"]
 COMMON = ["scikit-learn==1.6.1", "matplotlib==3.10.0", "scipy==1.16.3", "ipykernel", "ipywidgets"]
 NEW = "numpy==2.1.3 pandas==2.2.3 h5py==3.16.0 numba==0.61.2 dask==2026.1.1 tqdm".split()
 OLD = "numpy==2.0.2 pandas==2.2.2 h5py==3.14.0 numba==0.60.0 dask==2025.5.1 tqdm".split()
@@ -65,7 +65,7 @@ def test_a_notebook_runs_says_only_that_it_is_ready_and_replaces_nothing(name, c
         assert "2 worker processes" in "".join(output.get("text", "") for output in outputs)
 
 
-PANEL = ["01_load_the_h1_data.ipynb", "04_mean_baseline.ipynb", "06_knn_baseline.ipynb"]
+PANEL = ["01_load_h1_cells.ipynb", "12_mean_and_median.ipynb", "15_nearest_neighbours.ipynb"]
 
 
 @pytest.mark.parametrize("name", PANEL)
@@ -87,7 +87,7 @@ NEEDED = (
     *("numpy", "scipy", "pandas", "anndata", "h5py", "scikit-learn", "numba", "tqdm"),
     *("backports.zstd", "matplotlib", "ipython"),
 )
-NOTEBOOK = "08_metrics_by_hand.ipynb"
+NOTEBOOK = "17_metrics_by_hand.ipynb"
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
 alike = pytest.mark.xdist_group("another Python")
 

@@ -114,8 +114,8 @@ def test_the_first_cell_installs_its_release_keeps_what_is_there_and_says_one_li
 
 def test_chapter_12_installs_what_dask_needs_for_processes(tmp_path):
     with_dask = [path.name for path in NOTEBOOKS if "distributed" in path.read_text()]
-    assert with_dask == ["12_scale_out.ipynb"]
-    notebook = tools.read(ROOT / "notebooks/12_scale_out.ipynb")
+    assert with_dask == ["11_scale_out.ipynb"]
+    notebook = tools.read(ROOT / "notebooks/11_scale_out.ipynb")
     _, asked = run_first_cell(tmp_path, tools.expected_first_cell(notebook, "ada/book"))
     assert asked[3].startswith("vcc-helpers[cluster] @ ")
     assert f"dask=={version('dask')}" in asked

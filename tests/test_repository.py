@@ -114,7 +114,7 @@ def test_publishing_finds_what_it_could_not_set(published, capsys):
     old = set_repository.read_repository(published)
     (published / "book/challenge.md").write_text("See GitHub" + f".com/{old.lower()}/wiki")
     for name, text, other in [
-        ("notebooks/01_load_the_h1_data.ipynb", "## Key takeaways", "## Keys"),
+        ("notebooks/01_load_h1_cells.ipynb", "## Key takeaways", "## Keys"),
         ("CITATION.cff", "version: ", "version: 9"),
     ]:
         before = (published / name).read_text(encoding="utf-8")

@@ -4,8 +4,8 @@
 is never changed. A library size is the sum of a cell's values, ``(n_cells,)``, float64. `name` is
 what the messages call the cells.
 
-Taught in: notebooks/02_from_counts_to_effects, notebooks/08_metrics_by_hand and
-notebooks/15_score_by_the_rules_of_2026.
+Taught in: notebooks/02_measure_effects, notebooks/17_metrics_by_hand and
+notebooks/25_score_by_the_rules_of_2026.
 Needs no sibling module.
 
 >>> counts = np.array([[1.0, 0.0, 3.0], [2.0, 2.0, 0.0]])

@@ -6,8 +6,8 @@ control among its rows; features are ``(n_perts, n_features)``, effects ``(n_per
 differences of mean lognorm values. The settings of a model are the fields of a dataclass: a model
 or regressor among them is cloned for a fit, never changed. What is learnt ends in an underscore.
 
-Taught in: notebooks/03_quality_and_knockdown, notebooks/04_mean_baseline,
-notebooks/05_linear_baseline, notebooks/06_knn_baseline and notebooks/07_few_shot_adaptation.
+Taught in: notebooks/07_quality_and_knockdown, notebooks/12_mean_and_median,
+notebooks/13_linear_baseline, notebooks/15_nearest_neighbours and notebooks/16_gains_between_contexts.
 Needs: bulk.py, features.py.
 
 >>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]

@@ -3,7 +3,7 @@
 Genes lose their names in spreadsheets and other tools: another case, a version number, a date in
 place of a septin. These can be put right as long as each stands for one name that is missing.
 
-Taught in: notebooks/17_check_and_pack and notebooks/18_score_another_model.
+Taught in: notebooks/06_check_and_pack and notebooks/22_score_another_model.
 Needs no sibling module.
 
 >>> match(["sox2", "1-Mar", "NANOG"], ["SOX2", "NANOG", "MARCHF1", "POU5F1"]).renamed

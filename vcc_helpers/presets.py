@@ -1,6 +1,6 @@
 """The rules of a season, each season one frozen record.
 
-Taught in: notebooks/08_metrics_by_hand.
+Taught in: notebooks/17_metrics_by_hand.
 Needs no sibling module.
 
 >>> VCC2025.metrics

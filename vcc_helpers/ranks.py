@@ -1,6 +1,6 @@
 """The Wilcoxon rank-sum (Mann-Whitney) test in plain NumPy, as the chapter teaches it.
 
-Taught in: notebooks/11_rank_every_gene.
+Taught in: notebooks/10_rank_every_gene.
 Needs no sibling module.
 
 >>> u, p_value = mann_whitney(np.array([[3.0], [1.0]]), np.array([[0.0], [1.0]]))

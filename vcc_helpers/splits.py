@@ -2,8 +2,8 @@
 
 `targets` are names of perturbations; repeats count once. `seed` is that of the draw.
 
-Taught in: notebooks/04_mean_baseline, notebooks/07_few_shot_adaptation and
-notebooks/18_score_another_model.
+Taught in: notebooks/12_mean_and_median, notebooks/16_gains_between_contexts and
+notebooks/22_score_another_model.
 Needs no sibling module.
 
 >>> few_shot_split(["A", "B", "C", "D"], n_support=1, seed=0)

@@ -1,4 +1,4 @@
-"""Sphinx extension: in the reference, "Taught in: notebooks/04_mean_baseline" leads there."""
+"""Sphinx extension: in the reference, "Taught in: notebooks/12_mean_and_median" leads there."""
 
 import re
 

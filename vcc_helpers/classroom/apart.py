@@ -7,7 +7,7 @@ Importing takes longer than most files: so one process imports, opens nothing, a
 each file. Where there is no fork (Windows) it reads the files itself, without bounds, and is
 started anew when one ends it.
 
-Taught in: notebooks/16_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> with processes() as run:
 ...     run("check", path="none.h5ad", task_folder=".", size_limit="1GB", seconds=60, memory="1GB")

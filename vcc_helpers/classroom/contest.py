@@ -10,7 +10,7 @@ say, by default the latest that it is anywhere on earth; `size_limit` is that of
 :func:`~vcc_helpers.submission.archive.opened`; `seconds` and `memory` are the most that reading one
 file may take; `baseline` is the card of the official baseline.
 
-Taught in: notebooks/16_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> change_problems(["A submissions/ada/2026-03-01.h5ad"], today=date(2026, 3, 1))
 []

@@ -1,6 +1,6 @@
 """A leaderboard as a page: ranks and their doubt in one table, names of entries as plain text.
 
-Taught in: notebooks/16_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> print(page("<p>no entry yet</p>", title="Leaderboard").splitlines()[0])
 <!doctype html>

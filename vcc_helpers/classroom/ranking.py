@@ -1,6 +1,6 @@
 """A leaderboard of one's own: score cards ranked per metric, overall, with their doubt, as a page.
 
-Taught in: notebooks/13_choose_and_compare_models and notebooks/16_run_your_own_leaderboard.
+Taught in: notebooks/19_choose_and_compare_models and notebooks/21_run_your_own_leaderboard.
 
 >>> import vcc_helpers as vcc
 >>> half, other = vcc.scoring.split_half(vcc.datasets.load_h1_sample())

@@ -3,7 +3,7 @@
 A record is a score card with a few words more: which file it is of, which truth, which version. A
 damaged one is moved aside, to a name that ends in ``.damaged``, and counts as none.
 
-Taught in: notebooks/16_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> import tempfile
 >>> import pandas as pd

@@ -2,8 +2,8 @@
 
 Each is drawn on new axes, which are returned.
 
-Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
-notebooks/07_few_shot_adaptation and notebooks/08_metrics_by_hand.
+Taught in: notebooks/01_load_h1_cells, notebooks/02_measure_effects,
+notebooks/16_gains_between_contexts and notebooks/17_metrics_by_hand.
 
 >>> ax = few_shot_split()
 >>> ax.get_title()

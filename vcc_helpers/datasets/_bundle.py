@@ -4,7 +4,7 @@ The official bundle of 2026, ``vcc_2026_controls.zip``, holds ``context_A.h5ad``
 and ``context_C.h5ad``, the lists ``gene_names.csv`` and ``pert_counts.csv``, and ``manifest.json``.
 :func:`write_bundle` writes a simulated one, with what nobody has of the real one: the truth.
 
-Taught in: notebooks/21_predict_three_unseen_lines.
+Taught in: notebooks/26_predict_three_unseen_lines.
 
 >>> read_bundle("data/elsewhere")
 Traceback (most recent call last):

@@ -2,8 +2,8 @@
 
 Where the files are from, and under which licences, stands in ``data/PROVENANCE.md``.
 
-Taught in: notebooks/01_load_the_h1_data, notebooks/04_mean_baseline and
-notebooks/10_bring_your_own_screen.
+Taught in: notebooks/01_load_h1_cells, notebooks/12_mean_and_median and
+notebooks/08_bring_your_own_screen.
 
 >>> load_h1_sample().shape
 (600, 1000)

@@ -1,6 +1,6 @@
 """The challenge's official files, whole or some of their cells.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/01_load_h1_cells.
 
 >>> import tempfile
 >>> fetch_h1("sample", folder=tempfile.mkdtemp()).name

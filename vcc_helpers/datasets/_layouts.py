@@ -3,7 +3,7 @@
 :func:`read_screen` reads a screen into memory, from an ``.h5ad`` file or from what 10x Genomics'
 Cell Ranger writes. :func:`read_contexts` opens a folder of files, one a cell context, on disk.
 
-Taught in: notebooks/10_bring_your_own_screen.
+Taught in: notebooks/08_bring_your_own_screen.
 
 >>> table = pd.DataFrame({"SOX2": [1, 0], "TET1": [4, 2]}, index=["NT", "SOX2"])
 >>> read_screen(table).obs["target_gene"].to_list()

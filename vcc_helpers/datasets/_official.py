@@ -1,6 +1,6 @@
 """The challenge's official files: names, sizes, checksums and addresses.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/01_load_h1_cells.
 
 >>> official = OFFICIAL["train"]
 >>> official.name, f"{official.n_bytes / 1e9:.1f} GB"

@@ -1,6 +1,6 @@
 """One switch between practice and the real thing: the environment variable ``VCC_DATA``.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/01_load_h1_cells.
 
 >>> open_world("data/elsewhere")
 Traceback (most recent call last):

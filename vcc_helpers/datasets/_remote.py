@@ -2,7 +2,7 @@
 
 HDF5 and zipfile read them as they read any file: in blocks, more at once when they read on and on.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/01_load_h1_cells.
 
 >>> merged([(0, 10), (5, 20), (10**6, 10**6 + 1)])
 [(0, 20), (1000000, 1000001)]

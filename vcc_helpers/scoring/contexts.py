@@ -1,6 +1,6 @@
 """Files with several contexts: what is asked of cells is asked of each context by itself.
 
-Taught in: notebooks/15_score_by_the_rules_of_2026.
+Taught in: notebooks/25_score_by_the_rules_of_2026.
 
 >>> import numpy as np
 >>> import pandas as pd

@@ -7,7 +7,7 @@ by side, then counts for every perturbation what is smaller and what is tied. So
 the number of values, whatever the number of perturbations. :mod:`~vcc_helpers.ranks` has the same
 test in plain NumPy.
 
-Taught in: notebooks/11_rank_every_gene.
+Taught in: notebooks/10_rank_every_gene.
 
 >>> import pandas
 >>> labels = pandas.Index(["SOX2", "SOX2", "non-targeting", "non-targeting"])

@@ -1,6 +1,6 @@
 """The result of a file is kept in a folder, under a name made from the content of the cells.
 
-Taught in: notebooks/12_scale_out.
+Taught in: notebooks/11_scale_out.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 All of them let go of Python's lock, so that threads run side by side. Arrays that a loop fills or
 adds to come last. `values`, `genes` and `indptr` are those of a CSR matrix, or of some of its rows.
 
-Taught in: notebooks/11_rank_every_gene.
+Taught in: notebooks/10_rank_every_gene.
 
 >>> pairs = np.array([[2, 3]], np.uint32)  # one gene: the values 2 and 3 of a group
 >>> controls = np.array([1, 2, 2**32 - 1], np.uint32)  # their 1, 2 and a fence; a third one is 0

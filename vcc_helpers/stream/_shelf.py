@@ -5,7 +5,7 @@ the median library size before the first logarithm, and knows it only after the 
 block of rows goes to the shelf in compact form when it is read: counts in one or two bytes, gene
 numbers in two, in memory or in one scratch file. No second reading, and no sorting of the file.
 
-Taught in: notebooks/12_scale_out.
+Taught in: notebooks/11_scale_out.
 
 >>> block = sparse.csr_matrix(np.array([[0.0, 2.0], [3.0, 0.0], [0.0, 1.0]], dtype=np.float32))
 >>> shelf = Shelf(n_genes=2)

@@ -4,7 +4,7 @@ An ``.h5ad`` holds its matrix dense, or compressed by rows (CSR) or by columns (
 is, :func:`stored_blocks` yields rows. The next block is read while the caller works on this one,
 and compressed chunks are unpacked in threads; neither changes a value.
 
-Taught in: notebooks/01_load_the_h1_data and notebooks/02_from_counts_to_effects.
+Taught in: notebooks/01_load_h1_cells and notebooks/02_measure_effects.
 
 >>> import anndata
 >>> cells = anndata.AnnData(np.eye(5, 3))

@@ -1,6 +1,6 @@
 """The same batches on the processes of a Dask cluster, which read the file for themselves.
 
-Taught in: notebooks/12_scale_out.
+Taught in: notebooks/11_scale_out.
 """
 
 from __future__ import annotations

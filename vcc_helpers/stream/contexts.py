@@ -1,6 +1,6 @@
 """Several contexts in one file: which cells are of which, and each context by itself.
 
-Taught in: notebooks/15_score_by_the_rules_of_2026.
+Taught in: notebooks/25_score_by_the_rules_of_2026.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()

@@ -5,7 +5,7 @@ are known, and one perturbation after the other is taken down, log-normalised, a
 against the controls, which are sorted once. No perturbation knows of another: threads or processes
 of a cluster come to the same bits.
 
-Taught in: notebooks/11_rank_every_gene and notebooks/12_scale_out.
+Taught in: notebooks/10_rank_every_gene and notebooks/11_scale_out.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> found = contrast(load_h1_sample())

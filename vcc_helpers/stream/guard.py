@@ -5,7 +5,7 @@ own, hold itself, or repeat one string a million times; a Zarr folder names the 
 it, and one of them runs code. AnnData writes none of this, so a file that has it is refused before
 anything in it is read.
 
-Taught in: notebooks/16_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> import tempfile
 >>> path = Path(tempfile.mkdtemp()) / "linked.h5"

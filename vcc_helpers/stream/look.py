@@ -3,8 +3,8 @@
 :func:`inspect_values` ends at the first value that cannot be scored; :func:`scan` notes all that
 may be wrong with a prediction.
 
-Taught in: notebooks/02_from_counts_to_effects, notebooks/03_quality_and_knockdown and
-notebooks/17_check_and_pack.
+Taught in: notebooks/02_measure_effects, notebooks/07_quality_and_knockdown and
+notebooks/06_check_and_pack.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()

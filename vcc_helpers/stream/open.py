@@ -1,7 +1,7 @@
 """The one door to cells: a file or an AnnData is opened, and its form and labels are checked.
 
-Taught in: notebooks/01_load_the_h1_data, notebooks/02_from_counts_to_effects,
-notebooks/09_first_submission and notebooks/17_check_and_pack.
+Taught in: notebooks/01_load_h1_cells, notebooks/02_measure_effects,
+notebooks/18_from_means_to_cells and notebooks/06_check_and_pack.
 
 >>> import numpy
 >>> obs = pd.DataFrame({"target_gene": ["non-targeting", "SOX2"]}, index=["c1", "c2"])

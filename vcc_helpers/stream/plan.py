@@ -1,6 +1,6 @@
 """What a contrast asks of a file, and what it will take to stay within a memory; no value is read.
 
-Taught in: notebooks/12_scale_out.
+Taught in: notebooks/11_scale_out.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> needs(load_h1_sample(), memory="2GB").scratch

@@ -5,7 +5,7 @@ stretch of rows, which can be read alone; with counts in their smallest type, an
 file is several times smaller too. One pass puts each row on a :class:`~._shelf.Shelf` next to the
 output; then one perturbation after the other is taken down and written.
 
-Taught in: notebooks/02_from_counts_to_effects.
+Taught in: notebooks/02_measure_effects.
 
 >>> import tempfile
 >>> from pathlib import Path

@@ -2,7 +2,7 @@
 
 Groups are done in batches, one stretch of genes after the other.
 
-Taught in: notebooks/12_scale_out.
+Taught in: notebooks/11_scale_out.
 """
 
 from __future__ import annotations

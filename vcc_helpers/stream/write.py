@@ -7,7 +7,7 @@ it, which the system takes away when the process ends, however it ends. So only 
 any more is removed. The lock of another machine may not show here: the name says which machine's
 it is, since when it was last started, and files of others are left alone.
 
-Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
+Taught in: notebooks/18_from_means_to_cells and notebooks/06_check_and_pack.
 
 >>> import tempfile
 >>> from pathlib import Path

@@ -6,7 +6,7 @@ identifiers first. Which column is meant is told by the file that the list is co
 A FileNotFoundError says that there is no such list; a ValueError that it cannot be read, is empty,
 lacks a column, names something twice, or wants a number of cells that is not whole, or below 1.
 
-Taught in: notebooks/17_check_and_pack.
+Taught in: notebooks/06_check_and_pack.
 
 >>> read_genes(["SOX2", "TET1"]).tolist()
 ['SOX2', 'TET1']

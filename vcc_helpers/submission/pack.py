@@ -1,6 +1,6 @@
 """Thin, mend and pack a prediction: files are written only if nothing in them is changed.
 
-Taught in: notebooks/09_first_submission and notebooks/17_check_and_pack.
+Taught in: notebooks/18_from_means_to_cells and notebooks/06_check_and_pack.
 """
 
 from __future__ import annotations

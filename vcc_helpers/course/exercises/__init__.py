@@ -1,6 +1,6 @@
 """Self-checks of the book's exercises.
 
-A notebook asks, the reader writes ``answer = ...`` and calls ``check("03-1", answer)``. The right
+A notebook asks, the reader writes ``answer = ...`` and calls ``check("07-1", answer)``. The right
 answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
 Each exercise is a function in the module of its part of the book. It yields the answers people
 give, by name; ``words.md`` holds what is said to each. Answers that need no data are numbers there.
@@ -8,7 +8,7 @@ give, by name; ``words.md`` holds what is said to each. Answers that need no dat
 Taught in: every notebook.
 Needs: words.md, the modules of the parts, and whatever those compute with.
 
->>> check("03-1", ...)
+>>> check("07-1", ...)
 Not attempted yet: replace the dots with your answer, then run the cell again.
 """
 
@@ -35,7 +35,7 @@ _WORDS: dict[str, dict[str, str]] = {}
 #: A line of ``words.md``: the name of an answer, its number if it has one, and the words.
 _LINE = re.compile(r"^- ([^:=]+?)(?: = (\S+))?: (.+)$", re.MULTILINE)
 #: First chapter of each part of the book, which has a module of its own.
-_PARTS = ("01", "04", "08", "10", "13", "16", "19", "21")
+_PARTS = ("01", "07", "12", "17", "21", "25")
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class _Exercise:
 
 
 def exercise(number: str, **options) -> Callable[[Callable], Callable]:
-    """Make an exercise, such as ``"03-1"``, of the function below, which yields its answers.
+    """Make an exercise, such as ``"07-1"``, of the function below, which yields its answers.
 
     `options` are `tolerance` and `probe` of :class:`_Exercise`.
     """
@@ -109,7 +109,7 @@ def exercise(number: str, **options) -> Callable[[Callable], Callable]:
 def check(exercise_id: str, answer: object) -> _Feedback:
     """Compare an answer with the right one and say something helpful, which the notebook shows.
 
-    `exercise_id` is chapter and number, such as ``"03-1"``; one that does not exist is a KeyError.
+    `exercise_id` is chapter and number, such as ``"07-1"``; one that does not exist is a KeyError.
     `answer` is ``...`` where there is none yet. The `status` of what is returned is ``"not
     attempted"``, ``"right"`` or ``"wrong"``.
     """
@@ -121,7 +121,7 @@ def find(exercise_id: str) -> _Exercise:
     if part := max((first for first in _PARTS if first <= str(exercise_id)), default=""):
         import_module(f"{__name__}.from_chapter_{part}")
     if exercise_id not in _EXERCISES:
-        raise KeyError(f"no exercise {exercise_id!r}; expected chapter and number, such as '03-1'")
+        raise KeyError(f"no exercise {exercise_id!r}; expected chapter and number, such as '07-1'")
     return _EXERCISES[exercise_id]
 
 

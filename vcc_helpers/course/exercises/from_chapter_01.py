@@ -1,14 +1,26 @@
-"""Exercises of chapters 1 to 3."""
+"""Exercises of chapters 1 to 6."""
 
+from collections.abc import Callable
+from functools import cache
+
+import anndata
 import numpy as np
 import pandas as pd
 
+from vcc_helpers import (
+    emit,
+    submission,
+)
 from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.counts import lognorm
 from vcc_helpers.stream import pseudobulk
 
 from . import exercise
-from ._data import day, h1, targets
+from ._data import (
+    deal,
+    h1,
+    predicted,
+)
 
 
 def _is(target: str) -> np.ndarray:
@@ -37,24 +49,8 @@ def _counts_that_are_left():
     yield "all others", left.max() / own[~mine].mean()
 
 
-_N_TARGET, _N_CONTROL = 1045, 38176
-
-
 def _effect(target: str, gene: str) -> float:
     return float(effects(pseudobulk(h1()))[target, gene].X.item())
-
-
-def _share_rising(*, scaled: bool) -> pd.Series:
-    cells = h1().copy()
-    if not scaled:
-        cells.X = cells.X.log1p()
-    return (effects(pseudobulk(cells)).to_df() > 0).mean(axis=1)
-
-
-def _noise(n_target: float, n_control: float) -> float:
-    bulk = pseudobulk(h1())
-    variance = pd.Series(bulk.layers["variance"].sum(axis=1), bulk.obs_names)
-    return float(np.sqrt(variance["SRC"] / n_target + variance["non-targeting"] / n_control))
 
 
 @exercise("02-1", tolerance=1e-4)
@@ -81,6 +77,13 @@ def _log2_fold_change():
     yield "log twice", np.log2(effect)
 
 
+def _share_rising(*, scaled: bool) -> pd.Series:
+    cells = h1().copy()
+    if not scaled:
+        cells.X = cells.X.log1p()
+    return (effects(pseudobulk(cells)).to_df() > 0).mean(axis=1)
+
+
 @exercise("02-3")
 def _effect_of_depth():
     depth = pd.Series(np.ravel(h1().X.sum(axis=1))).groupby(h1().obs["target_gene"].to_numpy())
@@ -88,6 +91,15 @@ def _effect_of_depth():
     yield "deepest", depth.median().drop("non-targeting").idxmax()
     yield "scaled", _share_rising(scaled=True).idxmax()
     yield "falls", "TMSB4X"
+
+
+_N_TARGET, _N_CONTROL = 1045, 38176
+
+
+def _noise(n_target: float, n_control: float) -> float:
+    bulk = pseudobulk(h1())
+    variance = pd.Series(bulk.layers["variance"].sum(axis=1), bulk.obs_names)
+    return float(np.sqrt(variance["SRC"] / n_target + variance["non-targeting"] / n_control))
 
 
 @exercise("02-4")
@@ -100,43 +112,34 @@ def _noise_of_an_effect():
     yield "in proportion", _noise(100, 100) * 100 / _N_TARGET
 
 
-#: Noise of the mean of so many random controls of the official training file, as the chapter
-#: quotes it from a public profile of that file.
-_LAST_POINT, _LAST_NOISE, _FIRST_POINT, _FIRST_NOISE = 2560, 0.423, 40, 3.374
-_ASKED_NOISE = 0.30
+@cache
+def _cells() -> anndata.AnnData:
+    """Return what the notebook predicts, as cells made by resampling."""
+    return emit.resample_and_shift(predicted(), **deal().recipe)
 
 
-def _rarely_seen(*, perturbed: bool = False) -> pd.Series:
-    """Say of each target if most controls, or most of its own cells, show no count of it."""
-    label, zero = day(5).obs["target_gene"].astype(str), day(5)[:, targets()].to_df() == 0
-    names = {name: name if perturbed else CONTROL for name in targets()}
-    return pd.Series({name: zero.loc[label == of, name].mean() for name, of in names.items()}) > 0.5
+def _spread(undo: Callable) -> float:
+    logs = _cells()[_cells().obs["target_gene"] == CONTROL].X.toarray().astype(float)
+    totals = undo(logs).sum(axis=1)
+    return float(totals.std() / totals.mean())
 
 
-@exercise("03-2", tolerance=1e-9)
-def _targets_rarely_seen():
-    yield "right", int(_rarely_seen().sum())
-    yield "perturbed", int(_rarely_seen(perturbed=True).sum())
-    yield "others", int((~_rarely_seen()).sum())
-    yield "share", float(_rarely_seen().mean())
+@exercise("06-1")
+def _spread_of_the_sums():
+    yield "right", _spread(np.expm1)
+    yield "base 2", _spread(lambda v: np.exp2(v) - 1)
+    yield "logs", _spread(lambda v: v)
+    yield "exp", _spread(np.exp)
 
 
-@exercise("03-3", tolerance=0.02)
-def _cells_needed():
-    yield "right", _LAST_POINT * (_LAST_NOISE / _ASKED_NOISE) ** 2
-    yield "in proportion", _LAST_POINT * _LAST_NOISE / _ASKED_NOISE
-    yield "root", _LAST_POINT * np.sqrt(_LAST_NOISE / _ASKED_NOISE)
-    yield "fewer", _LAST_POINT * (_ASKED_NOISE / _LAST_NOISE) ** 2
-    yield "from 40", _FIRST_POINT * _FIRST_NOISE / _ASKED_NOISE
+def _kept(limit: int) -> pd.Series:
+    sizes = _cells().obs["target_gene"].astype(str).value_counts()
+    kept = submission.thin(sizes, limit=limit)
+    return kept.where(kept < sizes)
 
 
-@exercise("03-4")
-def _noise_of_a_half():
-    values = pd.DataFrame(lognorm(day(5)).toarray(), columns=day(5).var_names)
-    values = values[(day(5).obs["target_gene"] == CONTROL).to_numpy()]
-    own, others = values["POU5F1"], values.drop(columns="POU5F1")
-    half, variance = own <= own.median(), others.var().sum()
-    yield "right", np.sqrt(variance * (1 / half.sum() - 1 / len(own)))
-    yield "half alone", np.sqrt(variance / half.sum())
-    yield "added", np.sqrt(variance * (1 / half.sum() + 1 / len(own)))
-    yield "selected", float(np.linalg.norm(others[half].mean() - others.mean()))
+@exercise("06-2")
+def _cells_after_thinning():
+    yield "right", int(_kept(500).min())
+    yield "larger", int(_kept(500).max())
+    yield "800", int(_kept(800).min())

@@ -1,4 +1,4 @@
-"""Exercises of chapters 4 to 7."""
+"""Exercises of chapters 12 to 16."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics.pairwise import cosine_similarity
 
-from vcc_helpers import evaluation, intervals, metrics, models
+from vcc_helpers import (
+    evaluation,
+    intervals,
+    metrics,
+    models,
+)
 from vcc_helpers.adapt import ContextGain
 from vcc_helpers.bulk import CONTROL, silenced
 from vcc_helpers.counts import lognorm
@@ -17,7 +22,16 @@ from vcc_helpers.models import knn_baseline
 from vcc_helpers.splits import k_fold
 
 from . import exercise
-from ._data import bulk, day, effect, folds, precision, scores, sources, targets
+from ._data import (
+    bulk,
+    day,
+    effect,
+    folds,
+    precision,
+    scores,
+    sources,
+    targets,
+)
 
 
 def _floor(target: str) -> float:
@@ -25,15 +39,7 @@ def _floor(target: str) -> float:
     return np.sqrt(2 / np.pi) * np.sqrt(row.layers["variance"] / row.obs["n_cells"].item()).mean()
 
 
-def _mae_when_seen(model: models.EffectModel) -> pd.Series:
-    return evaluate(model.fit(bulk(5)).predict(targets()), bulk(5))["mae"]
-
-
-def _pds_of_nothing(own_gene: np.ndarray) -> float:
-    return metrics.pds(np.zeros(effect(5).shape), effect(5).X, own_gene).mean()
-
-
-@exercise("04-1")
+@exercise("12-1")
 def _noise_of_more_cells():
     ratio = bulk(5).obs["n_cells"]["MYC"] / bulk(5).obs["n_cells"]["ID1"]
     yield "right", _floor("MYC") * np.sqrt(ratio)
@@ -42,7 +48,11 @@ def _noise_of_more_cells():
     yield "floor of ID1", _floor("ID1")
 
 
-@exercise("04-2")
+def _mae_when_seen(model: models.EffectModel) -> pd.Series:
+    return evaluate(model.fit(bulk(5)).predict(targets()), bulk(5))["mae"]
+
+
+@exercise("12-2")
 def _how_often_the_mean_wins():
     both = {"no change": models.no_change(), "mean": models.mean_baseline()}
     table = evaluation.repeated(both, bulk(5), folds())
@@ -58,14 +68,18 @@ def _how_often_the_mean_wins():
     yield "seen", (seen < nothing).mean()
 
 
-@exercise("04-3")
+def _pds_of_nothing(own_gene: np.ndarray) -> float:
+    return metrics.pds(np.zeros(effect(5).shape), effect(5).X, own_gene).mean()
+
+
+@exercise("12-3")
 def _pds_of_no_change():
     yield "right", _pds_of_nothing(np.full(len(targets()), -1))
     yield "left out", _pds_of_nothing(bulk(5).var_names.get_indexer(targets()))
     yield "half", 0.5
 
 
-@exercise("04-4")
+@exercise("12-4")
 def _pearson_of_one_gene():
     nothing = models.no_change()
     named = {
@@ -75,6 +89,19 @@ def _pearson_of_one_gene():
         "no change": nothing,
     }
     yield from scores(named).loc["pearson", list(named)].items()
+
+
+@exercise("13-1")
+def _most_alike():
+    train = effect(5)[targets() != "NANOG"]
+    tables = {n: GeneLoadings(n)(train) for n in (2, 10)}
+    products = {n: (table @ table.loc["NANOG"]).drop("NANOG") for n, table in tables.items()}
+    length = np.linalg.norm(tables[10].drop("NANOG"), axis=1)
+    yield "right", (products[10] / length).idxmax()
+    yield "itself", "NANOG"
+    yield "two", (products[2] / np.linalg.norm(tables[2].drop("NANOG"), axis=1)).idxmax()
+    yield "products", products[10].idxmax()
+    yield "measured", train.to_df().corr()["NANOG"].drop("NANOG").idxmax()
 
 
 def _norm_of_w(
@@ -95,25 +122,7 @@ def _norm_of_w(
     return np.linalg.norm(np.linalg.solve(g.T @ g + eye, left.T) if right_ridge else left)
 
 
-@cache
-def _scores(number: int) -> pd.Series:
-    return scores({"": models.ridge(source_effects(sources(number)))})[""]
-
-
-@exercise("05-1")
-def _most_alike():
-    train = effect(5)[targets() != "NANOG"]
-    tables = {n: GeneLoadings(n)(train) for n in (2, 10)}
-    products = {n: (table @ table.loc["NANOG"]).drop("NANOG") for n, table in tables.items()}
-    length = np.linalg.norm(tables[10].drop("NANOG"), axis=1)
-    yield "right", (products[10] / length).idxmax()
-    yield "itself", "NANOG"
-    yield "two", (products[2] / np.linalg.norm(tables[2].drop("NANOG"), axis=1)).idxmax()
-    yield "products", products[10].idxmax()
-    yield "measured", train.to_df().corr()["NANOG"].drop("NANOG").idxmax()
-
-
-@exercise("05-2")
+@exercise("13-2")
 def _w_by_hand():
     yield "right", _norm_of_w()
     yield "not held out", _norm_of_w(held_out="nothing")
@@ -124,7 +133,12 @@ def _w_by_hand():
     yield "ten", _norm_of_w(10)
 
 
-@exercise("05-3")
+@cache
+def _scores(number: int) -> pd.Series:
+    return scores({"": models.ridge(source_effects(sources(number)))})[""]
+
+
+@exercise("13-3")
 def _features_of_day_2():
     yield "right", _scores(2)["pds"]
     yield "day 4", _scores(4)["pds"]
@@ -134,7 +148,7 @@ def _features_of_day_2():
     yield "MAE", _scores(2)["mae"]
 
 
-@exercise("05-4")
+@exercise("13-4")
 def _response_of_utf1():
     controls = day(5)[day(5).obs["target_gene"] == CONTROL].copy()
     logs = pd.DataFrame(lognorm(controls).toarray(), columns=controls.var_names)
@@ -149,6 +163,17 @@ def _response_of_utf1():
     yield "undivided", together * push["NANOG"]
 
 
+@exercise("15-1")
+def _nearest_neighbour():
+    table = source_effects(sources())
+    similar = pd.Series(cosine_similarity(table, table.loc[["PRDM14"]]).ravel(), table.index)
+    similar = similar.sort_values(ascending=False)
+    yield "right", similar.index[1]
+    yield "itself", "PRDM14"
+    yield "last", similar.index[-1]
+    yield "second", similar.index[2]
+
+
 @cache
 def _held_out(k: int, *days: int) -> pd.Series:
     return scores({"": knn_baseline(source_effects(sources(*days)), k)})[""]
@@ -160,25 +185,14 @@ def _in_sample(k: int) -> pd.Series:
     return evaluate(model.predict(targets()), bulk(5)).mean()
 
 
-@exercise("06-1")
-def _nearest_neighbour():
-    table = source_effects(sources())
-    similar = pd.Series(cosine_similarity(table, table.loc[["PRDM14"]]).ravel(), table.index)
-    similar = similar.sort_values(ascending=False)
-    yield "right", similar.index[1]
-    yield "itself", "PRDM14"
-    yield "last", similar.index[-1]
-    yield "second", similar.index[2]
-
-
-@exercise("06-2")
+@exercise("15-2")
 def _asked_what_it_saw():
     yield "right", _in_sample(1)["pds"]
     yield "held out", _held_out(1)["pds"]
     yield "five", _in_sample(5)["pds"]
 
 
-@exercise("06-3")
+@exercise("15-3")
 def _day_4_alone():
     yield "right", _held_out(3, 4)["mae"]
     yield "all days", _held_out(3)["mae"]
@@ -195,11 +209,7 @@ def _adapted(*days: int, support: tuple[str, ...] = ()) -> pd.Series:
     return evaluate(_fit(support, *days).predict(targets()), bulk(5)).mean()
 
 
-def _gain4(support: Iterable[str], *days: int, **kw) -> float:
-    return float(_fit(support, *days, **kw).gain_["day 4"])
-
-
-@exercise("07-1")
+@exercise("16-1")
 def _without_day_2():
     yield "right", _adapted(3, 4)["mae"]
     yield "all days", _adapted()["mae"]
@@ -208,7 +218,11 @@ def _without_day_2():
     yield "day 4", _adapted(4)["mae"]
 
 
-@exercise("07-2")
+def _gain4(support: Iterable[str], *days: int, **kw) -> float:
+    return float(_fit(support, *days, **kw).gain_["day 4"])
+
+
+@exercise("16-2")
 def _without_pou5f1():
     others = targets().drop("POU5F1")
     yield "right", _gain4(others)
@@ -218,7 +232,7 @@ def _without_pou5f1():
     yield "not shrunk", _gain4(others, shrinkage=0.0)
 
 
-@exercise("07-3")
+@exercise("16-3")
 def _least_squares():
     x, y = effect(4).X, effect(5).X
     yield "right", float((x * y).sum() / (x**2).sum())
