@@ -7,7 +7,8 @@ differences of mean lognorm values. The settings of a model are the fields of a 
 or regressor among them is cloned for a fit, never changed. What is learnt ends in an underscore.
 
 Taught in: notebooks/07_quality_and_knockdown, notebooks/12_mean_and_median,
-notebooks/13_linear_baseline, notebooks/15_nearest_neighbours and notebooks/16_gains_between_contexts.
+notebooks/13_linear_baseline, notebooks/15_nearest_neighbours and
+notebooks/16_gains_between_contexts.
 Needs: bulk.py, features.py.
 
 >>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
