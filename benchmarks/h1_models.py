@@ -55,7 +55,6 @@ def all_models(counts, annotation):
         BEST: models.several_likenesses(annotation, counts),
         "the same without cells and depth": models.several_likenesses(annotation),
         KERNEL_MEDIAN: models.kernel_median(annotation, counts),
-        "kernel median, annotation alone": models.kernel_median(annotation),
     }
     for name, model in named.items():
         if "ridge" in name or "kNN" in name:

@@ -266,6 +266,8 @@ def test_targets_without_features_are_named_or_get_the_mean_training_effect(bulk
     with pytest.warns(FallbackWarning):
         found = effect_of(model.predict(["NEW", "G0"]))
     equal(found, [effects(bulk).X.mean(axis=0), effects(bulk)["G0"].X[0]], atol=1e-6)
+    model.set_params(features=table.iloc[1:]).fit(bulk)
+    assert model.left_out_.tolist() == table.index[:1].tolist()
     tables = {"mine": table, "short": table.iloc[:-2]}
     model = EffectModel(Ridge(), tables).fit(bulk[["G0", "G1", "G2", CONTROL]])
     with pytest.raises(KeyError, match="no features for 'G11'.*1 of 2 .*; 'short' lacks 'G11';"):

@@ -56,7 +56,7 @@ def test_real_effects_are_measured_for_every_model_and_target(means, tmp_path):
     h1_models.main([files[0], "--counts", files[1], "--annotation", files[2], *options])
     found = json.loads((tmp_path / "out.json").read_text())
     scores = pd.DataFrame(found["scores"])
-    assert scores["model"].nunique() == 14 and (scores["n_targets"] == 8).all()
+    assert scores["model"].nunique() == 13 and (scores["n_targets"] == 8).all()
     sizes = pd.DataFrame(found["sizes"]["scores"])
     assert sizes["model"].nunique() == 12 and (sizes["n_targets"] == 8).all()
     floor = found["floor"][0]["mean"]

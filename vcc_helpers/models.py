@@ -176,7 +176,8 @@ class EffectModel(BulkModel):
         or None where the regressor needs none.
     fallback
         For a target without features: ``None`` raises a KeyError, ``"mean"`` predicts the mean
-        training effect, and says so.
+        training effect, and says so. A training target without features counts in that mean, and
+        the regressor does not see it; ``left_out_`` names these.
     scale
         Factor on what the prediction adds to the mean training effect. Below 1 is shrinkage,
         which MAE rewards; above 1 exaggeration, which PDS rewards.
@@ -206,6 +207,7 @@ class EffectModel(BulkModel):
         self.mean_effect_ = effect.mean(axis=0, dtype=np.float64)
         self.features_ = resolve(self.features, effects(bulk))
         covered = self._covered(targets)
+        self.left_out_ = targets[~covered]
         if not covered.any():
             raise ValueError("no training target has features; nothing can be learnt")
         rows = self._rows(targets[covered])
