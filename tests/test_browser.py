@@ -7,6 +7,10 @@ import shutil
 import pytest
 from conftest import served
 from test_book import NOTEBOOKS, PAGES
+from test_leaderboard import BASE, SEVEN, THREE
+
+from vcc_helpers.classroom import board
+from vcc_helpers.classroom.page import page as whole_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -120,3 +124,34 @@ def test_the_search_finds(word, tab, site):
     tab.goto(f"{site}/search.html?q={word}")
     first = f"ul.search li a[href^='{SEARCHED[word]}']"
     tab.wait_for_selector(first, timeout=20_000)
+
+
+def test_a_board_sorts_hides_metrics_and_becomes_cards(browser, tmp_path):
+    (tmp_path / "3.html").write_text(whole_page(board(THREE, BASE), title="x"))
+    (tmp_path / "5.html").write_text(whole_page(board({"a": SEVEN}, SEVEN), title="x"))
+    tab, said = browser.new_page(viewport=DESKTOP), []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.goto((tmp_path / "3.html").as_uri())
+
+    def entries():
+        return [text.split("\n")[0] for text in tab.locator("tbody th").all_inner_texts()]
+
+    for column, wanted in (
+        ("mae", ["quiet", "even", "bold"]),
+        ("entry", ["bold", "even", "quiet"]),
+    ):
+        head = tab.get_by_role("button", name=re.compile(column))
+        head.focus()
+        tab.keyboard.press("Enter")
+        assert entries() == wanted
+        tab.keyboard.press("Enter")
+        assert entries() == wanted[::-1]
+        assert tab.locator("th[aria-sort=descending]").inner_text().startswith(column)
+    tab.goto((tmp_path / "5.html").as_uri())
+    assert not tab.locator("td.metric").first.is_visible()
+    tab.get_by_label("Show every metric").check()
+    assert tab.locator("td.metric").first.is_visible()
+    tab.set_viewport_size(PHONE)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert serious(tab, {}) == [] and said == []
+    tab.close()

@@ -1,5 +1,7 @@
 """A leaderboard: ranks by hand, thresholds, ties, places really different, and its page."""
 
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,6 +11,7 @@ import pandas as pd
 import pytest
 
 from vcc_helpers import ScoreCard, classroom
+from vcc_helpers.classroom.page import page
 from vcc_helpers.scoring.card import together
 
 NAMES = [f"T{i:03d}" for i in range(60)]
@@ -25,6 +28,7 @@ def card(des, pds, mae, *, spread=0.0, seed=0, names=NAMES, preset="vcc2025", **
 
 
 BASE = card(0.1, 0.5, 0.04)
+SEVEN = card(0.1, 0.5, 0.04, pr_auc=0.3, lfc_spearman=0.2)
 THREE = {"bold": card(0.3, 0.9, 1.0), "quiet": card(0.1, 0.5, 0.02), "even": card(0.2, 0.7, 0.036)}
 
 
@@ -142,7 +146,7 @@ class Table(HTMLParser):
             self.rows.append([])
         if tag in {"td", "th"}:
             self.rows[-1].append("")
-        if tag != "wbr":
+        if tag not in {"wbr", "input"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -164,8 +168,8 @@ def test_the_board_shows_what_rank_and_doubt_found_and_can_be_read_aloud():
     assert table.rows[0][5:] == ["des more is better", "pds more is better", "mae less is better"]
     overall = 100 * (0.2 / 0.9 + 0.8) / 3
     assert table.rows[1] == [
-        "1 1 only", "bold ▼ below the baseline on 1 metric", f"{overall:.1f} 34.1 to 34.1",
-        "sure 100 %", "1.67", "0.300 rank 1", "0.900 rank 1", "1.000 rank 3 ▼",
+        "1 1 only", "bold ▼ worse than the baseline on 1 metric", f"{overall:.1f} 34.1 to 34.1",
+        "clear 100 %", "1.67", "0.300 rank 1", "0.900 rank 1", "1.000 rank 3 ▼",
     ]  # fmt: skip
     assert [row[1] for row in table.rows[2:]] == ["even", "quiet", "the mean baseline"]
     assert table.rows[3][3] == "last"
@@ -177,17 +181,38 @@ def test_the_board_shows_what_rank_and_doubt_found_and_can_be_read_aloud():
     assert heads.count("col") == 8 and heads.count("row") == 4 and len(heads) == 12
     region = {"role": "region", "aria-label": "Class of spring", "tabindex": "0"}
     assert {"class": "scroll"} | region in [attributes for _, attributes in tags]
-    assert not {"script", "img", "link", "iframe"} & {tag for tag, _ in tags}
+    assert not {"img", "link", "iframe"} & {tag for tag, _ in tags}
+    assert [tag for tag, _ in tags].count("script") == 1
     assert not re.search(r"url\(|@import|https?:|\bon\w+=", html)
+    lines = re.findall(r'<path d="M(\S+) 4H(\S+)"/><circle cx="(\S+)"', html)
+    assert lines == [("100.0",) * 3, ("59.8",) * 3, ("48.9",) * 3]  # no spread: ends at the dot
+
+
+@pytest.mark.parametrize(("cards", "shown"), [(THREE, True), ({"a": SEVEN}, False)])
+def test_more_than_three_metrics_are_behind_a_switch(cards, shown):
+    base = SEVEN if "a" in cards else BASE
+    tags = Table(classroom.board(cards, base)).tags
+    assert [("checked" in attributes) for tag, attributes in tags if tag == "input"] == [shown]
+    metrics = [tag for tag, attributes in tags if attributes.get("class") == "metric"]
+    assert metrics.count("th") == base.per_perturbation.shape[1]
+
+
+def test_only_the_script_of_the_board_may_run_on_its_page():
+    html = page(classroom.board(THREE, BASE), title="x")
+    (script,) = re.findall("<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
 
 
 def test_names_and_reasons_are_text_and_never_markup():
     bad = "<script>alert(1)</script>\" onmouseover='x' & \u202eabc\nnew"
     html = classroom.board({bad: THREE["bold"]}, BASE, title=bad, not_scored={bad: bad})
     table = Table(html)
-    assert not {"script", "b"} & {tag for tag, _ in table.tags}
-    assert all(set(attributes) <= {"class", "scope", "role", "aria-label", "tabindex"}
-               for _, attributes in table.tags)  # fmt: skip
+    assert "b" not in {tag for tag, _ in table.tags}
+    drawn = {"svg", "path", "circle", "input"}
+    known = {"class", "scope", "role", "aria-label", "tabindex", "data-name", "data-best"}
+    assert all(set(attributes) <= known for tag, attributes in table.tags if tag not in drawn)
+    assert html.count("<script") == 1
     assert "\u202e" not in html and "abc\nnew" not in html
     assert html.count("&lt;script&gt;") == 5  # label, caption, entry, name and reason
 
@@ -199,7 +224,7 @@ def test_places_that_are_not_really_different_are_marked():
         "third": card(0.3, 0.8, 0.03, spread=0.1, seed=3),
     }
     html = classroom.board(cards, BASE)
-    assert re.findall(r'<tr class="(\w+)"', html) == ["sure", "open", "sure"]
+    assert re.findall(r'<tr class="(\w+)"', html) == ["clear", "open", "clear"]
     rows = Table(html).rows
     assert rows[2][0] == "2 2 to 3" and rows[2][3].startswith("open")
 
