@@ -4,13 +4,17 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 from conftest import served
 from test_book import NOTEBOOKS, PAGES
+from test_explore import EXPLORED
 from test_leaderboard import BASE, SEVEN, THREE
 
 from vcc_helpers.classroom import board
 from vcc_helpers.classroom.page import page as whole_page
+from vcc_helpers.course import explore
+from vcc_helpers.metrics import pds
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -152,6 +156,40 @@ def test_a_board_sorts_hides_metrics_and_becomes_cards(browser, tmp_path):
     tab.get_by_label("Show every metric").check()
     assert tab.locator("td.metric").first.is_visible()
     tab.set_viewport_size(PHONE)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    assert serious(tab, {}) == [] and said == []
+    tab.close()
+
+
+def test_a_figure_is_explored_by_keyboard_and_tells_what_python_computed(browser, tmp_path):
+    table, effects = EXPLORED
+    shown = explore.curves(table, at=2), explore.prediction(effects, "B", (0.5, 0.1))
+    page = '<!doctype html><html lang="en"><title>x</title><main><h1>x</h1>'
+    page += "".join(one._repr_html_() for one in shown)
+    (tmp_path / "x.html").write_text(page)
+    tab, said = browser.new_page(viewport=PHONE), []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.goto((tmp_path / "x.html").as_uri())
+    slider = tab.get_by_role("slider", name="known targets")
+    slider.focus()
+    for key, row in (("Home", 0), ("ArrowRight", 1), ("End", 3)):
+        tab.keyboard.press(key)
+        told = tab.locator(".panel output").all_inner_texts()
+        assert told == [f"{value:.3g}" for value in table.iloc[row]]
+        assert tab.locator("figcaption output").first.inner_text() == str(table.index[row])
+    tab.get_by_label("kNN").uncheck()
+    assert tab.locator("g.series:not(.off)").count() == 2
+    place, none = np.array([0.5, 0.1]), np.full(3, -1)
+    step = 1.15 * np.abs(np.vstack([effects, place])).max() / 20
+    tab.get_by_role("application").focus()
+    for key, by in (("ArrowLeft", (-1, 0)), ("ArrowUp", (0, 1)), ("ArrowDown", (0, -1))) * 4:
+        tab.keyboard.press(key)
+        place = place + step * np.array(by)
+        wanted = pds(np.tile(place, (3, 1)), effects.to_numpy(), none)[1]
+        assert tab.locator("figcaption output").nth(1).inner_text() == f"{wanted:.3f}"
+        far = np.abs(effects - place).sum(axis=1).sort_values()
+        rows = [f"{name}\t{value:.3f}" for name, value in far.items()]
+        assert tab.locator("tbody tr").all_inner_texts() == rows
     assert tab.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert serious(tab, {}) == [] and said == []
     tab.close()

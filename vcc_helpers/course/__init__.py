@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from .._lazy import attach
 
 if TYPE_CHECKING:
-    from . import exercises, exploits, sketches
+    from . import exercises, exploits, explore, sketches
 
-__all__ = ["exercises", "exploits", "sketches"]
+__all__ = ["exercises", "exploits", "explore", "sketches"]
 
-__getattr__, __dir__ = attach(__name__, modules=("exercises", "exploits", "sketches"), names={})
+__getattr__, __dir__ = attach(__name__, modules=__all__, names={})
