@@ -85,7 +85,7 @@ MIN_EXERCISES = 2
 MIN_ALT = 20
 TITLE_VERBS = {
     "Adapt", "Build", "Check", "Choose", "Compute", "Fit", "Load", "Make", "Measure", "Predict",
-    "Score", "Run", "Simulate", "Submit", "Turn", "Write",
+    "Score", "Run", "Simulate", "Submit", "Turn", "Work", "Write",
 }  # fmt: skip
 SECTIONS = ("Key takeaways", "Further reading")
 OPENING = ("do", "learn", "need", "time", "memory", "data")
