@@ -2,9 +2,11 @@
 
     python scripts/notebook_tools.py check [NOTEBOOK ...]     exit 1 and one line a violation
     python scripts/notebook_tools.py fix [NOTEBOOK ...]       first cell, outputs, ids, kernel
+                                                              and the tables of all chapters
     python scripts/notebook_tools.py solve NOTEBOOK OUT       write it with every exercise solved
 
 This file is the only place that holds the first Colab cell; `fix` writes it into the notebooks.
+README.md and book/index.md list all chapters between two comments; `fix` writes these lists anew.
 An exercise is a stub cell followed by its folded solution:
 
     answer = ...                      <details>
@@ -85,7 +87,7 @@ MIN_EXERCISES = 2
 MIN_ALT = 20
 TITLE_VERBS = {
     "Adapt", "Build", "Check", "Choose", "Compute", "Fit", "Load", "Make", "Measure", "Predict",
-    "Score", "Run", "Simulate", "Submit", "Turn", "Write",
+    "Score", "Run", "Simulate", "Submit", "Turn", "Work", "Write",
 }  # fmt: skip
 SECTIONS = ("Key takeaways", "Further reading")
 OPENING = ("do", "learn", "need", "time", "memory", "data")
@@ -400,6 +402,42 @@ def fix(path: Path, *, repository: str | None = None) -> bool:
     return after != before
 
 
+#: Where all chapters are listed, and how the notebooks are linked from there.
+LISTED = {"README.md": "notebooks/", "book/index.md": "../notebooks/"}
+LIST = re.compile(r"(?<=<!-- chapters -->\n).*?(?=<!-- /chapters -->)", re.DOTALL)
+
+
+def chapter_list(folder: str) -> str:
+    """The table of all chapters, in the order of book/_toc.yml, with links into `folder`.
+
+    Minutes are words / 200 and 7 for each exercise, to the nearest 5.
+    """
+    colab = "https://colab.research.google.com/github/{}/blob/main/notebooks/"
+    colab = colab.format(read_repository(ROOT))
+    lines = ["| chapter | minutes | |", "| --- | ---: | --- |"]
+    toc, heading = (ROOT / "book/_toc.yml").read_text(encoding="utf-8"), ""
+    found = {path.stem: path for path in (ROOT / "notebooks").glob("*.ipynb")}
+    for caption, name in re.findall(r"caption: (.+)|file: notebooks/(\w+)", toc):
+        heading = caption.strip('"') or heading
+        if name not in found:
+            continue
+        lines += [f"| **{heading}** | | |"] * bool(heading)
+        notebook, heading = read(found[name]), ""
+        text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+        title = text.splitlines()[0].removeprefix("# ")
+        minutes = len(re.findall(r"[A-Za-z']+", text)) / 200 + 7 * len(exercises(notebook))
+        link = f"[{int(name[:2])} {title}]({folder}{name}.ipynb)"
+        run = f"[open in Colab]({colab}{name}.ipynb)"
+        lines.append(f"| {link} | {5 * round(minutes / 5)} | {run} |")
+    return "\n".join(lines) + "\n"
+
+
+def listed(page: str) -> tuple[str, str]:
+    """The text of a page that lists all chapters: as it is, and as it must be."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return text, LIST.sub(lambda _: chapter_list(LISTED[page]), text)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=["check", "fix", "solve"])
@@ -412,10 +450,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     paths = options.paths or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if options.action == "fix":
-        changed = [path for path in paths if fix(path)]
-        print("\n".join(f"rewritten: {path.name}" for path in changed) or "nothing to repair")
+        changed = [path.name for path in paths if fix(path)]
+        for page in LISTED:
+            text, right = listed(page)
+            if text != right:
+                (ROOT / page).write_text(right, encoding="utf-8")
+                changed.append(page)
+        print("\n".join(f"rewritten: {name}" for name in changed) or "nothing to repair")
         return 0
     problems = [problem for path in paths for problem in check(path)]
+    stale = [page for page in LISTED if len(set(listed(page))) > 1]
+    problems += [
+        f"{page}: the list of chapters is not that of the notebooks (run fix)" for page in stale
+    ]
     for problem in problems:
         print(problem, file=sys.stderr)
     print(f"{len(paths)} notebooks checked, {len(problems)} violations")

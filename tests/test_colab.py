@@ -60,12 +60,12 @@ def test_a_notebook_runs_says_only_that_it_is_ready_and_replaces_nothing(name, c
     after = run_in_colab.installed(python)
     assert run_in_colab.replaced(before, after) == []
     assert {"anndata", "scanpy", "vcc-helpers"} <= set(after)
-    if name.startswith("12"):
+    if name.startswith("11"):
         outputs = [output for cell in done.cells for output in cell.get("outputs", ())]
         assert "2 worker processes" in "".join(output.get("text", "") for output in outputs)
 
 
-PANEL = ["01_load_h1_cells.ipynb", "12_mean_and_median.ipynb", "15_nearest_neighbours.ipynb"]
+PANEL = [name for name in NOTEBOOKS if name[:2] in ("03", "12", "15")]
 
 
 @pytest.mark.parametrize("name", PANEL)

@@ -15,7 +15,6 @@ import tomllib
 from zipfile import ZipFile
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import publish_as
 import pytest
@@ -50,27 +49,10 @@ def test_the_picture_is_the_books_own_small_and_described(tmp_path):
     assert differs < 0.001, "run python scripts/readme_picture.py"
 
 
-def chapters_that_need():
-    """From their code: the training cells, the validation cells too, other lines' cells too."""
-    found = [], [], []
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = nbformat.read(path, as_version=4).cells
-        code = [cell.source for cell in cells if cell.cell_type == "code"]
-        code = "\n".join(code[1:])  # the first fetches a panel of both
-        if "open_world()" in code:
-            found[2].append(int(path.name[:2]))
-        elif "open_world(sources=False)" in code:
-            found['"validation")' in code].append(int(path.name[:2]))
-    return found
-
-
-def test_the_table_names_the_chapters_and_the_gigabytes():
-    row = re.compile(r"^\| ([\d, ]+) \| .+ \| ([\d.]+) GB \| (\d+) min \|$", re.MULTILINE)
+def test_the_table_names_the_gigabytes():
+    row = re.compile(r"^\| .+ \| ([\d.]+) GB \| (\d+) min \|$", re.MULTILINE)
     rows, files = row.findall(OFFICIAL_FILES), ("train", "validation", "support_set")
-    for (chapters, size, minutes), needed, what in zip(
-        rows, chapters_that_need(), files, strict=True
-    ):
-        assert [int(number) for number in chapters.split(",")] == needed
+    for (size, minutes), what in zip(rows, files, strict=True):
         n_bytes = OFFICIAL[what].n_bytes
         assert size == f"{n_bytes / 1e9:.1f}"
         assert int(minutes) == round(8 * n_bytes / 100e6 / 60)

@@ -9,7 +9,7 @@
   simulates them, and the truth.
 - :func:`make_h1_like`, :func:`write_h1_like`: simulated cells, in memory or in a file.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/01_load_h1_cells and notebooks/03_predict_with_baselines.
 
 >>> from vcc_helpers import datasets
 >>> cells = datasets.load_h1_sample()

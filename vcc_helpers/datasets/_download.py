@@ -3,7 +3,7 @@
 The file grows under the name ``....part``. Only when all bytes are there and their sha256 is the
 published one does it take its final name, in one step.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/09_work_with_large_files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The challenge's official files, whole or some of their cells.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/03_predict_with_baselines and notebooks/09_work_with_large_files.
 
 >>> import tempfile
 >>> fetch_h1("sample", folder=tempfile.mkdtemp()).name

@@ -1,6 +1,6 @@
 """The challenge's official files: names, sizes, checksums and addresses.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/09_work_with_large_files.
 
 >>> official = OFFICIAL["train"]
 >>> official.name, f"{official.n_bytes / 1e9:.1f} GB"

@@ -1,6 +1,6 @@
 """One switch between practice and the real thing: the environment variable ``VCC_DATA``.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/03_predict_with_baselines.
 
 >>> open_world("data/elsewhere")
 Traceback (most recent call last):

@@ -5,7 +5,7 @@ file that it is asked for. So the place of every cell's counts can be computed f
 row pointers, and only the chosen cells travel; of a file whose chunks are compressed, the chunks
 with chosen cells.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/03_predict_with_baselines.
 
 >>> labels = np.array(["A", "A", "A", "non-targeting"])
 >>> labels[choose(labels, cells_per_target=2, controls=1, seed=0)].tolist()

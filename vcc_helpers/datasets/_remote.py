@@ -2,7 +2,7 @@
 
 HDF5 and zipfile read them as they read any file: in blocks, more at once when they read on and on.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/09_work_with_large_files.
 
 >>> merged([(0, 10), (5, 20), (10**6, 10**6 + 1)])
 [(0, 20), (1000000, 1000001)]

@@ -7,7 +7,7 @@ all genes are called ``SIM...``: nothing here is a measurement.
 A kept world is a folder, named after all that shapes it: sizes, seed, contexts, source of the
 simulation and versions. What is damaged or half written, as checksums tell, is drawn anew.
 
-Taught in: notebooks/01_load_h1_cells and notebooks/02_measure_effects.
+Taught in: notebooks/03_predict_with_baselines.
 
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1", "K562"), n_controls=50)
 >>> world.truth["H1"].shape, bool(world.contexts["H1"].uns["simulated"])

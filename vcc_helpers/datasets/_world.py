@@ -1,6 +1,6 @@
 """A world: the cells of a challenge, in one shape whether simulated or read from official files.
 
-Taught in: notebooks/01_load_h1_cells.
+Taught in: notebooks/03_predict_with_baselines.
 
 >>> from vcc_helpers.datasets import make_h1_like
 >>> world = make_h1_like(n_genes=60, n_targets=(4, 2, 3), contexts=("H1",), n_controls=50)

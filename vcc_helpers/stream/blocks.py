@@ -4,7 +4,7 @@ An ``.h5ad`` holds its matrix dense, or compressed by rows (CSR) or by columns (
 is, :func:`stored_blocks` yields rows. The next block is read while the caller works on this one,
 and compressed chunks are unpacked in threads; neither changes a value.
 
-Taught in: notebooks/01_load_h1_cells and notebooks/02_measure_effects.
+Taught in: notebooks/09_work_with_large_files.
 
 >>> import anndata
 >>> cells = anndata.AnnData(np.eye(5, 3))

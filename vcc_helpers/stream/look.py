@@ -3,7 +3,7 @@
 :func:`inspect_values` ends at the first value that cannot be scored; :func:`scan` notes all that
 may be wrong with a prediction.
 
-Taught in: notebooks/02_measure_effects, notebooks/07_quality_and_knockdown and
+Taught in: notebooks/09_work_with_large_files, notebooks/07_quality_and_knockdown and
 notebooks/06_check_and_pack.
 
 >>> from vcc_helpers.datasets import load_h1_sample

@@ -1,6 +1,6 @@
 """The one door to cells: a file or an AnnData is opened, and its form and labels are checked.
 
-Taught in: notebooks/01_load_h1_cells, notebooks/02_measure_effects,
+Taught in: notebooks/09_work_with_large_files,
 notebooks/18_from_means_to_cells and notebooks/06_check_and_pack.
 
 >>> import numpy

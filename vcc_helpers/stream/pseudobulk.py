@@ -1,6 +1,6 @@
 """From cells of any size to a pseudobulk: log-normalise and average, a block of rows at a time.
 
-Taught in: notebooks/02_measure_effects.
+Taught in: notebooks/09_work_with_large_files.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> pseudobulk(load_h1_sample()).obs_names.tolist()

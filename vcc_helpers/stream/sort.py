@@ -5,7 +5,7 @@ stretch of rows, which can be read alone; with counts in their smallest type, an
 file is several times smaller too. One pass puts each row on a :class:`~._shelf.Shelf` next to the
 output; then one perturbation after the other is taken down and written.
 
-Taught in: notebooks/02_measure_effects.
+Taught in: notebooks/09_work_with_large_files.
 
 >>> import tempfile
 >>> from pathlib import Path

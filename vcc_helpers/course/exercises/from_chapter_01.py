@@ -36,7 +36,7 @@ def _depth_of_the_controls():
     yield "genes", np.median(np.ravel(h1()[control].X.sum(axis=0)))
 
 
-@exercise("01-3")
+@exercise("01-2")
 def _counts_that_are_left():
     own, mine = h1()[:, "TMSB4X"].to_df()["TMSB4X"], _is("TMSB4X")
     control = own[_is("non-targeting")]
@@ -66,17 +66,6 @@ def _mean_of_logs():
     yield "effect", _effect("MED12", "VIM")
 
 
-@exercise("02-2")
-def _log2_fold_change():
-    effect = _effect("MED12", "TAGLN")
-    yield "right", effect / np.log(2)
-    yield "natural", effect
-    yield "fold change", np.exp(effect)
-    yield "undone", 2**effect
-    yield "times", effect * np.log(2)
-    yield "log twice", np.log2(effect)
-
-
 def _share_rising(*, scaled: bool) -> pd.Series:
     cells = h1().copy()
     if not scaled:
@@ -84,32 +73,13 @@ def _share_rising(*, scaled: bool) -> pd.Series:
     return (effects(pseudobulk(cells)).to_df() > 0).mean(axis=1)
 
 
-@exercise("02-3")
+@exercise("02-2")
 def _effect_of_depth():
     depth = pd.Series(np.ravel(h1().X.sum(axis=1))).groupby(h1().obs["target_gene"].to_numpy())
     yield "right", _share_rising(scaled=False).idxmax()
     yield "deepest", depth.median().drop("non-targeting").idxmax()
     yield "scaled", _share_rising(scaled=True).idxmax()
     yield "falls", "TMSB4X"
-
-
-_N_TARGET, _N_CONTROL = 1045, 38176
-
-
-def _noise(n_target: float, n_control: float) -> float:
-    bulk = pseudobulk(h1())
-    variance = pd.Series(bulk.layers["variance"].sum(axis=1), bulk.obs_names)
-    return float(np.sqrt(variance["SRC"] / n_target + variance["non-targeting"] / n_control))
-
-
-@exercise("02-4")
-def _noise_of_an_effect():
-    yield "right", _noise(_N_TARGET, _N_CONTROL)
-    yield "100 controls", _noise(_N_TARGET, 100)
-    yield "equal", _noise(_N_TARGET, _N_TARGET)
-    yield "target alone", _noise(_N_TARGET, np.inf)
-    yield "100 each", _noise(100, 100)
-    yield "in proportion", _noise(100, 100) * 100 / _N_TARGET
 
 
 @cache
