@@ -45,8 +45,8 @@ class Case:
     file: Callable | None = None
     #: What must be said where it is refused.
     words: str = ""
-    genes: str | None = GENE_LIST
-    counts: str | None = TARGET_LIST
+    genes: str | bytes | None = GENE_LIST
+    counts: str | bytes | None = TARGET_LIST
     manifest: dict | str | None = field(default_factory=lambda: MANIFEST)
     #: Further words of the command: ``contexts``, ``context_key``, ``perturbation_key``.
     options: dict = field(default_factory=dict)
@@ -233,12 +233,39 @@ def same_names(cells):
     return cells
 
 
+def with_named_indexes(cells):
+    cells.obs_names.name, cells.var_names.name = "cell", "gene_name"
+    return cells
+
+
 def moved_context(cells):
     cells.obs = cells.obs.rename(columns={"context": "line"})
     return cells
 
 
 # What is done to a file
+
+
+def stored_as(dtype="float32", **how):
+    """Write the matrix once more, in another type or layout."""
+
+    def spoil(path):
+        with h5py.File(path, "a") as file:
+            old, array = dict(file["X"].attrs), file["X"][:]
+            del file["X"]
+            file.create_dataset("X", data=array.astype(dtype), **how).attrs.update(old)
+
+    return spoil
+
+
+def no_category(name):
+    """Let the first cell have none, as pandas writes a missing one."""
+
+    def spoil(path):
+        with h5py.File(path, "a") as file:
+            file[f"obs/{name}/codes"][0] = -1
+
+    return spoil
 
 
 def sparse_part(name, change):
@@ -384,6 +411,17 @@ CASES = {
     "transposed": Case(lambda cells: cells.T.copy(), words="genes x cells"),
     "slack": Case(file=with_slack, words="row pointer", differs="vcc prep cuts values off that no "
         "row holds; here a file whose arrays do not fit each other is refused in either season"),
+    "lzf": Case(file=lambda path: anndata.read_h5ad(path).write_h5ad(path, compression="lzf")),
+    "chunks with checksums": Case(file=stored_as(chunks=(5, 3), shuffle=True, fletcher32=True)),
+    "big-endian": Case(file=stored_as(">f4")),
+    "true and false": Case(file=stored_as("bool")),
+    "text for values": Case(file=stored_as("S3"), words="no real numbers"),
+    "complex values": Case(file=stored_as("c8"), words="no real numbers", differs="vcc prep takes "
+        "the real part without a word"),
+    "int8, negative": Case(first_value(-9, "int8"), words="negative values"),
+    "infinite in float16": Case(first_value(np.inf, "float16"), words="infinite values"),
+    "names of genes lost": Case(file=without("var/_index"), words="cannot be read"),
+    "indexes with names": Case(with_named_indexes),
     # Genes
     "gene order": Case(lambda cells: cells[:, ::-1]),
     "gene list without header": Case(genes="\n".join(GENES)),
@@ -412,6 +450,17 @@ CASES = {
     "gene list, two columns": Case(genes="".join(f"{g},x{g}\n" for g in GENE_LIST.split())),
     "gene list, a space": Case(genes=GENE_LIST.replace("G5", " G5"), differs="spaces around a name "
         "in a list are no part of it; to vcc prep it is another gene"),
+    "genes are numbers": Case(renamed(**{g: g[1:] for g in GENES}),
+        genes=GENE_LIST.replace("G", "")),
+    "gene list, Windows-1252": Case(genes=GENE_LIST.replace("G5", "Gé").encode("cp1252"),
+        words="cannot be read as a table of text"),
+    "gene list, UTF-16": Case(genes=GENE_LIST.encode("utf-16"), words="cannot be read as a table"),
+    "gene list, an accent": Case(renamed(G5="Gé"), genes=GENE_LIST.replace("G5", "Gé")),
+    "gene list, lines of the old Mac": Case(genes=GENE_LIST.replace("\n", "\r")),
+    "gene list, commas at the end": Case(genes=GENE_LIST.replace("\n", ",\n")),
+    "gene list, one line longer": Case(genes=GENE_LIST.replace("G5", "G5,x"), words="more columns"),
+    "gene list, a quote left open": Case(genes=GENE_LIST.replace("G5", '"G5'),
+        words="cannot be read as a table of text"),
     "gene called NA": Case(renamed(G5="NA"), genes=GENE_LIST.replace("G5", "NA"),
         differs="NA is a name; vcc prep reads it as a missing one"),
     "gene list in another order": Case(genes="\n".join(GENES[::-1])),
@@ -444,6 +493,16 @@ CASES = {
     "contexts in another order": Case(options={"contexts": "C, A,B"}),
     "contexts swapped": Case(renamed_contexts(A="B", B="A")),
     "contexts are numbers": Case(numbered_contexts, options={"contexts": "1,2,3"}),
+    "contexts in text that may be missing": Case(
+        lambda cells: of_obs("context", pd.array(cells.obs["context"], "string"))(cells)),
+    "context, no category": Case(as_category, file=no_category("context"), words="no context"),
+    "contexts are true and false": Case(context(lambda labels: labels == "A"),
+        options={"contexts": "True,False"}, words="(G0 in False: 8"),
+    "contexts are numbers with a point": Case(
+        then(numbered_contexts, lambda cells: of_obs("context", cells.obs["context"] / 1.0)(cells)),
+        options={"contexts": "1.0,2.0,3.0"}),
+    "context with a hard space": Case(renamed_contexts(B="B\u00a0"), words="contexts have spaces"),
+    "contexts asked in small letters": Case(options={"contexts": "a,b,c"}, words="phase; vcc prep"),
     "context of spaces": Case(first_context("  "), words="no context"),
     "context in capitals and small letters": Case(renamed_contexts(A="a", B="b", C="c"),
         words="not asked: 'a', 'b', 'c'"),
@@ -475,6 +534,14 @@ CASES = {
         options={"contexts": "A,B,C"}, words="of the other phase"),
     "contexts asked, no manifest": Case(manifest=None, options={"contexts": "A,B,C"}),
     "no manifest": Case(manifest=None, words="nothing says which"),
+    "manifest, mark of UTF-8": Case(manifest="\ufeff" + json.dumps(MANIFEST),
+        words="manifest.json is there, but names none"),
+    "manifest of numbers": Case(numbered_contexts, manifest={"contexts": [1, 2, 3]},
+        words="is there, but names none"),
+    "manifest with a blank": Case(manifest={"contexts": [*CONTEXTS, ""]}, words="names none"),
+    "manifest, a context twice": Case(manifest={"contexts": [*CONTEXTS, "A"]}),
+    "manifest of other columns": Case(moved_context, manifest=MANIFEST | {"context_col": "line"},
+        words="no column 'context'"),
     "manifest damaged": Case(manifest="{", words="nothing says which"),
     # Targets
     "controls": Case(with_controls, words="2 cells are labelled 'non-targeting'"),
@@ -507,6 +574,11 @@ CASES = {
     "target of another list": Case(as_labels(lambda label: f"X{label}"), words="not asked for"),
     "target missing in two contexts": Case(then(without_pair("A", "G1"), without_pair("B", "G1")),
         words="2 of 9 pairs"),
+    "target, no category": Case(as_category, file=no_category(KEY), words="have no label"),
+    "target with two spaces inside": Case(as_labels(lambda label: label.replace(" ", "  ")),
+        words="perhaps 'no  gene'"),
+    "targets with zeros": Case(as_labels({"G0": "007", "G1": "008", "no gene": "009"}.get),
+        counts="target_gene\n007\n008\n009\n", differs="a name stays text; vcc prep reads 7"),
     "target called NA": Case(as_labels(lambda label: label.replace("G1", "NA")),
         counts=TARGET_LIST.replace("G1", "NA"), differs="NA is a name; vcc prep passes it over in "
         "the list, and refuses its cells"),
@@ -515,6 +587,18 @@ CASES = {
     "list, lines of Windows": Case(counts=TARGET_LIST.replace("\n", "\r\n")),
     "list, mark of UTF-8": Case(counts="\ufeff" + TARGET_LIST),
     "list, a space": Case(counts=TARGET_LIST.replace("G1", " G1 ")),
+    "list, Windows-1252": Case(counts=TARGET_LIST.replace("G1", "Gé").encode("cp1252"),
+        words="cannot be read as a table of text"),
+    "list, a line longer": Case(counts=with_numbers(4, "4,9", 4), words="more columns"),
+    "list, a line shorter": Case(counts=with_numbers(4, 4, 4).replace("G1,4", "G1")),
+    "list, rows numbered": Case(counts=",target_gene\n" + "".join(
+        f"{i},{t}\n" for i, t in enumerate(TARGETS))),
+    "list, a space in the header": Case(counts=TARGET_LIST.replace("gene\n", "gene \n", 1),
+        differs="spaces around a name in a list are no part of it"),
+    "list, a column twice": Case(counts="target_gene,n_cells,n_cells\n" + "".join(
+        f"{t},4,5\n" for t in TARGETS), words="more than one column 'n_cells'",
+        differs="one of two numbers is wrong; vcc prep takes the first"),
+    "list of controls only": Case(counts=f"target_gene\n{CONTROL}\n", words="names no targets"),
     "list, semicolons": Case(counts=NUMBERS.replace(",", ";").format(4, 4, 4),
         differs="semicolons part columns, too; vcc prep finds no column target_gene"),
     "list, without header": Case(counts="\n".join(TARGETS), words="no column 'target_gene'"),
@@ -530,7 +614,7 @@ CASES = {
     "list of more targets": Case(counts=TARGET_LIST + "G7\n", words="missing: 'G7'"),
     "list of other columns": Case(counts="gene\nG0\n", words="no column 'target_gene'"),
     "list empty": Case(counts="", words="no column 'target_gene'"),
-    "list of a header": Case(counts="target_gene\n", words="not asked for"),
+    "list of a header": Case(counts="target_gene\n", words="names no targets"),
     "no list": Case(counts=None, words="no list of them is given"),
     "list by context": Case(counts=BY_CONTEXT),
     "list by context, other targets": Case(without_pair("C", "G1"),
@@ -569,6 +653,7 @@ CASES = {
     "number blank, a cell too few": Case(without_pair("A", "G0", 1), counts=with_numbers("", 4, 4),
         words="not exactly 4 cells", differs="a blank means the season's number, which the scorer "
         "wants; vcc prep then wants none"),
+    "numbers with signs and exponents": Case(counts=with_numbers("+4", "4e0", '" 4 "')),
     "number blank": Case(counts=with_numbers("", 4, 4)),
     "most cells": Case(limits={"most_cells": SIZE}),
     "a cell more than most": Case(limits={"most_cells": SIZE - 1},
@@ -614,6 +699,8 @@ CASES = {
     "a million and one": Case(first_total(1_000_001), words="more than 1,000,000 counts"),
     "negative": Case(first_value(-1), words="negative values"),
     "negative zero": Case(first_value(-0.0)),
+    "negative zero, stored sparse": Case(then(first_value(-0.0), values(sparse.csr_matrix))),
+    "negative within the limit": Case(first_value(-1e-7, "float64"), words="negative values"),
     "negative fraction": Case(first_value(-0.5), words="negative values"),
     "NaN": Case(put(np.nan), words="NaN values"),
     "infinite": Case(put(np.inf), words="infinite values"),
@@ -662,12 +749,16 @@ def write(case: Case, folder):
     if case.file:
         case.file(path)
     if case.genes is not None:
-        (folder / "gene_names.csv").write_bytes(case.genes.encode())
+        (folder / "gene_names.csv").write_bytes(_bytes(case.genes))
     lists = {"genes": folder / "gene_names.csv"}
     if case.counts is not None:
         lists["counts"] = folder / "pert_counts.csv"
-        lists["counts"].write_bytes(case.counts.encode())
+        lists["counts"].write_bytes(_bytes(case.counts))
     if case.manifest is not None:
         text = case.manifest if isinstance(case.manifest, str) else json.dumps(case.manifest)
         (folder / "manifest.json").write_text(text)
     return path, lists
+
+
+def _bytes(text):
+    return text if isinstance(text, bytes) else text.encode()

@@ -114,7 +114,7 @@ def test_one_context_is_a_card_as_ever_and_the_column_may_have_another_name(card
 
 def test_other_contexts_are_told(pred, truth, base, card):
     two = [without(cells, context="B") for cells in (pred, truth)]
-    refuses("pred: no cell of the contexts 'B'; predict", score, two[0], truth, RULES)
+    refuses("contexts 'B'; there are those of 'A', 'C'; pred", score, two[0], truth, RULES)
     refuses("'B' are not in real.*another phase", score, pred, two[1], RULES)
     nameless = anndata.AnnData(pred.X, pred.obs[[KEY]], pred.var)
     refuses("pred: obs has no column 'context'", score, nameless, truth, RULES)
@@ -183,7 +183,9 @@ def test_controls_that_are_there_stay_and_others_are_refused(card, pred, truth):
     words = "context B: controls: .*'A', and real is of 'B'"
     refuses(words, score, pred, real, RULES, controls={"A": controls})
     refuses("each file is held against its own", score, truth, truth, controls=controls)
-    refuses("real: no control cells", score, pred, real, RULES)
+    refuses("real: no control .* with controls= \\(--bundle", score, pred, real, RULES)
+    with pytest.warns(UserWarning, match="against: real: no control .* in one file, as anndata"):
+        score(alone(pred, "A"), alone(real, "A"), RULES, controls=controls, ceiling=True)
     words = "context A: controls: no control cells"
     refuses(words, score, pred, real, RULES, controls=by_context(real))
 

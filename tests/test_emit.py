@@ -4,10 +4,10 @@ import anndata
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CONTROL, KEY, annotated, make_cells, refuses, stored
+from conftest import CONTROL, KEY, annotated, dense_of, make_cells, refuses, stored
 from scipy import sparse, stats
 
-from vcc_helpers import de_table, emit, lognorm, pseudobulk
+from vcc_helpers import de_table, emit, lognorm, pseudobulk, submission
 
 EMITTERS = [emit.replicate, emit.resample_and_shift, emit.negative_binomial]
 
@@ -46,6 +46,39 @@ def test_sizes_and_labels(make, bulk, controls, snapshot, tmp_path):
     controls.obs = pd.DataFrame(index=controls.obs_names)
     made = make(bulk, controls=controls, n_cells=2, perturbation_key="gene", control="ctrl")
     assert made.obs["gene"].value_counts().to_dict() == dict.fromkeys(sizes, 2) | {"ctrl": 60}
+
+
+@pytest.mark.parametrize("make", EMITTERS)
+@pytest.mark.parametrize("kind", ["dense", "csr", "csc", "view"])
+def test_cells_in_a_file_are_those_in_memory(make, kind, bulk, controls, tmp_path, monkeypatch):
+    monkeypatch.setattr(emit, "_BLOCK_VALUES", 7 * 24)  # of seven cells
+    given = stored(controls, f"backed {kind}", tmp_path)
+    asked = {"n_cells": {"G2": 17, "G1": 3, "G0": 8, "no gene": 1}}
+    expected, path = make(bulk, controls=controls, **asked), tmp_path / "made.h5ad"
+    submission.write(bulk, path, controls=given, emitter=make, **asked)
+    made = anndata.read_h5ad(path)
+    np.testing.assert_array_equal(dense_of(made.X), dense_of(expected.X))
+    assert made.obs[KEY].tolist() == expected.obs[KEY].tolist()
+    assert made.obs_names[:29].equals(expected.obs_names[:29])
+    other = controls[::2].copy()
+    means = {"A": bulk, "B": bulk[::-1].copy()}
+    submission.write(means, path, controls={"B": other, "A": given}, emitter=make, **asked)
+    made = anndata.read_h5ad(path)
+    assert made.obs_names.is_unique and made.obs["context"].tolist() == ["A"] * 29 + ["B"] * 29
+    for name, cells in (("A", controls), ("B", other)):
+        whole = make(means[name], controls=cells, **asked)[:29]
+        part = made[made.obs["context"] == name]
+        np.testing.assert_array_equal(dense_of(part.X), dense_of(whole.X))
+        assert part.obs[KEY].tolist() == whole.obs[KEY].tolist()
+    before = path.read_bytes()
+    for match, out, some in [
+        ("none of the contexts 'B'; give those of each", path, {"A": controls}),
+        ("of context 'B' are not those of the first", path, {"A": controls, "B": controls}),
+        ("is read by the same command", given.filename, {"A": given, "B": given}),
+    ]:
+        means["B"] = bulk[:, ::-1] if "first" in match else bulk
+        refuses(match, submission.write, means, out, controls=some, emitter=make, **asked)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("make", EMITTERS)

@@ -274,11 +274,9 @@ def test_one_mean_is_told_of_each_context(lines):
 
 
 def test_the_command_compares_with_a_bundle(lines, tmp_path, capsys):
-    datasets = pytest.importorskip("vcc_helpers.datasets")
-    if not hasattr(datasets, "read_bundle"):
-        pytest.skip("this package reads no bundle")
     cells = season_cases.sound_cells()
-    path, _ = write(Case(counts=season_cases.with_numbers(4, 4, 4)), tmp_path)
+    case = Case(counts=season_cases.with_numbers(4, 4, 4))
+    path, _ = write(case, tmp_path)
     for name in "ABC":
         controls = cells[cells.obs["context"] == name].copy()
         controls.obs[KEY] = CONTROL
@@ -286,6 +284,25 @@ def test_the_command_compares_with_a_bundle(lines, tmp_path, capsys):
     command = ["check", str(path), "--preset", "vcc2026", "--bundle", str(tmp_path)]
     assert main(command) == 0
     assert "36 of 36 cells are control cells of the bundle" in capsys.readouterr().err
+    command = ["prep", *command[1:], "-o", str(tmp_path / "bundled.vcc")]
+    assert main(command) == 0
+    assert (tmp_path / "bundled.vcc").read_bytes() == packed(case, tmp_path).read_bytes()
+    with pytest.raises(SystemExit) as stopped:
+        main([*command[:4], *command[6:]])
+    assert stopped.value.code == 2 and "-g/--genes, or a --bundle" in capsys.readouterr().err
+
+
+def test_a_file_of_the_other_season_is_told(tmp_path, capsys):
+    path, _ = write(Case(), tmp_path)
+    remark = [p.text for p in submission.check(path).problems if p.kind == "season"]
+    assert len(remark) == 1 and "3 contexts ('A', 'B', 'C')" in remark[0]
+    for command in ("check", "score"):
+        files = [str(path)] * (1 + (command == "score"))
+        assert main([command, *files, "--bundle", str(tmp_path)]) == 1
+        assert "the rules of vcc2025 know none; name the season's" in capsys.readouterr().err
+    real = sound_cells(targets=(*TARGETS, CONTROL))
+    with pytest.warns(UserWarning, match="real and pred: several contexts in .* score as one"):
+        score(real, real)
 
 
 # The archive

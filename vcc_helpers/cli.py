@@ -174,7 +174,7 @@ def _size(path: str | Path) -> str:
 
 
 def _score(pred, real, *, bundle, baseline, ceiling, json, csv, **asked) -> str:
-    from . import datasets, scoring
+    from . import scoring
     from .metrics import pds_chance
     from .stream.write import check_apart, check_writable, write_whole
 
@@ -186,7 +186,7 @@ def _score(pred, real, *, bundle, baseline, ceiling, json, csv, **asked) -> str:
     if asked["cache"]:
         check_apart(asked["cache"], inputs)
     baseline = scoring.ScoreCard.from_json(baseline) if baseline else None
-    controls = datasets.read_bundle(bundle).controls if bundle else None
+    controls = _open_bundle(bundle, asked).controls if bundle else None
     card = scoring.score(pred, real, ceiling=ceiling, controls=controls, **asked)
     lines, parts = [repr(card)], card.contexts
     if not ceiling:
@@ -210,6 +210,17 @@ def _score(pred, real, *, bundle, baseline, ceiling, json, csv, **asked) -> str:
     return "\n".join(lines)
 
 
+def _open_bundle(bundle, asked):
+    if PRESETS[asked["preset"]].context_key is None:
+        raise ValueError(
+            f"a bundle is of a season with contexts, and the rules of {asked['preset']} know none; "
+            "name the season's with --preset, such as vcc2026"
+        )
+    from .datasets import read_bundle
+
+    return read_bundle(bundle)
+
+
 def _for_spreadsheets(table) -> str:
     """Write a table as CSV; an apostrophe before a label keeps it from being a formula.
 
@@ -224,16 +235,20 @@ def _for_spreadsheets(table) -> str:
     return kept.to_csv(index=False, quoting=quoted)
 
 
+def _asked_in(bundle, asked) -> dict:
+    """Take what is asked from a bundle, but for lists that are named."""
+    if not bundle:
+        return asked
+    found = _open_bundle(bundle, asked)
+    lists = {"genes": "gene_names.csv", "counts": "pert_counts.csv"}
+    taken = {name: asked[name] or found.folder / file for name, file in lists.items()}
+    return asked | taken | {"controls": found.controls}
+
+
 def _check(pred, *, fix, bundle, **asked) -> str:
     from . import submission
 
-    if bundle:
-        from .datasets import read_bundle
-
-        found = read_bundle(bundle)
-        lists = {"genes": "gene_names.csv", "counts": "pert_counts.csv"}
-        asked |= {name: asked[name] or found.folder / file for name, file in lists.items()}
-        asked["controls"] = found.controls
+    asked = _asked_in(bundle, asked)
     if fix:
         _say_mended(submission.mend(pred, fix, **asked))
         return _size(fix)
@@ -245,9 +260,13 @@ def _check(pred, *, fix, bundle, **asked) -> str:
     return f"{report.summary}: can be handed in"
 
 
-def _prep(pred, *, out, **asked) -> str:
+def _prep(pred, *, out, bundle, **asked) -> str:
     from . import submission
 
+    if not (asked["genes"] or bundle):
+        usage = "vcc-helpers prep (-g CSV | --bundle BUNDLE) ... PRED -o OUT.vcc"
+        _Parser("vcc-helpers prep", usage).error("name the genes with -g/--genes, or a --bundle")
+    asked = _asked_in(bundle, asked)
     _say_mended(submission.prep(pred, out, **asked))
     return _size(out)
 
@@ -359,7 +378,7 @@ _OPTIONS = {
     "-g/--genes": {"metavar": "CSV", "help": "the genes in their official order"},
     "--counts": {"metavar": "CSV", "help": "target_gene and n_cells of what is asked"},
     "--contexts": {"metavar": "A,B,C",
-        "help": "contexts that are asked (those of manifest.json beside the lists)"},
+        "help": "contexts that are asked (those of manifest.json next to the lists)"},
     "--bundle": {"metavar": "BUNDLE",
         "help": "the season's controls, a zip or folder: its lists, and controls to compare with"},
     "--context-key": {"metavar": "COLUMN",
@@ -370,7 +389,7 @@ _OPTIONS = {
         "help": "label of control cells (%(default)s)"},
     "--baseline": {"metavar": "BASE.json", "help": "card of the official baseline"},
     "--ceiling": {"action": "store_true",
-        "help": "beside it the mean, one half of REAL against the other, and perfect predictions"},
+        "help": "show the mean, one half of REAL against the other, and perfect predictions, too"},
     "--json": {"metavar": "OUT.json", "help": "write the card to a file"},
     "--csv": {"metavar": "OUT.csv",
         "help": "write one row a perturbation to a file; an apostrophe is put before names that a "
@@ -417,7 +436,8 @@ vcc_helpers.scoring.baseline(TRUTH, PRESET).to_json("baseline.json") writes it; 
 holds a replicate's scores, too.
 
 With vcc2026 a file may hold several contexts. Each is scored as if it were alone, and the overall
-score is the plain mean over contexts. --bundle gives the controls where REAL has none.
+score is the plain mean over contexts. --bundle gives the controls where REAL has none; --ceiling
+and a baseline need them in REAL, whose controls they split with the cells.
 """),
     "check": _Command(_check,
         "pred -g/--genes --counts --contexts --bundle --preset --perturbation-key --context-key "
@@ -433,13 +453,12 @@ Every problem is told at once, a line each; remarks do not keep a file from bein
 writes a file only if all can be mended without changing a prediction, and says what it changed.
 """),
     "prep": _Command(_prep,
-        "pred -g/--genes! --counts --contexts -o/--out! --preset --perturbation-key --context-key "
-        "--control --keep-counts",
+        "pred -g/--genes --counts --contexts --bundle -o/--out! --preset --perturbation-key "
+        "--context-key --control --keep-counts",
         "write the .vcc file that is uploaded",
         """examples:
   vcc-helpers prep prediction.h5ad --genes gene_names.csv -o prediction.vcc
-  vcc-helpers prep prediction.h5ad -g gene_names.csv --counts pert_counts.csv --preset vcc2026 \\
-    -o prediction.vcc
+  vcc-helpers prep prediction.h5ad --bundle vcc_2026_controls.zip --preset vcc2026 -o prediction.vcc
 
 The file equals that of cell-eval prep, value for value, and with vcc2026 that of the season's own
 vcc prep; the programs tar and zstd are not needed.

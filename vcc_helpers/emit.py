@@ -23,7 +23,8 @@ Needs: bulk.py, counts.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 
 import anndata
 import numpy as np
@@ -41,6 +42,22 @@ _DISPERSION_RANGE = (1e-4, 10.0)
 _BLOCK_VALUES = 2**22
 
 
+def _emitter(make: Callable) -> Callable:
+    """Let a function that yields cells return them all; its ``blocks`` is what it was.
+
+    That returns the labels of all cells, and an iterator over their values, some at a time.
+    """
+
+    @wraps(make)
+    def emitter(pred: anndata.AnnData, **asked) -> anndata.AnnData:
+        obs, blocks = make(pred, **asked)
+        return anndata.AnnData(stack([*blocks]), obs=obs, var=pred.var.copy())
+
+    emitter.blocks = make
+    return emitter
+
+
+@_emitter
 def replicate(
     pred: anndata.AnnData,
     *,
@@ -58,12 +75,13 @@ def replicate(
     """
     sizes, obs = _asked(pred, controls, n_cells, perturbation_key, control)
 
-    def draw(mean: np.ndarray, size: int) -> np.ndarray:
-        return np.tile(mean, (size, 1))
+    def draw(mean: np.ndarray, size: int) -> Iterator[np.ndarray]:
+        yield np.tile(mean, (size, 1))
 
-    return _assemble(pred, sizes, obs, draw, lognorm(controls, target_sum=target_sum))
+    return obs, _drawn(pred, sizes, draw, [lognorm(controls, target_sum=target_sum)])
 
 
+@_emitter
 def resample_and_shift(
     pred: anndata.AnnData,
     *,
@@ -86,14 +104,15 @@ def resample_and_shift(
     sizes, obs = _asked(pred, controls, n_cells, perturbation_key, control)
     tail = lognorm(controls, target_sum=target_sum)
 
-    def draw(mean: np.ndarray, size: int) -> np.ndarray:
+    def draw(mean: np.ndarray, size: int) -> Iterator[np.ndarray]:
         rows = tail[rng.integers(controls.n_obs, size=size)]
         rows = rows.toarray() if sparse.issparse(rows) else rows
-        return np.maximum(rows + (mean - base), 0)
+        yield np.maximum(rows + (mean - base), 0)
 
-    return _assemble(pred, sizes, obs, draw, tail)
+    return obs, _drawn(pred, sizes, draw, [tail])
 
 
+@_emitter
 def negative_binomial(
     pred: anndata.AnnData,
     *,
@@ -125,25 +144,21 @@ def negative_binomial(
     rng = np.random.default_rng(seed)
     sizes, obs = _asked(pred, controls, n_cells, perturbation_key, control)
     library = _library_sizes(controls)
-    tail = rows_of(controls)
     given = _nb_dispersion(controls) if dispersion is None else dispersion
     filled = library[library > 0]
     scale = float(np.median(filled)) if target_sum is None else float(target_sum)
     solver = _RateSolver(_usable_dispersion(given, pred.n_vars), filled / scale, scale)
-    pack = sparse.csr_matrix if sparse.issparse(tail) else np.asarray
 
-    def draw(mean: np.ndarray, size: int) -> sparse.csr_matrix | np.ndarray:
+    def draw(mean: np.ndarray, size: int) -> Iterator[np.ndarray]:
         phi = solver.stretched(mean) if dispersion is None else solver.phi
         rate, depth = solver.rates(mean, phi), rng.choice(filled, size) / scale
-        step, blocks = max(1, _BLOCK_VALUES // pred.n_vars), []
+        step = _rows_of_block(pred)
         for start in range(0, size, step):
             mu = depth[start : start + step, None] * rate
             # a Poisson count around a gamma rate: a third quicker than rng.negative_binomial
-            counts = rng.poisson(rng.standard_gamma(1 / phi, mu.shape) * (phi * mu))
-            blocks.append(pack(counts.astype(tail.dtype)))
-        return stack(blocks)
+            yield rng.poisson(rng.standard_gamma(1 / phi, mu.shape) * (phi * mu))
 
-    return _assemble(pred, sizes, obs, draw, tail)
+    return obs, _drawn(pred, sizes, draw, map(rows_of, _parts(controls)))
 
 
 def _nb_dispersion(cells: anndata.AnnData) -> pd.Series:
@@ -162,12 +177,13 @@ def _nb_dispersion(cells: anndata.AnnData) -> pd.Series:
     if n < 2:
         raise ValueError("a dispersion needs two cells at least, got 1")
     total, square, by_depth = np.zeros((3, cells.n_vars))
-    values, step = rows_of(cells), max(1, _BLOCK_VALUES // cells.n_vars)
-    for start in range(0, n, step):
-        block = sparse.csr_matrix(values[start : start + step], dtype=np.float64)
-        total += np.asarray(block.sum(axis=0)).ravel()
-        square += np.asarray(block.multiply(block).sum(axis=0)).ravel()
-        by_depth += block.T @ library[start : start + block.shape[0]]
+    step, depths = _rows_of_block(cells), iter(library)
+    for values in map(rows_of, _parts(cells)):
+        for start in range(0, values.shape[0], step):
+            block = sparse.csr_matrix(values[start : start + step], dtype=np.float64)
+            total += np.asarray(block.sum(axis=0)).ravel()
+            square += np.asarray(block.multiply(block).sum(axis=0)).ravel()
+            by_depth += block.T @ np.fromiter(depths, float, block.shape[0])
     share = total / library.sum()
     expected2 = share**2 * (library**2).sum()
     residual2 = square - 2 * share * by_depth + expected2
@@ -238,16 +254,31 @@ class _RateSolver:
         return np.clip(self.phi * np.exp(found), *_DISPERSION_RANGE)
 
 
+def _parts(cells: anndata.AnnData) -> Iterator[anndata.AnnData]:
+    """Yield all cells; of a file, where rows can be read, views of some at a time."""
+    if not cells.isbacked or cells.is_view or getattr(cells.X, "format", "csr") != "csr":
+        yield cells
+        return
+    step = _rows_of_block(cells)
+    for start in range(0, max(cells.n_obs, 1), step):
+        yield cells[start : start + step]
+
+
+def _rows_of_block(cells: anndata.AnnData) -> int:
+    return max(1, _BLOCK_VALUES // cells.n_vars)
+
+
 def _library_sizes(cells: anndata.AnnData) -> np.ndarray:
-    found = scale_of(cells, name="controls")
-    if found.scale != "counts":
+    found = [scale_of(part, name="controls") for part in _parts(cells)]
+    library = np.concatenate([part.library_size for part in found])
+    if any(part.scale != "counts" for part in found):
         raise ValueError(
             "controls hold log-normalised or other fractional values; counts are drawn from "
             "counts: give the control cells as they were read"
         )
-    if not found.library_size.any():
+    if not library.any():
         raise ValueError("all control cells are empty; expected some with counts")
-    return found.library_size
+    return library
 
 
 def _usable_dispersion(phi: float | np.ndarray | pd.Series, n_genes: int) -> np.ndarray:
@@ -287,11 +318,13 @@ def _asked(pred, controls, n_cells, key: str, control: str) -> tuple[pd.Series, 
     return sizes, pd.DataFrame({key: labels}, index=names)
 
 
-def _assemble(pred, sizes: pd.Series, obs: pd.DataFrame, draw, tail) -> anndata.AnnData:
-    """Make every target's cells, and append the controls' values."""
-    pack = sparse.csr_matrix if sparse.issparse(tail) else np.asarray
-    made = [
-        pack(draw(pred.X[pred.obs_names.get_loc(name)], size), dtype=tail.dtype)
-        for name, size in sizes.items()
-    ]
-    return anndata.AnnData(stack([*made, tail]), obs=obs, var=pred.var.copy())
+def _drawn(pred, sizes: pd.Series, draw: Callable, tail: Iterable) -> Iterator:
+    """Yield each target's cells, some at a time, and the controls; all in these ones' layout."""
+    tail = iter(tail)
+    first = next(tail)
+    pack = sparse.csr_matrix if sparse.issparse(first) else np.asarray
+    for name, size in sizes.items():
+        for values in draw(pred.X[pred.obs_names.get_loc(name)], size):
+            yield pack(values, dtype=first.dtype)
+    yield first
+    yield from tail

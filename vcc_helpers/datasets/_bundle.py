@@ -32,7 +32,7 @@ from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..presets import VCC2026
 from ..stream.open import labels_of, open_cells
 from ..stream.write import write_cells, write_whole
-from ..submission.lists import read_counts, read_genes
+from ..submission.lists import MANIFEST, read_counts, read_genes
 from ._cells import draw_roster
 from ._recipe import (
     COMMON_TAIL,
@@ -46,7 +46,7 @@ from ._recipe import (
 )
 from ._simulate import _blocks, _check_whole, _frame, _labels
 
-_MANIFEST, _GENES, _COUNTS = "manifest.json", "gene_names.csv", "pert_counts.csv"
+_GENES, _COUNTS = "gene_names.csv", "pert_counts.csv"
 _KEY, _EACH = VCC2026.context_key, VCC2026.cells_a_target
 #: Most bytes that are unpacked of a zip; the official one holds 0.7 GB.
 _MOST_UNPACKED = 32 * 10**9
@@ -156,20 +156,20 @@ def _unpack(path: Path, folder: Path) -> Path:
             f"{path} cannot be read as a zip ({error}); download it again, or name the folder that "
             "it was unpacked to"
         ) from error
-    return next((file.parent for file in sorted(folder.rglob(_MANIFEST))), folder)
+    return next((file.parent for file in sorted(folder.rglob(MANIFEST))), folder)
 
 
 def _open(folder: Path, path: Path) -> Bundle:
     there = sorted(file.name for file in folder.iterdir())
-    if missing := [name for name in (_MANIFEST, _GENES, _COUNTS) if name not in there]:
+    if missing := [name for name in (MANIFEST, _GENES, _COUNTS) if name not in there]:
         raise FileNotFoundError(
             f"{path} has no {some_of(missing)}; it has {some_of(there)}; expected the whole "
             "bundle, its files next to each other"
         )
-    manifest, genes = _read_manifest(folder / _MANIFEST), read_genes(folder / _GENES)
+    manifest, genes = _read_manifest(folder / MANIFEST), read_genes(folder / _GENES)
     if manifest.get("n_genes", len(genes)) != len(genes):
         raise ValueError(
-            f"{path}: {_GENES} names {len(genes):,} genes, {_MANIFEST} says {manifest['n_genes']}; "
+            f"{path}: {_GENES} names {len(genes):,} genes, {MANIFEST} says {manifest['n_genes']}; "
             "take both from one bundle"
         )
     each = manifest.get("cells_per_pert", _EACH)
@@ -354,4 +354,4 @@ def _write_lists(folder: Path, recipe: Recipe) -> None:
         "cells_per_pert": each,
         "note": f"SIMULATED by vcc_helpers, seed {recipe.seed}; not real cells",
     }
-    write_whole(folder / _MANIFEST, json.dumps(manifest, indent=2))
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2))

@@ -12,6 +12,7 @@ Taught in: notebooks/25_score_by_the_rules_of_2026.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -34,11 +35,18 @@ def sides(
     key = context_key or get_preset(rules).context_key
     cells = {n: open_cells(c) for n, c in {"real": real, "pred": pred}.items() if c is not None}
     if not (context_key or any(has_several(side, key) for side in cells.values())):
+        if key is None and (mixed := [name for name, side in cells.items() if has_several(side)]):
+            warnings.warn(
+                f"{' and '.join(mixed)}: several contexts in obs['context'], which these rules "
+                "score as one; name the rules of 2026, or context_key= (--context-key)",
+                stacklevel=3,
+            )
         return []
     truth, *others = found = [by_context(side, key, name=name) for name, side in cells.items()]
     for parts in others:
         if missing := sorted(truth.keys() - parts):
-            raise ValueError(f"pred: no cell of the contexts {some_of(missing)}; predict them")
+            there = f"there are those of {some_of(parts)}; predict all, named as in real"
+            raise ValueError(f"pred: no cell of the contexts {some_of(missing)}; {there}")
         if unknown := sorted(parts.keys() - truth):
             raise ValueError(
                 f"pred: the contexts {some_of(unknown)} are not in real, which has "

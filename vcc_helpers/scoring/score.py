@@ -135,7 +135,9 @@ def score(
     try:
         return replace(card, anchors=anchors(real, rules, **means))
     except ValueError as error:  # the score is right nevertheless
-        warnings.warn(f"nothing to hold the score against: {error}", stacklevel=2)
+        apart = "; anchors need real and its controls in one file, as anndata.concat makes it"
+        more = "" if lent is None else apart
+        warnings.warn(f"nothing to hold the score against: {error}{more}", stacklevel=2)
         return card
 
 
@@ -161,7 +163,9 @@ def _check_pair(
 ) -> None:
     key = {"perturbation_key": perturbation_key}
     found = problems(pred, name="pred", **key, control=None if rules.real_controls else control)
-    found += problems(real, name="real", **key, control=own)
+    more = ", or give them with controls= (--bundle)" if rules.real_controls else ""
+    of_real = problems(real, name="real", **key, control=own)
+    found += [text + more * ("no control cells" in text) for text in of_real]
     if found:
         raise ValueError("\n".join(found))
     check_same(pred, real, **key, besides=control if rules.real_controls else None)
@@ -369,7 +373,8 @@ def baseline(
 
     For ``card.overall(baseline)``. Where the rules take a repeat of the experiment for the 1, its
     scores are the card's `anchors`: the mean of :func:`replicates`, which takes five times as long.
-    By the rules of 2026 the fractions of :func:`official_baseline` are let pass.
+    By the rules of 2026 the fractions of :func:`official_baseline` are let pass. Controls that are
+    in another file are split and drawn from with the cells: put both into one, by anndata.concat.
     """
     rules = get_preset(preset)
     if parts := sides(real, rules=rules, context_key=context_key):

@@ -36,7 +36,8 @@ def by_context(
     if context_key not in cells.obs:
         raise ValueError(
             f"{name}: obs has no column {context_key!r}, which says of which context a cell is; it "
-            f"has {some_of(cells.obs.columns)}"
+            f"has {some_of(cells.obs.columns)}; rename one, or name it with context_key= or "
+            "--context-key (a prediction and the truth need the same)"
         )
     labels = labels_of(cells, context_key)
     names = sorted(labels.unique())

@@ -1,9 +1,10 @@
-"""Check a prediction before it is handed in, mend what is safe, and pack it."""
+"""Write a prediction, check it before it is handed in, mend what is safe, and pack it."""
 
 from . import archive as archive
 from .check import Report, check
 from .pack import mend, prep, thin
 from .rules import Problem
+from .write import write
 
 __all__ = [
     "Problem",
@@ -12,4 +13,5 @@ __all__ = [
     "mend",
     "prep",
     "thin",
+    "write",
 ]

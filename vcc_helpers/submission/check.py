@@ -85,7 +85,7 @@ def check(
         ``context`` there. What is None, genes or targets, is not compared.
     contexts
         The contexts that are asked, such as ``["A", "B", "C"]`` or ``"A,B,C"``, of a season that
-        has them. By default those of the ``manifest.json`` beside `counts` or `genes`; where there
+        has them. By default those of the ``manifest.json`` next to `counts` or `genes`; where there
         is none, those of the file, and a remark says so.
     context_key
         The column of ``obs`` that names each cell's context; ``context`` by default.
@@ -138,7 +138,10 @@ class Asked(NamedTuple):
         rules, lists = self.rules, (self.counts, self.genes)
         for name in ("context_key", "controls"):
             if rules.context_key is None and getattr(self, name):
-                raise ValueError(f"the rules of {rules.name} know one context; leave {name} out")
+                raise ValueError(
+                    f"the rules of {rules.name} know one context; leave {name} out, or name those "
+                    "of another season with preset= or --preset"
+                )
         like = [cells.var_names, *(cells.var[c] for c in cells.var), cells.obs_names]
         return {
             "rules": rules,

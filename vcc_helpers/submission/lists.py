@@ -34,6 +34,8 @@ _HEADER = {
     *("gene", "genes", "symbol", "symbols", "name", "names", "feature", "features", "id", "ids"),
     *("ensembl", "hgnc", "index", "target", "var", "x"),
 }
+#: What says, next to the lists of a bundle, which contexts are asked.
+MANIFEST = "manifest.json"
 #: No list of names is larger, in bytes.
 _LARGEST = 2**26
 #: Nor has one more columns.
@@ -109,12 +111,20 @@ def _rows(path: str | Path) -> list[list[str]]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         first = next((line for line in lines if line.strip()), "")
-        rows = csv.reader(lines, delimiter=max(",;\t", key=first.count))
+        rows = csv.reader(lines, delimiter=max(",;\t", key=first.count), strict=True)
         table = [[cell.strip() for cell in row] for row in rows if any(map(str.strip, row))]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} cannot be read as a table of text ({error})") from error
+        raise ValueError(
+            f"{path} cannot be read as a table of text ({error}); save it as CSV, in UTF-8"
+        ) from error
     if (most := max(map(len, table), default=0)) > _MOST_COLUMNS:
         raise ValueError(f"{path} has {most:,} columns; expected a list of names, one a line")
+    # all but the header may be longer: R leaves out the name of the column that counts the rows
+    if len(odd := [row for row in table[1:] if len(row) > len(table[0])]) % max(len(table) - 1, 1):
+        raise ValueError(
+            f"{path}: {len(odd)} of {len(table) - 1} lines have more columns than the first line, "
+            f"such as {','.join(odd[0])!r}; one separator too many, or a name that needs quotes?"
+        )
     return table
 
 
@@ -139,6 +149,8 @@ def read_counts(
         source, counts = str(counts), _table_of_counts(counts, rules)
     n_cells = pd.Series(counts)
     n_cells = n_cells[_targets(n_cells) != control]
+    if n_cells.empty:
+        raise ValueError(f"{source} names no targets; expected one a line")
     numbers = pd.to_numeric(n_cells, errors="coerce")
     if rules.cells_a_target:
         numbers = numbers.where(numbers >= 1, rules.cells_a_target)
@@ -210,12 +222,12 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(*lists: object) -> Manifest | None:
-    """Return what the first ``manifest.json`` beside one of the lists says; None if none tells."""
+    """Return what the first ``manifest.json`` next to one of the lists says; None if none tells."""
     for path in lists:
         if not isinstance(path, str | Path):
             continue
         try:
-            found = json.loads(_small_text(Path(path).resolve().parent / "manifest.json"))
+            found = json.loads(_small_text(Path(path).resolve().with_name(MANIFEST)))
             contexts, panel = found["contexts"], found.get("panel_id")
         except (OSError, ValueError, LookupError, TypeError, RecursionError):
             continue

@@ -24,7 +24,7 @@ from ..stream.pseudobulk import log_block
 from ..stream.write import beside, check_writable, fill_cells, replacing
 from .archive import pack
 from .check import Asked, Report, looked
-from .lists import fingerprint, read_contexts, read_manifest
+from .lists import MANIFEST, fingerprint, read_contexts, read_manifest
 from .rules import Problem, Seen
 
 
@@ -165,11 +165,13 @@ def prep(
             f"{rules.tool} refuses that; name the season's pert_counts.csv with counts= or --counts"
         )
     if rules.context_key and read_contexts(asked.contexts, rules, *lists) is None:
+        near = {Path(x).resolve().with_name(MANIFEST) for x in lists if isinstance(x, str | Path)}
+        broken = [f"; {path} is there, but names none" for path in near if path.exists()]
         raise ValueError(
             f"the rules of {rules.name} ask for contexts, and nothing says which; {rules.tool} "
             "refuses that, for a file of the other phase fails when it is scored; name them with "
             "contexts= or --contexts, such as A,B,C, or keep the bundle's manifest.json next to "
-            "its lists"
+            f"its lists{''.join(broken)}"
         )
     with looked(pred, asked, progress) as (report, seen), beside(path, ".h5ad") as inner:
         _refuse([p for p in report.problems if p.refused and p.kind != "gene order"])

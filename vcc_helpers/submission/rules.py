@@ -22,6 +22,7 @@ from ..counts import FRACTION_TOLERANCE, LOGNORM_LIMIT
 from ..names import CONTROL_NAMES, Match, match
 from ..presets import Preset
 from ..stream.blocks import read_rows, stored_matrix
+from ..stream.contexts import CONTEXT_KEY, has_several
 from ..stream.look import NEARLY, scan
 from ..stream.open import left_on_disk, plain_labels, spaced_labels, text_for_none
 from . import likeness
@@ -284,6 +285,12 @@ class Seen:
         """The contexts that are asked and in the file."""
         return [label for label in self.asked if label in self.present]
 
+    def other_season(self) -> dict | None:
+        """Find contexts where the rules know none."""
+        if self.rules.context_key or not has_several(self.cells):
+            return None
+        return _of(sorted(self.cells.obs[CONTEXT_KEY].astype(str).unique()), 0, column=CONTEXT_KEY)
+
     def no_context_column(self) -> dict | None:
         """Tell where the contexts may be, if not in their column."""
         obs = self.cells.obs
@@ -300,7 +307,9 @@ class Seen:
         phases = self.rules.phases.items()
         other = [name for name, labels in phases if set(strange) <= set(labels)]
         hint = f"; these are contexts of the {other[0]} phase" if other else ""
-        hint += ", so the file is of the other phase" if other and not self.compared else ""
+        of_phase = any(set(self.asked) <= set(labels) for _, labels in phases)
+        wrong = other and of_phase and not self.compared
+        hint += ", so the file is of the other phase" if wrong else ""
         return _of(strange, len(self.present), asked=some_of(self.asked), hint=hint)
 
     def missing_contexts(self) -> dict | None:
@@ -730,6 +739,9 @@ _RULES = (
         "allowed, but the test calls more genes the more cells there are, in your file as in the "
         "truth"),
     # Contexts
+    _remark("season", Seen.other_season,
+        "obs[{column!r}] names {n} contexts ({some}), and the rules of {s.rules.name} know one; if "
+        "it is a file of 2026, check it with preset='vcc2026' (--preset vcc2026)"),
     _Rule("context", Seen.no_context_column,
         "obs has no column {s.context_key!r}; the rules of {s.rules.name} want each cell's "
         "context there, named as in the control files; add it{hint}"),
@@ -743,7 +755,7 @@ _RULES = (
         "one, and refuses the file; remove the spaces", fix="spaces around {n} contexts removed"),
     _remark("contexts", lambda s: s.asked is None and list(s.present),
         "which contexts are asked is not known, so those of the file are taken: {some}; name them "
-        "with contexts= or --contexts, or keep the bundle's manifest.json beside its lists"),
+        "with contexts= or --contexts, or keep the bundle's manifest.json next to its lists"),
     _Rule("unknown contexts", Seen.unknown_contexts,
         "{n} of {of} contexts are not asked: {some}; asked are {asked}{hint}; {s.rules.tool} "
         "refuses the file; predict the contexts that are asked, named as in the control files"),
