@@ -43,16 +43,23 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        server, wanted = self.server, self.headers["Range"]
-        start, last = map(int, wanted.removeprefix("bytes=").split("-"))
-        last = min(last, len(server.content) - 1)
+        server, wanted, content = self.server, self.headers["Range"], self.server.content
+        if server.root is not None:  # a tree of files
+            path = server.root / self.path.lstrip("/")
+            content = path.read_bytes() if path.is_file() else None
+        start, last = 0, len(content or b"") - 1
+        if wanted:
+            first, _, end = wanted.removeprefix("bytes=").partition("-")
+            start = int(first) if first else max(len(content) - int(end), 0)
+            last = min(int(end), last) if first and end else last
         with server.lock:
             server.asked.append((start, last + 1))
-            fault = server.fault(len(server.asked)) or {}
-        body = fault.get("change", lambda body: body)(server.content[start : last + 1])
-        size, shift = fault.get("size", len(server.content)), fault.get("shift", 0)
+            server.paths.append(self.path)
+            fault = server.fault(len(server.asked)) or ({"status": 404} if content is None else {})
+        body = fault.get("change", lambda body: body)((content or b"")[start : last + 1])
+        size, shift = fault.get("size", len(content or b"")), fault.get("shift", 0)
         span = f"bytes {start + shift}-{last}/{size}"
-        self.send_response(fault.get("status", 206))
+        self.send_response(fault.get("status", 206 if wanted else 200))
         self.send_header("Content-Range", span)
         self.send_header("ETag", fault.get("etag", '"one"'))
         self.send_header("Content-Length", str(len(body)))
@@ -71,12 +78,9 @@ def server(source, monkeypatch):
     for name, value in {"ATTEMPTS": 3, "PAUSE": 0.001, "NEAR": 0}.items():
         monkeypatch.setattr(_remote, name, value)
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.content, running.lock, running.asked = source.read_bytes(), threading.Lock(), []
-    running.fault, running.over, running.root = (
-        lambda number: None,
-        threading.Event(),
-        source.parent,
-    )
+    running.content, running.lock, running.root = source.read_bytes(), threading.Lock(), None
+    running.asked, running.paths = [], []
+    running.fault, running.over = lambda number: None, threading.Event()
     running.url = f"http://127.0.0.1:{running.server_port}"
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     yield running
@@ -359,15 +363,14 @@ WAYS = {
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:The codec", "ignore:Consolidated")
 @pytest.mark.parametrize(
-    ("way", "where"),
-    [*((way, "address") for way in WAYS if way != "zarr"), ("gzip", "path"), ("zarr", "path")],
+    ("way", "where"), [*((way, "address") for way in WAYS), ("gzip", "path"), ("zarr", "path")]
 )
 def test_a_panel_of_any_file(way, where, server, source, tmp_path):
     """As of an atlas: a plate of drugs, cell lines side by side, compressed or in Zarr's files."""
     cells = other_cells(source)
     path = tmp_path / ("plate.zarr" if way == "zarr" else "plate.h5ad")
     WAYS[way](cells, path)
-    server.content = path.read_bytes() if path.is_file() else b""
+    server.root = path.parent
     drugs = ["DMSO_TF", *cells.obs["drug"].cat.categories[:3]]
     choice = {"perturbation_key": "drug", "control": "DMSO_TF", "columns": ["batch"]}
     choice |= {"only": {"drug": drugs, "line": ["A549"]}, "cells_per_target": 7, "controls": 15}
@@ -387,6 +390,71 @@ def test_a_panel_of_any_file(way, where, server, source, tmp_path):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"dose": ["1"]}})
     with pytest.raises(ValueError, match="no cell has what only= names"):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"line": ["CHO"]}})
+
+
+DRUGS = {"perturbation_key": "drug", "control": "DMSO_TF", "cells_per_target": 3, "controls": 9}
+
+
+@pytest.fixture(params=["version 2", "version 3", "shards"])
+def store(request, server, source, tmp_path):
+    """A store with cells in an order that makes few of its parts hold a chosen one."""
+    zarr, path = pytest.importorskip("zarr"), tmp_path / "plate.zarr"
+    cells = other_cells(source)
+    cells = cells[np.argsort(cells.obs["drug"].astype(str), kind="stable")].copy()
+    with anndata.settings.override(zarr_write_format=2 + (request.param != "version 2")):
+        cells.write_zarr(path)
+    group = zarr.open_group(path, mode="a")
+    for name in ("data", "indices"):
+        values = group[f"X/{name}"][:]
+        shards = {"shards": (20_000,)} if request.param == "shards" else {}
+        group["X"].create_array(name, data=values, chunks=(1000,), **shards, overwrite=True)
+    zarr.consolidate_metadata(path)
+    server.root = tmp_path
+    return cells, path
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr", "ignore:The codec", "ignore:Consolidated")
+def test_of_a_zarr_store_at_an_address_the_parts_with_chosen_cells_travel(store, server, capsys):
+    cells, path = store
+    out = fetch_panel(f"{server.url}/plate.zarr", path.with_name("out.h5ad"), **DRUGS)
+    panel = anndata.read_h5ad(out)
+    rows = panel.obs["source_row"].to_numpy()
+    assert (panel.X != cells.X[rows]).nnz == 0 and panel.obs_names.equals(cells.obs_names[rows])
+    ends = np.stack([cells.X.indptr[rows], cells.X.indptr[rows + 1] - 1]) // 1000
+    holding = len({part for low, high in ends.T for part in range(low, high + 1)})
+    share = holding / (cells.X.nnz / 1000)
+    there = sum(file.stat().st_size for file in (path / "X/data").rglob("*") if file.is_file())
+    asked = list(zip(server.paths, server.asked, strict=True))
+    sent = [stop - start for name, (start, stop) in asked if "/X/data/" in name]
+    assert (
+        share < 0.4 and sum(sent) <= 1.15 * share * there + 2**12 and len(set(asked)) == len(asked)
+    )
+    assert f"in {2 * holding} pieces" in capsys.readouterr().err and len(sent) <= 1.5 * holding
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr", "ignore:The codec", "ignore:Consolidated")
+def test_a_zarr_store_that_breaks_is_told_and_the_next_run_goes_on(store, server, tmp_path):
+    cells, path = store
+    source, out = f"{server.url}/plate.zarr", tmp_path / "out.h5ad"
+    for fault, error, words in (
+        (lambda n: {"status": 500} if n > 30 else None, ConnectionError, "given up after 3"),
+        (lambda n: {"change": lambda body: b"<html>" + body[6:]}, ValueError, "login page"),
+        (lambda n: {"status": 403}, ConnectionError, "answers 403 Forbidden"),
+        (lambda n: {"status": 404}, ConnectionError, "has no zarr.json or .zmetadata"),
+        (
+            lambda n: {"status": 404} if "/X/data/" in server.paths[-1] else None,
+            ConnectionError,
+            "404",
+        ),
+    ):
+        server.asked.clear()
+        server.fault = fault
+        with pytest.raises(error, match=words):
+            fetch_panel(source, out, **DRUGS, progress=False)
+        assert not out.exists()
+    server.fault = once(20, status=503)
+    panel = anndata.read_h5ad(fetch_panel(source, out, **DRUGS, progress=False))
+    assert (panel.X != cells.X[panel.obs["source_row"].to_numpy()]).nnz == 0
 
 
 def archive(source, folder, packing):

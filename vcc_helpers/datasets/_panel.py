@@ -19,10 +19,12 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from itertools import pairwise
+from functools import partial
+from itertools import pairwise, starmap
 from pathlib import Path
+from urllib.parse import urlsplit
 from zipfile import BadZipFile, ZipFile
 
 import anndata
@@ -106,10 +108,19 @@ def fetch(
     with wanted.alone():
         if wanted.target.exists():
             return _the_same(wanted.target, _told(how, genes, source))
-        far = str(source).startswith(("http://", "https://"))
-        with closing(Remote(source, n_bytes) if far else _Near(Path(source).expanduser())) as door:
+        with closing(_door(str(source), n_bytes)) as door:
             _Panel(door, wanted, how, genes, counts).fetch()
     return wanted.target
+
+
+def _door(source: str, n_bytes: int | None):
+    if not source.startswith(("http://", "https://")):
+        return _Near(Path(source).expanduser())
+    if not urlsplit(source).path.rstrip("/").endswith(".zarr"):
+        return Remote(source, n_bytes)
+    from ._zarr import FarStore  # Zarr comes with anndata; most never open one
+
+    return FarStore(source)
 
 
 def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> Path:
@@ -193,7 +204,7 @@ class _Near:
     def open(self):
         if not self.path.is_dir():
             return h5py.File(self.path)
-        import zarr  # comes with anndata; most never open one
+        import zarr
 
         check_zarr(self.path)
         return zarr.open_group(self.path, mode="r")
@@ -234,9 +245,9 @@ class _Panel:
         try:
             yield
         except Exception as error:
-            known = isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC
+            known = isinstance(error := _first(error), ConnectionError) or _full(error)
             if known or isinstance(error, ValueError) and self.door.url in str(error):
-                raise
+                raise error from None
             raise ValueError(
                 f"{self.door.url} cannot be read as a file of cells ({error}); it is damaged, or a "
                 "login page or a proxy answers in its place"
@@ -286,7 +297,7 @@ class _Panel:
         if folder.is_symlink():
             raise FileExistsError(f"{folder} is a link; remove it, and run again")
         plans = {i: self._plan(self.rows[i : i + CELLS]) for i in range(0, n_cells, CELLS)}
-        self._tell([piece for _, pieces in plans.values() for piece in pieces])
+        self._tell(plans.values())
         folder.mkdir(exist_ok=True)
         paths = {first: folder / f"{first}.npz" for first in plans}
         here = {first: part.dtype for first in plans if (part := _kept(paths[first])) is not None}
@@ -332,15 +343,21 @@ class _Panel:
         ends = [(int(self.pointers[i]), int(self.pointers[j])) for i, j in stretches]
         return stretches, merged(x for at in self.stored for pair in ends for x in at.spans(*pair))
 
-    def _tell(self, pieces: list[tuple[int, int]]) -> None:
+    def _tell(self, plans: Iterable[tuple[list, list]]) -> None:
         """Say what travels and what is stored; refuse a disk with too little room."""
         folder = self.wanted.target.parent
         n_values = (self.pointers[self.rows + 1] - self.pointers[self.rows]).sum()
         n_values *= 1 if len(self.arrays) == 2 else len(self.var)
         # the parts hold a value and a column each, and the panel, which is packed, a third of it
         needed, free = 8 * int(n_values), shutil.disk_usage(folder).free
+        pieces = [piece for _, pieces in plans for piece in pieces]
         size = f"{amount(sum(b - a for a, b in pieces))} of {amount(self.door.size)}"
         travel = f"{size} to fetch in {len(pieces):,} requests; " if pieces else ""
+        if hasattr(self.door, "most"):
+            ends = self.pointers[[stretch for stretches, _ in plans for stretch in stretches]]
+            travel = "at most {1} to fetch, in {0:,} pieces; ".format(
+                *self.door.most(self.arrays, ends)
+            )
         text = (
             f"{len(self.rows):,} of {len(self.obs):,} cells: {travel}up to {amount(needed)} in "
             f"{folder}, {amount(free)} free"
@@ -353,16 +370,17 @@ class _Panel:
     def _read(self, rows: np.ndarray, stretches: list[tuple[int, int]]) -> sparse.csr_matrix:
         """Read a part's cells, if their values are what they should be, and their genes rise."""
         try:
-            found = sparse.vstack([self._stretch(*stretch) for stretch in stretches], format="csr")
+            each = starmap if isinstance(self.file, h5py.File) else partial(ahead, threads=THREADS)
+            found = sparse.vstack(list(each(self._stretch, stretches)), format="csr")
             at = np.concatenate([np.arange(*stretch) for stretch in stretches])
             part = found[np.searchsorted(at, rows)]
             low, high = part.data.min(initial=0), part.data.max(initial=0)
             counts = low >= 0 and high < 2**32 and (part.data == np.floor(part.data)).all()
             if self.counts and not counts:
                 raise ValueError("values that are no counts")
-        except (OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC:
-                raise
+        except (OSError, RuntimeError, ValueError, ExceptionGroup) as error:
+            if isinstance(error := _first(error), ConnectionError) or _full(error):
+                raise error from None
             raise ValueError(
                 f"{self.door.url}: what arrived are no values of {len(self.var):,} genes ({error}):"
                 " the file is damaged, was replaced, or something on the way (a proxy) changes it"
@@ -384,9 +402,10 @@ class _Panel:
         pointers, columns = pointers - low, values[1].astype(np.int64)
         # places in one long row of all cells: they rise if those of each cell do
         places = np.repeat(np.arange(shape[0]), np.diff(pointers)) * shape[1] + columns
-        rising = not self.counts or (np.diff(places) > 0).all()  # H1's do; others may not
-        if (columns < 0).any() or (columns >= shape[1]).any() or not rising:
-            raise ValueError("genes out of range or out of order")
+        steps = np.diff(places)  # H1's rise; others may not
+        odd = (steps <= 0 if self.counts else steps == 0).any()
+        if odd or (columns < 0).any() or (columns >= shape[1]).any():
+            raise ValueError("genes out of range, twice or out of order")
         return sparse.csr_matrix((values[0], columns.astype(np.int32), pointers), shape=shape)
 
     def _labels(self, rows: np.ndarray) -> pd.DataFrame:
@@ -437,6 +456,17 @@ def verify_panel(path: str | Path) -> pd.DataFrame:
         "values that are not 0": f"{detected.mean() / cells.n_vars:.1%}",
     }
     return pd.DataFrame({"published": _PUBLISHED, "here": found}).rename_axis("quantity")
+
+
+def _first(error: Exception) -> Exception:
+    """Return the first of several errors at once, as Zarr raises them."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _full(error: Exception) -> bool:
+    return getattr(error, "errno", 0) == errno.ENOSPC
 
 
 def _kept(path: Path) -> sparse.csr_matrix | None:
