@@ -388,8 +388,9 @@ def test_a_panel_of_any_file(way, where, server, source, tmp_path):
     assert fetch_panel(found, out, **choice, progress=False) == out and not server.asked
     with pytest.raises(KeyError, match="obs has no 'dose'; it has .*'drug'"):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"dose": ["1"]}})
-    with pytest.raises(ValueError, match="no cell has what only= names"):
-        fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"line": ["CHO"]}})
+    for lines in (["CHO"], ["A549", "CHO"]):
+        with pytest.raises(ValueError, match="'line' has no 'CHO', it has .*'HeLa'"):
+            fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"line": lines}})
 
 
 DRUGS = {"perturbation_key": "drug", "control": "DMSO_TF", "cells_per_target": 3, "controls": 9}
@@ -455,6 +456,66 @@ def test_a_zarr_store_that_breaks_is_told_and_the_next_run_goes_on(store, server
     server.fault = once(20, status=503)
     panel = anndata.read_h5ad(fetch_panel(source, out, **DRUGS, progress=False))
     assert (panel.X != cells.X[panel.obs["source_row"].to_numpy()]).nnz == 0
+
+
+def atlas_tree(source, folder):
+    """Samples as scBaseCount publishes them: a file for each accession, with layers of counts."""
+    cells = other_cells(source)
+    tree = folder / "scbasecount/2026-01-12/h5ad/GeneFull_Ex50pAS/Homo_sapiens"
+    tree.mkdir(parents=True)
+    cells.obs = pd.DataFrame(
+        {"SRX_accession": "", "cell_type": pd.Categorical(cells.obs["line"])},
+        index=[f"AAAC{i:04d}" for i in range(cells.n_obs)],
+    )
+    whole = {}
+    for i, name in enumerate(["SRX1", "ERX2", "NRX3"]):
+        part = cells[150 * i : 150 * (i + 1)].copy()
+        part.obs["SRX_accession"], part.obs_names = name, cells.obs_names[: part.n_obs]
+        part.layers["UniqueAndMult-EM"] = part.X / 2
+        part = part[part.obs["cell_type"] == "HeLa"].copy() if name == "NRX3" else part
+        part.write_h5ad(tree / f"{name}.h5ad", compression="gzip")
+        whole[name] = part
+    return tree.relative_to(folder), whole
+
+
+def test_samples_of_a_tree_of_files_become_one_panel(server, source, tmp_path):
+    tree, whole = atlas_tree(source, tmp_path)
+    server.root, out = tmp_path, tmp_path / "panel.h5ad"
+    sources = [f"{server.url}/{tree}/{name}.h5ad" for name in whole]
+    choice = {"perturbation_key": "cell_type", "cells_per_target": 6, "progress": False}
+    only = {"cell_type": ["A549"]}
+    server.fault = lambda n: {"status": 404} if "ERX2" in server.paths[-1] else None
+    with pytest.raises(ConnectionError, match="ERX2.h5ad: the server answers 404"):
+        fetch_panel(sources, out, **choice, only=only)
+    server.fault = lambda n: None
+    server.paths.clear()
+    panel = anndata.read_h5ad(fetch_panel(sources, out, **choice, only=only))
+    assert not [path for path in server.paths if "SRX1" in path]  # is not fetched again
+    assert panel.obs["source_file"].value_counts().to_dict() == {"SRX1": 6, "ERX2": 6}
+    for name in ("SRX1", "ERX2"):
+        part = panel[panel.obs["source_file"] == name]
+        there = whole[name][part.obs["source_row"].to_numpy()]
+        assert (part.X != there.X).nnz == 0 and set(part.obs["SRX_accession"]) == {name}
+    assert panel.obs_names.is_unique and not panel.layers
+    sizes = pd.concat(part.obs["cell_type"] for part in whole.values()).value_counts()
+    assert panel.uns["panel_of"].loc["A549"].tolist() == [sizes["A549"], 12]
+    assert visible(tmp_path) == ["panel.h5ad", "scbasecount"]
+    both = fetch_panel(
+        [tmp_path / tree / f"{n}.h5ad" for n in whole], tmp_path / "x.h5ad", **choice
+    )
+    assert anndata.read_h5ad(both).obs["cell_type"].value_counts().to_dict() == {
+        "A549": 12,
+        "HeLa": 18,
+    }
+    with pytest.raises(FileExistsError, match="only .*A549.*wanted .*CHO"):
+        fetch_panel(sources, out, **choice, only={"cell_type": ["CHO"]})
+    with pytest.raises(
+        ValueError, match="leaves no cell of 3 files; the last .*no 'CHO', it has 'HeLa'"
+    ):
+        fetch_panel(sources, tmp_path / "z.h5ad", **choice, only={"cell_type": ["CHO"]})
+    whole["ERX2"][:, ::-1].copy().write_h5ad(tmp_path / tree / "ERX2.h5ad")
+    with pytest.raises(ValueError, match="ERX2.h5ad has other genes than the files before it"):
+        fetch_panel(sources, tmp_path / "z.h5ad", **choice)
 
 
 def archive(source, folder, packing):

@@ -63,6 +63,10 @@ _PUBLISHED = {
 }
 
 
+class Empty(ValueError):
+    """No cell of a file is among those that are wanted."""
+
+
 def choose(
     labels: np.ndarray,
     *,
@@ -97,19 +101,21 @@ def fetch(
     genes: Sequence[str] | None,
     n_bytes: int | None = None,
     counts: bool = True,
+    several: bool = False,
 ) -> Path:
     """Fetch a panel of a file or Zarr store, at an address or a path, under its final name.
 
     `how` holds ``cells_per_target``, ``controls`` and ``seed``, and as far as they are not the
     usual ones ``perturbation_key``, ``control``, ``only`` and ``columns``. `n_bytes` says how large
-    the file must be, `counts` that its values must be counts.
+    the file must be, `counts` that its values must be counts, `several` that it is one of several
+    files and may lack some of what ``only`` names.
     """
     how = dict(how)
     with wanted.alone():
         if wanted.target.exists():
             return _the_same(wanted.target, _told(how, genes, source))
         with closing(_door(str(source), n_bytes)) as door:
-            _Panel(door, wanted, how, genes, counts).fetch()
+            _Panel(door, wanted, how, genes, counts, several).fetch()
     return wanted.target
 
 
@@ -121,6 +127,41 @@ def _door(source: str, n_bytes: int | None):
     from ._zarr import FarStore  # Zarr comes with anndata; most never open one
 
     return FarStore(source)
+
+
+def fetch_each(sources: Sequence[str], wanted: Wanted, how: Mapping, genes) -> Path:
+    """Fetch a panel of each of several files, and put them together under the final name."""
+    told = _told(how, genes, " ".join(sources))
+    with wanted.alone():
+        if wanted.target.exists():
+            return _the_same(wanted.target, told)
+        folder = wanted.target.with_name(f".{wanted.target.name}.{_digest(told)[:12]}.files")
+        names, parts = [Path(urlsplit(source).path).stem for source in sources], {}
+        for number, source in enumerate(sources):
+            one = Wanted(None, source, folder / f"{number}.h5ad", wanted.progress)
+            try:
+                path = fetch(source, one, how, genes=genes, counts=False, several=True)
+            except Empty as error:
+                empty = error
+                continue
+            name = names[number] if len({*names}) == len(names) else source
+            parts[name] = part = anndata.read_h5ad(path)
+            if not part.var_names.equals(next(iter(parts.values())).var_names):
+                raise ValueError(
+                    f"{source} has other genes than the files before it, or in another order; "
+                    "name those to keep with genes="
+                )
+        if not parts:
+            raise Empty(f"only= leaves no cell of {len(sources)} files; the last was {empty}")
+        cells = anndata.concat(parts, label="source_file", index_unique="-", merge="first")
+        cells = cells[np.argsort(cells.obs[how["perturbation_key"]].astype(str), kind="stable")]
+        panels = [part.uns["panel"] for part in parts.values()]
+        told |= {"bytes": sum(x["bytes"] for x in panels), "etag": _digest(panels)}
+        sizes = pd.concat([part.uns["panel_of"] for part in parts.values()])
+        cells.uns = {"panel": told, "panel_of": sizes.groupby(level=0, observed=True).sum()}
+        write_cells(wanted.target, cells, compression="gzip")
+        shutil.rmtree(folder)
+    return wanted.target
 
 
 def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> Path:
@@ -216,7 +257,15 @@ class _Near:
 class _Panel:
     """One panel while it is fetched, part by part; a part that is there is not fetched again."""
 
-    def __init__(self, door: _Near | Blocks, wanted: Wanted, how: Mapping, genes, counts: bool):
+    def __init__(
+        self,
+        door: _Near | Blocks,
+        wanted: Wanted,
+        how: Mapping,
+        genes: Sequence[str] | None,
+        counts: bool,
+        several: bool = False,
+    ):
         self.door, self.wanted, self.counts = door, wanted, counts
         self.told = _told(how, genes, door.url)
         with self._explained():
@@ -231,13 +280,20 @@ class _Panel:
             self._see_structure(list(columns) if how.get("columns") else there)
         labels = self.obs[key]
         self.labels = labels.astype(object).where(labels.notna(), None).to_numpy(copy=True)
+        odd = []
         for column, values in only.items():
             self.labels[~self.obs[column].isin(values).to_numpy()] = None
+            there = self.obs[column].unique()
+            if other := [value for value in values if value not in there]:
+                odd.append(f"{column!r} has no {some_of(other)}, it has {some_of(there)}")
         self.genes = None if genes is None else self._places(genes)
         draw = {name: how[name] for name in ("cells_per_target", "controls", "seed")}
         self.rows = choose(self.labels, **draw, control=how.get("control", CONTROL))
         if not len(self.rows):
-            raise ValueError(f"{door.url}: no cell has what only= names ({some_of(only)})")
+            words = "; ".join(odd) or "no cell has all that it names"
+            raise Empty(f"{door.url}: only= leaves no cell: {words}")
+        if odd and not several:
+            raise ValueError(f"{door.url}: only=: {'; '.join(odd)}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
