@@ -53,14 +53,15 @@ class Handler(BaseHTTPRequestHandler):
             start = int(first) if first else max(len(content) - int(end), 0)
             last = min(int(end), last) if first and end else last
         with server.lock:
-            server.asked.append((start, last + 1))
             server.paths.append(self.path)
-            fault = server.fault(len(server.asked)) or ({"status": 404} if content is None else {})
+            fault = server.fault(len(server.paths)) or ({"status": 404} if content is None else {})
+            server.asked.append((start, start if "status" in fault else last + 1))
         body = fault.get("change", lambda body: body)((content or b"")[start : last + 1])
         size, shift = fault.get("size", len(content or b"")), fault.get("shift", 0)
         span = f"bytes {start + shift}-{last}/{size}"
         self.send_response(fault.get("status", 206 if wanted else 200))
         self.send_header("Content-Range", span)
+        self.send_header("Content-Type", fault.get("type", "binary/octet-stream"))
         self.send_header("ETag", fault.get("etag", '"one"'))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -80,6 +81,7 @@ def server(source, monkeypatch):
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.content, running.lock, running.root = source.read_bytes(), threading.Lock(), None
     running.asked, running.paths = [], []
+    running.clear = lambda: (running.asked.clear(), running.paths.clear())
     running.fault, running.over = lambda number: None, threading.Event()
     running.url = f"http://127.0.0.1:{running.server_port}"
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
@@ -215,13 +217,24 @@ def test_what_passes_is_tried_again(fault, server, tmp_path, monkeypatch):
     ("fault", "words"),
     [
         ({"status": 404}, "answers 404"),
-        ({"status": 200}, "fetch the whole one, without cells_per_target"),
+        ({"status": 400, "change": lambda _: b"<Code>Need</Code>a project"}, r"\(Need a project\)"),
+        ({"status": 200, "type": "text/html; charset=utf-8"}, "a web page came in place"),
+        ({"status": 200}, "fetch the whole one, without cells_per_target="),
         ({"status": 500}, "given up after 3 attempts"),
         ({"cut": 10, "stall": 9}, "given up after 3 attempts"),
         ({"etag": '"two"'}, "was replaced by another file"),
         ({"size": 5}, "was replaced by another file"),
     ],
-    ids=["gone", "no ranges", "always busy", "stalls", "another version", "another size"],
+    ids=[
+        "gone",
+        "wants an account",
+        "login page",
+        "no ranges",
+        "always busy",
+        "stalls",
+        "another version",
+        "another size",
+    ],
 )
 def test_what_does_not_pass_is_told_and_nothing_is_half(
     fault, words, server, tmp_path, monkeypatch
@@ -296,7 +309,7 @@ def test_a_damaged_part_is_fetched_again_and_a_link_is_not_followed(server, tmp_
     whole = fetch(server, tmp_path / "whole")
     n_requests = len(server.asked)
     server.fault = lambda number: {"status": 404} if number > n_requests // 2 else None
-    server.asked.clear()
+    server.clear()
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
     (folder,) = (tmp_path / "cut").glob(".*.parts")
@@ -317,13 +330,13 @@ def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
     monkeypatch.setattr(_panel, "THREADS", 2)
     whole = fetch(server, tmp_path / "whole")
     n_whole, stop = len(server.asked), 2 * len(server.asked) // 3
-    server.asked.clear()
+    server.clear()
     server.fault = lambda number: {"status": 404} if number > stop else None
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
     answered = {span for span in server.asked[:stop] if span[0] % _remote.BLOCK}
     server.fault = lambda number: None
-    server.asked.clear()
+    server.clear()
     assert fetch(server, tmp_path / "cut").read_bytes() == whole.read_bytes()
     assert len(server.asked) < n_whole
     begun = 2 * 8 + 2  # a part that was not whole, and what was on its way
@@ -332,10 +345,13 @@ def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
 
 def test_a_panel_that_is_there_is_not_fetched_again(server, tmp_path):
     first = fetch(server, tmp_path)
-    server.asked.clear()
+    server.clear()
     assert fetch(server, tmp_path) == first and not server.asked
     with pytest.raises(FileExistsError, match="cells_per_target 5, wanted 6"):
         fetch(server, tmp_path, cells_per_target=6)
+    first.write_bytes(server.content)
+    with pytest.raises(FileExistsError, match="is no panel: the whole file"):
+        fetch(server, tmp_path)
 
 
 def other_cells(source, log=False):
@@ -384,8 +400,10 @@ def test_a_panel_of_any_file(way, where, server, source, tmp_path):
     assert (cells.obs["line"].to_numpy()[rows] == "A549").all()
     assert {"line", "batch"} < set(panel.obs) and "guide_id" not in panel.obs
     assert anndata.read_h5ad(out).X.dtype == np.uint16
-    server.asked.clear()
+    server.clear()
     assert fetch_panel(found, out, **choice, progress=False) == out and not server.asked
+    with pytest.raises(ValueError, match="'drug' has no control 'DMSO'; it has .*'DMSO_TF'"):
+        fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "control": "DMSO"})
     with pytest.raises(KeyError, match="obs has no 'dose'; it has .*'drug'"):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"dose": ["1"]}})
     for lines in (["CHO"], ["A549", "CHO"]):
@@ -448,7 +466,7 @@ def test_a_zarr_store_that_breaks_is_told_and_the_next_run_goes_on(store, server
             "404",
         ),
     ):
-        server.asked.clear()
+        server.clear()
         server.fault = fault
         with pytest.raises(error, match=words):
             fetch_panel(source, out, **DRUGS, progress=False)
@@ -488,7 +506,7 @@ def test_samples_of_a_tree_of_files_become_one_panel(server, source, tmp_path):
     with pytest.raises(ConnectionError, match="ERX2.h5ad: the server answers 404"):
         fetch_panel(sources, out, **choice, only=only)
     server.fault = lambda n: None
-    server.paths.clear()
+    server.clear()
     panel = anndata.read_h5ad(fetch_panel(sources, out, **choice, only=only))
     assert not [path for path in server.paths if "SRX1" in path]  # is not fetched again
     assert panel.obs["source_file"].value_counts().to_dict() == {"SRX1": 6, "ERX2": 6}
@@ -555,6 +573,10 @@ def test_panels_of_the_other_lines(packing, server, source, tmp_path, monkeypatc
     server.content = source.read_bytes()
     assert open_world(fetch(server, tmp_path / "h1").parent).sources == list(contexts)
     assert not [p for p in (tmp_path / "h1").rglob("*") if ".part" in p.name]
+    server.clear()
+    assert fetch_h1("support_set", **how) == folder and not server.asked
+    with pytest.raises(FileExistsError, match="seed 0, wanted 1"):
+        fetch_h1("support_set", **how, seed=1)
 
 
 def test_an_archive_that_is_none_or_does_not_unpack_is_told(server, source, tmp_path):
@@ -595,6 +617,21 @@ def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypat
     assert figures.loc[["targets", "genes", "control cells"], "here"].tolist() == ["6", "300", "80"]
     sizes = anndata.read_h5ad(tmp_path / NAME).uns["panel_of"]
     assert sizes.loc["non-targeting"].tolist() == [80, 20] and sizes["fetched"].max() == 20
+
+
+def test_without_a_network_three_attempts_are_enough(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_remote, "PAUSE", 0.001)
+    with pytest.raises(ConnectionError, match="no connection .*; given up after 3 attempts"):
+        fetch_h1("train", **HOW, folder=tmp_path, base_url="http://no.such.host.invalid:1")
+    assert not visible(tmp_path)
+
+
+def test_the_command_names_its_own_options(tmp_path, capsys):
+    (tmp_path / NAME).write_bytes(b"another file")
+    words = ["fetch", "train", "--cells-per-target", "5", "--folder", str(tmp_path)]
+    assert cli.main(words) == 1 and "another folder with --folder\n" in capsys.readouterr().err
+    assert cli.main(["fetch", "train", "--verify-panel", "--folder", str(tmp_path / "no")]) == 1
+    assert "fetch one with --cells-per-target 60\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

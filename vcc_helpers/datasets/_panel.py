@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
+from glob import escape
 from itertools import pairwise, starmap
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -166,7 +167,11 @@ def fetch_each(sources: Sequence[str], wanted: Wanted, how: Mapping, genes) -> P
 
 def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> Path:
     """Fetch a panel of each other line of the support set; return the folder of their files."""
-    folder = wanted.target.parent / "contexts"
+    folder, told = wanted.target.parent / "contexts", _told(how, genes, "")
+    del told["source"]  # known only when the archive is open
+    paths = [folder / f"{name}.h5ad" for name in LINES]
+    if all(path.exists() for path in paths):
+        return [_the_same(path, told) for path in paths][0].parent
     with closing(Remote(wanted.url, n_bytes)) as archive:
         try:
             there = {Path(info.filename).name: info for info in ZipFile(archive).infolist()}
@@ -223,6 +228,11 @@ def _the_same(path: Path, how: dict) -> Path:
             there = read_elem(file["uns/panel"])
     except (KeyError, OSError):
         there = {}
+    if not there:
+        raise FileExistsError(
+            f"{path} is there, but is no panel: the whole file, or another one; move it away and "
+            "run again, or name another folder with folder="
+        )
     pairs = ((name, there.get(name), value) for name, value in how.items())
     if different := [f"{name} {old!r}, wanted {new!r}" for name, old, new in pairs if old != new]:
         raise FileExistsError(
@@ -287,8 +297,12 @@ class _Panel:
             if other := [value for value in values if value not in there]:
                 odd.append(f"{column!r} has no {some_of(other)}, it has {some_of(there)}")
         self.genes = None if genes is None else self._places(genes)
+        control = how.get("control", CONTROL)
+        if control != CONTROL and not labels.isin([control]).any() and not several:
+            there = some_of(labels.dropna().unique(), 20)
+            raise ValueError(f"{door.url}: {key!r} has no control {control!r}; it has {there}")
         draw = {name: how[name] for name in ("cells_per_target", "controls", "seed")}
-        self.rows = choose(self.labels, **draw, control=how.get("control", CONTROL))
+        self.rows = choose(self.labels, **draw, control=control)
         if not len(self.rows):
             words = "; ".join(odd) or "no cell has all that it names"
             raise Empty(f"{door.url}: only= leaves no cell: {words}")
@@ -382,7 +396,8 @@ class _Panel:
         write_cells(target, cells, compression="gzip")
         if isinstance(self.file, h5py.File):
             self.file.close()
-        shutil.rmtree(folder)
+        for old in target.parent.glob(f".{escape(target.name)}.*.parts"):  # of other choices, too
+            shutil.rmtree(old)
 
     def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """List the stretches of rows that are read for some of them, and what to bring for them.

@@ -118,23 +118,25 @@ class Server:
     """Asks a server for bytes; where a later answer may be better, asks again."""
 
     def __init__(self):
-        self.session = requests.Session()
+        self.session, self.answered = requests.Session(), False
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
         self.session.headers.update({"User-Agent": "vcc-helpers", "Accept-Encoding": "identity"})
 
     def ask(self, url: str, span: str, fits: Callable[[requests.Response], int | None]) -> bytes:
         """Return the bytes of an answer; `fits` raises, or says how many there must be."""
-        for attempt in range(ATTEMPTS):
+        attempt = 0
+        while True:
             try:
                 return self._once(url, span, fits)
             except Broken as error:
-                reason = error
-                time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
-        raise ConnectionError(
-            f"{url}: {reason}; given up after {ATTEMPTS} attempts. The cells that have "
-            "arrived are kept: check the connection and run again, it goes on from there"
-        )
+                attempt, reason = attempt + 1, error
+            if attempt == (ATTEMPTS if self.answered else min(ATTEMPTS, 3)):
+                raise ConnectionError(
+                    f"{url}: {reason}; given up after {attempt} attempts. The cells that have "
+                    "arrived are kept: check the connection and run again, it goes on from there"
+                )
+            time.sleep(min(PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
 
     def _once(self, url: str, span: str, fits: Callable) -> bytes:
         broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -142,12 +144,20 @@ class Server:
         try:
             answer = self.session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
         except broken as error:
-            raise Broken(f"no connection ({type(error).__name__})") from error
+            cause = getattr(error.args[0] if error.args else error, "reason", error)
+            words = str(cause).rpartition("): ")[2] or type(error).__name__
+            raise Broken(f"no connection ({words})") from error
+        self.answered = True
         with answer:
             if answer.status_code in PASSING:
                 raise Broken(f"the server answers {answer.status_code} {answer.reason}")
             if answer.status_code not in (requests.codes.ok, requests.codes.partial_content):
                 self._refused(answer)
+            if "text/html" in answer.headers.get("Content-Type", ""):
+                raise ConnectionError(
+                    f"{url}: a web page came in place of the file, such as the login page of a "
+                    "network or a proxy; open the address in a browser, log in there, run again"
+                )
             n_bytes = fits(answer)
             try:
                 found = answer.raw.read(n_bytes)
@@ -163,8 +173,8 @@ class Server:
         raise (Absent if answer.status_code == requests.codes.not_found else ConnectionError)(
             f"{answer.url}: the server answers {answer.status_code} {answer.reason}"
             f"{f' ({words.strip()[:200]})' if words.strip() else ''}; check the address: the file "
-            "may have moved, or may want an account. The challenge's files are listed at "
-            "https://virtualcellchallenge.org; fetch_h1 takes a new folder of theirs as base_url="
+            "may have moved, or need an account. If the challenge's files have moved, find their "
+            "new folder at https://virtualcellchallenge.org and call fetch_h1(..., base_url=FOLDER)"
         )
 
 
@@ -196,7 +206,7 @@ class Remote(Blocks):
         if answer.status_code == requests.codes.ok:
             raise ConnectionError(
                 f"{self.url}: the server sends only the whole file, so some cells cannot be had "
-                "alone; fetch the whole one, without cells_per_target"
+                "alone; fetch the whole one, without cells_per_target="
             )
         if span.partition("-")[0].split() != ["bytes", str(start)] or not total.isdecimal():
             raise Broken(f"the server sent another part ({span}) than the one from {start:,} on")
