@@ -404,7 +404,7 @@ _OPTIONS = {
     "--controls": {"type": partial(_whole, least=1), "default": 2000, "metavar": "N",
         "help": "control cells of a panel (%(default)s)"},
     "--verify-panel": {"action": "store_true",
-        "help": "hold the panel of the training cells against published figures"},
+        "help": "compare the panel of the training cells with published figures"},
 }  # fmt: skip
 
 _COMMANDS = {

@@ -1,6 +1,6 @@
 """What comes with the package: real cells, and the list of data sets that go with the challenge.
 
-Where the files are from, and under which licences, stands in ``data/PROVENANCE.md``.
+``data/PROVENANCE.md`` says where the files are from, and under which licences.
 
 Taught in: notebooks/01_load_the_h1_data, notebooks/04_mean_baseline and
 notebooks/10_bring_your_own_screen.

@@ -94,11 +94,10 @@ def fetch_h1(
     checked is not read again as long as its size and its time of change stay the same; a small
     hidden file next to it remembers them.
 
-    A panel's bytes cannot be held against the published sha256. What is checked: the size of the
-    official file and its version with every answer, and that each cell's values are counts of
-    genes in rising order. All of this was tried on a simulated file of full size; no test reaches
-    the real address. ``vcc-helpers fetch train --verify-panel`` holds a panel against published
-    figures.
+    The published sha256 cannot check a panel. What is checked: the size of the official file and
+    its version with every answer, and that each cell's values are counts of genes in rising order.
+    All of this was tried on a simulated file of full size; no test reaches the real address.
+    ``vcc-helpers fetch train --verify-panel`` compares a panel with published figures.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """

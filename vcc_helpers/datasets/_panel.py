@@ -76,7 +76,7 @@ def choose(
     seed: int,
     control: str = CONTROL,
 ) -> np.ndarray:
-    """Draw cells of each target, and controls: rows, ascending; all of a target with fewer.
+    """Draw cells of each target, and controls; of a target with fewer, all. Return rows, ascending.
 
     Windows of 16 neighbouring rows are taken in random order, and in each the cells of targets that
     still need some. Each cell of a target is as likely as any other, but the chosen cells lie
@@ -496,7 +496,7 @@ class _Panel:
 
 
 def verify_panel(path: str | Path) -> pd.DataFrame:
-    """Hold a panel of the training cells against what is known of the official file.
+    """Compare a panel of the training cells with what is published about the official file.
 
     No test of this project reaches the real address: this is for the first real run.
 
