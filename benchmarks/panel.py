@@ -5,7 +5,7 @@
 Without --file a SIMULATED file of the official layout and size is made first (15.4 GB, ten minutes)
 and removed at the end. A server on the loopback address, a process of its own, sends ranges of it:
 30 ms before each answer, 50 MB/s for all connections together. It counts what it sends. Each panel
-is fetched in a process of its own, and held against the same rows read from the file. `plans` says
+is fetched in a process of its own, and compared with the same rows read from the file. `plans` says
 what other ways of choosing the cells would ask for, without fetching them. Nothing here reaches the
 real address. Writes benchmarks/results/panel.json.
 """

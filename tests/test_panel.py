@@ -43,17 +43,25 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        server, wanted = self.server, self.headers["Range"]
-        start, last = map(int, wanted.removeprefix("bytes=").split("-"))
-        last = min(last, len(server.content) - 1)
+        server, wanted, content = self.server, self.headers["Range"], self.server.content
+        if server.root is not None:  # a tree of files
+            path = server.root / self.path.lstrip("/")
+            content = path.read_bytes() if path.is_file() else None
+        start, last = 0, len(content or b"") - 1
+        if wanted:
+            first, _, end = wanted.removeprefix("bytes=").partition("-")
+            start = int(first) if first else max(len(content) - int(end), 0)
+            last = min(int(end), last) if first and end else last
         with server.lock:
-            server.asked.append((start, last + 1))
-            fault = server.fault(len(server.asked)) or {}
-        body = fault.get("change", lambda body: body)(server.content[start : last + 1])
-        size, shift = fault.get("size", len(server.content)), fault.get("shift", 0)
+            server.paths.append(self.path)
+            fault = server.fault(len(server.paths)) or ({"status": 404} if content is None else {})
+            server.asked.append((start, start if "status" in fault else last + 1))
+        body = fault.get("change", lambda body: body)((content or b"")[start : last + 1])
+        size, shift = fault.get("size", len(content or b"")), fault.get("shift", 0)
         span = f"bytes {start + shift}-{last}/{size}"
-        self.send_response(fault.get("status", 206))
+        self.send_response(fault.get("status", 206 if wanted else 200))
         self.send_header("Content-Range", span)
+        self.send_header("Content-Type", fault.get("type", "binary/octet-stream"))
         self.send_header("ETag", fault.get("etag", '"one"'))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -71,12 +79,10 @@ def server(source, monkeypatch):
     for name, value in {"ATTEMPTS": 3, "PAUSE": 0.001, "NEAR": 0}.items():
         monkeypatch.setattr(_remote, name, value)
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    running.content, running.lock, running.asked = source.read_bytes(), threading.Lock(), []
-    running.fault, running.over, running.root = (
-        lambda number: None,
-        threading.Event(),
-        source.parent,
-    )
+    running.content, running.lock, running.root = source.read_bytes(), threading.Lock(), None
+    running.asked, running.paths = [], []
+    running.clear = lambda: (running.asked.clear(), running.paths.clear())
+    running.fault, running.over = lambda number: None, threading.Event()
     running.url = f"http://127.0.0.1:{running.server_port}"
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
     yield running
@@ -211,13 +217,24 @@ def test_what_passes_is_tried_again(fault, server, tmp_path, monkeypatch):
     ("fault", "words"),
     [
         ({"status": 404}, "answers 404"),
-        ({"status": 200}, "fetch the whole one, without cells_per_target"),
+        ({"status": 400, "change": lambda _: b"<Code>Need</Code>a project"}, r"\(Need a project\)"),
+        ({"status": 200, "type": "text/html; charset=utf-8"}, "a web page came in place"),
+        ({"status": 200}, "fetch the whole one, without cells_per_target="),
         ({"status": 500}, "given up after 3 attempts"),
         ({"cut": 10, "stall": 9}, "given up after 3 attempts"),
         ({"etag": '"two"'}, "was replaced by another file"),
         ({"size": 5}, "was replaced by another file"),
     ],
-    ids=["gone", "no ranges", "always busy", "stalls", "another version", "another size"],
+    ids=[
+        "gone",
+        "wants an account",
+        "login page",
+        "no ranges",
+        "always busy",
+        "stalls",
+        "another version",
+        "another size",
+    ],
 )
 def test_what_does_not_pass_is_told_and_nothing_is_half(
     fault, words, server, tmp_path, monkeypatch
@@ -292,7 +309,7 @@ def test_a_damaged_part_is_fetched_again_and_a_link_is_not_followed(server, tmp_
     whole = fetch(server, tmp_path / "whole")
     n_requests = len(server.asked)
     server.fault = lambda number: {"status": 404} if number > n_requests // 2 else None
-    server.asked.clear()
+    server.clear()
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
     (folder,) = (tmp_path / "cut").glob(".*.parts")
@@ -313,13 +330,13 @@ def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
     monkeypatch.setattr(_panel, "THREADS", 2)
     whole = fetch(server, tmp_path / "whole")
     n_whole, stop = len(server.asked), 2 * len(server.asked) // 3
-    server.asked.clear()
+    server.clear()
     server.fault = lambda number: {"status": 404} if number > stop else None
     with pytest.raises(ConnectionError):
         fetch(server, tmp_path / "cut")
     answered = {span for span in server.asked[:stop] if span[0] % _remote.BLOCK}
     server.fault = lambda number: None
-    server.asked.clear()
+    server.clear()
     assert fetch(server, tmp_path / "cut").read_bytes() == whole.read_bytes()
     assert len(server.asked) < n_whole
     begun = 2 * 8 + 2  # a part that was not whole, and what was on its way
@@ -328,10 +345,13 @@ def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
 
 def test_a_panel_that_is_there_is_not_fetched_again(server, tmp_path):
     first = fetch(server, tmp_path)
-    server.asked.clear()
+    server.clear()
     assert fetch(server, tmp_path) == first and not server.asked
     with pytest.raises(FileExistsError, match="cells_per_target 5, wanted 6"):
         fetch(server, tmp_path, cells_per_target=6)
+    first.write_bytes(server.content)
+    with pytest.raises(FileExistsError, match="is no panel: the whole file"):
+        fetch(server, tmp_path)
 
 
 def other_cells(source, log=False):
@@ -359,15 +379,14 @@ WAYS = {
 
 @pytest.mark.filterwarnings("ignore:Writing zarr v2", "ignore:The codec", "ignore:Consolidated")
 @pytest.mark.parametrize(
-    ("way", "where"),
-    [*((way, "address") for way in WAYS if way != "zarr"), ("gzip", "path"), ("zarr", "path")],
+    ("way", "where"), [*((way, "address") for way in WAYS), ("gzip", "path"), ("zarr", "path")]
 )
 def test_a_panel_of_any_file(way, where, server, source, tmp_path):
     """As of an atlas: a plate of drugs, cell lines side by side, compressed or in Zarr's files."""
     cells = other_cells(source)
     path = tmp_path / ("plate.zarr" if way == "zarr" else "plate.h5ad")
     WAYS[way](cells, path)
-    server.content = path.read_bytes() if path.is_file() else b""
+    server.root = path.parent
     drugs = ["DMSO_TF", *cells.obs["drug"].cat.categories[:3]]
     choice = {"perturbation_key": "drug", "control": "DMSO_TF", "columns": ["batch"]}
     choice |= {"only": {"drug": drugs, "line": ["A549"]}, "cells_per_target": 7, "controls": 15}
@@ -381,12 +400,140 @@ def test_a_panel_of_any_file(way, where, server, source, tmp_path):
     assert (cells.obs["line"].to_numpy()[rows] == "A549").all()
     assert {"line", "batch"} < set(panel.obs) and "guide_id" not in panel.obs
     assert anndata.read_h5ad(out).X.dtype == np.uint16
-    server.asked.clear()
+    server.clear()
     assert fetch_panel(found, out, **choice, progress=False) == out and not server.asked
+    with pytest.raises(ValueError, match="'drug' has no control 'DMSO'; it has .*'DMSO_TF'"):
+        fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "control": "DMSO"})
     with pytest.raises(KeyError, match="obs has no 'dose'; it has .*'drug'"):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"dose": ["1"]}})
-    with pytest.raises(ValueError, match="no cell has what only= names"):
-        fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"line": ["CHO"]}})
+    for lines in (["CHO"], ["A549", "CHO"]):
+        with pytest.raises(ValueError, match="'line' has no 'CHO', it has .*'HeLa'"):
+            fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"line": lines}})
+
+
+DRUGS = {"perturbation_key": "drug", "control": "DMSO_TF", "cells_per_target": 3, "controls": 9}
+
+
+@pytest.fixture(params=["version 2", "version 3", "shards"])
+def store(request, server, source, tmp_path):
+    """A store with cells in an order that makes few of its parts hold a chosen one."""
+    zarr, path = pytest.importorskip("zarr"), tmp_path / "plate.zarr"
+    cells = other_cells(source)
+    cells = cells[np.argsort(cells.obs["drug"].astype(str), kind="stable")].copy()
+    with anndata.settings.override(zarr_write_format=2 + (request.param != "version 2")):
+        cells.write_zarr(path)
+    group = zarr.open_group(path, mode="a")
+    for name in ("data", "indices"):
+        values = group[f"X/{name}"][:]
+        shards = {"shards": (20_000,)} if request.param == "shards" else {}
+        group["X"].create_array(name, data=values, chunks=(1000,), **shards, overwrite=True)
+    zarr.consolidate_metadata(path)
+    server.root = tmp_path
+    return cells, path
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr", "ignore:The codec", "ignore:Consolidated")
+def test_of_a_zarr_store_at_an_address_the_parts_with_chosen_cells_travel(store, server, capsys):
+    cells, path = store
+    out = fetch_panel(f"{server.url}/plate.zarr", path.with_name("out.h5ad"), **DRUGS)
+    panel = anndata.read_h5ad(out)
+    rows = panel.obs["source_row"].to_numpy()
+    assert (panel.X != cells.X[rows]).nnz == 0 and panel.obs_names.equals(cells.obs_names[rows])
+    ends = np.stack([cells.X.indptr[rows], cells.X.indptr[rows + 1] - 1]) // 1000
+    holding = len({part for low, high in ends.T for part in range(low, high + 1)})
+    share = holding / (cells.X.nnz / 1000)
+    there = sum(file.stat().st_size for file in (path / "X/data").rglob("*") if file.is_file())
+    asked = list(zip(server.paths, server.asked, strict=True))
+    sent = [stop - start for name, (start, stop) in asked if "/X/data/" in name]
+    assert (
+        share < 0.4 and sum(sent) <= 1.15 * share * there + 2**12 and len(set(asked)) == len(asked)
+    )
+    assert f"in {2 * holding} pieces" in capsys.readouterr().err and len(sent) <= 1.5 * holding
+
+
+@pytest.mark.filterwarnings("ignore:Writing zarr", "ignore:The codec", "ignore:Consolidated")
+def test_a_zarr_store_that_breaks_is_told_and_the_next_run_goes_on(store, server, tmp_path):
+    cells, path = store
+    source, out = f"{server.url}/plate.zarr", tmp_path / "out.h5ad"
+    for fault, error, words in (
+        (lambda n: {"status": 500} if n > 30 else None, ConnectionError, "given up after 3"),
+        (lambda n: {"change": lambda body: b"<html>" + body[6:]}, ValueError, "login page"),
+        (lambda n: {"status": 403}, ConnectionError, "answers 403 Forbidden"),
+        (lambda n: {"status": 404}, ConnectionError, "has no zarr.json or .zmetadata"),
+        (
+            lambda n: {"status": 404} if "/X/data/" in server.paths[-1] else None,
+            ConnectionError,
+            "404",
+        ),
+    ):
+        server.clear()
+        server.fault = fault
+        with pytest.raises(error, match=words):
+            fetch_panel(source, out, **DRUGS, progress=False)
+        assert not out.exists()
+    server.fault = once(20, status=503)
+    panel = anndata.read_h5ad(fetch_panel(source, out, **DRUGS, progress=False))
+    assert (panel.X != cells.X[panel.obs["source_row"].to_numpy()]).nnz == 0
+
+
+def atlas_tree(source, folder):
+    """Samples as scBaseCount publishes them: a file for each accession, with layers of counts."""
+    cells = other_cells(source)
+    tree = folder / "scbasecount/2026-01-12/h5ad/GeneFull_Ex50pAS/Homo_sapiens"
+    tree.mkdir(parents=True)
+    cells.obs = pd.DataFrame(
+        {"SRX_accession": "", "cell_type": pd.Categorical(cells.obs["line"])},
+        index=[f"AAAC{i:04d}" for i in range(cells.n_obs)],
+    )
+    whole = {}
+    for i, name in enumerate(["SRX1", "ERX2", "NRX3"]):
+        part = cells[150 * i : 150 * (i + 1)].copy()
+        part.obs["SRX_accession"], part.obs_names = name, cells.obs_names[: part.n_obs]
+        part.layers["UniqueAndMult-EM"] = part.X / 2
+        part = part[part.obs["cell_type"] == "HeLa"].copy() if name == "NRX3" else part
+        part.write_h5ad(tree / f"{name}.h5ad", compression="gzip")
+        whole[name] = part
+    return tree.relative_to(folder), whole
+
+
+def test_samples_of_a_tree_of_files_become_one_panel(server, source, tmp_path):
+    tree, whole = atlas_tree(source, tmp_path)
+    server.root, out = tmp_path, tmp_path / "panel.h5ad"
+    sources = [f"{server.url}/{tree}/{name}.h5ad" for name in whole]
+    choice = {"perturbation_key": "cell_type", "cells_per_target": 6, "progress": False}
+    only = {"cell_type": ["A549"]}
+    server.fault = lambda n: {"status": 404} if "ERX2" in server.paths[-1] else None
+    with pytest.raises(ConnectionError, match="ERX2.h5ad: the server answers 404"):
+        fetch_panel(sources, out, **choice, only=only)
+    server.fault = lambda n: None
+    server.clear()
+    panel = anndata.read_h5ad(fetch_panel(sources, out, **choice, only=only))
+    assert not [path for path in server.paths if "SRX1" in path]  # is not fetched again
+    assert panel.obs["source_file"].value_counts().to_dict() == {"SRX1": 6, "ERX2": 6}
+    for name in ("SRX1", "ERX2"):
+        part = panel[panel.obs["source_file"] == name]
+        there = whole[name][part.obs["source_row"].to_numpy()]
+        assert (part.X != there.X).nnz == 0 and set(part.obs["SRX_accession"]) == {name}
+    assert panel.obs_names.is_unique and not panel.layers
+    sizes = pd.concat(part.obs["cell_type"] for part in whole.values()).value_counts()
+    assert panel.uns["panel_of"].loc["A549"].tolist() == [sizes["A549"], 12]
+    assert visible(tmp_path) == ["panel.h5ad", "scbasecount"]
+    both = fetch_panel(
+        [tmp_path / tree / f"{n}.h5ad" for n in whole], tmp_path / "x.h5ad", **choice
+    )
+    assert anndata.read_h5ad(both).obs["cell_type"].value_counts().to_dict() == {
+        "A549": 12,
+        "HeLa": 18,
+    }
+    with pytest.raises(FileExistsError, match="only .*A549.*wanted .*CHO"):
+        fetch_panel(sources, out, **choice, only={"cell_type": ["CHO"]})
+    with pytest.raises(
+        ValueError, match="leaves no cell of 3 files; the last .*no 'CHO', it has 'HeLa'"
+    ):
+        fetch_panel(sources, tmp_path / "z.h5ad", **choice, only={"cell_type": ["CHO"]})
+    whole["ERX2"][:, ::-1].copy().write_h5ad(tmp_path / tree / "ERX2.h5ad")
+    with pytest.raises(ValueError, match="ERX2.h5ad has other genes than the files before it"):
+        fetch_panel(sources, tmp_path / "z.h5ad", **choice)
 
 
 def archive(source, folder, packing):
@@ -426,6 +573,10 @@ def test_panels_of_the_other_lines(packing, server, source, tmp_path, monkeypatc
     server.content = source.read_bytes()
     assert open_world(fetch(server, tmp_path / "h1").parent).sources == list(contexts)
     assert not [p for p in (tmp_path / "h1").rglob("*") if ".part" in p.name]
+    server.clear()
+    assert fetch_h1("support_set", **how) == folder and not server.asked
+    with pytest.raises(FileExistsError, match="seed 0, wanted 1"):
+        fetch_h1("support_set", **how, seed=1)
 
 
 def test_an_archive_that_is_none_or_does_not_unpack_is_told(server, source, tmp_path):
@@ -466,6 +617,21 @@ def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypat
     assert figures.loc[["targets", "genes", "control cells"], "here"].tolist() == ["6", "300", "80"]
     sizes = anndata.read_h5ad(tmp_path / NAME).uns["panel_of"]
     assert sizes.loc["non-targeting"].tolist() == [80, 20] and sizes["fetched"].max() == 20
+
+
+def test_without_a_network_three_attempts_are_enough(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_remote, "PAUSE", 0.001)
+    with pytest.raises(ConnectionError, match="no connection .*; given up after 3 attempts"):
+        fetch_h1("train", **HOW, folder=tmp_path, base_url="http://no.such.host.invalid:1")
+    assert not visible(tmp_path)
+
+
+def test_the_command_names_its_own_options(tmp_path, capsys):
+    (tmp_path / NAME).write_bytes(b"another file")
+    words = ["fetch", "train", "--cells-per-target", "5", "--folder", str(tmp_path)]
+    assert cli.main(words) == 1 and "another folder with --folder\n" in capsys.readouterr().err
+    assert cli.main(["fetch", "train", "--verify-panel", "--folder", str(tmp_path / "no")]) == 1
+    assert "fetch one with --cells-per-target 60\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_a_wrong_size_or_part_is_named_and_nothing_written(tmp_path):
     for words, message in (
         ({"size": "huge"}, "no size 'huge'; expected one of small, panel, h1"),
         ({"part": "valid"}, "no part 'valid'; expected one of train, validation"),
-        ({"size": replace(SIZE, cells_of_parts=(1, 9, 9))}, "too few for a median of 40 a target"),
+        ({"size": replace(SIZE, cells_of_parts=(1, 9, 9))}, "a median of 40 per target"),
     ):
         refuses(message, datasets.write_h1_like, tmp_path / "x.h5ad", **{"size": SIZE, **words})
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv as tables
 import os
+import re
 import signal
 import sys
 import threading
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             _print(run(**options, progress=sys.stderr.isatty()))
         except (ValueError, KeyError, OSError) as error:
-            _say(_without_line_breaks(str(_words_of(error)), options))
+            _say(_without_line_breaks(_as_typed(str(_words_of(error)), options), options))
             return 1
         except MemoryError as error:
             _say(
@@ -110,6 +111,15 @@ def _words_of(error: Exception) -> object:
         )
     ours = isinstance(error, OSError) and error.filename is None
     return error.strerror if ours and error.strerror else error
+
+
+def _as_typed(text: str, options: Mapping[str, object]) -> str:
+    """Call parameters as the command line does: --folder for folder=."""
+    for name in options:
+        option = f"--{name.replace('_', '-')}"
+        text = re.sub(rf"(?<![\w?&(]){name}=(?=[\s;,]|\.?$)", option, text)
+        text = re.sub(rf"(?<![\w?&(]){name}=(?=\d)", f"{option} ", text)
+    return text
 
 
 def _without_line_breaks(text: str, options: Mapping[str, object]) -> str:
@@ -413,7 +423,7 @@ _OPTIONS = {
     "--controls": {"type": partial(_whole, least=1), "default": 2000, "metavar": "N",
         "help": "control cells of a panel (%(default)s)"},
     "--verify-panel": {"action": "store_true",
-        "help": "hold the panel of the training cells against published figures"},
+        "help": "compare the panel of the training cells with published figures"},
 }  # fmt: skip
 
 _COMMANDS = {

@@ -200,8 +200,8 @@ class Wanted:
             if error.code in PASSING:
                 raise Broken(text) from error
             raise ConnectionError(
-                f"{self.url}: {text}; the file may have moved: look it up on "
-                "https://virtualcellchallenge.org, and name its new folder with base_url="
+                f"{self.url}: {text}; the file may have moved: find its new folder at "
+                "https://virtualcellchallenge.org and call fetch_h1(..., base_url=FOLDER)"
             ) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error

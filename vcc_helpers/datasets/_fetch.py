@@ -94,11 +94,10 @@ def fetch_h1(
     checked is not read again as long as its size and its time of change stay the same; a small
     hidden file next to it remembers them.
 
-    A panel's bytes cannot be held against the published sha256. What is checked: the size of the
-    official file and its version with every answer, and that each cell's values are counts of
-    genes in rising order. All of this was tried on a simulated file of full size; no test reaches
-    the real address. ``vcc-helpers fetch train --verify-panel`` holds a panel against published
-    figures.
+    The published sha256 cannot check a panel. What is checked: the size of the official file and
+    its version with every answer, and that each cell's values are counts of genes in rising order.
+    All of this was tried on a simulated file of full size; no test reaches the real address.
+    ``vcc-helpers fetch train --verify-panel`` compares a panel with published figures.
 
     Source of the files: Virtual Cell Challenge 2025, Arc Institute; CC0 1.0.
     """
@@ -145,7 +144,7 @@ def _checked(**how: int) -> dict:
 
 
 def fetch_panel(
-    source: str | Path,
+    source: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     perturbation_key: str,
@@ -160,11 +159,15 @@ def fetch_panel(
 ) -> Path:
     """Fetch some cells of each perturbation of an ``.h5ad`` or ``.zarr`` at an address or a path.
 
+    Of several files, so many cells of each file become one panel.
+
     Parameters
     ----------
     source
-        Address or path. X is CSR or dense; the server must answer range requests. Of chunks that
-        are compressed, those with chosen cells travel whole.
+        Address or path, or a list of them, whose files have the same genes. X is CSR or dense; the
+        server must answer range requests. Of chunks that are compressed, those with chosen cells
+        travel whole. An address that ends in ``.zarr`` is a Zarr store with consolidated metadata,
+        as AnnData writes it.
     out
         The ``.h5ad`` file to write.
     perturbation_key, control
@@ -183,7 +186,9 @@ def fetch_panel(
     Path
         The file. Cells are sorted by perturbation; whole numbers are stored as uint16 (uint32 where
         one is larger), other values as float32; labels as they were, so that :func:`read_screen`
-        takes it with the same `perturbation_key` and `control`. uns as :func:`fetch_h1` has it.
+        takes it with the same `perturbation_key` and `control`. uns as :func:`fetch_h1` has it. Of
+        several files, obs ``source_file`` is the name of each cell's; files that have no cell of
+        `only` are passed over.
 
     Raises
     ------
@@ -193,12 +198,14 @@ def fetch_panel(
         The source cannot be read so, or as for :func:`fetch_h1`.
     """
     how = _checked(cells_per_target=cells_per_target, controls=controls, seed=seed)
-    from ._panel import fetch
+    from ._panel import fetch, fetch_each
 
     how |= {"perturbation_key": perturbation_key, "control": control}
     how |= {"only": dict(only or {}), "columns": list(columns)}
     wanted = Wanted(None, str(source), Path(out), progress)
-    return fetch(source, wanted, how, genes=genes, counts=False)
+    if isinstance(source, str | Path):
+        return fetch(source, wanted, how, genes=genes, counts=False)
+    return fetch_each([str(one) for one in source], wanted, how, genes)
 
 
 def folder_of(folder: str | Path | None, *, panel: bool) -> Path:

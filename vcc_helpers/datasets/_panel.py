@@ -19,10 +19,13 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from itertools import pairwise
+from functools import partial
+from glob import escape
+from itertools import pairwise, starmap
 from pathlib import Path
+from urllib.parse import urlsplit
 from zipfile import BadZipFile, ZipFile
 
 import anndata
@@ -61,6 +64,10 @@ _PUBLISHED = {
 }
 
 
+class Empty(ValueError):
+    """No cell of a file is among those that are wanted."""
+
+
 def choose(
     labels: np.ndarray,
     *,
@@ -69,7 +76,7 @@ def choose(
     seed: int,
     control: str = CONTROL,
 ) -> np.ndarray:
-    """Draw cells of each target, and controls: rows, ascending; all of a target with fewer.
+    """Draw cells of each target, and controls; of a target with fewer, all. Return rows, ascending.
 
     Windows of 16 neighbouring rows are taken in random order, and in each the cells of targets that
     still need some. Each cell of a target is as likely as any other, but the chosen cells lie
@@ -95,26 +102,76 @@ def fetch(
     genes: Sequence[str] | None,
     n_bytes: int | None = None,
     counts: bool = True,
+    several: bool = False,
 ) -> Path:
     """Fetch a panel of a file or Zarr store, at an address or a path, under its final name.
 
     `how` holds ``cells_per_target``, ``controls`` and ``seed``, and as far as they are not the
     usual ones ``perturbation_key``, ``control``, ``only`` and ``columns``. `n_bytes` says how large
-    the file must be, `counts` that its values must be counts.
+    the file must be, `counts` that its values must be counts, `several` that it is one of several
+    files and may lack some of what ``only`` names.
     """
     how = dict(how)
     with wanted.alone():
         if wanted.target.exists():
             return _the_same(wanted.target, _told(how, genes, source))
-        far = str(source).startswith(("http://", "https://"))
-        with closing(Remote(source, n_bytes) if far else _Near(Path(source).expanduser())) as door:
-            _Panel(door, wanted, how, genes, counts).fetch()
+        with closing(_door(str(source), n_bytes)) as door:
+            _Panel(door, wanted, how, genes, counts, several).fetch()
+    return wanted.target
+
+
+def _door(source: str, n_bytes: int | None):
+    if not source.startswith(("http://", "https://")):
+        return _Near(Path(source).expanduser())
+    if not urlsplit(source).path.rstrip("/").endswith(".zarr"):
+        return Remote(source, n_bytes)
+    from ._zarr import FarStore  # Zarr comes with anndata; most never open one
+
+    return FarStore(source)
+
+
+def fetch_each(sources: Sequence[str], wanted: Wanted, how: Mapping, genes) -> Path:
+    """Fetch a panel of each of several files, and put them together under the final name."""
+    told = _told(how, genes, " ".join(sources))
+    with wanted.alone():
+        if wanted.target.exists():
+            return _the_same(wanted.target, told)
+        folder = wanted.target.with_name(f".{wanted.target.name}.{_digest(told)[:12]}.files")
+        names, parts = [Path(urlsplit(source).path).stem for source in sources], {}
+        for number, source in enumerate(sources):
+            one = Wanted(None, source, folder / f"{number}.h5ad", wanted.progress)
+            try:
+                path = fetch(source, one, how, genes=genes, counts=False, several=True)
+            except Empty as error:
+                empty = error
+                continue
+            name = names[number] if len({*names}) == len(names) else source
+            parts[name] = part = anndata.read_h5ad(path)
+            if not part.var_names.equals(next(iter(parts.values())).var_names):
+                raise ValueError(
+                    f"{source} has other genes than the files before it, or in another order; "
+                    "name those to keep with genes="
+                )
+        if not parts:
+            raise Empty(f"only= leaves no cell of {len(sources)} files; the last was {empty}")
+        cells = anndata.concat(parts, label="source_file", index_unique="-", merge="first")
+        cells = cells[np.argsort(cells.obs[how["perturbation_key"]].astype(str), kind="stable")]
+        panels = [part.uns["panel"] for part in parts.values()]
+        told |= {"bytes": sum(x["bytes"] for x in panels), "etag": _digest(panels)}
+        sizes = pd.concat([part.uns["panel_of"] for part in parts.values()])
+        cells.uns = {"panel": told, "panel_of": sizes.groupby(level=0, observed=True).sum()}
+        write_cells(wanted.target, cells, compression="gzip")
+        shutil.rmtree(folder)
     return wanted.target
 
 
 def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> Path:
     """Fetch a panel of each other line of the support set; return the folder of their files."""
-    folder = wanted.target.parent / "contexts"
+    folder, told = wanted.target.parent / "contexts", _told(how, genes, "")
+    del told["source"]  # known only when the archive is open
+    paths = [folder / f"{name}.h5ad" for name in LINES]
+    if all(path.exists() for path in paths):
+        return [_the_same(path, told) for path in paths][0].parent
     with closing(Remote(wanted.url, n_bytes)) as archive:
         try:
             there = {Path(info.filename).name: info for info in ZipFile(archive).infolist()}
@@ -171,6 +228,11 @@ def _the_same(path: Path, how: dict) -> Path:
             there = read_elem(file["uns/panel"])
     except (KeyError, OSError):
         there = {}
+    if not there:
+        raise FileExistsError(
+            f"{path} is there, but is no panel: the whole file, or another one; move it away and "
+            "run again, or name another folder with folder="
+        )
     pairs = ((name, there.get(name), value) for name, value in how.items())
     if different := [f"{name} {old!r}, wanted {new!r}" for name, old, new in pairs if old != new]:
         raise FileExistsError(
@@ -193,7 +255,7 @@ class _Near:
     def open(self):
         if not self.path.is_dir():
             return h5py.File(self.path)
-        import zarr  # comes with anndata; most never open one
+        import zarr
 
         check_zarr(self.path)
         return zarr.open_group(self.path, mode="r")
@@ -205,7 +267,15 @@ class _Near:
 class _Panel:
     """One panel while it is fetched, part by part; a part that is there is not fetched again."""
 
-    def __init__(self, door: _Near | Blocks, wanted: Wanted, how: Mapping, genes, counts: bool):
+    def __init__(
+        self,
+        door: _Near | Blocks,
+        wanted: Wanted,
+        how: Mapping,
+        genes: Sequence[str] | None,
+        counts: bool,
+        several: bool = False,
+    ):
         self.door, self.wanted, self.counts = door, wanted, counts
         self.told = _told(how, genes, door.url)
         with self._explained():
@@ -220,13 +290,24 @@ class _Panel:
             self._see_structure(list(columns) if how.get("columns") else there)
         labels = self.obs[key]
         self.labels = labels.astype(object).where(labels.notna(), None).to_numpy(copy=True)
+        odd = []
         for column, values in only.items():
             self.labels[~self.obs[column].isin(values).to_numpy()] = None
+            there = self.obs[column].unique()
+            if other := [value for value in values if value not in there]:
+                odd.append(f"{column!r} has no {some_of(other)}, it has {some_of(there)}")
         self.genes = None if genes is None else self._places(genes)
+        control = how.get("control", CONTROL)
+        if control != CONTROL and not labels.isin([control]).any() and not several:
+            there = some_of(labels.dropna().unique(), 20)
+            raise ValueError(f"{door.url}: {key!r} has no control {control!r}; it has {there}")
         draw = {name: how[name] for name in ("cells_per_target", "controls", "seed")}
-        self.rows = choose(self.labels, **draw, control=how.get("control", CONTROL))
+        self.rows = choose(self.labels, **draw, control=control)
         if not len(self.rows):
-            raise ValueError(f"{door.url}: no cell has what only= names ({some_of(only)})")
+            words = "; ".join(odd) or "no cell has all that it names"
+            raise Empty(f"{door.url}: only= leaves no cell: {words}")
+        if odd and not several:
+            raise ValueError(f"{door.url}: only=: {'; '.join(odd)}")
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -234,9 +315,9 @@ class _Panel:
         try:
             yield
         except Exception as error:
-            known = isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC
+            known = isinstance(error := _first(error), ConnectionError) or _full(error)
             if known or isinstance(error, ValueError) and self.door.url in str(error):
-                raise
+                raise error from None
             raise ValueError(
                 f"{self.door.url} cannot be read as a file of cells ({error}); it is damaged, or a "
                 "login page or a proxy answers in its place"
@@ -286,7 +367,7 @@ class _Panel:
         if folder.is_symlink():
             raise FileExistsError(f"{folder} is a link; remove it, and run again")
         plans = {i: self._plan(self.rows[i : i + CELLS]) for i in range(0, n_cells, CELLS)}
-        self._tell([piece for _, pieces in plans.values() for piece in pieces])
+        self._tell(plans.values())
         folder.mkdir(exist_ok=True)
         paths = {first: folder / f"{first}.npz" for first in plans}
         here = {first: part.dtype for first in plans if (part := _kept(paths[first])) is not None}
@@ -315,7 +396,8 @@ class _Panel:
         write_cells(target, cells, compression="gzip")
         if isinstance(self.file, h5py.File):
             self.file.close()
-        shutil.rmtree(folder)
+        for old in target.parent.glob(f".{escape(target.name)}.*.parts"):  # of other choices, too
+            shutil.rmtree(old)
 
     def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """List the stretches of rows that are read for some of them, and what to bring for them.
@@ -332,15 +414,21 @@ class _Panel:
         ends = [(int(self.pointers[i]), int(self.pointers[j])) for i, j in stretches]
         return stretches, merged(x for at in self.stored for pair in ends for x in at.spans(*pair))
 
-    def _tell(self, pieces: list[tuple[int, int]]) -> None:
+    def _tell(self, plans: Iterable[tuple[list, list]]) -> None:
         """Say what travels and what is stored; refuse a disk with too little room."""
         folder = self.wanted.target.parent
         n_values = (self.pointers[self.rows + 1] - self.pointers[self.rows]).sum()
         n_values *= 1 if len(self.arrays) == 2 else len(self.var)
         # the parts hold a value and a column each, and the panel, which is packed, a third of it
         needed, free = 8 * int(n_values), shutil.disk_usage(folder).free
+        pieces = [piece for _, pieces in plans for piece in pieces]
         size = f"{amount(sum(b - a for a, b in pieces))} of {amount(self.door.size)}"
         travel = f"{size} to fetch in {len(pieces):,} requests; " if pieces else ""
+        if hasattr(self.door, "most"):
+            ends = self.pointers[[stretch for stretches, _ in plans for stretch in stretches]]
+            travel = "at most {1} to fetch, in {0:,} pieces; ".format(
+                *self.door.most(self.arrays, ends)
+            )
         text = (
             f"{len(self.rows):,} of {len(self.obs):,} cells: {travel}up to {amount(needed)} in "
             f"{folder}, {amount(free)} free"
@@ -353,16 +441,17 @@ class _Panel:
     def _read(self, rows: np.ndarray, stretches: list[tuple[int, int]]) -> sparse.csr_matrix:
         """Read a part's cells, if their values are what they should be, and their genes rise."""
         try:
-            found = sparse.vstack([self._stretch(*stretch) for stretch in stretches], format="csr")
+            each = starmap if isinstance(self.file, h5py.File) else partial(ahead, threads=THREADS)
+            found = sparse.vstack(list(each(self._stretch, stretches)), format="csr")
             at = np.concatenate([np.arange(*stretch) for stretch in stretches])
             part = found[np.searchsorted(at, rows)]
             low, high = part.data.min(initial=0), part.data.max(initial=0)
             counts = low >= 0 and high < 2**32 and (part.data == np.floor(part.data)).all()
             if self.counts and not counts:
                 raise ValueError("values that are no counts")
-        except (OSError, RuntimeError, ValueError) as error:
-            if isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC:
-                raise
+        except (OSError, RuntimeError, ValueError, ExceptionGroup) as error:
+            if isinstance(error := _first(error), ConnectionError) or _full(error):
+                raise error from None
             raise ValueError(
                 f"{self.door.url}: what arrived are no values of {len(self.var):,} genes ({error}):"
                 " the file is damaged, was replaced, or something on the way (a proxy) changes it"
@@ -384,9 +473,10 @@ class _Panel:
         pointers, columns = pointers - low, values[1].astype(np.int64)
         # places in one long row of all cells: they rise if those of each cell do
         places = np.repeat(np.arange(shape[0]), np.diff(pointers)) * shape[1] + columns
-        rising = not self.counts or (np.diff(places) > 0).all()  # H1's do; others may not
-        if (columns < 0).any() or (columns >= shape[1]).any() or not rising:
-            raise ValueError("genes out of range or out of order")
+        steps = np.diff(places)  # H1's rise; others may not
+        odd = (steps <= 0 if self.counts else steps == 0).any()
+        if odd or (columns < 0).any() or (columns >= shape[1]).any():
+            raise ValueError("genes out of range, twice or out of order")
         return sparse.csr_matrix((values[0], columns.astype(np.int32), pointers), shape=shape)
 
     def _labels(self, rows: np.ndarray) -> pd.DataFrame:
@@ -406,7 +496,7 @@ class _Panel:
 
 
 def verify_panel(path: str | Path) -> pd.DataFrame:
-    """Hold a panel of the training cells against what is known of the official file.
+    """Compare a panel of the training cells with what is published about the official file.
 
     No test of this project reaches the real address: this is for the first real run.
 
@@ -437,6 +527,17 @@ def verify_panel(path: str | Path) -> pd.DataFrame:
         "values that are not 0": f"{detected.mean() / cells.n_vars:.1%}",
     }
     return pd.DataFrame({"published": _PUBLISHED, "here": found}).rename_axis("quantity")
+
+
+def _first(error: Exception) -> Exception:
+    """Return the first of several errors at once, as Zarr raises them."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _full(error: Exception) -> bool:
+    return getattr(error, "errno", 0) == errno.ENOSPC
 
 
 def _kept(path: Path) -> sparse.csr_matrix | None:

@@ -11,12 +11,14 @@ Taught in: notebooks/09_work_with_large_files.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import time
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipInfo
@@ -108,15 +110,80 @@ class Blocks(io.RawIOBase):
             self.blocks[first + place // BLOCK] = found[place : place + BLOCK]
 
 
+class Absent(ConnectionError):
+    """The server has no such file."""
+
+
+class Server:
+    """Asks a server for bytes; where a later answer may be better, asks again."""
+
+    def __init__(self):
+        self.session, self.answered = requests.Session(), False
+        for scheme in ("http://", "https://"):
+            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
+        self.session.headers.update({"User-Agent": "vcc-helpers", "Accept-Encoding": "identity"})
+
+    def ask(self, url: str, span: str, fits: Callable[[requests.Response], int | None]) -> bytes:
+        """Return the bytes of an answer; `fits` raises, or says how many there must be."""
+        attempt = 0
+        while True:
+            try:
+                return self._once(url, span, fits)
+            except Broken as error:
+                attempt, reason = attempt + 1, error
+            if attempt == (ATTEMPTS if self.answered else min(ATTEMPTS, 3)):
+                raise ConnectionError(
+                    f"{url}: {reason}; given up after {attempt} attempts. The cells that have "
+                    "arrived are kept: check the connection and run again, it goes on from there"
+                )
+            time.sleep(min(PAUSE * 2 ** (attempt - 1), LONGEST_PAUSE))
+
+    def _once(self, url: str, span: str, fits: Callable) -> bytes:
+        broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+        headers = {"Range": f"bytes={span}"} if span else {}
+        try:
+            answer = self.session.get(url, headers=headers, timeout=TIMEOUT, stream=True)
+        except broken as error:
+            cause = getattr(error.args[0] if error.args else error, "reason", error)
+            words = str(cause).rpartition("): ")[2] or type(error).__name__
+            raise Broken(f"no connection ({words})") from error
+        self.answered = True
+        with answer:
+            if answer.status_code in PASSING:
+                raise Broken(f"the server answers {answer.status_code} {answer.reason}")
+            if answer.status_code not in (requests.codes.ok, requests.codes.partial_content):
+                self._refused(answer)
+            if "text/html" in answer.headers.get("Content-Type", ""):
+                raise ConnectionError(
+                    f"{url}: a web page came in place of the file, such as the login page of a "
+                    "network or a proxy; open the address in a browser, log in there, run again"
+                )
+            n_bytes = fits(answer)
+            try:
+                found = answer.raw.read(n_bytes)
+            except broken as error:
+                raise Broken(f"the connection broke ({type(error).__name__})") from error
+        if len(found) < (n_bytes or 0):
+            raise Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
+        return found
+
+    def _refused(self, answer: requests.Response) -> None:
+        """Say what the server says, such as that a bucket wants an account."""
+        words = re.sub(r"<[^>]*>|\s+", " ", answer.raw.read(2**12).decode(errors="replace"))
+        raise (Absent if answer.status_code == requests.codes.not_found else ConnectionError)(
+            f"{answer.url}: the server answers {answer.status_code} {answer.reason}"
+            f"{f' ({words.strip()[:200]})' if words.strip() else ''}; check the address: the file "
+            "may have moved, or need an account. If the challenge's files have moved, find their "
+            "new folder at https://virtualcellchallenge.org and call fetch_h1(..., base_url=FOLDER)"
+        )
+
+
 class Remote(Blocks):
     """A file on a server; `n_bytes` says how large it must be, where that is known."""
 
     def __init__(self, url: str, n_bytes: int | None = None):
         super().__init__(url)
-        self.session = requests.Session()
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=THREADS))
-        self.session.headers.update({"User-Agent": "vcc-helpers", "Accept-Encoding": "identity"})
+        self.server = Server()
         self.blocks[0] = self.bytes(0, BLOCK)
         if n_bytes not in (None, self.size):
             raise ConnectionError(
@@ -125,56 +192,21 @@ class Remote(Blocks):
             )
 
     def close(self) -> None:
-        self.session.close()
+        self.server.session.close()
         super().close()
 
     def bytes(self, start: int, stop: int) -> bytes:
-        """Return some bytes of the file; where a later answer may be better, ask again."""
-        for attempt in range(ATTEMPTS):
-            try:
-                return self._ask(start, stop)
-            except Broken as error:
-                reason = error
-                time.sleep(min(PAUSE * 2**attempt, LONGEST_PAUSE))
-        raise ConnectionError(
-            f"{self.url}: {reason}; given up after {ATTEMPTS} attempts. The cells that have "
-            "arrived are kept: check the connection and run again, it goes on from there"
-        )
+        """Return some bytes of the file."""
+        fits = partial(self._fits, start, stop)
+        return self.server.ask(self.url, f"{start}-{stop - 1}", fits)
 
-    def _ask(self, start: int, stop: int) -> bytes:
-        span = {"Range": f"bytes={start}-{stop - 1}"}
-        broken = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
-        try:
-            answer = self.session.get(self.url, headers=span, timeout=TIMEOUT, stream=True)
-        except broken as error:
-            raise Broken(f"no connection ({type(error).__name__})") from error
-        with answer:
-            self._check(answer, start)
-            n_bytes = min(stop, self.size) - start
-            try:
-                found = answer.raw.read(n_bytes)
-            except broken as error:
-                raise Broken(f"the connection broke ({type(error).__name__})") from error
-        if len(found) < n_bytes:
-            raise Broken(f"the server sent {len(found):,} of {n_bytes:,} bytes")
-        return found
-
-    def _check(self, answer: requests.Response, start: int) -> None:
+    def _fits(self, start: int, stop: int, answer: requests.Response) -> int:
         """Raise unless the answer is the wanted part of the file that answered first."""
-        status, told = answer.status_code, f"{answer.status_code} {answer.reason}"
         span, _, total = answer.headers.get("Content-Range", "").rpartition("/")
-        if status in PASSING:
-            raise Broken(f"the server answers {told}")
-        if status == requests.codes.ok:
+        if answer.status_code == requests.codes.ok:
             raise ConnectionError(
                 f"{self.url}: the server sends only the whole file, so some cells cannot be had "
-                "alone; fetch the whole one, without cells_per_target"
-            )
-        if status != requests.codes.partial_content:
-            raise ConnectionError(
-                f"{self.url}: the server answers {told}; the file may have moved: look it up where "
-                "it is published (https://virtualcellchallenge.org), and name its new folder with "
-                "base_url="
+                "alone; fetch the whole one, without cells_per_target="
             )
         if span.partition("-")[0].split() != ["bytes", str(start)] or not total.isdecimal():
             raise Broken(f"the server sent another part ({span}) than the one from {start:,} on")
@@ -186,6 +218,7 @@ class Remote(Blocks):
                 f"{self.url} was replaced by another file while its cells were fetched; run "
                 "again: it begins anew"
             )
+        return min(stop, self.size) - start
 
 
 class Member(Blocks):

@@ -273,7 +273,7 @@ def _check_size(size: Size) -> Size:
         if cells < 5 * number * size.cells_per_target // 6:
             raise ValueError(
                 f"cells_of_parts has {cells} cells of {number} targets, too few for a median of "
-                f"{size.cells_per_target} a target"
+                f"{size.cells_per_target} per target"
             )
     return replace(size, n_targets=n_targets, **whole)
 

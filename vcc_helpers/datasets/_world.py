@@ -32,14 +32,14 @@ class World:
     Attributes
     ----------
     contexts : dict[str, AnnData]
-        One AnnData a context, ``(n_cells, n_genes)``: X counts (of other lines, what their files
-        hold: often log-normalised values), obs ``target_gene`` and ``batch``. The first is the
+        One AnnData per context, ``(n_cells, n_genes)``: X counts (of other lines, what their files
+        have: often log-normalised values), obs ``target_gene`` and ``batch``. The first is the
         one to predict in: simulated, with every target; from files, the training file. Simulated
         cells are in memory, files open on disk.
     split : dict[str, list[str]]
         Target names under ``train``, ``validation`` and ``test``, sorted; no name is in two.
     truth : dict[str, AnnData]
-        Simulated worlds only, else empty. One AnnData a context, ``(n_perts, n_genes)``: X
+        Simulated worlds only, else empty. One AnnData per context, ``(n_perts, n_genes)``: X
         float32, the lognorm effect that infinitely many cells would show, targets sorted by name;
         obs ``n_cells`` and ``residual``, the share of own-gene expression left, 0 to 1.
     seed : int or None
