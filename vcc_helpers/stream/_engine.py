@@ -115,18 +115,19 @@ def rank_sum(
     matrix, n_parts = _in_rows(matrix), 8 * n_threads(threads)
     codes = groups.get_indexer(labels)  # -1: control
     cells = (np.flatnonzero(codes == code) for code in range(-1, len(groups)))
-    others, *blocks = ([_pick(matrix, rows)] for rows in cells)
+    others, *blocks = (_pick(matrix, rows) for rows in cells)
     u, ties = np.empty((2, len(groups), matrix.shape[1]))
+    n_cells = np.bincount(codes[codes >= 0])
+    ends = np.concatenate([[0], np.cumsum(n_cells)])
 
     def rank(genes: slice) -> None:
-        u[:, genes], ties[:, genes] = rank_groups(blocks, controls, genes, reach=reach)
+        u[:, genes], ties[:, genes] = rank_groups(blocks, ends, controls, genes, reach=reach)
 
     with Threads(n_threads(threads)) as pool:
         values = _values(matrix)
         reach = span((values[part] for part in cut(len(values), n_parts)), run=pool.map)
-        controls = sort_controls(others, threads=threads)
+        controls = sort_controls([others], threads=threads)
         list(pool.map(rank, cut(matrix.shape[1], n_parts)))
-    n_cells = np.bincount(codes[codes >= 0])
     return _RankSum(groups, u, p_values(u, ties, n_cells[:, None], controls.n_cells))
 
 
@@ -182,14 +183,18 @@ def _refuse_beyond_fence(low: float, high: float) -> None:
 
 
 def tiles(
-    blocks: Sequence[sparse.csr_matrix | np.ndarray], genes: slice, width: int = TILE_GENES
+    blocks: Sequence[sparse.csr_matrix | np.ndarray],
+    genes: slice,
+    width: int = TILE_GENES,
+    columns: Sequence[np.ndarray] | None = None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Turn cells x genes on its side, a few genes at a time.
 
     `blocks` are some cells each, ``(n_cells, n_genes)``: dense, or CSR with the genes of each cell
     in rising order. Of the `genes`, ``slice(first, stop)``, a part of at most `width` is yielded,
-    also a slice, with its values in all cells, block after block, ``(<= width, n_cells)``, of the
-    blocks' type. To be used, and changed, before the next: all tiles share their memory.
+    also a slice, with its values in all cells, ``(<= width, n_cells)``, of the blocks' type: block
+    after block, or each block's cells in their `columns`. To be used, and changed, before the next:
+    all tiles share their memory.
     """
     from . import _kernels  # compiled code; half a second that imports need not pay
 
@@ -197,28 +202,35 @@ def tiles(
     # rows whose distance is a power of two would fight for the same places of the cache
     room = np.empty((min(width, genes.stop - genes.start), ends[-1] | 31), _values(blocks[0]).dtype)
     place = np.empty(ends[-1], np.int64)
-    pieces = [(_pick(block), slice(*at)) for block, at in zip(blocks, pairwise(ends), strict=True)]
-    for block, cells in pieces:
+    parts = [slice(*at) for at in pairwise(ends)]
+    columns = columns or [np.arange(*at) for at in pairwise(ends)]
+    pieces = list(zip(map(_pick, blocks), (place[cells] for cells in parts), columns, strict=True))
+    for block, at, _ in pieces:
         if isinstance(block, _Picked):
-            _kernels.seek(block.indices, block.starts, block.ends, genes.start, place[cells])
+            _kernels.seek(block.indices, block.starts, block.ends, genes.start, at)
     for first in range(genes.start, genes.stop, width):
         part = slice(first, min(first + width, genes.stop))
         tile = room[: part.stop - first]
-        for block, cells in pieces:
+        tile.fill(0)
+        for block, at, cells in pieces:
             if isinstance(block, _Picked):
-                entries = block.data, block.indices, place[cells], block.ends
-                _kernels.fill_tile(*entries, first, tile, cells.start)
+                entries = block.data, block.indices, at, block.ends
+                _kernels.fill_tile(*entries, first, cells, tile)
             else:
                 tile[:, cells] = block[:, part].T
         yield part, tile[:, : ends[-1]]
 
 
 def sort_controls(
-    blocks: Sequence, *, threads: int | None = None, look: Callable | None = None
+    blocks: Sequence,
+    *,
+    columns: Sequence[np.ndarray] | None = None,
+    threads: int | None = None,
+    look: Callable | None = None,
 ) -> Controls:
     """Sort each gene's values in the control cells, for any number of :func:`rank_groups`.
 
-    `look` is called with each ``(part, tile)`` of :func:`tiles`.
+    `look` is called with each ``(part, tile)`` of :func:`tiles`, which `columns` are for.
     """
     from . import _kernels
 
@@ -230,7 +242,7 @@ def sort_controls(
         return found
 
     def keep(genes: slice) -> None:
-        for part, tile in tiles(blocks, genes):
+        for part, tile in tiles(blocks, genes, columns=columns):
             if look is not None:
                 look(part, tile)
             places = indptr[part.start : part.stop + 1]
@@ -253,77 +265,70 @@ def sort_controls(
 
 
 def rank_groups(
-    groups: Sequence[Sequence],
+    blocks: Sequence,
+    ends: np.ndarray,
     controls: Controls,
     genes: slice,
     *,
     reach: tuple[float, float],
-    look: Callable[[int, slice, np.ndarray], None] | None = None,
+    columns: Sequence[np.ndarray] | None = None,
+    look: Callable[[slice, np.ndarray], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank each gene's values in each of several groups among those of the controls.
 
-    `groups` holds the blocks of each, as for :func:`tiles`, and `reach` is what :func:`span` says
-    of all of them; `look` is called with the number of a group, the genes of a tile, and the tile.
-    Returned are Mann-Whitney U of each group, and the sum of t**3 - t over all runs of t equal
-    values of group and controls, zeros counted in, ``(n_groups, n_genes_of_slice)``, float64.
+    `blocks` and `columns` are as for :func:`tiles`; `ends` says where each group's cells begin in a
+    tile, and the last one's end, ``(n_groups + 1,)``. `reach` is what :func:`span` says of all
+    blocks; `look` is called with the genes of a tile, and the tile. Returned are Mann-Whitney U of
+    each group, and the sum of t**3 - t over all runs of t equal values of group and controls, zeros
+    counted in, ``(n_groups, n_genes_of_slice)``, float64.
     """
     from . import _kernels
 
-    ends = np.cumsum([0] + [sum(block.shape[0] for block in blocks) for blocks in groups])
-    blocks = [block for blocks in groups for block in blocks]
-    u, ties = np.zeros((2, genes.stop - genes.start, len(groups)))
-    low, shift, dtype = _packing(*reach, len(groups), _values(blocks[0]).dtype)
-    step = max(1, _PAIRS // ends[-1])
-    pairs = np.empty((step, ends[-1]), dtype)
-    for part, tile in tiles(blocks, genes):
-        if look is not None:
-            for group, (i, j) in enumerate(pairwise(ends)):
-                look(group, part, tile[:, i:j])
-        numbers, fenced, indptr = _as_numbers(tile, controls, part)
-        n_values = np.empty((len(tile), len(groups)), np.int64)
-        here = slice(part.start - genes.start, part.stop - genes.start)
-        for first in range(0, len(tile), step):
-            some = slice(first, first + step)
-            _kernels.pair(numbers[some], ends, low, shift, pairs, n_values[some])
+    dtype = _values(blocks[0]).dtype
+    low, shift, packed = _packing(*reach, len(ends) - 1, dtype)
+    # the bits of a positive number, read as a whole one, have the order of the numbers
+    known = controls.values.view(f"u{dtype.itemsize}")
+    u, ties = np.zeros((2, genes.stop - genes.start, len(ends) - 1))
+    n_values = np.empty(u.shape, np.int64)
+    most = 1 << int(shift)  # groups that go together
+    pairs = np.empty(max(_PAIRS, ends[-1]), packed)
+
+    def rank(bits: np.ndarray, ends: np.ndarray, indptr: np.ndarray, n_values, *found) -> None:
+        step = max(1, _PAIRS // max(1, ends[-1]))
+        room = pairs[: step * ends[-1]].reshape(step, ends[-1])
+        for some in (slice(i, i + step) for i in range(0, len(bits), step)):
+            _kernels.pair(bits[some], ends, low, shift, room, n_values[some])
             filled = n_values[some].sum(axis=1)
-            for row, n in zip(pairs, filled, strict=False):
+            for row, n in zip(room, filled, strict=False):
                 row[:n].sort()
-            known = fenced, indptr[first : first + step + 1], controls.n_cells
-            _kernels.walk(pairs, filled, low, shift, *known, u[here][some], ties[here][some])
-        zeros = np.diff(ends) - n_values
-        zero_controls = (controls.n_cells - (np.diff(indptr) - 1))[:, None]
-        run = (zeros + zero_controls).astype(np.float64)
-        u[here] += 0.5 * zeros * zero_controls
-        ties[here] += run**3 - run + controls.ties[part][:, None]
+            against = known, indptr[some.start : some.stop + 1], controls.n_cells
+            _kernels.walk(room, filled, low, shift, *against, *(f[some] for f in found))
+
+    for part, tile in tiles(blocks, genes, columns=columns):
+        if look is not None:
+            look(part, tile)
+        here = slice(part.start - genes.start, part.stop - genes.start)
+        indptr, bits = controls.indptr[part.start : part.stop + 1], tile.view(known.dtype)
+        for first in range(0, len(ends) - 1, most):
+            mine = ends[first : first + most + 1]
+            found = (x[here, first : first + most] for x in (n_values, u, ties))
+            rank(bits[:, mine[0] : mine[-1]], mine - mine[0], indptr, *found)
+    zeros = np.diff(ends) - n_values
+    zero_controls = controls.n_cells - (np.diff(controls.indptr[genes.start : genes.stop + 1]) - 1)
+    run = (zeros + zero_controls[:, None]).astype(np.float64)
+    u += 0.5 * zeros * zero_controls[:, None]
+    ties += run**3 - run + controls.ties[genes, None]
     return u.T, ties.T
-
-
-def _as_numbers(tile: np.ndarray, controls: Controls, part: slice) -> tuple:
-    """Replace values and controls by whole numbers of 32 bits in the same order.
-
-    The bits of a positive float32, read as a whole number, have the order of the float. Of float64
-    each gene's values are numbered.
-    """
-    indptr = controls.indptr[part.start : part.stop + 1]
-    if tile.dtype == np.float32:
-        return tile.view(np.uint32), controls.values.view(np.uint32), indptr
-    fenced = controls.values[indptr[0] : indptr[-1]]
-    numbers, known = np.empty(tile.shape, np.uint32), np.empty(len(fenced), np.uint32)
-    for row, number, (i, j) in zip(tile, numbers, pairwise(indptr - indptr[0]), strict=True):
-        order = np.unique(np.concatenate([[0.0], row, fenced[i:j]]))
-        number[:], known[i:j] = (np.searchsorted(order, x) for x in (row, fenced[i:j]))
-    return numbers, known, indptr - indptr[0]
 
 
 def _packing(low: float, high: float, n_groups: int, dtype: np.dtype) -> tuple:
     """Say how a value and a group make one whole number, the smaller the faster to sort.
 
     Logarithms of counts reach over few powers of two, so 32 bits hold most of them together with
-    the numbers of dozens of groups.
+    the numbers of dozens of groups; and 64 bits most float64 with hundreds. Where not all groups
+    have room, their numbers take what there is.
     """
-    shift = int(n_groups - 1).bit_length()
-    if dtype != np.float32:
-        return np.uint64(0), np.uint64(shift), np.uint64
-    first, last = (int(np.float32(value).view(np.uint32)) for value in (low, high))
-    small = (last - first + 1) << shift <= 2**32
-    return np.uint64(first), np.uint64(shift), np.uint32 if small else np.uint64
+    first, last = (int(np.array(x, dtype).view(f"u{dtype.itemsize}")) for x in (low, high))
+    free, shift = 64 - (last - first).bit_length(), int(n_groups - 1).bit_length()
+    packed = np.uint32 if free - 32 >= shift else np.uint64
+    return np.uint64(first), np.uint64(min(free, shift)), packed

@@ -19,9 +19,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-#: Rows that are laid out at a time, so many that a tile's part of them stays in the cache.
-_STRIP = 256
-
 
 def _compiled(function):
     """Compile a loop when it is first called, and keep the result where there is a place for it."""
@@ -104,15 +101,63 @@ def add_rows(values, genes, indptr, codes, total, square):
 
 
 @_compiled
-def add_in_order(tile, total, square):
-    """Sum each gene's values, and their squares, in float64 and in the cells' order."""
+def add_in_order(tile, ends, total, square):
+    """Sum each gene's values in each group, and their squares, in float64 and in the cells' order.
+
+    `ends` are as for :func:`pair`; `total` and `square` are ``(n_groups, n_genes)``.
+    """
     for gene in range(tile.shape[0]):
-        t, s = 0.0, 0.0
-        for cell in range(tile.shape[1]):
-            value = np.float64(tile[gene, cell])
-            t += value
-            s += value * value
-        total[gene], square[gene] = t, s
+        for group in range(len(ends) - 1):
+            t, s = 0.0, 0.0
+            for cell in _entries(ends, group):
+                value = np.float64(tile[gene, cell])
+                t += value
+                s += value * value
+            total[group, gene], square[group, gene] = t, s
+
+
+@_compiled
+def add_counts(values, genes, indptr, groups, divisor, counts, scaled):
+    """Add each row, and the row over its divisor, to its group, in float64, in the rows' order."""
+    for row in range(len(groups)):
+        group, by = groups[row], divisor[row]
+        for i in _entries(indptr, row):
+            value = np.float64(values[i])
+            counts[group, genes[i]] += value
+            scaled[group, genes[i]] += value / by
+
+
+@_compiled
+def leave_out(values, genes, indptr, rows, groups, counts, factor, rest):
+    """List what is left, times a factor, of each gene of a group without one of its cells.
+
+    A row after the other, and only genes of which the group has a count; returns how many these
+    are. `groups` and `factor` are those of each of the `rows`, and genes rise.
+    """
+    at = np.uint64(0)
+    for k, row in enumerate(rows):
+        count, i, end = counts[groups[k]], indptr[row], indptr[row + 1]
+        for gene in range(len(count)):
+            here = count[gene]
+            if i < end and genes[i] == gene:
+                here -= np.float64(values[i])
+                i += 1
+            rest[at] = here * factor[k]
+            at += np.uint64(count[gene] > 0)
+    return at
+
+
+@_compiled
+def add_off(rest, profile, counts, groups, total, square):
+    """Add how far each row of :func:`leave_out` is off its group's profile, and that squared."""
+    at = np.uint64(0)
+    for group in groups:
+        for gene in range(counts.shape[1]):
+            if counts[group, gene] > 0:
+                off = rest[at] - profile[group, gene]
+                total[group, gene] += off
+                square[group, gene] += off * off
+                at += np.uint64(1)
 
 
 @_compiled
@@ -135,22 +180,27 @@ def seek(genes, starts, ends, first, place):
 
 
 @_compiled
-def fill_tile(values, genes, place, ends, first, tile, left):
-    """Lay the entries of a few genes, from `first` on, out as dense rows of `tile`, from `left` on.
+def fill_tile(values, genes, place, ends, first, columns, tile):
+    """Lay the entries of a few genes, from `first` on, out in the empty rows of `tile`.
 
-    `place` is the next entry of each cell, moved on; `ends` where its last one ends; genes rise.
+    `columns` is where each cell belongs, `place` its next entry, moved on, and `ends` where its
+    last one ends; genes rise.
     """
-    n_cells, begin, stop = len(place), np.uint64(first), np.uint64(first + len(tile))
-    for top in range(0, n_cells, _STRIP):
-        bottom = min(top + _STRIP, n_cells)
-        for gene in range(len(tile)):
-            tile[gene, left + top : left + bottom] = 0
-        for row in range(top, bottom):
-            i, end, column = np.uint64(place[row]), np.uint64(ends[row]), np.uint64(left + row)
-            while i < end and genes[i] < stop:
-                tile[np.uint64(genes[i]) - begin, column] = values[i]
-                i += np.uint64(1)
-            place[row] = i
+    begin, stop = np.uint64(first), np.uint64(first + len(tile))
+    for row in range(len(place)):
+        i, end, column = np.uint64(place[row]), np.uint64(ends[row]), np.uint64(columns[row])
+        while i < end and genes[i] < stop:
+            tile[np.uint64(genes[i]) - begin, column] = values[i]
+            i += np.uint64(1)
+        place[row] = i
+
+
+@_compiled
+def line_up(groups, free, columns):
+    """Give each row the next of its group's columns, `free`, which is moved on."""
+    for row in range(len(groups)):
+        columns[row] = free[groups[row]]
+        free[groups[row]] += 1
 
 
 @_compiled
@@ -165,11 +215,12 @@ def count(values, genes, starts, ends, n_values):
 def pair(tile, ends, low, shift, pairs, n_values):
     """List each gene's non-zeros, each with the number of its group, and count those of each group.
 
-    `tile` has whole numbers in place of the values, 0 or 2**31 for 0, ``(n_genes, n_cells)``,
-    uint32; `ends` says where each group's cells begin in it, and the last one's end. `pairs`, of
-    the same shape, uint32 or uint64, is filled from the left: the number less `low` in the upper
-    bits, the group in the `shift` lower ones. `n_values` is ``(n_genes, n_groups)``.
+    `tile` has the bits of the values, ``(n_genes, n_cells)``, uint32 or uint64, of which the first
+    is a sign; `ends` says where each group's cells begin in it, and the last one's end. `pairs`, as
+    many a gene, uint32 or uint64, is filled from the left: the bits less `low` in the upper ones,
+    the group in the `shift` lower ones. `n_values` is ``(n_genes, n_groups)``.
     """
+    unsigned = (np.uint64(1) << np.uint64(8 * tile.itemsize - 1)) - np.uint64(1)
     for gene in range(tile.shape[0]):
         at = np.uint64(0)
         for group in range(len(ends) - 1):
@@ -178,7 +229,7 @@ def pair(tile, ends, low, shift, pairs, n_values):
                 number = np.uint64(tile[gene, cell])
                 # written in any case, and kept if it counts: no branch to be mispredicted
                 pairs[gene, at] = ((number - low) << shift) | np.uint64(group)
-                at += np.uint64(number & np.uint64(2**31 - 1) != 0)
+                at += np.uint64(number & unsigned != 0)
             n_values[gene, group] = at - before
 
 
@@ -235,22 +286,22 @@ def _count_below(row, low, shift, known, below):
 def walk(pairs, filled, low, shift, fenced, indptr, n_controls, u, ties):
     """Walk along each gene's sorted values and the controls' side by side, from left to right.
 
-    `pairs` are as :func:`pair` lists them, but sorted; `fenced` the controls' non-zeros, sorted
-    whole numbers, behind each gene's a fence: a number above all, so that nobody need watch for the
-    end. Adds to `u`, ``(n_genes, n_groups)``, for each value the controls below it, zeros counted
-    in, and one half for each equal to it; to `ties` what it adds to the sum that :func:`tie` takes.
+    `pairs` are as :func:`pair` lists them, but sorted; `fenced` the controls' bits, non-zeros,
+    sorted, behind each gene's a fence: a number above all, so that nobody need watch for the end.
+    Adds to `u`, ``(n_genes, n_groups)``, for each value the controls below it, zeros counted in,
+    and one half for each equal to it; to `ties` what it adds to the sum that :func:`tie` takes.
     """
     below, one = np.empty(pairs.shape[1], np.uint64), np.uint64(1)
     groups = (one << shift) - one
     for gene in range(len(filled)):
         row, known = pairs[gene, : filled[gene]], fenced[indptr[gene] : indptr[gene + 1]]
         _count_below(row, low, shift, known, below)
-        zeros, run, before = n_controls - (len(known) - 1), one, one << np.uint64(63)
+        zeros, run, before = n_controls - (len(known) - 1), one, np.uint64(0)
         for i in range(len(row)):
             pair, at = np.uint64(row[i]), below[i]
             while known[at] == (pair >> shift) + low:
                 at += one
-            run = run + one if pair == before else one
+            run = run + one if i > 0 and pair == before else one
             equal, before = at - below[i], pair
             t = np.float64(equal + run)
             u[gene, pair & groups] += zeros + 0.5 * np.float64(at + below[i])

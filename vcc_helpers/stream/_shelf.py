@@ -92,11 +92,14 @@ class Shelf:
             ) from error
         return place, array.dtype
 
-    def pieces(self, code: int) -> Iterator[tuple[np.ndarray, Rows]]:
-        """Take down the rows of one group, in rising order: their numbers, and :class:`Rows`."""
+    def pieces(self, code: int, stop: int | None = None) -> Iterator[tuple[np.ndarray, Rows]]:
+        """Take down the rows of one group, or of all up to `stop`: numbers, and :class:`Rows`.
+
+        Those of a group come in rising order.
+        """
         stack, size = [], 0
         for rows, codes, indptr, *places in self._blocks:
-            first, last = np.searchsorted(codes, (code, code + 1))
+            first, last = np.searchsorted(codes, (code, code + 1 if stop is None else stop))
             if first < last:
                 part = slice(int(indptr[first]), int(indptr[last]))
                 stack.append((rows[first:last], np.diff(indptr[first : last + 1]), part, places))
@@ -110,8 +113,10 @@ class Shelf:
     def _join(self, stack: list) -> tuple[np.ndarray, Rows]:
         rows, lengths, parts, places = zip(*stack, strict=True)
         values, genes = (  # one after the other, for less memory
-            np.concatenate(list(map(self._load, column, parts)))
-            for column in zip(*places, strict=True)
+            np.concatenate(found) if len(found) > 1 else found[0]
+            for found in (
+                list(map(self._load, column, parts)) for column in zip(*places, strict=True)
+            )
         )
         indptr = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
         return np.concatenate(rows), Rows(values, genes, indptr, (len(indptr) - 1, self.n_genes))

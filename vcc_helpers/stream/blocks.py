@@ -39,12 +39,11 @@ from ..counts import floating, one_entry_a_place
 
 #: Values in a block of rows, 64 MB of dense float32.
 BLOCK_VALUES = 2**24
-#: Rows no further apart than this are read together with those between them.
-_ROWS_APART = 4
+#: Rows no further apart than this are read together with those between them: between two stretches
+#: of a view may lie most of the file.
+_ROWS_APART = 16
 #: Rows of a view that are read in one go, with those between them.
 _ROWS_OF_VIEW = 256
-#: Rows of a view further apart are not: between two stretches of it may lie most of the file.
-_VIEW_APART = 16
 
 
 def stored_matrix(cells: anndata.AnnData):
@@ -270,7 +269,7 @@ def _view_reader(view: anndata.AnnData):
     def rows(start: int, stop: int) -> sparse.csr_matrix:
         # with the rows between them, which is faster than one by one
         here = chosen[start:stop]
-        new = (np.arange(1, len(here)) % _ROWS_OF_VIEW == 0) | (np.diff(here) > _VIEW_APART)
+        new = (np.arange(1, len(here)) % _ROWS_OF_VIEW == 0) | (np.diff(here) > _ROWS_APART)
         parts = np.split(here, np.flatnonzero(new) + 1)
         found = [read(part[0], part[-1] + 1)[part - part[0]] for part in parts]
         return sparse.vstack(found, format="csr")[:, genes]
@@ -281,9 +280,10 @@ def _view_reader(view: anndata.AnnData):
 def _csr_reader(matrix):
     """Read rows of a CSR matrix on disk, its row pointer held in memory."""
     indptr = matrix.group["indptr"][:].astype(np.int64)
+    columns = [matrix.group[name] for name in ("data", "indices")]
 
     def rows(start: int, stop: int) -> sparse.csr_matrix:
-        values, genes = _entries(matrix, indptr[start], indptr[stop])
+        values, genes = _entries(columns, indptr[start], indptr[stop])
         pointer = indptr[start : stop + 1] - indptr[start]
         pointer = pointer.astype(f"i{max(4, genes.dtype.itemsize)}")
         shape = (stop - start, matrix.shape[1])
@@ -292,9 +292,9 @@ def _csr_reader(matrix):
     return rows
 
 
-def _entries(matrix, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+def _entries(columns: list, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
     """Read some values of a sparse matrix and their places."""
-    values, places = (_read_stretch(_stored(matrix, n), low, high) for n in ("data", "indices"))
+    values, places = (_read_stretch(column, low, high) for column in columns)
     return values.astype(np.float32) if is_half(values) else values, places  # for SciPy
 
 
@@ -414,9 +414,10 @@ def _csc_reader(matrix, file: BinaryIO):
     n_rows, n_columns = matrix.shape
     height = max(1, BLOCK_VALUES // max(n_columns, 1))
     indptr = _stored(matrix, "indptr")[:].astype(np.int64)
+    columns = [_stored(matrix, name) for name in ("data", "indices")]
     cuts = defaultdict(list)  # of each stretch, where in the file, and how wide
     for left, right in _slabs(indptr):
-        entries = _entries(matrix, indptr[left], indptr[right])
+        entries = _entries(columns, indptr[left], indptr[right])
         pointer = indptr[left : right + 1] - indptr[left]
         slab = sparse.csc_matrix((*entries, pointer), shape=(n_rows, right - left))
         slab = sound(slab).tocsr()

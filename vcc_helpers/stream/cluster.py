@@ -17,11 +17,11 @@ import numpy as np
 
 from ..counts import Scaling
 from ._engine import Controls
-from ._shelf import _pieces_of
+from ._shelf import Shelf, _pieces_of
 from .look import inspect_values
 from .open import open_cells
 from .plan import Contrast, Needs, _Job
-from .sums import _control_sums, _group_sums, _scaling, _spread, _Sums
+from .sums import _Batch, _control_sums, _group_sums, _lent, _scaling, _spread, _Sums
 
 
 def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Contrast:
@@ -32,22 +32,24 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
         )
     how = {"name": job.name, "progress": job.progress, "tolerance": job.rules.tolerance}
     scaling = _scaling(job, inspect_values(job.cells, **how))
+    lent = _lent(job, Shelf(job.cells.n_vars))
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=cache) as folder:
         size = np.zeros(0) if scaling.library_size is None else scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
-        def rank(genes: slice, batches: list[list[int]]) -> Iterator:
-            controls, sums = _control_sums(partial(job.pieces, job.control), scaling, genes, job)
+        def rank(genes: slice, batches: list[slice]) -> Iterator:
+            controls, sums = _control_sums(job, scaling, lent, genes, job.pieces)
             job.check_unchanged()
             for name, array in controls._asdict().items():
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
-            yield [job.control], [sums]
+            yield slice(job.control, job.control + 1), sums
             with client.get_executor() as pool:
                 submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
                 waiting = {}
                 for batch in batches:
-                    rows = [np.flatnonzero(job.codes == code) for code in batch]
-                    waiting[submit(rows, job.rules.bulk_target_sum)] = batch
+                    rows = np.flatnonzero((job.codes >= batch.start) & (job.codes < batch.stop))
+                    group, n_cells = job.codes[rows] - batch.start, job.n_cells[batch]
+                    waiting[submit(rows, group, n_cells, job.rules.bulk_target_sum)] = batch
                 try:
                     for future in as_completed(waiting):
                         found = _result(future, job)
@@ -63,7 +65,7 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
         return _spread(job, plan._replace(batch=batch), rank)
 
 
-def _result(future, job: _Job) -> list[_Sums]:
+def _result(future, job: _Job) -> _Sums:
     try:
         return future.result()
     except FileNotFoundError as error:
@@ -74,8 +76,14 @@ def _result(future, job: _Job) -> list[_Sums]:
 
 
 def _remote_sums(
-    path: Path, folder: str, genes: slice, rows: list[np.ndarray], total: float | None
-) -> list[_Sums]:
+    path: Path,
+    folder: str,
+    genes: slice,
+    rows: np.ndarray,
+    group: np.ndarray,
+    n_cells: np.ndarray,
+    total: float | None,
+) -> _Sums:
     """Do a batch in a process that shares nothing but files."""
     cells = _opened(path, os.stat(path).st_mtime_ns)
     with np.load(Path(folder) / "scaling.npz") as kept:
@@ -83,8 +91,11 @@ def _remote_sums(
     parts = (Path(folder) / f"{genes.start}_{name}.npy" for name in Controls._fields)
     controls = Controls(*(np.load(part, mmap_mode="r") for part in parts))
     controls = controls._replace(n_cells=int(controls.n_cells))
-    sources = [partial(_pieces_of, cells, r) for r in rows]
-    return _group_sums(sources, scaling, genes, controls, total, threads=1)
+    groups = np.zeros(cells.n_obs, np.int64)
+    groups[rows] = group
+    pieces, dtype = partial(_pieces_of, cells, rows), controls.values.dtype
+    batch = _Batch(pieces, groups, n_cells, scaling, genes, dtype, total)
+    return _group_sums(batch, controls, threads=1)
 
 
 @lru_cache(maxsize=2)

@@ -19,12 +19,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import anndata
-import numpy as np
-from scipy import sparse
 from tqdm import tqdm
 
 from ..bulk import CONTROL, PERTURBATION_KEY
@@ -32,12 +29,12 @@ from ..counts import Scaling
 from ..presets import VCC2025, Preset
 from . import _keep
 from ._shelf import Shelf
-from .blocks import ahead, at_hand, row_blocks
+from .blocks import at_hand, row_blocks
 from .cluster import _on_cluster
 from .look import Inspection
 from .open import parse_memory
 from .plan import Contrast, Needs, _Job, _plan
-from .sums import _control_sums, _group_sums, _scaling, _spread
+from .sums import _batch_of, _control_sums, _group_sums, _lent, _scaling, _spread, _take_in
 
 
 def contrast(
@@ -94,17 +91,12 @@ def contrast(
 
 
 def _on_shelf(job: _Job, plan: Needs) -> Contrast:
-    def source(code: int) -> Iterator:
-        elsewhere = at_hand(job.cells) or (job.reference and code == job.control)
-        return job.pieces(code) if elsewhere else shelf.pieces(code)
-
-    def rank(genes: slice, batches: list[list[int]]) -> Iterator:
-        controls, sums = _control_sums(partial(source, job.control), scaling, genes, job)
-        yield [job.control], [sums]
-        total = job.rules.bulk_target_sum
-        for batch in batches:
-            sources = [partial(source, code) for code in batch]
-            yield batch, _group_sums(sources, scaling, genes, controls, total, job.threads)
+    def rank(genes: slice, batches: list[slice]) -> Iterator:
+        controls, sums = _control_sums(job, scaling, lent, genes, source)
+        yield slice(job.control, job.control + 1), sums
+        for codes in batches:
+            batch = _batch_of(job, scaling, codes, genes, source)
+            yield codes, _group_sums(batch, controls, job.threads)
 
     with tempfile.TemporaryDirectory(prefix="vcc_") as folder:
         if plan.scratch > (free := shutil.disk_usage(folder).free):
@@ -115,34 +107,16 @@ def _on_shelf(job: _Job, plan: Needs) -> Contrast:
             )
         path = Path(folder) / "shelf" if plan.scratch else None
         with closing(Shelf(job.cells.n_vars, path)) as shelf:
+            source = job.pieces if at_hand(job.cells) else shelf.pieces
             scaling = _read(job, plan, shelf)
+            lent = _lent(job, shelf)
             return _spread(job, plan, rank)
 
 
 def _read(job: _Job, plan: Needs, shelf: Shelf) -> Scaling:
     """Read the file once: check it, find its scale, and shelve the cells that are not at hand."""
     inspection = Inspection(job.cells, name=job.name, tolerance=job.rules.tolerance)
-    picked = at_hand(job.cells)
-
-    def look(start: int, block) -> tuple:
-        largest, _, whole = found = inspection.look(start, block)
-        if picked:
-            return start, block.shape[0], found, None
-        rows = sparse.csr_matrix(block)
-        small = np.min_scalar_type(int(largest)) if whole and largest < 2**32 else rows.dtype
-        packed = shelf.pack(rows, job.codes[start : start + rows.shape[0]], small)
-        return start, rows.shape[0], found, packed
-
-    how = {"unit": " cells", "desc": f"read {job.name}", "disable": not job.progress}
     blocks = row_blocks(job.cells, block_rows=plan.block_rows)
-    with (
-        tqdm(total=job.cells.n_obs, **how) as bar,
-        closing(ahead(look, blocks, threads=job.threads)) as looked_at,
-    ):
-        for start, n, found, packed in looked_at:
-            inspection.add(*found)
-            if packed:
-                shelf.add(start, *packed)
-            bar.update(n)
+    _take_in(job, blocks, inspection, job.codes, None if at_hand(job.cells) else shelf)
     job.check_unchanged()
     return _scaling(job, inspection.summary())

@@ -41,16 +41,17 @@ class Contrast(NamedTuple):
     """What scoring needs of a file; a row a group, a column a gene.
 
     `groups` are the names of all groups, sorted, the `control` among them, `n_cells` their cells,
-    and `genes` the names of the genes. `mean` and `variance` are the pseudobulk: mean lognorm value
-    and its variance between cells, float32 (float64 where the file is), of float64 sums.
-    `mean_as_summed` is the mean once more, summed in the file's own precision as NumPy sums a row:
-    the last digit of a fold change hangs on it. `p_value` is the two-sided rank-sum p-value of each
-    group but the control, ``(n_groups - 1, n_genes)``, float64.
+    and `genes` the names of the genes. `p_value` is the two-sided rank-sum p-value of each group
+    but the control, ``(n_groups - 1, n_genes)``, float64.
 
-    Of counts, where the rules have a ``bulk_target_sum``, else without a row: `counts`, their sum;
-    `scaled_mean`, the mean of the scaled values before the logarithm; and `sampling`, the sampling
-    variance of ``log1p(bulk_target_sum * counts / counts.sum())``, float64, 0 for controls of
-    another file.
+    Without a row where the rules have a ``bulk_target_sum``: `mean` and `variance`, the pseudobulk,
+    mean lognorm value and its variance between cells, float32 (float64 where the file is), of
+    float64 sums; `mean_as_summed`, the mean once more, summed in the file's own precision as NumPy
+    sums a row: the last digit of a fold change hangs on it.
+
+    Without a row where they have none: `counts`, their sum; `scaled_mean`, the mean of the scaled
+    values before the logarithm; and `sampling`, the sampling variance of ``log1p(bulk_target_sum *
+    counts / counts.sum())``, float64, 0 for controls of another file.
     """
 
     groups: pd.Index
@@ -139,11 +140,9 @@ class _Job:
                 f"{self.rules.name} lacks counts_only or a target_sum"
             )
 
-    def pieces(self, code: int) -> Iterator:
-        """Take a group's rows from the matrix in memory, or from a file, a few at a time."""
-        if self.reference and code == self.control:
-            return _pieces_of(self.reference.cells, self.reference.rows)
-        return _pieces_of(self.cells, np.flatnonzero(self.codes == code))
+    def pieces(self, code: int, stop: int) -> Iterator:
+        """Take some groups' rows from the matrix in memory, or from a file, a few at a time."""
+        return _pieces_of(self.cells, np.flatnonzero((self.codes >= code) & (self.codes < stop)))
 
     def check_unchanged(self) -> None:
         """Raise if a file is no longer what it was when it was opened."""
@@ -202,7 +201,9 @@ def needs(
 def _plan(job: _Job, memory: int, *, client=None) -> Needs:
     """Work out how to stay within so many bytes."""
     load = _Load(job)
-    shelved = 0 if client or at_hand(job.cells) else load.shelved
+    lent = job.n_values[job.control] if job.reference else 0
+    own = 0 if client or at_hand(job.cells) else job.n_values.sum() - lent
+    shelved = int(own + lent) * load.shelved
     if plan := load.plan(load.n_genes, memory - shelved):
         return plan._replace(memory=plan.memory + shelved)
     n_passes = range(1, max(2, load.n_genes // _FEWEST_GENES + 1))
@@ -232,11 +233,11 @@ class _Load:
         labels = 64 * cells.n_obs + 3 * int(cells.obs.memory_usage(deep=True).sum())
         each = _RESULT + (_RESULT_OF_COUNTS if job.rules.bulk_target_sum else 0)
         self.fixed = _LIBRARIES + each * len(job.groups) * cells.n_vars + labels
-        # bytes of all cells on the shelf; the first ones tell whether values have fractions
+        # bytes of a value on the shelf; the first ones tell whether values have fractions
         first = first_values(cells)
         with np.errstate(invalid="ignore"):  # NaN is told of later, in words
             value = self.itemsize if (np.floor(first) != first).any() else 2
-        self.shelved = int(self.values) * (self.number + value)
+        self.shelved = self.number + value
 
     def peak(self, genes: int, batch: float, block: int) -> int:
         """Estimate the most memory: while reading, sorting the controls, or ranking a batch."""
