@@ -2,7 +2,7 @@
 
 Zarr itself reads it, and asks for several parts at once; none travels twice while it is in use.
 
-Taught in: notebooks/01_load_the_h1_data.
+Taught in: notebooks/09_work_with_large_files.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write the cells of predicted means to a file, however many, a few at a time.
 
-Taught in: notebooks/21_predict_three_unseen_lines.
+Taught in: notebooks/26_predict_three_unseen_lines.
 """
 
 from __future__ import annotations
