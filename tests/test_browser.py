@@ -123,6 +123,19 @@ def folded_solutions_open_by_keyboard(tab):
     assert tab.evaluate(closed) == 0
 
 
+def test_a_figure_opens_in_full_size_by_keyboard(tab, site):
+    tab.set_viewport_size(PHONE)
+    tab.goto(f"{site}/notebooks/01_load_h1_cells.html")
+    small = tab.locator("article button.zoom").first
+    small.focus()
+    tab.keyboard.press("Enter")
+    large = tab.locator("dialog.zoomed img")
+    assert large.bounding_box()["width"] > 1.5 * small.bounding_box()["width"]
+    assert large.get_attribute("alt") == small.locator("img").get_attribute("alt")
+    tab.keyboard.press("Escape")
+    assert not large.is_visible()
+
+
 @pytest.mark.parametrize("word", SEARCHED)
 def test_the_search_finds(word, tab, site):
     tab.goto(f"{site}/search.html?q={word}")
