@@ -2,7 +2,6 @@
 
     python scripts/notebook_tools.py check [NOTEBOOK ...]     exit 1 and one line a violation
     python scripts/notebook_tools.py fix [NOTEBOOK ...]       first cell, outputs, ids, kernel
-                                                              and the tables of all chapters
     python scripts/notebook_tools.py solve NOTEBOOK OUT       write it with every exercise solved
 
 This file is the only place that holds the first Colab cell; `fix` writes it into the notebooks.

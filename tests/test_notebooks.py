@@ -165,7 +165,7 @@ print("VCC_DATA" in os.environ, vcc_helpers.datasets.open_world())
 
 
 def test_the_chapters_of_the_challenges_size_offer_real_cells_and_default_to_none():
-    assert [int(path.name[:2]) for path in SWITCHED][:4] == [3, 4, 5, 6]
+    assert [int(path.name[:2]) for path in SWITCHED][:3] == [3, 4, 6]
     for path in SWITCHED:
         cell = tools.code_cells(tools.read(path))[0].source
         assert cell.endswith(tools.SWITCH) and "\nREAL_H1 = False  # @param" in cell

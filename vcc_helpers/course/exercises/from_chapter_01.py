@@ -1,6 +1,6 @@
 """Exercises of chapters 1 to 6."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import anndata
@@ -13,6 +13,8 @@ from vcc_helpers import (
 )
 from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.counts import lognorm
+from vcc_helpers.datasets import open_world
+from vcc_helpers.splits import FewShotSplit
 from vcc_helpers.stream import pseudobulk
 
 from . import exercise
@@ -80,6 +82,32 @@ def _effect_of_depth():
     yield "deepest", depth.median().drop("non-targeting").idxmax()
     yield "scaled", _share_rising(scaled=True).idxmax()
     yield "falls", "TMSB4X"
+
+
+@cache
+def _parts() -> dict[str, list[str]]:
+    return open_world().split
+
+
+def _fault_of_splits(splits: FewShotSplit | Iterable[FewShotSplit]) -> str:
+    """Return what makes a choice on these splits unfair, or that it is "fair"."""
+    splits = [splits] if hasattr(splits, "support") else list(splits)
+    used = [(set(split.support), set(split.query)) for split in splits]
+    names = set().union(*(part for pair in used for part in pair))
+    if not used or not all(support and query for support, query in used):
+        return "nothing"
+    if names & set(_parts()["validation"]):
+        return "peeks"
+    if names - set(_parts()["train"]):
+        return "unknown"
+    return "seen" if any(support & query for support, query in used) else "fair"
+
+
+@exercise("03-2", probe=_fault_of_splits)
+def _a_fair_choice():
+    yield "right", "fair"
+    for fault in ("peeks", "seen", "unknown", "nothing"):
+        yield fault, fault
 
 
 @cache
