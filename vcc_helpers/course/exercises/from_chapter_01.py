@@ -1,28 +1,20 @@
 """Exercises of chapters 1 to 6."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 
-import anndata
 import numpy as np
 import pandas as pd
 
-from vcc_helpers import (
-    emit,
-    submission,
-)
+from vcc_helpers import adapt, metrics
 from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.counts import lognorm
 from vcc_helpers.datasets import open_world
-from vcc_helpers.splits import FewShotSplit
+from vcc_helpers.splits import FewShotSplit, few_shot_split
 from vcc_helpers.stream import pseudobulk
 
 from . import exercise
-from ._data import (
-    deal,
-    h1,
-    predicted,
-)
+from ._data import BASELINE, WINNER, bulk, effect, h1, targets
 
 
 def _is(target: str) -> np.ndarray:
@@ -110,34 +102,47 @@ def _a_fair_choice():
         yield fault, fault
 
 
-@cache
-def _cells() -> anndata.AnnData:
-    """Return what the notebook predicts, as cells made by resampling."""
-    return emit.resample_and_shift(predicted(), **deal().recipe)
+def _gain_of_day_4(support: list[str], **options: float) -> float:
+    model = adapt.ContextGain({"day 4": effect(4)}, **options)
+    return float(model.fit(bulk(5)[[CONTROL, *support]]).gain_["day 4"])
 
 
-def _spread(undo: Callable) -> float:
-    logs = _cells()[_cells().obs["target_gene"] == CONTROL].X.toarray().astype(float)
-    totals = undo(logs).sum(axis=1)
-    return float(totals.std() / totals.mean())
+@exercise("04-2")
+def _gain_from_five_targets():
+    five = few_shot_split(targets(), n_support=5, seed=0).support
+    yield "right", _gain_of_day_4(five)
+    yield "least squares", _gain_of_day_4(five, shrinkage=0.0)
+    yield "all", _gain_of_day_4(list(targets()))
+    yield "zero-shot", _gain_of_day_4([])
 
 
-@exercise("06-1")
-def _spread_of_the_sums():
-    yield "right", _spread(np.expm1)
-    yield "base 2", _spread(lambda v: np.exp2(v) - 1)
-    yield "logs", _spread(lambda v: v)
-    yield "exp", _spread(np.exp)
+@exercise("05-1")
+def _the_same_for_all():
+    n = 5
+    yield "right", metrics.pds_chance(n)
+    yield "half", 0.5
+    yield "last", 1 / n
+    yield "first", 1.0
+    yield "none", 0.0
+    yield "shifted", np.mean([1 - rank / n for rank in range(1, n + 1)])
 
 
-def _kept(limit: int) -> pd.Series:
-    sizes = _cells().obs["target_gene"].astype(str).value_counts()
-    kept = submission.thin(sizes, limit=limit)
-    return kept.where(kept < sizes)
+@exercise("05-2", tolerance=5e-3)
+def _score_of_the_winner():
+    des, pds = ((WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds"))
+    yield "right", metrics.overall(WINNER, BASELINE)
+    yield "not cut", 100 * np.mean([des, pds, 1 - WINNER["mae"] / BASELINE["mae"]])
+    yield "without MAE", 100 * np.mean([des, pds])
+    yield "plain mean", 100 * (WINNER["des"] + WINNER["pds"]) / 3
 
 
-@exercise("06-2")
-def _cells_after_thinning():
-    yield "right", int(_kept(500).min())
-    yield "larger", int(_kept(500).max())
-    yield "800", int(_kept(800).min())
+_ROOM, _N_TARGETS = 200_000 - 38_176, 100
+
+
+@exercise("06-1", tolerance=1e-6)
+def _cells_per_target():
+    yield "right", _ROOM // _N_TARGETS
+    yield "no controls", 200_000 // _N_TARGETS
+    yield "not whole", _ROOM / _N_TARGETS
+    yield "rounded up", _ROOM // _N_TARGETS + 1
+    yield "101", _ROOM // (_N_TARGETS + 1)

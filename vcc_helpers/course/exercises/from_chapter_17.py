@@ -14,6 +14,7 @@ from vcc_helpers import (
     metrics,
     models,
     scoring,
+    submission,
 )
 from vcc_helpers.adapt import ContextGain
 from vcc_helpers.bulk import CONTROL, effect_strength
@@ -97,15 +98,6 @@ def _genes_called():
 
 
 @exercise("17-4", tolerance=5e-3)
-def _score_of_the_winner():
-    des, pds = ((WINNER[name] - BASELINE[name]) / (1 - BASELINE[name]) for name in ("des", "pds"))
-    yield "right", overall(WINNER, BASELINE)
-    yield "not cut", 100 * np.mean([des, pds, 1 - WINNER["mae"] / BASELINE["mae"]])
-    yield "without MAE", 100 * np.mean([des, pds])
-    yield "plain mean", 100 * (WINNER["des"] + WINNER["pds"]) / 3
-
-
-@exercise("17-5", tolerance=5e-3)
 def _score_with_a_smaller_error():
     yield "right", overall(WINNER | {"mae": BASELINE["mae"] / 2}, BASELINE)
     yield "as it was", overall(WINNER, BASELINE)
@@ -139,16 +131,33 @@ def _tripled_effects():
     yield "PDS", _stretched(3).summary["pds"]
 
 
-_ROOM, _N_TARGETS = 200_000 - 38_176, 100
+def _spread(undo: Callable) -> float:
+    cells = resample_and_shift(predicted(), **deal().recipe)
+    logs = cells[cells.obs["target_gene"] == CONTROL].X.toarray().astype(float) / np.log(2)
+    totals = undo(logs).sum(axis=1)
+    return float(totals.std() / totals.mean())
 
 
-@exercise("18-2", tolerance=1e-6)
-def _cells_for_a_target():
-    yield "right", _ROOM // _N_TARGETS
-    yield "no controls", 200_000 // _N_TARGETS
-    yield "not whole", _ROOM / _N_TARGETS
-    yield "rounded up", _ROOM // _N_TARGETS + 1
-    yield "101", _ROOM // (_N_TARGETS + 1)
+@exercise("18-2", tolerance=5e-3)
+def _wrong_base():
+    yield "right", _spread(np.expm1)
+    yield "logs", _spread(lambda v: v)
+    yield "base e", _spread(lambda v: np.expm1(v * np.log(2) ** 2))
+    yield "exp", _spread(np.exp)
+
+
+def _kept(limit: int) -> pd.Series:
+    sizes = deal().recipe["n_cells"].copy()
+    sizes[CONTROL] = deal().recipe["controls"].n_obs
+    kept = submission.thin(sizes, limit=limit)
+    return kept.where(kept < sizes)
+
+
+@exercise("18-3")
+def _cells_after_thinning():
+    yield "right", int(_kept(500).min())
+    yield "larger", int(_kept(500).max())
+    yield "800", int(_kept(800).min())
 
 
 @cache
@@ -162,7 +171,7 @@ def _repaired(*, by_position: bool = False) -> ScoreCard:
     return score(cells, real)
 
 
-@exercise("18-3")
+@exercise("18-4")
 def _repaired_file():
     yield "right", _repaired().summary["pds"]
     yield "renamed", _repaired(by_position=True).summary["pds"]
