@@ -61,9 +61,9 @@ def test_the_page_says_what_check_says(number, judge):
 
 @pytest.mark.parametrize(("number", "text", "status"), [
     ("01-1", "22,376", "right"), ("01-1", "22376 counts", "right"), ("01-1", "22 376", "right"),
-    ("09-1", "1/3", "right"), ("09-1", "33.33 %", "right"), ("09-1", "0,3333", "right"),
-    ("02-2", " 'stat1' ", "right"), ("13-4", "−0.01835", "right"), ("09-1", "a third", "wrong"),
-    ("09-1", "", "empty"), ("09-1", "33,3", "wrong"), ("01-1", "1.2.3", "wrong"),
+    ("01-2", "1/3", "right"), ("01-2", "33.33 %", "right"), ("01-2", "0,3333", "right"),
+    ("02-3", " 'stat1' ", "right"), ("14-2", "−0.01835", "right"), ("01-2", "a third", "wrong"),
+    ("01-2", "", "empty"), ("01-2", "33,3", "wrong"), ("01-1", "1.2.3", "wrong"),
 ])  # fmt: skip
 def test_numbers_as_people_write_them(number, text, status, judge):
     assert judge(number, text)[0] == status

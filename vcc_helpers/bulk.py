@@ -4,8 +4,8 @@ A pseudobulk is a small AnnData, (perturbations x genes): one mean and one varia
 the control among the rows. Models learn from one and predict one, metrics compare two. In all that
 follows `bulk` is one, ``(n_groups, n_genes)``, mean lognorm; one without the control is a KeyError.
 
-Taught in: notebooks/02_measure_effects, notebooks/07_quality_and_knockdown,
-notebooks/12_mean_and_median and notebooks/18_from_means_to_cells.
+Taught in: notebooks/02_measure_effects, notebooks/07_quality_and_knockdown and
+notebooks/18_from_means_to_cells.
 Needs no sibling module.
 
 >>> import anndata, numpy, pandas

@@ -5,8 +5,8 @@ One long table holds every value: a row for each model, split, target and metric
 pseudobulks that are compared, a perturbation that only the prediction has is ignored; a control row
 or a perturbation that is missing is a KeyError, other genes are a ValueError.
 
-Taught in: notebooks/12_mean_and_median, notebooks/16_gains_between_contexts,
-notebooks/17_metrics_by_hand and notebooks/19_choose_and_compare_models.
+Taught in: notebooks/03_predict_with_baselines, notebooks/12_mean_and_median,
+notebooks/16_gains_between_contexts and notebooks/19_choose_and_compare_models.
 Needs: bulk.py, intervals.py, metrics.py, splits.py.
 
 >>> mean = np.array([[0.1, 1.0], [0.7, 1.5]])

@@ -5,8 +5,9 @@ zero, and a model cannot predict it. `effects_by_context` is the name of each so
 its effects, ``(n_perts, n_genes)``, differences of mean lognorm values. No context or no common
 target, or genes that differ where they must not, are a ValueError.
 
-Taught in: notebooks/07_quality_and_knockdown, notebooks/13_linear_baseline,
-notebooks/15_nearest_neighbours and notebooks/16_gains_between_contexts.
+Taught in: notebooks/03_predict_with_baselines, notebooks/13_linear_baseline,
+notebooks/14_features_and_kernels, notebooks/15_nearest_neighbours and
+notebooks/16_gains_between_contexts.
 Needs: bulk.py.
 
 >>> obs, var = pd.DataFrame(index=["SOX2"]), pd.DataFrame(index=["G1", "G2"])

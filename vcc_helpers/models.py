@@ -6,8 +6,8 @@ control among its rows; features are ``(n_perts, n_features)``, effects ``(n_per
 differences of mean lognorm values. The settings of a model are the fields of a dataclass: a model
 or regressor among them is cloned for a fit, never changed. What is learnt ends in an underscore.
 
-Taught in: notebooks/07_quality_and_knockdown, notebooks/12_mean_and_median,
-notebooks/13_linear_baseline, notebooks/15_nearest_neighbours and
+Taught in: notebooks/03_predict_with_baselines, notebooks/12_mean_and_median,
+notebooks/13_linear_baseline, notebooks/14_features_and_kernels, notebooks/15_nearest_neighbours and
 notebooks/16_gains_between_contexts.
 Needs: bulk.py, features.py.
 

@@ -1,6 +1,6 @@
 """How genes vary together in unperturbed cells, read a block of rows at a time.
 
-Taught in: notebooks/13_linear_baseline.
+Taught in: notebooks/14_features_and_kernels.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()

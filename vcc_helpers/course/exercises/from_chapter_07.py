@@ -8,14 +8,38 @@ import pandas as pd
 from vcc_helpers.bulk import CONTROL
 from vcc_helpers.counts import lognorm
 from vcc_helpers.evaluation import evaluate
+from vcc_helpers.stream import pseudobulk
 
 from . import exercise
 from ._data import (
     bulk,
     day,
     effect,
+    h1,
     targets,
 )
+
+
+def _share_by_chance() -> float:
+    """Shuffle the labels of the batches as the chapter does."""
+    values = np.log(np.ravel(h1().X.sum(axis=1)))
+    rng, names = np.random.default_rng(0), h1().obs["batch"].astype(str).to_numpy()
+    square = ((values - values.mean()) ** 2).sum()
+    shares = []
+    for _ in range(100):
+        groups = pd.Series(values).groupby(rng.permutation(names))
+        shares.append(1 - ((values - groups.transform("mean")) ** 2).sum() / square)
+    return np.mean(shares)
+
+
+@exercise("07-1")
+def _share_of_random_groups():
+    yield "right", 47 / 599
+    yield "right", _share_by_chance()
+    yield "none", 0.0
+    yield "nearly", 48 / 600
+    yield "one batch", 1 / 48
+    yield "three groups", 2 / 599
 
 
 def _rarely_seen(*, perturbed: bool = False) -> pd.Series:
@@ -33,24 +57,38 @@ def _targets_rarely_seen():
     yield "share", float(_rarely_seen().mean())
 
 
+def _noise_of_src(n_target: float, n_control: float) -> float:
+    bulk = pseudobulk(h1())
+    summed = pd.Series(bulk.layers["variance"].sum(axis=1, dtype=np.float64), bulk.obs_names)
+    return np.sqrt(summed["SRC"] / n_target + summed[CONTROL] / n_control)
+
+
+@exercise("07-3")
+def _noise_with_all_cells():
+    yield "right", _noise_of_src(1045, 38176)
+    yield "100 controls", _noise_of_src(1045, 100)
+    yield "equal", _noise_of_src(1045, 1045)
+    yield "target alone", _noise_of_src(1045, np.inf)
+    yield "100 each", _noise_of_src(100, 100)
+    yield "in proportion", _noise_of_src(100, 100) * 100 / 1045
+
+
 #: Noise of the mean of so many random controls of the official training file, as the chapter
 #: quotes it from a public profile of that file.
 _LAST_POINT, _LAST_NOISE, _FIRST_POINT, _FIRST_NOISE = 2560, 0.423, 40, 3.374
+_WANTED_NOISE = 0.30
 
 
-_ASKED_NOISE = 0.30
-
-
-@exercise("07-3", tolerance=0.02)
+@exercise("07-4", tolerance=0.02)
 def _cells_needed():
-    yield "right", _LAST_POINT * (_LAST_NOISE / _ASKED_NOISE) ** 2
-    yield "in proportion", _LAST_POINT * _LAST_NOISE / _ASKED_NOISE
-    yield "root", _LAST_POINT * np.sqrt(_LAST_NOISE / _ASKED_NOISE)
-    yield "fewer", _LAST_POINT * (_ASKED_NOISE / _LAST_NOISE) ** 2
-    yield "from 40", _FIRST_POINT * _FIRST_NOISE / _ASKED_NOISE
+    yield "right", _LAST_POINT * (_LAST_NOISE / _WANTED_NOISE) ** 2
+    yield "in proportion", _LAST_POINT * _LAST_NOISE / _WANTED_NOISE
+    yield "root", _LAST_POINT * np.sqrt(_LAST_NOISE / _WANTED_NOISE)
+    yield "fewer", _LAST_POINT * (_WANTED_NOISE / _LAST_NOISE) ** 2
+    yield "from 40", _FIRST_POINT * _FIRST_NOISE / _WANTED_NOISE
 
 
-@exercise("07-4")
+@exercise("07-5", tolerance=0.03)  # a simulation is right, too
 def _noise_of_a_half():
     values = pd.DataFrame(lognorm(day(5)).toarray(), columns=day(5).var_names)
     values = values[(day(5).obs["target_gene"] == CONTROL).to_numpy()]

@@ -95,13 +95,15 @@ def _pearson_of_one_gene():
 def _most_alike():
     train = effect(5)[targets() != "NANOG"]
     tables = {n: GeneLoadings(n)(train) for n in (2, 10)}
-    products = {n: (table @ table.loc["NANOG"]).drop("NANOG") for n, table in tables.items()}
-    length = np.linalg.norm(tables[10].drop("NANOG"), axis=1)
-    yield "right", (products[10] / length).idxmax()
-    yield "itself", "NANOG"
-    yield "two", (products[2] / np.linalg.norm(tables[2].drop("NANOG"), axis=1)).idxmax()
+    products = {n: (table @ table.loc["SOX2"]).drop("SOX2") for n, table in tables.items()}
+    lengths = {n: np.linalg.norm(table.drop("SOX2"), axis=1) for n, table in tables.items()}
+    apart = pd.Series(np.linalg.norm(tables[10] - tables[10].loc["SOX2"], axis=1), tables[10].index)
+    yield "right", (products[10] / lengths[10]).idxmax()
+    yield "itself", "SOX2"
+    yield "two", (products[2] / lengths[2]).idxmax()
     yield "products", products[10].idxmax()
-    yield "measured", train.to_df().corr()["NANOG"].drop("NANOG").idxmax()
+    yield "distance", apart.drop("SOX2").idxmin()
+    yield "measured", train.to_df().corr()["SOX2"].drop("SOX2").idxmax()
 
 
 def _norm_of_w(
@@ -138,7 +140,7 @@ def _scores(number: int) -> pd.Series:
     return scores({"": models.ridge(source_effects(sources(number)))})[""]
 
 
-@exercise("13-3")
+@exercise("14-1")
 def _features_of_day_2():
     yield "right", _scores(2)["pds"]
     yield "day 4", _scores(4)["pds"]
@@ -148,7 +150,7 @@ def _features_of_day_2():
     yield "MAE", _scores(2)["mae"]
 
 
-@exercise("13-4")
+@exercise("14-2")
 def _response_of_utf1():
     controls = day(5)[day(5).obs["target_gene"] == CONTROL].copy()
     logs = pd.DataFrame(lognorm(controls).toarray(), columns=controls.var_names)
