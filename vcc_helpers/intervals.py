@@ -5,7 +5,8 @@ target and metric, reference rows added where wanted. Summaries have a row for e
 columns `by` (for a learning curve with ``"n_support"`` among them), in the table's order. A value
 that is NaN, or a second one for the same split and target, is a ValueError.
 
-Taught in: notebooks/12_mean_and_median and notebooks/19_choose_and_compare_models.
+Taught in: notebooks/03_predict_with_baselines, notebooks/12_mean_and_median and
+notebooks/19_choose_and_compare_models.
 Needs: bulk.py, metrics.py.
 
 >>> names = ["model", "split", "target_gene", "metric", "value"]

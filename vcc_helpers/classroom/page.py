@@ -31,7 +31,7 @@ _STYLE = """
 .vcc-board th[scope=row]{white-space:normal;min-width:8rem;max-width:16rem;overflow-wrap:anywhere}
 .vcc-board thead th{vertical-align:bottom;white-space:normal;border-bottom:2px solid #808080}
 .vcc-board tbody tr{border-bottom:1px solid #808080}
-.vcc-board tbody tr.open{border-bottom:2px dotted #808080}
+.vcc-board tbody tr.not-clear{border-bottom:2px dotted #808080}
 .vcc-board tbody tr:last-child{border-bottom:2px solid #808080}
 .vcc-board small{display:block;font-size:.8em;font-weight:400}
 .vcc-board :is(p,li){font-size:.9rem;max-width:46rem;overflow-wrap:anywhere}
@@ -52,9 +52,9 @@ def board(
     submission that has no score, and why, which are listed below. Names and reasons are untrusted
     and appear as text, never as markup.
 
-    Below an entry whose lead over the next is not sure (beats next below 0.975) the line is dotted,
-    and the column *ahead of the next* says *open*. Colours are the surrounding page's, so the table
-    follows its light or dark scheme.
+    Under an entry whose lead over the next is not clear (beats next below 0.975) the line is
+    dotted, and the column *ahead of the next* says *not clear*. Colours are the surrounding page's,
+    so the table follows its light or dark scheme.
     """
     parts = [f"<style>{_STYLE}</style>", '<div class="vcc-board">']
     if cards:
@@ -66,7 +66,7 @@ def board(
             f"<p>Intervals hold {100 * _LEVEL:.0f} % of the results when the "
             f"{len(baseline.per_perturbation)} perturbations are drawn anew, with replacement"
             f"{', those of each context by themselves' if baseline.contexts else ''}. "
-            "<em>Open</em>, and a dotted line below: these two places are not really different. "
+            "<em>Not clear</em>, with a dotted line: this place and the next may be one. "
             "▼: here the entry is worse than the mean baseline.</p>"
         )
     else:
@@ -79,14 +79,14 @@ def board(
 
 
 def _rows(ranked, doubts, names: list[str], contexts: list[str]) -> list[str]:
-    """Return one table row an entry."""
+    """Return one table row per entry."""
     ranks = _loss(ranked[names]).rank(method="min", na_option="bottom").astype(int)
     rows = []
     for entry, row in ranked.iterrows():
         ends = doubts.loc[entry]
         lead, best, worst = ends["beats next"], int(ends["best place"]), int(ends["worst place"])
         below = [name for name in row["below baseline"].split(", ") if name]
-        kind = "sure" if not lead < (1 + _LEVEL) / 2 else "open"
+        kind = "clear" if not lead < (1 + _LEVEL) / 2 else "not clear"
         cells = [
             _cell(row["place"], f"{best} to {worst}" if best < worst else f"{best} only"),
             _entry(entry, len(below)),
@@ -98,7 +98,7 @@ def _rows(ranked, doubts, names: list[str], contexts: list[str]) -> list[str]:
         for name in names:
             place = f"rank {ranks.loc[entry, name]}{' ▼' if name in below else ''}"
             cells.append(_cell(_number(row[name]), place))
-        rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
+        rows.append(f'<tr class="{kind.replace(" ", "-")}">{"".join(cells)}</tr>')
     return rows
 
 
@@ -129,8 +129,8 @@ def _table(rows: list[str], baseline: ScoreCard, names: list[str], title: str) -
 
 
 def _entry(name: object, n_below: int) -> str:
-    several = "" if n_below == 1 else "s"
-    flag = f"<small>▼ below the baseline on {n_below} metric{several}</small>" if n_below else ""
+    on = f"{n_below} metric{'' if n_below == 1 else 's'}"
+    flag = f"<small>▼ worse than the baseline on {on}</small>" if n_below else ""
     return f'<th scope="row">{_text(name)}{flag}</th>'
 
 

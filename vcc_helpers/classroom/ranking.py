@@ -1,6 +1,6 @@
 """A leaderboard of one's own: score cards ranked per metric, overall, with their doubt, as a page.
 
-Taught in: notebooks/19_choose_and_compare_models and notebooks/21_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> import vcc_helpers as vcc
 >>> half, other = vcc.scoring.split_half(vcc.datasets.load_h1_sample())
@@ -92,7 +92,7 @@ def doubt(
         Index entry, best overall score first; columns overall, low, high (its bootstrap interval,
         of 95 %), best place, worst place (the interval of its place), and *beats next*: the share
         of samples in which it has a higher overall score than the entry below it, ties counting
-        half; NaN for the last. Near 0.5 nobody knows who is better; above 0.975 the order is sure
+        half; NaN for the last. Near 0.5 nobody knows who is better; above 0.975 the order is clear
         by the usual rule.
 
     Notes
