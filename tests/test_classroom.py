@@ -163,7 +163,8 @@ def test_what_a_folder_holds_is_sorted_and_the_rest_refused(tmp_path):
     with pytest.raises(NotADirectoryError, match="no folder .*nowhere"):
         classroom.read_folder(tmp_path / "nowhere")
     assert entries[0].path.name == "2026-03-09.h5ad"
-    assert refused["ada/2026-03-09.vcc"].startswith("a second file of 2026-03-09; one per day")
+    why = "a second file of 2026-03-09; one per day counts"
+    assert refused["ada/2026-03-09.vcc"].startswith(why)
     assert "is not yet" in refused["ada/2026-03-10.h5ad"]
     for name in ("ada/2026-02-30.h5ad", "ada/final.h5ad", "ada/2026-03-01.h5ad.exe"):
         assert refused[name].startswith("expected a name such as 2026-03-01.h5ad")

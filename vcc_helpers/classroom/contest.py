@@ -144,7 +144,7 @@ def prepare(
     known, truth = (_part(cells, labels.isin([control, *names]), words) for names in split)
     asked = truth.obs[truth.obs[PERTURBATION_KEY] != CONTROL]
     n_cells = asked.groupby(columns, observed=True).size().rename("n_cells")
-    if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate next to it
+    if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate with it
         card = scoring.baseline(truth, preset)
         card.overall(card)  # or there is no scale, and no board
     else:
@@ -285,7 +285,7 @@ def change_problems(
     account as of :func:`read_teams`: without, nobody looks whose file it is. `today` is by default
     today; a day before or after passes, as time zones differ.
 
-    The list is empty when the change adds or repairs exactly one submission. A change of anything
+    The list is empty when the change adds or fixes exactly one submission. A change of anything
     else may be good, but a person must read it.
     """
     today, found, mine = today or datetime.now(UTC).date(), [], None
@@ -370,13 +370,13 @@ def score_folder(
     -----
     A file that changes after it was scored is not scored again: its first score counts, whatever
     version of this package comes in between; one that is as it was is scored again by a version
-    that counts otherwise. A file that could not be scored may be repaired under the same name. One
+    that counts otherwise. A file that could not be scored may be fixed under the same name. One
     that took too long is not tried again with as little time. A record that is damaged counts as
     none, and is told.
     """
     truth, cache = Path(truth), Path(cache)
     entries, refused = read_folder(folder, today=today)
-    # the truth's faults are the teacher's to mend, and no team's
+    # the truth's faults are the teacher's to fix, and no team's
     check_cells(open_cells(truth), name="truth")
     if parts := sides(truth, rules=baseline.preset):
         each(partial(check_cells, name="truth"), *parts)

@@ -44,7 +44,7 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
         - *place*: by overall score; equal scores share the better place;
         - *overall*: 0 to 100; of several contexts the mean over them, and *overall of A* and so on
           for each;
-        - one for each metric: its mean over perturbations, then over contexts;
+        - one per metric: its mean over perturbations, then over contexts;
         - *mean rank*: over all metrics, equal values sharing their mean rank; the Generalist's
           criterion where the cards have the seven metrics. Less is better, 1 is best;
         - *below baseline*: metrics on which the entry is worse than the baseline, a text;
