@@ -167,7 +167,7 @@ def test_the_board_shows_what_rank_and_doubt_found_and_can_be_read_aloud():
         "1 1 only", "bold ▼ worse than the baseline on 1 metric", f"{overall:.1f} 34.1 to 34.1",
         "clear 100 %", "1.67", "0.300 rank 1", "0.900 rank 1", "1.000 rank 3 ▼",
     ]  # fmt: skip
-    assert [row[1] for row in table.rows[2:]] == ["even", "quiet", "the mean baseline"]
+    assert [row[1] for row in table.rows[2:]] == ["even", "quiet", "the official baseline"]
     assert table.rows[3][3] == "last"
     assert table.rows[-1][5:] == ["0.100", "0.500", "0.040"]
     assert all(len(row) == 8 for row in table.rows)

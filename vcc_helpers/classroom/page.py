@@ -67,7 +67,7 @@ def board(
             f"{len(baseline.per_perturbation)} perturbations are drawn anew, with replacement"
             f"{', those of each context by themselves' if baseline.contexts else ''}. "
             "<em>Not clear</em>, with a dotted line: this place and the next may be one. "
-            "▼: here the entry is worse than the mean baseline.</p>"
+            "▼: here the entry is worse than the official baseline.</p>"
         )
     else:
         parts.append(f"<p>{_text(title)}: no entry has a score yet.</p>")
@@ -118,7 +118,7 @@ def _table(rows: list[str], baseline: ScoreCard, names: list[str], title: str) -
     ]
     own = _cell(f"{baseline.overall(baseline):.1f}") + (2 + len(baseline.contexts)) * _cell("")
     values = "".join(_cell(_number(value)) for value in baseline.summary)
-    foot = f'<tr>{_cell("")}<th scope="row">the mean baseline</th>{own}{values}</tr>'
+    foot = f'<tr>{_cell("")}<th scope="row">the official baseline</th>{own}{values}</tr>'
     return [
         f'<div class="scroll" role="region" aria-label="{_text(title)}" tabindex="0"><table>',
         f"<caption>{_text(title)}</caption>",
