@@ -4,7 +4,8 @@ Every adapter is fitted on a support set: the pseudobulk of the new context's co
 measured targets. The control alone is zero-shot, the zero end of the same curve. Of a strength that
 is a list, the best is chosen by leave-one-out on the support set, and on nothing else.
 
-Taught in: notebooks/16_gains_between_contexts and notebooks/26_predict_three_unseen_lines.
+Taught in: notebooks/04_adapt_with_few_shots, notebooks/16_gains_between_contexts and
+notebooks/26_predict_three_unseen_lines.
 Needs: bulk.py, features.py, models.py.
 
 >>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]
@@ -185,7 +186,7 @@ class ZeroShot(_SourceAdapter):
     response_gain_ : float
         Share of the sources' mean response that a left-out source shows, 0 to 1.
     known_ : DataFrame
-        One row a target that some source measured: the number of ``sources``, their ``agreement``
+        One row per target that some source measured: the number of ``sources``, their ``agreement``
         and the ``weight`` of their mean in the prediction, both 0 to 1.
 
     Notes

@@ -1,8 +1,8 @@
-"""Which targets a model may learn from, and which it is asked about.
+"""Which targets a model may learn from, and which it must predict.
 
 `targets` are names of perturbations; repeats count once. `seed` is that of the draw.
 
-Taught in: notebooks/12_mean_and_median, notebooks/16_gains_between_contexts and
+Taught in: notebooks/03_predict_with_baselines, notebooks/16_gains_between_contexts and
 notebooks/22_score_another_model.
 Needs no sibling module.
 

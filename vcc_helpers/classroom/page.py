@@ -43,9 +43,9 @@ def board(
     and why, which are listed below. Names and reasons are untrusted and appear as text, never as
     markup.
 
-    Below an entry whose lead over the next is not clear (beats next below 0.975) the line is
-    dotted, and the column *ahead of the next* says *open*. Colours are the surrounding page's, so
-    the table follows its light or dark scheme.
+    Under an entry whose lead over the next is not clear (beats next below 0.975) the line is
+    dotted, and the column *ahead of the next* says *not clear*. Colours are the surrounding page's,
+    so the table follows its light or dark scheme.
     """
     parts = [f"<style>{_STYLE}</style>", '<div class="vcc-board">']
     if cards:
@@ -58,8 +58,8 @@ def board(
             f"<p>Intervals hold {100 * _LEVEL:.0f} % of the results when the "
             f"{len(baseline.per_perturbation)} perturbations are drawn anew, with replacement"
             f"{', those of each context by themselves' if baseline.contexts else ''}. "
-            "The grey tick is the mean baseline. <em>Open</em>, and a dotted line below: these two "
-            "places are not really different. ▼: here the entry is worse than the baseline.</p>"
+            "The grey tick is the official baseline. <em>Not clear</em>, with a dotted line: this "
+            "place and the next may be one. ▼: here the entry is worse than the baseline.</p>"
             f"<script>{_SCRIPT}</script>"
         )
     else:
@@ -104,7 +104,7 @@ def _rows(ranked, doubts, baseline: ScoreCard, heads: list[_Head]) -> list[str]:
         found = doubts.loc[entry]
         lead, best, worst = found["beats next"], int(found["best place"]), int(found["worst place"])
         worse = [name for name in row["below baseline"].split(", ") if name]
-        kind = "clear" if not lead < (1 + _LEVEL) / 2 else "open"
+        kind = "clear" if not lead < (1 + _LEVEL) / 2 else "not clear"
         overall = f"{row['overall']:.1f}", f"{found['low']:.1f} to {found['high']:.1f}"
         values = [
             (row["place"], f"{best} to {worst}" if best < worst else f"{best} only"),
@@ -118,7 +118,7 @@ def _rows(ranked, doubts, baseline: ScoreCard, heads: list[_Head]) -> list[str]:
             values.append((_number(row[name]), place))
         cells = [_cell(head, *value) for head, value in zip(_no_entry(heads), values, strict=True)]
         cells.insert(1, _entry(entry, len(worse)))
-        rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
+        rows.append(f'<tr class="{kind.replace(" ", "-")}">{"".join(cells)}</tr>')
     return rows
 
 
@@ -147,7 +147,7 @@ def _table(rows: list[str], baseline: ScoreCard, heads: list[_Head], title: str)
     own = {"overall": f"{baseline.overall(baseline):.1f}"}
     own |= {name: _number(value) for name, value in baseline.summary.items()}
     cells = [_cell(head, own.get(head.name, "")) for head in _no_entry(heads)]
-    cells.insert(1, '<th scope="row">the mean baseline</th>')
+    cells.insert(1, '<th scope="row">the official baseline</th>')
     chosen = " checked" if len(baseline.summary) <= 3 else ""
     return [
         f'<label><input type="checkbox"{chosen}> Show every metric</label>',

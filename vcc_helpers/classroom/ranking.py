@@ -1,6 +1,6 @@
 """A leaderboard of one's own: score cards ranked per metric, overall, with their doubt, as a page.
 
-Taught in: notebooks/19_choose_and_compare_models and notebooks/21_run_your_own_leaderboard.
+Taught in: notebooks/21_run_your_own_leaderboard.
 
 >>> import vcc_helpers as vcc
 >>> half, other = vcc.scoring.split_half(vcc.datasets.load_h1_sample())
@@ -44,7 +44,7 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
         - *place*: by overall score; equal scores share the better place;
         - *overall*: 0 to 100; of several contexts the mean over them, and *overall of A* and so on
           for each;
-        - one a metric: its mean over perturbations, then over contexts;
+        - one per metric: its mean over perturbations, then over contexts;
         - *mean rank*: over all metrics, equal values sharing their mean rank; the Generalist's
           criterion where the cards have the seven metrics. Less is better, 1 is best;
         - *below baseline*: metrics on which the entry is worse than the baseline, a text;
@@ -71,7 +71,7 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
 
 
 def _of_contexts(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
-    """Overall score of each entry in each context, a column a context where there are several."""
+    """Overall score of each entry in each context, a column per context where there are several."""
     parts = {
         f"overall of {name}": {entry: cards[entry].contexts[name].overall(base) for entry in cards}
         for name, base in baseline.contexts.items()
@@ -92,7 +92,7 @@ def doubt(
         Index entry, best overall score first; columns overall, low, high (its bootstrap interval,
         of 95 %), best place, worst place (the interval of its place), and *beats next*: the share
         of samples in which it has a higher overall score than the entry below it, ties counting
-        half; NaN for the last. Near 0.5 nobody knows who is better; above 0.975 the order is sure
+        half; NaN for the last. Near 0.5 nobody knows who is better; above 0.975 the order is clear
         by the usual rule.
 
     Notes

@@ -183,7 +183,7 @@ def _scores(**named: models.EffectModel) -> pd.DataFrame:
     return repeated(named, bulk(5), draws)
 
 
-@exercise("19-1")
+@exercise("19-1", tolerance=0.03)  # the page prints two digits of the half-width
 def _targets_needed():
     elsewhere = features.source_effects(sources())
     kernel_ridge = models.kernel_ridge(elsewhere, alpha=0.3)
