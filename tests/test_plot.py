@@ -31,7 +31,7 @@ def bulk():
     return pseudobulk(make_cells())
 
 
-def measured(models=("chance", "mean", "kNN", "split-half ceiling"), supports=(3,)):
+def measured(models=("chance", "mean", "kNN", "half-data repeat"), supports=(3,)):
     """Summarise made-up values: model number i has mean i / 10 of targets A to E."""
     spread, parts = 0.02 * np.arange(-2, 3), []
     for i, name in enumerate(models):
@@ -97,7 +97,7 @@ def test_scores_shows_means_and_their_spread():
     np.testing.assert_allclose(ax.containers[0].lines[0].get_xdata(orig=False), [0.6, 0.8])
     assert "lower is better" in ax.get_xlabel()
     legend = words(ax.get_legend().get_texts())
-    assert legend == ["mean baseline 0.400", "half against half 0.900"]
+    assert legend == ["mean baseline 0.400", "half-data repeat 0.900"]
 
 
 def test_calibration_tells_small_from_large():
@@ -120,15 +120,16 @@ def test_models_and_their_references():
     summary = measured()
     ax = plot.model_intervals(summary, metric="pds")
     assert words(ax.get_yticklabels()) == ["mean", "kNN"]
-    for bar, name, face in zip(
-        ax.containers, ("mean", "kNN"), (ax.get_facecolor(), plot.BLUE), strict=True
-    ):
+    for bar, name in zip(ax.containers, ("mean", "kNN"), strict=True):
         dots, ends = drawn(bar)
         row = summary.loc[(name, "pds")]
         np.testing.assert_allclose([*dots.get_xdata(), *ends[0, :, 0]], row[:3])
-        assert dots.get_markerfacecolor() == face  # open where the interval holds the baseline
     legend = words(ax.get_legend().get_texts())
-    assert legend[:3] == ["chance 0.030", "mean baseline 0.130", "split-half ceiling 0.330"]
+    assert legend[:3] == ["chance 0.030", "mean baseline 0.130", "half-data repeat 0.330"]
+    paired = summary.rename(columns={"mean": "difference"})
+    ax = plot.model_intervals(paired, metric="pds")
+    assert ax.get_xlabel().startswith("difference in PDS") and ax.get_legend() is None
+    assert list(ax.lines[-1].get_xdata()) == [0, 0]
 
 
 def test_support_curves_are_named_at_their_ends():

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, RED, GREY = "#56B4E9", "#D55E00", "#7F7F7F"
 #: Names of the rows that become lines, for what knows nothing and for a repeat's score.
-_CHANCE, _CEILING = "chance", "split-half ceiling"
+_CHANCE, _CEILING = "chance", "half-data repeat"
 _LABELS = {
     "des": "DES (higher is better)",
     "pds": "PDS (higher is better)",
@@ -62,11 +62,10 @@ def _legend_below(ax: Axes, *, ncols: int) -> None:
 
 
 def _references(draw, rows: pd.DataFrame, metric: str, baseline: str | None, **look) -> list[tuple]:
-    # half of the cells carry more noise than a good model: on errors the two halves are no ceiling
     looks = (
         (_CHANCE, "chance", GREY, ":"),
         (baseline, f"{baseline} baseline", ORANGE, "--"),
-        (_CEILING, "half against half" if metric == "mae" else _CEILING, GREEN, "-."),
+        (_CEILING, _CEILING, GREEN, "-."),
     )
     lines = [(rows["mean"][row], *rest) for row, *rest in looks if row in rows.index]
     for level, name, colour, style in lines:
@@ -221,25 +220,28 @@ def model_intervals(
 ) -> Axes:
     """Compare models on one metric, each a dot with its confidence interval.
 
-    `summary` comes from :func:`vcc_helpers.intervals.interval`, index (model, metric). Rows
-    "chance" and "split-half ceiling" become vertical lines, and so does the model `baseline`; open
-    dots are those whose interval holds its mean.
+    `summary` comes from :func:`vcc_helpers.intervals.compare`: differences, with a line at 0. Or it
+    comes from :func:`vcc_helpers.intervals.interval`, index (model, metric): then rows "chance" and
+    "half-data repeat" become vertical lines, and so does the model `baseline`; how two models
+    differ, these intervals do not show.
     """
     rows = summary.xs(metric, level="metric")
+    paired = "difference" in rows
     shown = rows.drop([_CHANCE, _CEILING], errors="ignore")
     ax = _axes(ax, height=1.3 + 0.34 * len(shown))
-    level = rows["mean"].get(baseline, np.nan)
+    sign, digits = "+" if paired else "", 4 if paired and metric == "mae" else 3
     for place, (_, row) in zip(range(len(shown))[::-1], shown.iterrows(), strict=True):
-        unsure = row["low"] <= level <= row["high"]
-        ends = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
-        face = {"markerfacecolor": ax.get_facecolor() if unsure else BLUE, "markersize": 8}
-        ax.errorbar(row["mean"], place, xerr=ends, fmt="o", color=BLUE, capsize=3, zorder=3, **face)
-        _beside(ax, f"{row['mean']:.3f}", place, 9)
-    _references(ax.axvline, rows, metric, baseline)
-    if np.isfinite(level):
-        ax.plot([], [], "o", color=BLUE, markerfacecolor="none", label="interval holds baseline")
+        value = row["difference" if paired else "mean"]
+        ends = [[value - row["low"]], [row["high"] - value]]
+        ax.errorbar(value, place, xerr=ends, fmt="o", color=BLUE, markersize=8, capsize=3, zorder=3)
+        _beside(ax, f"{value:{sign}.{digits}f}", place, 9)
+    if paired:
+        ax.axvline(0, color=GREY, linewidth=1)
+    else:
+        _references(ax.axvline, rows, metric, baseline)
     ax.set_yticks(range(len(shown))[::-1], shown.index)
-    ax.set(xlabel=_LABELS.get(metric, metric), ylim=(-0.6, len(shown) - 0.4))
+    label = _LABELS.get(metric, metric)
+    ax.set(xlabel=f"difference in {label}" if paired else label, ylim=(-0.6, len(shown) - 0.4))
     ax.grid(axis="y", alpha=0.25)
     _legend_below(ax, ncols=2)
     return ax
@@ -249,7 +251,7 @@ def support_curve(summary: pd.DataFrame, *, metric: str, ax: Axes | None = None)
     """Show how each model's score grows with the support set, with confidence intervals.
 
     `summary` comes from :func:`vcc_helpers.intervals.interval` with ``by=("model", "n_support",
-    "metric")``. Rows "chance" and "split-half ceiling" become horizontal lines. Sizes of the
+    "metric")``. Rows "chance" and "half-data repeat" become horizontal lines. Sizes of the
     support set are ranks on the axis: 0, 1, 2, 5 lie at equal distances.
     """
     ax, rows = _axes(ax, width=7.2), summary.xs(metric, level="metric")
