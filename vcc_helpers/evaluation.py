@@ -1,7 +1,7 @@
 """Measure models honestly: repeated splits, intervals over perturbations, paired comparisons.
 
 One long table holds every value: a row for each model, split, target and metric. Reference rows
-(chance, split-half ceiling) join it with :func:`pandas.concat`, and every summary takes it. Of two
+(chance, half-data repeat) join it with :func:`pandas.concat`, and every summary takes it. Of two
 pseudobulks that are compared, a perturbation that only the prediction has is ignored; a control row
 or a perturbation that is missing is a KeyError, other genes are a ValueError.
 
@@ -266,7 +266,7 @@ def ceiling(
     *,
     measure: Measure = evaluate,
 ) -> pd.DataFrame:
-    r"""Return rows of "split-half ceiling": half of the real cells as a prediction of the others.
+    r"""Return rows of "half-data repeat": half of the real cells as a prediction of the others.
 
     They are for the splits and targets of `table`, and each metric of `measure`, as for
     :func:`repeated`; a ceiling of DES comes from :func:`~vcc_helpers.scoring.split_half_ceiling`.

@@ -27,7 +27,7 @@ from . import metrics
 from .bulk import some_of
 
 #: Names of the reference rows.
-CHANCE, CEILING, FLOOR = "chance", "split-half ceiling", "perfect model"
+CHANCE, CEILING, FLOOR = "chance", "half-data repeat", "perfect model"
 
 
 def interval(table: pd.DataFrame, *, by: Sequence[str] = ("model", "metric")) -> pd.DataFrame:
