@@ -61,7 +61,7 @@ def test_a_ceiling_leaves_out_what_does_not_fit_the_memory(files, capsys, monkey
     monkeypatch.setattr(module, "parse_memory", lambda memory: 20_000)  # dense they take 25 kB
     assert main(["score", *files[:2], "--ceiling"]) == 0
     out = capsys.readouterr().out
-    assert "half against half" in out and "replicated" not in out and "mean of these" not in out
+    assert "half-data repeat" in out and "replicated" not in out and "mean of these" not in out
     assert "left out: more --memory would hold them" in out
 
 

@@ -135,7 +135,7 @@ def test_a_card_of_contexts_survives_its_file(card, pred, truth, tmp_path):
     pd.testing.assert_frame_equal(back.anchors, full.anchors)
     assert back.missed == full.missed == {"pds_cosine": [("B", "G1")]}
     assert back.counted.loc[("B", "G1"), "pds_cosine"] == 0
-    assert repr(back) == repr(full) and "A: half against half" in repr(full)
+    assert repr(back) == repr(full) and "A: half-data repeat" in repr(full)
     assert "<th>B</th>" in card._repr_html_()
     pd.testing.assert_frame_equal(full.anchors, scoring.anchors(truth, RULES))
     own = scoring.anchors(alone(truth, "C"), RULES)

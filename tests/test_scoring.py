@@ -271,7 +271,7 @@ def test_anchors_are_what_their_names_say(pair):
     cells = pair[1]
     beside = scoring.anchors(cells, n_halvings=3, seed=1)
     assert beside.index.tolist() == [
-        "chance", "mean of these", "half against half", "half against half, sd",
+        "chance", "mean of these", "half-data repeat", "half-data repeat, sd",
         "their means, resampled", "their means, replicated", "real cells",
     ]  # fmt: skip
     assert list(beside) == ["des", "pds", "mae"]
@@ -280,8 +280,8 @@ def test_anchors_are_what_their_names_say(pair):
     assert beside.loc["chance", "des"] == significant.mean()
     assert np.isnan(beside.loc["chance", "mae"])
     halves = [scoring.split_half_ceiling(cells, seed=s).summary for s in (1, 2, 3)]
-    np.testing.assert_allclose(beside.loc["half against half"], pd.DataFrame(halves).mean())
-    np.testing.assert_allclose(beside.loc["half against half, sd"], pd.DataFrame(halves).std())
+    np.testing.assert_allclose(beside.loc["half-data repeat"], pd.DataFrame(halves).mean())
+    np.testing.assert_allclose(beside.loc["half-data repeat, sd"], pd.DataFrame(halves).std())
     np.testing.assert_allclose(beside.loc["mean of these"], scoring.baseline(cells).summary)
     perfect = beside.loc["real cells"]
     assert perfect["des"] == significant.any(axis=1).mean() and perfect["mae"] == 0
@@ -295,8 +295,8 @@ def test_a_card_shows_and_keeps_its_anchors(pair, card, tmp_path):
     found = score(*pair, ceiling=True)
     same(found, card)
     pd.testing.assert_frame_equal(found.anchors, scoring.anchors(pair[1]))
-    assert card.anchors is None and "half against half" in repr(found)
-    assert "half against half" in found._repr_html_() and "anchors" not in card.to_dict()
+    assert card.anchors is None and "half-data repeat" in repr(found)
+    assert "half-data repeat" in found._repr_html_() and "anchors" not in card.to_dict()
     found.to_json(tmp_path / "card.json")
     back = ScoreCard.from_json(tmp_path / "card.json")
     pd.testing.assert_frame_equal(back.anchors, found.anchors)

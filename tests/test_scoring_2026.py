@@ -192,7 +192,7 @@ def test_the_scale_holds_each_metric_within_its_limits():
 def test_anchors_of_2026(sample):
     beside = scoring.anchors(sample, RULES, n_halvings=2)
     assert beside.index.tolist() == [
-        *("chance", "mean of these", "half against half", "half against half, sd"),
+        *("chance", "mean of these", "half-data repeat", "half-data repeat, sd"),
         *("their means, drawn", "their means, replicated", "real cells"),
     ]
     real, drawn = beside.loc["real cells"], beside.loc["their means, drawn"]

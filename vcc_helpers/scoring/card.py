@@ -35,7 +35,7 @@ _SHOWN = 5  # perturbations of each end of a long card in a notebook
 _MOST_TEXT = 2**26
 #: What a file that is no card raises.
 _NO_CARD = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-REPLICATE = "half against half"  #: its row among the anchors
+REPLICATE = "half-data repeat"  #: its row among the anchors
 
 
 @dataclass(frozen=True)

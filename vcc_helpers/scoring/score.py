@@ -201,8 +201,8 @@ def anchors(
       which a list drawn at random hits; for pr_auc that share where some but not all are; 0 for
       rank correlations. NaN elsewhere;
     - *mean of these*: :func:`official_baseline` of these very cells;
-    - *half against half* and its *sd*: the split-half ceiling over `n_halvings` splits; left out,
-      with a UserWarning, where a group has one cell only;
+    - *half-data repeat* and its *sd*: :func:`split_half_ceiling` over `n_halvings` splits; left
+      out, with a UserWarning, where a group has one cell only;
     - *their means, resampled* and *their means, replicated*: perfect means, written as cells; by
       the rules of 2026 as counts, so *drawn* in place of resampled;
     - *real cells*: a perfect prediction, the cells themselves.
