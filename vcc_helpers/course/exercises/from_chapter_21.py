@@ -20,7 +20,7 @@ from vcc_helpers import (
     models,
     scoring,
 )
-from vcc_helpers.bulk import CONTROL, bulk_of_effects, effects
+from vcc_helpers.bulk import CONTROL, effects
 from vcc_helpers.classroom import doubt, rank
 from vcc_helpers.features import source_effects
 from vcc_helpers.scoring import ScoreCard, official_baseline, score, split_half
@@ -307,7 +307,8 @@ def _your_file():
 @exercise("24-3")
 def _worse_than_the_baseline():
     board, baseline = _contest()[2:]
-    worse = (board[list(baseline.index)] - baseline) * [1 if m == "mae" else -1 for m in baseline.index]
+    more_is_better = pd.Series({"des": 1, "pds": 1, "mae": -1})
+    worse = (baseline - board[list(more_is_better.index)]) * more_is_better
     entries = board.index.to_numpy()
     yield "right", entries[(worse > 0).any(axis=1)]
     yield "DES", entries[worse["des"] > 0]
