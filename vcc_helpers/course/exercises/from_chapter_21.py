@@ -216,12 +216,12 @@ class _OneGain(models.BulkModel):
 
     def _learn(self, targets, effect, bulk):
         source = self.source.loc[targets].to_numpy()
-        self.mean_here_, self.mean_there_ = effect.mean(axis=0), source.mean(axis=0)
-        here, there = effect - self.mean_here_, source - self.mean_there_
+        self.here_, self.there_ = effect.mean(axis=0), source.mean(axis=0)
+        here, there = effect - self.here_, source - self.there_
         self.gain_ = (there * here).sum() / (there**2).sum()
 
     def _effect(self, targets):
-        return self.mean_here_ + self.gain_ * (self.source.loc[targets] - self.mean_there_)
+        return self.here_ + self.gain_ * (self.source.loc[targets] - self.there_)
 
 
 def _entries() -> dict:
