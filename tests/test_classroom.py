@@ -163,7 +163,8 @@ def test_what_a_folder_holds_is_sorted_and_the_rest_refused(tmp_path):
     with pytest.raises(NotADirectoryError, match="no folder .*nowhere"):
         classroom.read_folder(tmp_path / "nowhere")
     assert entries[0].path.name == "2026-03-09.h5ad"
-    assert refused["ada/2026-03-09.vcc"].startswith("a second file of 2026-03-09; one a day counts")
+    why = "a second file of 2026-03-09; one per day counts"
+    assert refused["ada/2026-03-09.vcc"].startswith(why)
     assert "is not yet" in refused["ada/2026-03-10.h5ad"]
     for name in ("ada/2026-02-30.h5ad", "ada/final.h5ad", "ada/2026-03-01.h5ad.exe"):
         assert refused[name].startswith("expected a name such as 2026-03-01.h5ad")
@@ -339,7 +340,7 @@ def test_the_first_score_stands_whatever_comes_between(
     assert counted == ["ada"]  # bob's second file is the same
     assert values(third) == values(second)
     assert third.refused == {
-        "bob, 2026-03-01": "the file changed after it was scored; its first score stands"
+        "bob, 2026-03-01": "the file changed after it was scored; its first score counts"
     }
 
 
@@ -715,4 +716,4 @@ def test_a_class_played_through_by_the_steps_of_the_workflow(
     assert set(first) == {f"ada_{day}", f"bob_{day}"}
     (place / "submissions" / "bob" / f"{day}.h5ad").write_bytes(noisy)
     _, html, second = score_job(2)
-    assert second == first and "its first score stands" in html
+    assert second == first and "its first score counts" in html

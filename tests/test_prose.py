@@ -17,7 +17,7 @@ WORDS = {
     "deal, dealt": r"(?<!great )(?<!good )\b(deals?|dealt|dealing)\b(?!\swith\b)",
     "mend": r"\bmend(s|ed|ing|able)?\b",
     "sure, surely": r"(?<!make )(?<!makes )(?<!made )\bsure(ly|r)?\b",
-    "asked for": r"\basked (for|about)\b|\b(is|are|was|were|be) asked\b(?!\s(to|whether|if)\b)",
+    "asked for": r"(?<!not )\basked (for|about)\b|\b(is|are|was|be) asked\b(?! (to|whether)\b)",
     "cells a target": rf"(\b({_WHAT})|[\d%])(?-i: a )({_ONE})\b",
     "above, below the baseline": r"\b(above|below) the ((mean|official) )?baseline",
     "split-half ceiling, half against half": r"\bsplit-half ceiling|\bhalf against half\b",
@@ -25,37 +25,23 @@ WORDS = {
     "whoever": r"\bwhoever\b",
     "for want of, of late, the way of": r"\b(for want of|of late|the way of)\b",
 }
+#: Good uses that the patterns take for bad ones.
+GOOD = [
+    "refused, mended",  # two attributes of a problem, as numpydoc lists them
+]
 #: Files that are being rewritten. The list gets shorter, never longer.
 NOT_YET = """
-    book/api.md book/calibration.md book/catalogue.md book/challenge.md book/command_line.md
-    book/glossary.md book/panel.md book/reality.md book/results.md
+    book/catalogue.md book/glossary.md book/reality.md book/results.md
     notebooks/01_load_h1_cells.ipynb notebooks/02_measure_effects.ipynb
     notebooks/06_check_and_pack.ipynb notebooks/07_quality_and_knockdown.ipynb
-    notebooks/08_bring_your_own_screen.ipynb notebooks/10_rank_every_gene.ipynb
-    notebooks/11_scale_out.ipynb notebooks/12_mean_and_median.ipynb
-    notebooks/13_linear_baseline.ipynb notebooks/15_nearest_neighbours.ipynb
-    notebooks/16_gains_between_contexts.ipynb notebooks/17_metrics_by_hand.ipynb
-    notebooks/18_from_means_to_cells.ipynb notebooks/19_choose_and_compare_models.ipynb
+    notebooks/12_mean_and_median.ipynb notebooks/13_linear_baseline.ipynb
+    notebooks/15_nearest_neighbours.ipynb notebooks/16_gains_between_contexts.ipynb
+    notebooks/17_metrics_by_hand.ipynb notebooks/18_from_means_to_cells.ipynb
+    notebooks/19_choose_and_compare_models.ipynb
     notebooks/20_measure_what_metrics_reward.ipynb notebooks/21_run_your_own_leaderboard.ipynb
-    notebooks/22_score_another_model.ipynb notebooks/23_reach_a_wanted_state.ipynb
-    notebooks/24_build_your_own_model.ipynb notebooks/25_score_by_the_rules_of_2026.ipynb
-    vcc_helpers/adapt.py vcc_helpers/bulk.py vcc_helpers/classroom/apart.py
-    vcc_helpers/classroom/contest.py vcc_helpers/classroom/page.py
-    vcc_helpers/classroom/ranking.py vcc_helpers/cli.py
-    vcc_helpers/course/exercises/__init__.py vcc_helpers/course/exercises/_data.py
-    vcc_helpers/course/exercises/words.md vcc_helpers/course/exploits.py
-    vcc_helpers/course/sketches.py vcc_helpers/datasets/_bundle.py
-    vcc_helpers/datasets/_bundled.py vcc_helpers/datasets/_layouts.py
-    vcc_helpers/datasets/_panel.py vcc_helpers/datasets/_recipe.py
-    vcc_helpers/datasets/_remote.py vcc_helpers/emit.py vcc_helpers/evaluation.py
-    vcc_helpers/features.py vcc_helpers/intervals.py vcc_helpers/metrics.py
-    vcc_helpers/models.py vcc_helpers/names.py vcc_helpers/plot.py vcc_helpers/presets.py
-    vcc_helpers/scoring/card.py vcc_helpers/scoring/contexts.py vcc_helpers/scoring/digest.py
-    vcc_helpers/scoring/score.py vcc_helpers/splits.py vcc_helpers/stream/_shelf.py
-    vcc_helpers/stream/covariance.py vcc_helpers/stream/look.py vcc_helpers/stream/open.py
-    vcc_helpers/stream/plan.py vcc_helpers/stream/sort.py vcc_helpers/submission/__init__.py
-    vcc_helpers/submission/check.py vcc_helpers/submission/lists.py
-    vcc_helpers/submission/pack.py vcc_helpers/submission/rules.py
+    notebooks/25_score_by_the_rules_of_2026.ipynb vcc_helpers/classroom/page.py
+    vcc_helpers/classroom/ranking.py vcc_helpers/course/exercises/words.md
+    vcc_helpers/scoring/score.py
 """.split()
 
 
@@ -100,6 +86,7 @@ def prose(path: Path) -> str:
 def found(path: Path) -> list[str]:
     """Return each bad use with the words around it."""
     text = re.sub(r"\s+", " ", prose(path))
+    text = re.sub("|".join(GOOD), "", text)
     hits = [hit for pattern in WORDS.values() for hit in re.finditer(pattern, text, re.IGNORECASE)]
     return [text[max(0, hit.start() - 40) : hit.end() + 30] for hit in hits]
 
@@ -127,7 +114,7 @@ def test_the_table_lists_the_words_that_are_looked_for():
     ("Two cells a target beside a mean that\nstands for half", 3), ("a cell", 0),
     ("The method stands out, a stand-in, and deals with it", 0), ("Make sure; a great deal", 0),
     ("`mended` is code, and [so](beside.md)", 0), ("Mend it.", 1),
-    ("the cells that are asked\nfor", 1), ("He was asked whether it is above 0.", 0),
+    ("the cells that are asked\nfor; not asked for", 1), ("He was asked whether it is above 0.", 0),
     ("```python\nsure = 'is it sure'  # for want of\n```", 2), ("```sh\nbeside\n```", 0),
     ("```{code-cell}\n:tags: [x]\nbeside = 'beside'\n```\n```{note}\nDeal again.\n```", 1),
     ("one gene a cell, 400 cells a\ntarget; it gives each a target", 2),

@@ -185,7 +185,7 @@ class ZeroShot(_SourceAdapter):
     response_gain_ : float
         Share of the sources' mean response that a left-out source shows, 0 to 1.
     known_ : DataFrame
-        One row a target that some source measured: the number of ``sources``, their ``agreement``
+        One row per target that some source measured: the number of ``sources``, their ``agreement``
         and the ``weight`` of their mean in the prediction, both 0 to 1.
 
     Notes

@@ -38,7 +38,7 @@ def interval(table: pd.DataFrame, *, by: Sequence[str] = ("model", "metric")) ->
     targets. A target's values from several splits are averaged first: they are repeated
     measurements of one perturbation, and taken for independent they make intervals too short.
 
-    The interval speaks of *which targets were asked*. It does not hold the luck of the support
+    The interval is about *which targets were tested*. It does not hold the luck of the support
     set beyond what averaging over splits leaves, and values of PDS, each a rank among the same
     targets, depend a little on each other. With fewer than about twenty targets take it as a
     lower bound of the doubt.

@@ -1,4 +1,4 @@
-"""Which targets a model may learn from, and which it is asked about.
+"""Which targets a model may learn from, and which it must predict.
 
 `targets` are names of perturbations; repeats count once. `seed` is that of the draw.
 

@@ -37,7 +37,7 @@ from ..bulk import CONTROL, PERTURBATION_KEY
 from ..presets import Preset, get_preset
 from ..stream.open import parse_memory
 
-#: Memory that Python and the libraries take beside the cells.
+#: Memory that Python and the libraries take in addition to the cells.
 _LIBRARIES = "2GB"
 _SECRET = re.compile("token|secret|pass|key|credential", re.IGNORECASE)
 _ENDED = "reading it ended the process"

@@ -51,7 +51,7 @@ from .records import Records
 
 _TEAM = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-]+")  # other letters may become these when they are made small
-_CHANGED = "the file changed after it was scored; its first score stands"
+_CHANGED = "the file changed after it was scored; its first score counts"
 _DAMAGED = "its record is damaged, so it counts as the file is now; see *.damaged in the records"
 _FILE = re.compile(r"(\d{4}-\d\d-\d\d)\.(?:h5ad|vcc)")
 #: What a library says of a file may repeat any text of it.
@@ -144,7 +144,7 @@ def prepare(
     known, truth = (_part(cells, labels.isin([control, *names]), words) for names in split)
     asked = truth.obs[truth.obs[PERTURBATION_KEY] != CONTROL]
     n_cells = asked.groupby(columns, observed=True).size().rename("n_cells")
-    if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate beside it
+    if get_preset(preset).counts_only:  # the mean of the truth itself, and a replicate with it
         card = scoring.baseline(truth, preset)
         card.overall(card)  # or there is no scale, and no board
     else:
@@ -203,7 +203,7 @@ def read_folder(folder: str | Path, *, today: date | None = None) -> _Folder:
             day, why = _day_of(file, today)
             first = entries.get((path.name, day))
             if why is None and first is not None:
-                why = f"a second file of {day}; one a day counts, and that is {first.path.name}"
+                why = f"a second file of {day}; one per day counts, and that is {first.path.name}"
             if why:
                 refused[plain(name)] = why
             else:
@@ -285,7 +285,7 @@ def change_problems(
     account as of :func:`read_teams`: without, nobody looks whose file it is. `today` is by default
     today; a day before or after passes, as time zones differ.
 
-    The list is empty when the change adds or mends exactly one submission. A change of anything
+    The list is empty when the change adds or fixes exactly one submission. A change of anything
     else may be good, but a person must read it.
     """
     today, found, mine = today or datetime.now(UTC).date(), [], None
@@ -368,15 +368,15 @@ def score_folder(
 
     Notes
     -----
-    A file that changes after it was scored is not scored again: its first score stands, whatever
+    A file that changes after it was scored is not scored again: its first score counts, whatever
     version of this package comes in between; one that is as it was is scored again by a version
-    that counts otherwise. A file that could not be scored may be mended under the same name. One
+    that counts otherwise. A file that could not be scored may be fixed under the same name. One
     that took too long is not tried again with as little time. A record that is damaged counts as
     none, and is told.
     """
     truth, cache = Path(truth), Path(cache)
     entries, refused = read_folder(folder, today=today)
-    # the truth's faults are the teacher's to mend, and no team's
+    # the truth's faults are the teacher's to fix, and no team's
     check_cells(open_cells(truth), name="truth")
     if parts := sides(truth, rules=baseline.preset):
         each(partial(check_cells, name="truth"), *parts)
@@ -474,7 +474,7 @@ def publish(
 
 
 def _without_quotes(why: str, known: Collection[str]) -> str:
-    """Leave out what stands between quotation marks, as repr writes them, and is not known."""
+    """Leave out what is between quotation marks, as repr writes them, and is not known."""
     why = _SAID.sub("", why)
     return _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in known else "'...'", why)
 

@@ -44,7 +44,7 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
         - *place*: by overall score; equal scores share the better place;
         - *overall*: 0 to 100; of several contexts the mean over them, and *overall of A* and so on
           for each;
-        - one a metric: its mean over perturbations, then over contexts;
+        - one per metric: its mean over perturbations, then over contexts;
         - *mean rank*: over all metrics, equal values sharing their mean rank; the Generalist's
           criterion where the cards have the seven metrics. Less is better, 1 is best;
         - *below baseline*: metrics on which the entry is worse than the baseline, a text;
@@ -71,7 +71,7 @@ def rank(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
 
 
 def _of_contexts(cards: Mapping[str, ScoreCard], baseline: ScoreCard) -> pd.DataFrame:
-    """Overall score of each entry in each context, a column a context where there are several."""
+    """Overall score of each entry in each context, a column per context where there are several."""
     parts = {
         f"overall of {name}": {entry: cards[entry].contexts[name].overall(base) for entry in cards}
         for name, base in baseline.contexts.items()

@@ -1,6 +1,6 @@
 """What comes with the package: real cells, and the list of data sets that go with the challenge.
 
-Where the files are from, and under which licences, stands in ``data/PROVENANCE.md``.
+Where the files are from, and under which licences, is in ``data/PROVENANCE.md``.
 
 Taught in: notebooks/01_load_h1_cells, notebooks/12_mean_and_median and
 notebooks/08_bring_your_own_screen.

@@ -1,7 +1,7 @@
 """Other people's cells, in our words: ``target_gene``, ``non-targeting``, counts, gene symbols.
 
 :func:`read_screen` reads a screen into memory, from an ``.h5ad`` file or from what 10x Genomics'
-Cell Ranger writes. :func:`read_contexts` opens a folder of files, one a cell context, on disk.
+Cell Ranger writes. :func:`read_contexts` opens a folder of files, one per cell context, on disk.
 
 Taught in: notebooks/08_bring_your_own_screen.
 
@@ -85,8 +85,8 @@ def read_screen(
     path
         An ``.h5ad``; a Cell Ranger ``.h5`` (version 3 or later); a folder with ``matrix.mtx``,
         ``features.tsv`` (or ``genes.tsv``) and ``barcodes.tsv``, each perhaps ``.gz`` and with a
-        common beginning of its name; or a plain matrix (DataFrame, ``.csv``, ``.tsv``) with a row a
-        cell, its label in the index or first column, and a column a gene.
+        common beginning of its name; or a plain matrix (DataFrame, ``.csv``, ``.tsv``) with a row
+        per cell, its label in the index or first column, and a column per gene.
     perturbation_key, control
         Column that names each cell's perturbation, and the label or labels of control cells in it,
         even ``"None"`` or ``"NA"``. By default the one label that is a usual name of controls, such
@@ -112,7 +112,7 @@ def read_screen(
         ``-2``, ... to all but the first.
     layer
         Layer of an ``.h5ad`` that holds the values, where ``X`` does not; or a table of ``obsm``
-        with a column a gene, where models such as State put their predictions.
+        with a column per gene, where models such as State put their predictions.
     values
         ``"counts"``, or ``"log1p"`` where the file holds log1p of counts, which is turned back.
         Either way values must be whole within 1e-3, and log1p within the file's precision: what was
@@ -203,7 +203,7 @@ def _with_layer(cells: anndata.AnnData, layer: str) -> anndata.AnnData:
     if matrix.shape[1] != cells.n_vars:
         raise ValueError(
             f"{layer!r} has {matrix.shape[1]} columns, and there are {cells.n_vars} genes; "
-            "expected a column a gene, not an embedding or a choice of genes"
+            "expected a column per gene, not an embedding or a choice of genes"
         )
     chosen = anndata.AnnData(matrix, obs=cells.obs, var=cells.var, uns=cells.uns)
     cells.file.close()
@@ -218,7 +218,7 @@ def _of_table(table: pd.DataFrame, key: str) -> anndata.AnnData:
         raise ValueError(
             f"the table has values that are no numbers, such as {table.iat[row, column]!r} in "
             f"column {table.columns[column]!r}; expected labels in the first column, and a column "
-            "a gene"
+            "per gene"
         )
     names = [f"row {i}" for i in range(len(table))]
     obs = pd.DataFrame({key: table.index.astype(str)}, index=names)
@@ -307,7 +307,7 @@ def _with_labels(obs: pd.DataFrame, labels: str | Path | pd.DataFrame) -> pd.Dat
     if (twice := table.index.duplicated()).any():
         raise ValueError(
             f"the table of labels has more than one row for {some_of(table.index[twice].unique())};"
-            " expected one row a cell: leave out cells with several guides, or join their labels"
+            " expected one row per cell: leave out cells with several guides, or join their labels"
         )
     if not table.index.isin(obs.index).any():
         raise ValueError(

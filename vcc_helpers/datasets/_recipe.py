@@ -77,7 +77,7 @@ SIZE_GENES = 18_080
 # How far a target's rank in size is its own, and how far the context's. Assumed.
 SIZE_SHARED = 0.7
 # Shares of an effect's squared norm. The first two, and the silenced gene itself, are the same in
-# every context. With the noise of 150 cells a target, the cosine of an effect in another line and
+# every context. With the noise of 150 cells per target, the cosine of an effect in another line and
 # in H1 is .12 to .145 in real data, own gene included; what it is without noise is not known.
 COMMON_SHARE = 0.06
 SHARED_SHARE = 0.06
@@ -136,13 +136,13 @@ class Size:
     n_targets
         Numbers of train, validation and test targets.
     cells_per_target
-        Median number of cells a target, at least 12; the others are spread as in the real screen.
+        Median number of cells per target, at least 12; the others are spread as in the real screen.
     n_controls, n_batches
         Number of non-targeting cells in each context; of batches, which differ in depth and a
         little in expression.
     effect_scale
         Factor on the size of every effect; 1 gives the sizes measured in H1. The default of 2
-        makes up for a part of the cells that a small world lacks: with 30 cells a target, where
+        makes up for a part of the cells that a small world lacks: with 30 cells per target, where
         H1 has 1,045, effects of their real size drown in sampling noise.
     cells_of_parts
         Exact numbers of perturbed cells of the three parts in the first context, or none.

@@ -84,8 +84,8 @@ def check(
         is passed over. By the rules of 2026 ``n_cells`` may be absent (400 are meant), and a column
         ``context`` there. What is None, genes or targets, is not compared.
     contexts
-        The contexts that are asked, such as ``["A", "B", "C"]`` or ``"A,B,C"``, of a season that
-        has them. By default those of the ``manifest.json`` beside `counts` or `genes`; where there
+        The contexts to be predicted, such as ``["A", "B", "C"]`` or ``"A,B,C"``, of a season that
+        has them. By default those of the ``manifest.json`` next to `counts` or `genes`; where there
         is none, those of the file, and a remark says so.
     context_key
         The column of ``obs`` that names each cell's context; ``context`` by default.
@@ -117,7 +117,7 @@ def check(
 
 
 class Asked(NamedTuple):
-    """What is asked of a prediction, as :func:`check` takes it."""
+    """What is expected of a prediction, as :func:`check` takes it."""
 
     genes: Sequence[str] | str | Path | None = None
     counts: pd.Series | Mapping[str, int] | str | Path | None = None

@@ -184,7 +184,7 @@ def _table_of_counts(path: str | Path, rules: Preset) -> pd.Series:
 def read_contexts(
     contexts: Iterable[str] | str | None, rules: Preset, *lists: object
 ) -> tuple[str, ...] | None:
-    """Return the contexts that are asked: those given, else those of the manifest of a list.
+    """Return the contexts to be predicted: those given, else those of the manifest of a list.
 
     None where neither tells, or the rules know one context only.
     """
@@ -210,7 +210,7 @@ class Manifest(NamedTuple):
 
 
 def read_manifest(*lists: object) -> Manifest | None:
-    """Return what the first ``manifest.json`` beside one of the lists says; None if none tells."""
+    """Return what the first ``manifest.json`` next to one of the lists says; None if none tells."""
     for path in lists:
         if not isinstance(path, str | Path):
             continue

@@ -1,7 +1,7 @@
 """Self-checks of the book's exercises.
 
 A notebook asks, the reader writes ``answer = ...`` and calls ``check("07-1", answer)``. The right
-answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
+answer is computed from the bundled data when it is needed, so it cannot drift from the code.
 Each exercise is a function in the module of its part of the book. It yields the answers people
 give, by name; ``words.md`` holds what is said to each. Answers that need no data are numbers there.
 
