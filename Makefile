@@ -99,8 +99,9 @@ book-sphinx: $(STAMP)  ## the same book by plain Sphinx, from what the last make
 test: lint  ## lint, unit tests, every notebook, the book itself, the official scorers
 	@echo "==> Unit tests and doctests, on $$("$(PY)" --version)"
 	@"$(BIN)/pytest" $(UNIT)
-	@echo "==> Notebooks, each within $(MEMORY)"
+	@echo "==> Notebooks, each within $(MEMORY), and after the last cell every solution"
 	@rm -rf $(RAN) && mkdir -p $(RAN) && cp notebooks/*.ipynb $(RAN)
+	@"$(PY)" scripts/notebook_tools.py solve $(RAN)/*.ipynb
 	@$(ALONE) $(NBMAKE) $(RAN) --overwrite -n $(JOBS) --nbmake-timeout=300 --notebook-memory $(MEMORY)
 	@echo "==> The book, from a clean copy and in a browser; other Pythons; Colab's versions"
 	@VCC_EXECUTED=$(RAN) "$(BIN)/pytest" -n $(JOBS) --dist loadgroup --no-loadscope-reorder -m slow

@@ -2,7 +2,7 @@
 
     python scripts/notebook_tools.py check [NOTEBOOK ...]     exit 1 and one line a violation
     python scripts/notebook_tools.py fix [NOTEBOOK ...]       first cell, outputs, ids, kernel
-    python scripts/notebook_tools.py solve NOTEBOOK OUT       write it with every exercise solved
+    python scripts/notebook_tools.py solve NOTEBOOK ...       add each solution after the last cell
 
 This file is the only place that holds the first Colab cell; `fix` writes it into the notebooks.
 README.md and book/index.md list all chapters between two comments; `fix` writes these lists anew.
@@ -93,6 +93,8 @@ OPENING = ("do", "learn", "need", "time", "memory", "data")
 
 NAME = re.compile(r"(\d\d)_[a-z0-9_]+\.ipynb")
 DRAWS = re.compile(r"\bplot\.\w+\(|\bplt\.(?!rcParams|style|close)\w+|\.(?:plot|hist|imshow)\(")
+#: Tag of the cells that `solve` adds; the book is built without them.
+SOLVED = "solution"
 STUB = re.compile(r'answer = \.\.\.\ncheck\("(\d\d-\d+)", answer\)')
 # Between the tags anything plain may stand beside the code; the blank lines make Markdown of it.
 SOLUTION = re.compile(
@@ -185,12 +187,12 @@ def solution_of(notebook: nbformat.NotebookNode, exercise_id: str) -> str:
 
 
 def solved(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """A copy in which each stub is its solution, then the check of the answer."""
+    """A copy as of a reader who runs all cells, then does the exercises: each must be right."""
     result = copy.deepcopy(notebook)
-    for cell in code_cells(result):
-        if match := STUB.fullmatch(cell.source.strip()):
-            code = solution_of(notebook, match.group(1))
-            cell.source = f'{code}\ncheck("{match.group(1)}", answer)'
+    for number in exercises(notebook):
+        judged = f'said = check("{number}", answer)\nassert said.status == "right", said'
+        code = f"{solution_of(notebook, number)}\n{judged}"
+        result.cells.append(nbformat.v4.new_code_cell(code, metadata={"tags": [SOLVED]}))
     return result
 
 
@@ -443,9 +445,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("paths", nargs="*", type=Path)
     options = parser.parse_args(arguments)
     if options.action == "solve":
-        if len(options.paths) != 2:
-            parser.error("solve needs a notebook and the file to write")
-        nbformat.write(solved(read(options.paths[0])), options.paths[1])
+        for path in options.paths:
+            nbformat.write(solved(read(path)), path)
         return 0
     paths = options.paths or sorted((ROOT / "notebooks").glob("*.ipynb"))
     if options.action == "fix":

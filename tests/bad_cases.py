@@ -549,7 +549,7 @@ CASES = {
     # 2026
     "2026: controls": Bad("2026: control cells in the file", ("131|60 cells are labelled "
         "'non-targeting'", "allow none"), lambda cells: cells, preset="vcc2026"),
-    "2026: numbers": Bad("2026: not 400 cells a target", ("not exactly 400 cells",),
+    "2026: numbers": Bad("2026: not 400 cells per target", ("not exactly 400 cells",),
         in_context(399), preset="vcc2026"),
     "2026: no context": Bad("2026: no column context", ("obs has no column 'context'",),
         then(in_context(400), lambda cells: anndata.AnnData(cells.X, cells.obs[[KEY]], cells.var)),

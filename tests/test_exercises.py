@@ -12,13 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT, refuses
-from scipy import sparse
+from scipy import sparse, stats
+from sklearn.base import BaseEstimator
 
-from vcc_helpers import check, metrics, score
+from vcc_helpers import adapt, check, emit, metrics, models, score
 from vcc_helpers.course import exercises, exploits
-from vcc_helpers.course.exercises import _Exercise, _Feedback
-from vcc_helpers.course.exercises._data import honest as deal_of
+from vcc_helpers.course.exercises import _data, _Exercise, _Feedback, from_chapter_21
 from vcc_helpers.course.exploits import EXPLOITS, gallery
+from vcc_helpers.features import source_effects
+from vcc_helpers.stream import pseudobulk
+from vcc_helpers.submission import prep
 
 for path in Path(exercises.__file__).parent.glob("from_chapter_*.py"):
     import_module(f"vcc_helpers.course.exercises.{path.stem}")
@@ -59,17 +62,24 @@ TEXTS = [
     str, np.str_, np.array, str.lower, lambda x: f" {x} ", lambda x: [x], lambda x: pd.Index([x]),
     lambda x: pd.Categorical([x]), lambda x: pd.Series([x]), lambda x: np.array([x], dtype=object),
 ]  # fmt: skip
+ARRAYS = [
+    np.array, list, tuple, pd.Series, pd.Index, np.float32, lambda x: pd.array(x, dtype="Float64"),
+    lambda x: x * (1 + 1e-9), lambda x: [Fraction(v) for v in x], lambda x: list(np.float32(x)),
+]  # fmt: skip
+NAMES = [
+    np.array, list, tuple, set, pd.Series, pd.Index, pd.Categorical, np.unique,
+    lambda x: np.array(x, dtype=str), lambda x: pd.array(list(x), dtype="string"),
+]  # fmt: skip
 
 
 def in_any_dress(right):
-    """Yield a right answer in the forms that a reader may have it in."""
+    """Yield an answer in the forms that a reader may have it in."""
     if isinstance(right, str):
-        yield from (dress(right) for dress in TEXTS)
-        return
-    if np.ndim(right):
-        yield from (dress(right) for dress in (np.array, list, pd.Series, pd.Index, np.float32))
-        return
-    yield from (dress(float(right)) for dress in NUMBERS)
+        return [dress(right) for dress in TEXTS]
+    if np.ndim(right) == 0:
+        return [dress(float(right)) for dress in NUMBERS]
+    names = np.asarray(right).dtype.kind in "OU"
+    return [dress(np.asarray(right)) for dress in (NAMES if names else ARRAYS)]
 
 
 @pytest.mark.parametrize("exercise_id", FOUND)
@@ -78,6 +88,15 @@ def test_the_right_answer_is_right_in_any_dress(exercise_id):
         said = hand_in(exercise_id, answer)
         assert said.status == "right", (answer, said)
         assert said.message.startswith(FOUND[exercise_id].words["right"])
+
+
+@pytest.mark.parametrize("exercise_id", FOUND)
+def test_a_known_wrong_answer_is_wrong_in_any_dress(exercise_id):
+    right = answers_of(exercise_id)[0][1]
+    for name, wrong in answers_of(exercise_id):
+        # the last dress of a number is rounded: two answers may have one rounding
+        for answer in in_any_dress(wrong)[: -1 if np.ndim(right) == 0 else None]:
+            assert (hand_in(exercise_id, answer).status == "right") == (name == "right"), name
 
 
 @pytest.mark.parametrize("exercise_id", FOUND)
@@ -159,6 +178,109 @@ def test_a_probe_calls_what_is_handed_in():
     assert said.status == "wrong" and "could not be used: TypeError" in said.message
 
 
+def u_by_ranks(x, y):
+    ranks = stats.rankdata(np.concatenate([x, y]))
+    return ranks[: len(x)].sum() - len(x) * (len(x) + 1) / 2
+
+
+@pytest.mark.parametrize(("function", "words"), [
+    (u_by_ranks, "right"), (lambda x, y: np.float32(u_by_ranks(x, y)), "right"),
+    (lambda x, y: stats.mannwhitneyu(x, y).statistic, "right"),
+    (lambda x, y: (np.sign(x[:, None] - y) + 1).sum() / 2, "right"),
+    (lambda x, y: np.array([u_by_ranks(x, y)]), "right"),
+    (lambda x, y: pd.Series([u_by_ranks(x, y)], ["U"]), "right"),
+    (lambda x, y: sum((a > b) + (a == b) / 2 for a in x for b in y), "right"),
+    (lambda x, y: Fraction(u_by_ranks(x, y)), "right"),
+    (lambda x, y: np.searchsorted(y, x).sum(), "nothing"),
+    (lambda x, y: np.searchsorted(y, x, "right").sum(), "in full"),
+    (lambda x, y: len(x) * len(y) - u_by_ranks(x, y), "of the controls"),
+    (lambda x, y: 2 * u_by_ranks(x, y), "sum"),
+])  # fmt: skip
+def test_10_4_takes_any_function_that_counts_right(function, words):
+    assert check("10-4", function).message == FOUND["10-4"].words[words]
+
+
+class Copied(models.BulkModel):
+    """Give away a share of the measured effect of day 5, the rest being the mean."""
+
+    def __init__(self, share):
+        self.share = share
+
+    def _learn(self, targets, effect, bulk):
+        self.mean_ = effect.mean(axis=0)
+
+    def _effect(self, targets):
+        own = _data.effect(5).to_df().loc[targets].to_numpy()
+        return self.share * own + (1 - self.share) * self.mean_
+
+
+class Plain(BaseEstimator):
+    """A model of somebody who does not use the template."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def fit(self, bulk, y=None):
+        self.fitted_ = self.model.fit(bulk)
+        return self
+
+    def predict(self, targets):
+        return self.fitted_.predict(targets)
+
+
+def some_models():
+    here, weights = _data.sources(), _data.precision()
+    gain = from_chapter_21._entries()["one gain"]
+    few = dict(list(here.items())[1:])
+    nothing_learnt = adapt.ContextGain(here, prior=weights, shrinkage=np.inf)
+    return {
+        "right": [
+            gain, adapt.ResidualRidge(here, prior=weights), models.KnockedDown(gain), Plain(gain),
+            adapt.ResidualRidge(here), adapt.ResidualRidge(few),
+            models.KnockedDown(adapt.ResidualRidge(here)),
+            adapt.Blend(nothing_learnt, adapt.ResidualRidge(here, prior=weights)),
+        ],
+        "neither": [models.mean_baseline(), models.knn_baseline(source_effects(here), 3)],
+        "PDS": [nothing_learnt],
+        "seen": [Copied(1.0), Copied(0.6)],
+    }  # fmt: skip
+
+
+def test_24_1_tells_good_models_from_unclear_ones_and_from_those_that_have_seen_the_answer():
+    for words, those in some_models().items():
+        for model in those:
+            assert check("24-1", model).message == FOUND["24-1"].words[words], model
+    assert "could not be used" in check("24-1", models.mean_baseline).message  # no instance
+
+
+def test_24_2_wants_a_packed_file_with_the_cells_of_every_target(tmp_path):
+    known, n_cells, *_ = from_chapter_21._contest()
+    means = models.mean_baseline().fit(pseudobulk(known)).predict(n_cells.index)
+    recipe, genes = _data.recipe(known, n_cells), list(known.var_names)
+
+    def packed(name, cells, genes=genes):
+        prep(cells, tmp_path / name, genes=genes)
+        return tmp_path / name
+
+    good = emit.resample_and_shift(means, **recipe)
+    shuffled = good[np.random.default_rng(0).permutation(good.n_obs)].copy()
+    right = [
+        packed("a.vcc", good), packed("b.vcc", emit.replicate(means, **recipe)),
+        packed("c.vcc", emit.negative_binomial(means, **recipe)), packed("d.vcc", shuffled),
+    ]  # fmt: skip
+    for path in [*right, *map(str, right)]:
+        assert check("24-2", path).status == "right", path
+    same = emit.resample_and_shift(means, **recipe | {"n_cells": n_cells * 0 + 20})
+    fewer = good[:, genes[1:]].copy()
+    good.write_h5ad(tmp_path / "good.h5ad")
+    for words, path in {
+        "numbers": packed("same.vcc", same), "not packed": tmp_path / "good.h5ad",
+        "refused": packed("fewer.vcc", fewer, genes[1:]),
+    }.items():  # fmt: skip
+        assert check("24-2", path).message == FOUND["24-2"].words[words]
+    assert "could not be used" in check("24-2", tmp_path / "none.vcc").message
+
+
 def test_feedback_shows_itself_and_escapes():
     said = _Feedback("wrong", "a < b")
     assert repr(said) == "Not yet. a < b"
@@ -168,6 +290,7 @@ def test_feedback_shows_itself_and_escapes():
 @pytest.mark.parametrize(("right", "answer", "words"), [
     (0.460312, 0.46, "well done (You rounded: it is 0.460312.)"),
     (0.460312, 0.5, "not it"),  # one digit is a guess
+    (0.021312, 0.02, "well done (You rounded: it is 0.021312.)"), (0.021312, 0.03, "not it"),
     (0.460312, 46.0312, "per cent"), (3.25, 325.0, "not it"),  # no share
     (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign is wrong"),
     (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "inverse"),
@@ -183,7 +306,7 @@ def test_a_slip_in_digits_scale_or_the_last_step_is_named(right, answer, words):
 
 @pytest.fixture(scope="module")
 def deal():
-    return deal_of()
+    return _data.honest()
 
 
 @pytest.fixture(scope="module")

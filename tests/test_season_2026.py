@@ -100,7 +100,7 @@ def test_all_is_told_at_once_and_what_is_safe_is_mended(tmp_path):
     path, lists = write(CASES["five at once"], tmp_path)
     report = submission.check(path, **lists, preset=RULES)
     kinds = {problem.kind for problem in report.problems if problem.refused}
-    assert kinds >= {"controls", "unknown contexts", "unknown targets", "cells a target"}
+    assert kinds >= {"controls", "unknown contexts", "unknown targets", "cells per target"}
     assert "negative values" in kinds and "gene 'G0'" in str(report)
     spoil = then(season_cases.with_controls, season_cases.renamed_contexts(B="B "))
     path, lists = write(Case(spoil), tmp_path)
@@ -172,7 +172,7 @@ def test_lists_of_targets(tmp_path):
 
 
 class Lines:
-    """Three lines of 300 genes: controls, and a prediction of 60 cells a target and context."""
+    """Three lines of 300 genes: controls, and a prediction of 60 cells per target and context."""
 
     rules = replace(VCC2026, cells_a_target=60)
 

@@ -87,7 +87,7 @@ def test_the_command_tells_a_line_a_problem_and_mends(tmp_path, capsys):
     path, options = write(CASES["all of another tool"], tmp_path)
     out = tmp_path / "mended.h5ad"
     assert main(["check", str(path), *arguments(options), "--fix", str(out)]) == 0
-    assert "vcc-helpers: mended, 4 labels renamed: pred: 4 targets" in capsys.readouterr().err
+    assert "vcc-helpers: fixed, 4 labels renamed: pred: 4 targets" in capsys.readouterr().err
     assert anndata.read_h5ad(out).obs[KEY].astype(str).isin([*TARGETS, CONTROL]).all()
     assert main(["check", str(out), *arguments(options)]) == 0
     assert capsys.readouterr().out.endswith("5 labels, counts: can be handed in\n")
@@ -357,7 +357,7 @@ def test_prep_by_command_says_that_it_ordered_the_genes(tmp_path, capsys):
     for more, expected in ([], lognorm(good_cells())), (["--keep-counts"], good_cells().X):
         assert main([*command, *more]) == 0
         out, err = capsys.readouterr()
-        assert "vcc-helpers: mended, genes put in order" in err
+        assert "vcc-helpers: fixed, genes put in order" in err
         assert out.startswith(f"{tmp_path / 'o.vcc'}  ")
         written = inner(tmp_path / "o.vcc")
         assert list(written.var_names) == GENES and list(written.obs) == [KEY]

@@ -46,7 +46,7 @@ def bulk_of_effects(
 ) -> anndata.AnnData:
     """Add effects of `targets`, ``(n_perts, n_genes)``, to a control's mean, ``(n_genes,)``.
 
-    `var` has a row a gene. Returned is a pseudobulk, float32, the control first. A mean lognorm
+    `var` has a row per gene. Returned is a pseudobulk, float32, the control first. A mean lognorm
     value cannot be negative: what would fall below 0 is set to 0.
     """
     mean = np.vstack([control_mean, np.maximum(control_mean + effect, 0)]).astype(np.float32)

@@ -283,7 +283,7 @@ def _prep(pred, *, out, bundle, **asked) -> str:
 
 def _say_mended(report) -> None:
     for problem in report.problems:
-        _say(f"mended, {problem.mended}: {problem}" if problem.mended else problem)
+        _say(f"fixed, {problem.mended}: {problem}" if problem.mended else problem)
 
 
 def _sort(source, out, **asked) -> str:
@@ -386,7 +386,7 @@ _OPTIONS = {
     "--preset": {"default": "vcc2025", "choices": sorted(PRESETS),
         "help": "the rules (%(default)s)"},
     "-g/--genes": {"metavar": "CSV", "help": "the genes in their official order"},
-    "--counts": {"metavar": "CSV", "help": "target_gene and n_cells of what is asked"},
+    "--counts": {"metavar": "CSV", "help": "target_gene and n_cells to be predicted"},
     "--contexts": {"metavar": "A,B,C",
         "help": "contexts that are asked (those of manifest.json next to the lists)"},
     "--bundle": {"metavar": "BUNDLE",
@@ -402,13 +402,13 @@ _OPTIONS = {
         "help": "show the mean, one half of REAL against the other, and perfect predictions, too"},
     "--json": {"metavar": "OUT.json", "help": "write the card to a file"},
     "--csv": {"metavar": "OUT.csv",
-        "help": "write one row a perturbation to a file; an apostrophe is put before names that a "
-        "spreadsheet would take for formulas"},
+        "help": "write one row per perturbation to a file; an apostrophe is put before names that "
+        "a spreadsheet would take for formulas"},
     "--threads": {"type": partial(_whole, least=1), "metavar": "N", "help": "threads (all cores)"},
     "--memory": {"default": "4GB", "metavar": "SIZE",
         "help": "memory to stay within (%(default)s)"},
     "--cache": {"metavar": "DIR", "help": "folder to keep each file's results in"},
-    "--fix": {"metavar": "OUT.h5ad", "help": "write a mended file"},
+    "--fix": {"metavar": "OUT.h5ad", "help": "write a fixed file"},
     "--keep-counts": {"action": "store_true", "help": "store counts as counts, not as lognorm"},
     "--folder": {"metavar": "DIR", "help": "where to (VCC_DATA, else data/h1)"},
     "--season": {"default": "2025", "choices": ("2025", "2026"),
@@ -452,15 +452,15 @@ and a baseline need them in REAL, whose controls they split with the cells.
     "check": _Command(_check,
         "pred -g/--genes --counts --contexts --bundle --preset --perturbation-key --context-key "
         "--control --fix",
-        "find all that keeps a prediction from being accepted, and mend what is safe",
+        "find all that keeps a prediction from being accepted, and fix what is safe",
         """examples:
   vcc-helpers check prediction.h5ad --genes gene_names.csv --counts pert_counts_Validation.csv
-  vcc-helpers check prediction.h5ad --genes gene_names.csv --fix mended.h5ad
+  vcc-helpers check prediction.h5ad --genes gene_names.csv --fix fixed.h5ad
   vcc-helpers check prediction.h5ad --preset vcc2026 -g gene_names.csv --counts pert_counts.csv
   vcc-helpers check prediction.h5ad --preset vcc2026 --bundle vcc_2026_controls.zip
 
 Every problem is told at once, a line each; remarks do not keep a file from being handed in. --fix
-writes a file only if all can be mended without changing a prediction, and says what it changed.
+writes a file only if all can be fixed without changing a prediction, and says what it changed.
 """),
     "prep": _Command(_prep,
         "pred -g/--genes --counts --contexts --bundle -o/--out! --preset --perturbation-key "

@@ -292,7 +292,7 @@ def _usable_dispersion(phi: float | np.ndarray | pd.Series, n_genes: int) -> np.
 
 
 def _asked(pred, controls, n_cells, key: str, control: str) -> tuple[pd.Series, pd.DataFrame]:
-    """Check what was asked; return the cells of each target, and the labels of all to be made."""
+    """Check the numbers of cells; return them by target, and the labels of all cells to be made."""
     if not np.array_equal(pred.var_names, controls.var_names):
         raise ValueError(
             f"pred and controls must have the same genes in the same order; they have "

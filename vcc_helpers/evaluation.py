@@ -81,7 +81,7 @@ def repeated(
     truth
         Pseudobulk with the query targets and a control of its own; by default `bulk`.
     measure
-        Function of a predicted and a real pseudobulk; returns a row a target, a column a metric.
+        Function of a predicted and a real pseudobulk; a row per target, a column per metric.
     least
         The smallest support set that a model, by its name, can learn from: it has no rows for
         smaller ones. Others are fitted to all, the control alone included.
@@ -147,7 +147,7 @@ def _fit_predict(name: str, model, bulk: anndata.AnnData, split: FewShotSplit):
 
 
 def _long(tables: list[tuple[Mapping[str, object], pd.DataFrame]]) -> pd.DataFrame:
-    """Lay tables of a row a target and a column a metric under each other, a row a value."""
+    """Stack tables with a row per target and a column per metric: a row per value."""
     parts, where = [scores for _, scores in tables], pd.DataFrame([where for where, _ in tables])
     where = where.loc[where.index.repeat([scores.size for scores in parts])]
     return where.reset_index(drop=True).assign(
@@ -161,7 +161,7 @@ def _check_split(split: FewShotSplit, bulk: anndata.AnnData, truth: anndata.AnnD
     if both := set(split.support) & set(split.query):
         raise ValueError(
             f"{some_of(sorted(both))} in the support and in the query set: what a model has seen "
-            "it cannot be asked"
+            "it cannot be tested on"
         )
     for side, names, source in (("support", split.support, bulk), ("query", split.query, truth)):
         if missing := sorted({CONTROL, *names} - set(source.obs_names)):
@@ -248,7 +248,7 @@ def dealt(pred: anndata.AnnData, real: anndata.AnnData) -> _Dealt:
     """
     pair = paired(pred, real)
     if (n := len(pair.names)) < 2:
-        raise ValueError(f"{n} perturbation; there is nothing to deal with fewer than two")
+        raise ValueError(f"{n} perturbation; with fewer than two there is nothing to exchange")
     pred, real = (x.astype(np.float64) for x in (pair.pred_effect, pair.real_effect))
     whole, given = cdist(pred, real, "cityblock"), np.empty((n, n))
     for target, gene in enumerate(pair.own_gene):  # metrics.pds, of all predictions at once

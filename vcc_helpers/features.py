@@ -1,6 +1,6 @@
 """Perturbation features: what is known of a target before it is silenced here.
 
-A feature table has one row a target, index target_gene; a target without a row is missing, never
+A feature table has one row per target, index target_gene; a target without a row is missing, never
 zero, and a model cannot predict it. `effects_by_context` is the name of each source context, and
 its effects, ``(n_perts, n_genes)``, differences of mean lognorm values. No context or no common
 target, or genes that differ where they must not, are a ValueError.
@@ -206,7 +206,7 @@ def _label(column: object) -> str:
 def coverage(
     tables: pd.DataFrame | Mapping[str, pd.DataFrame], targets: Iterable[str]
 ) -> pd.DataFrame:
-    """Count which of the `targets` that a model will be asked about each feature table covers.
+    """Count which of the `targets` to be predicted each feature table covers.
 
     ``covered`` and ``asked`` are numbers of targets; ``missing`` is a list of names.
     """
@@ -318,7 +318,7 @@ class EffectTable:
     """Put a table whose values are effects into the gene order of the training data.
 
     Its columns are genes, or ``(context, gene)`` as :func:`source_effects` makes them: one block of
-    ``n_genes`` columns a context. A gene that the table lacks is a ValueError, not a zero.
+    ``n_genes`` columns per context. A gene that the table lacks is a ValueError, not a zero.
     """
 
     table: pd.DataFrame

@@ -161,9 +161,10 @@ def pr_auc(pred_fdr: np.ndarray, real_significant: np.ndarray) -> np.ndarray:
 
     with precision P and recall R after each step down the list (average precision; no line is
     drawn between the points); equal rates are one step. `pred_fdr` is the false discovery rate of
-    each gene in the predicted cells, ``(n_perts, n_genes)``, float32: the smaller, the surer; an
-    exact 0 counts as 1e-10, less sure than what is below. 0 (worst) to 1 (best); chance is the
-    share of genes that are significant. NaN where none is significant, or all are (``pr_auc``).
+    each gene in the predicted cells, ``(n_perts, n_genes)``, float32: the smaller, the more
+    significant; an exact 0 counts as 1e-10, after all that is smaller. 0 (worst) to 1 (best);
+    chance is the share of genes that are significant. NaN where none is significant, or all are
+    (``pr_auc``).
     """
     rate = np.where(pred_fdr == 0, np.float32(1e-10), pred_fdr).astype(np.float32)
     rate[np.isnan(rate)] = 1.0
@@ -400,9 +401,10 @@ def overall(
     It is 100 times the mean of the :func:`scaled` scores; the baseline itself has 0. `summary` and
     `baseline` are means over perturbations, ``{"mae": ..., "des": ..., "pds": ...}``; `best` is
     what counts as 1 for each metric, in 2026 a replicate's means; `limits` says which metrics
-    count, and between what limits. In 2025 0 to 100, best 100; the winner had 34.0. What is below
-    the baseline counts 0 there, so that an error forty times the baseline's costs no more than one
-    of its size. In 2026 a repeat of the experiment is 100, and results below 0 and above 100 occur.
+    count, and between what limits. In 2025 0 to 100, best 100; the winner had 34.0. What is
+    worse than the baseline counts 0 there, so that an error forty times the baseline's costs no
+    more than one of its size. In 2026 a repeat of the experiment is 100, and results below 0 and
+    above 100 occur.
     """
     if missing := [n for n in limits if not (n in summary and n in baseline and n in best)]:
         raise KeyError(

@@ -86,7 +86,7 @@ class BulkModel(BaseEstimator):
         """Predict the pseudobulk of targets, in the context that the model was fitted on.
 
         Returned are ``(1 + n_targets, n_genes)`` mean lognorm values: the training control's row,
-        then one row a target in the order given. A KeyError says that nothing is known of a target.
+        then one row per target in the order given. A KeyError names an unknown target.
         A model with a fallback predicts a mean for it, marks it in ``obs["fallback"]``, and a
         FallbackWarning names it.
         """
@@ -260,7 +260,7 @@ class KnockedDown(_Around):
     gene is :math:`\log(1 + r (e^m - 1))`; all others are those of `model`, anything with
     ``fit(bulk)`` and ``predict(targets)``. `residual`, r, is the share of its expression that a
     silenced gene keeps, 0 to 1; by default the median of the training targets. PDS leaves a
-    target's own gene out, so it hardly changes; MAE gains a little.
+    target's own gene out, so it barely changes; MAE gains a little.
     """
 
     model: BaseEstimator
@@ -431,8 +431,8 @@ class CentredKernelRidge(_EffectRegressor):
               \bar k = \tfrac1n \operatorname{tr} K
 
     For a linear kernel that is ridge regression with an intercept and the penalty :math:`\alpha
-    \bar k`; but it solves for n numbers a gene, not for one a feature and gene, so 36,000 features
-    of 150 targets take a second or so.
+    \bar k`; but it solves for n numbers per gene, not for one per feature and gene, so 36,000
+    features of 150 targets take about a second.
     """
 
     alpha: float = 1.0
@@ -731,8 +731,8 @@ def mean_baseline() -> EffectModel:
 def median_baseline() -> EffectModel:
     """Return the model that predicts the median training effect, gene by gene, for every target.
 
-    The sum of absolute errors is least at a median, and a few strong perturbations hardly move it:
-    the MAE is a little below that of :func:`mean_baseline`.
+    The sum of absolute errors is least at a median, and a few strong perturbations barely move it:
+    the MAE is a little lower than that of :func:`mean_baseline`.
     """
     return EffectModel(DummyRegressor(strategy="median"))
 

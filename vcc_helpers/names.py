@@ -1,7 +1,7 @@
 """One list of names held against another: what is missing, what is strange, what is only misspelt.
 
 Genes lose their names in spreadsheets and other tools: another case, a version number, a date in
-place of a septin. These can be put right as long as each stands for one name that is missing.
+place of a septin. These can be corrected as long as each means one name that is missing.
 
 Taught in: notebooks/06_check_and_pack and notebooks/22_score_another_model.
 Needs no sibling module.
@@ -45,7 +45,7 @@ _LONGEST = 100
 class Match(NamedTuple):
     """What :func:`match` found.
 
-    `renamed` gives for a strange name the one missing name that it stands for. `missing` were
+    `renamed` gives for a strange name the one missing name that it means. `missing` were
     wanted and are not there, `unknown` are there and were not wanted. `near` gives for an unknown
     name a missing one that looks like it: a guess.
     """

@@ -144,7 +144,7 @@ def predicted_against_real(
     n_named: int = 6,
     ax: Axes | None = None,
 ) -> Axes:
-    """Plot one perturbation's predicted effect against its real one, a point a gene.
+    """Plot one perturbation's predicted effect against its real one, a point per gene.
 
     Both are ``(n_genes,)``, differences of mean lognorm values. Of the gene `names` the `n_named`
     furthest from no effect are written next to their points.
@@ -165,7 +165,7 @@ def predicted_against_real(
 
 
 def volcano(table, target: str, *, n_named: int = 8, ax: Axes | None = None) -> Axes:
-    """Show the fold changes of one perturbation, `target`, and how sure the test is of them.
+    """Show the fold changes of one perturbation, `target`, and how significant they are.
 
     `table` comes from :func:`vcc_helpers.de_table`; the `n_named` most significant genes are named.
     """
@@ -293,7 +293,7 @@ def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
 
 
 def calibration(found, *, ax: Axes | None = None) -> Axes:
-    """Plot the size of each predicted effect against the real one's, a point a perturbation.
+    """Plot the size of each predicted effect against the real one's, a point per perturbation.
 
     `found` comes from :func:`vcc_helpers.evaluation.calibration`; the four targets of the largest
     real effects are named.

@@ -76,7 +76,7 @@ class Preset:
     upload_controls: bool = True
     #: Column of an upload's ``obs`` that names each cell's context; None where there is one.
     context_key: str | None = None
-    #: The contexts that are asked, by phase of the season.
+    #: The contexts to be predicted, by phase of the season.
     phases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     #: The official tool that packs an upload.
     tool: str = "cell-eval prep"

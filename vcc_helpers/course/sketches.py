@@ -1,4 +1,4 @@
-"""Drawings of ideas that words carry badly; the numbers in them are made up.
+"""Drawings of ideas; the numbers in them are made up.
 
 Each is drawn on new axes, which are returned.
 
@@ -7,7 +7,7 @@ notebooks/16_gains_between_contexts and notebooks/17_metrics_by_hand.
 
 >>> ax = few_shot_split()
 >>> ax.get_title()
-'What is known, and what is asked'
+'What is known, and what is to be predicted'
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _heat(ax: Axes, x: float, y: float, effects: np.ndarray, size: float = 1.7):
 
 
 def challenge() -> Axes:
-    """Draw the whole task: effects that are known, those that are asked, and the judgement."""
+    """Draw the whole task: known effects, those to be predicted, and the scores."""
     ax = _sheet(84, 25, "Some genes were silenced. What would silencing others do?")
     rng = np.random.default_rng(3)
     real = np.tanh(rng.normal(size=(9, 2)) @ rng.normal(size=(2, 9)) + rng.normal(0, 0.3, (9, 9)))
@@ -70,7 +70,7 @@ def challenge() -> Axes:
     ax.text(19.6, 22, "effect on every gene", ha="center", fontsize=9)
     ax.text(11, 16.8, "150 genes:\nmeasured", ha="right", va="center", fontsize=9)
     _heat(ax, 12, 9, np.full(kept.shape, np.nan))
-    ax.text(11, 5.6, "150 others:\nasked", ha="right", va="center", fontsize=9)
+    ax.text(11, 5.6, "150 others:\nto predict", ha="right", va="center", fontsize=9)
     ax.text(19.6, 5.6, "?", ha="center", va="center", color="black", fontsize=16)
     _box(ax, 34, 3.8, 10, 3.6, BLUE, "your model", fontweight="bold")
     _arrow(ax, (28.3, 15), (36, 8.2))
@@ -129,8 +129,8 @@ def pseudobulk() -> Axes:
 
 
 def few_shot_split() -> Axes:
-    """Draw which effects a few-shot model may see, and which it is asked for."""
-    ax = _sheet(72, 27, "What is known, and what is asked")
+    """Draw which effects a few-shot model may see, and which it must predict."""
+    ax = _sheet(72, 27, "What is known, and what is to be predicted")
     n_targets, n_support = 12, 4
     for row, name in enumerate(("day 2", "day 3", "day 4")):
         y = 20 - 3.6 * row

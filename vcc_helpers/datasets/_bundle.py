@@ -1,4 +1,4 @@
-"""What a team is given in a season of unseen contexts: control cells, and what is asked.
+"""What a team is given in a season of unseen contexts: control cells, and what to predict.
 
 The official bundle of 2026, ``vcc_2026_controls.zip``, holds ``context_A.h5ad``, ``context_B.h5ad``
 and ``context_C.h5ad``, the lists ``gene_names.csv`` and ``pert_counts.csv``, and ``manifest.json``.
@@ -334,7 +334,7 @@ def _write(path: Path, recipe: Recipe, lines, bar: tqdm, *, controls: bool = Fal
 
 
 def _write_lists(folder: Path, recipe: Recipe) -> None:
-    """Write what is asked; the manifest last, which makes a folder a bundle."""
+    """Write what to predict; the manifest last, which makes a folder a bundle."""
     targets, each = sorted(recipe.labels[:-1]), recipe.size.n_controls // _GUIDES
     table = pd.DataFrame({PERTURBATION_KEY: targets})
     if each != _EACH:  # the official list has names alone

@@ -1,7 +1,7 @@
 """A panel: some cells of each target of a file, fetched without the rest of it.
 
 The official files hold their counts as CSR, not compressed, and their server sends any bytes of a
-file that it is asked for. So the place of every cell's counts can be computed from the file's own
+file that one requests. So the place of every cell's counts can be computed from the file's own
 row pointers, and only the chosen cells travel; of a file whose chunks are compressed, the chunks
 with chosen cells.
 
@@ -222,7 +222,7 @@ def _told(how: Mapping, genes: Sequence[str] | None, source: str | Path) -> dict
 
 
 def _the_same(path: Path, how: dict) -> Path:
-    """Return the path of a panel that is there, if it is the one that is asked for."""
+    """Return the path of a panel that is there, if it is the right one."""
     try:
         with h5py.File(path) as file:
             there = read_elem(file["uns/panel"])

@@ -1,4 +1,4 @@
-"""Files on a server, of which only the bytes that are asked for travel.
+"""Files on a server, of which only the bytes that are needed travel.
 
 HDF5 and zipfile read them as they read any file: in blocks, more at once when they read on and on.
 

@@ -47,11 +47,11 @@ class ScoreCard:
     preset, settings
         Name of the rules, and what else the numbers depend on besides the data.
     per_perturbation
-        Index target_gene, sorted, of several contexts (context, target_gene); one column a metric.
+        Index target_gene, sorted, of several contexts (context, target_gene); a column per metric.
         NaN where a metric has no value for a perturbation; a metric of the whole panel has the same
         number in each row.
     anchors
-        What to hold the means against, from :func:`~.scoring.anchors`, where it was asked for.
+        What to hold the means against, from :func:`~.scoring.anchors`, where it was wanted.
     missed
         Of a metric the perturbations where the truth has a value and the prediction has none, such
         as a correlation of a prediction without any change: the worst value counts in the mean.

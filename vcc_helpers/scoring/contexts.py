@@ -1,4 +1,4 @@
-"""Files with several contexts: what is asked of cells is asked of each context by itself.
+"""Files with several contexts: what holds for cells must hold for each context by itself.
 
 Taught in: notebooks/25_score_by_the_rules_of_2026.
 

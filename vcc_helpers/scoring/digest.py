@@ -166,7 +166,7 @@ class _Sides:
         return metrics.mse_normalized(*sides, control=base, own_gene=self.means.own_gene)
 
 
-#: How each metric is computed from two files; one number a perturbation, or one for all of them.
+#: How each metric is computed from two files; one number per perturbation, or one for all of them.
 _MEASURES: Mapping[str, Callable[[_Sides], np.ndarray | float]] = {
     **{name: lambda s, of=measure: of(s.means) for name, measure in OF_MEANS.items()},
     "des": lambda s: metrics.des(

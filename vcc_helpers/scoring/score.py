@@ -108,7 +108,7 @@ def score(
         then there for the next prediction), a Dask cluster, progress bars: as for
         :func:`~vcc_helpers.stream.contrast`. None changes a bit of the result.
     ceiling
-        Put :func:`~.scoring.anchors` beside the result, in the card's `anchors`. Where they cannot
+        Put :func:`~.scoring.anchors` next to the result, in the card's `anchors`. Where they cannot
         be had, a UserWarning says why.
     """
     rules, question = get_preset(preset), {"perturbation_key": perturbation_key, "control": control}
@@ -197,7 +197,7 @@ def anchors(
 ) -> pd.DataFrame:
     """Return what to hold a score against: chance, the mean, a repeat, and perfect predictions.
 
-    A table, index anchor, of several contexts (context, anchor); a column a metric, means over
+    A table, index anchor, of several contexts (context, anchor); a column per metric, means over
     perturbations. Its rows are:
 
     - *chance*: what a prediction that knows nothing expects, where there is a closed form:
@@ -415,8 +415,8 @@ def replicates(
 ) -> pd.DataFrame:
     """Score halves of the real cells against the other halves, again and again.
 
-    Returned is a row a split, index its seed, which comes from `seed`, of several contexts
-    (context, seed), and a column a metric: means over perturbations. Their mean is the 1 of the
+    Returned is a row per split, index its seed, which comes from `seed`, of several contexts
+    (context, seed), and a column per metric: means over perturbations. Their mean is the 1 of the
     scale of 2026. Each half is measured against its own controls, so that the two share no noise. A
     half calls fewer genes than the whole, so `lfc_nmae` takes the genes, and the size of their
     changes, from all cells, as the official ``compute_replicate_anchor`` does.
@@ -495,7 +495,7 @@ def measure_cells(
 
     For :func:`~.evaluation.repeated` as `measure`: it returns what :func:`~.evaluation.evaluate`
     does, and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
-    perturbation. `cells` are counts of every target that will be asked about, and controls, with
+    perturbation. `cells` are counts of every target to be predicted, and controls, with
     the genes of the predictions. `emitter`, a function of :mod:`vcc_helpers.emit`, makes as many
     cells as there are real ones, from the real controls; :func:`functools.partial` sets its seed.
     """
@@ -521,6 +521,6 @@ def measure_cells(
 def halves(
     cells: anndata.AnnData, *, n_halvings: int = 5, seed: int = 0
 ) -> list[tuple[anndata.AnnData, anndata.AnnData]]:
-    """Return two pseudobulks a :func:`split_half`, for :func:`~.evaluation.ceiling`."""
+    """Return two pseudobulks per :func:`split_half`, for :func:`~.evaluation.ceiling`."""
     splits = (split_half(cells, seed=seed + number) for number in range(n_halvings))
     return [tuple(pseudobulk(half) for half in pair) for pair in splits]

@@ -131,7 +131,7 @@ class Shelf:
         return np.frombuffer(os.pread(self._file.fileno(), n * dtype.itemsize, offset), dtype)
 
     def close(self) -> None:
-        """Close the scratch file; whoever named it removes it."""
+        """Close the scratch file; who named it removes it."""
         if self._file is not None:
             self._file.close()
 

@@ -38,7 +38,7 @@ def control_covariance(
 ) -> pd.DataFrame:
     r"""Predict effects from how genes vary together in cells that nobody perturbed.
 
-    Returned is a table of effects, differences of mean lognorm values, a column a gene: a row for
+    Returned is a table of effects, differences of mean lognorm values, a column per gene: a row for
     each of `targets`, names of perturbations, that is a gene and varies in the controls, in the
     order given. The own effect is the knock-down. Memory grows with ``n_targets * n_genes``; the
     whole covariance is never formed.
@@ -64,7 +64,7 @@ def control_covariance(
               \Sigma = (1 - s) \, S + s \, \bar\sigma^2 I
 
     with the sample covariance :math:`S` and its mean variance :math:`\bar\sigma^2`; so s holds back
-    genes that hardly vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
+    genes that barely vary. Source: Kuznets-Speck et al., "Fluctuation structure predicts
     genome-wide perturbation outcomes" (CIPHER), bioRxiv 2025, doi:10.1101/2025.06.27.661814, which
     fits the input to the measured response; here the expected knock-down sets it, so that a
     perturbation that nobody has measured can be predicted.

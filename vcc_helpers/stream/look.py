@@ -152,7 +152,7 @@ class Inspection:
 class _Scan(NamedTuple):
     """What :func:`scan` saw.
 
-    `of_cells` is a table with a row a cell, by its number: ``total``, ``filled``, ``fractional``,
+    `of_cells` is a table with a row per cell, by its number: ``total``, ``filled``, ``fractional``,
     ``nearly_whole`` and ``bad`` (how many values are not zero, have a fraction, lie within 0.01 of
     a whole number, are negative or not finite), ``smallest``, ``largest`` (of the finite ones,
     infinite if there is none), ``signature`` (equal cells have equal ones). `group_total` is the

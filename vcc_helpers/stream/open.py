@@ -204,7 +204,7 @@ def plain_labels(column: pd.Series, known: Iterable[str] = ()) -> pd.Index:
     The one rule for all. A cell has no label if its value is missing, blank, or text that others
     write for a missing value (:data:`~.names.MISSING`), such as ``NA``, unless a target that is
     `known` has that name. :func:`~.submission.mend` and :func:`~.datasets.read_screen` go on with
-    the labels without spaces; whoever else reads labels refuses both.
+    the labels without spaces; all else that reads labels refuses both.
     """
     codes, found = pd.factorize(column)
     text = pd.Index(found).astype(str).str.strip()

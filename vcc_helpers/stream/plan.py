@@ -38,7 +38,7 @@ LEAST_BATCH = 2**25
 
 
 class Contrast(NamedTuple):
-    """What scoring needs of a file; a row a group, a column a gene.
+    """What scoring needs of a file; a row per group, a column per gene.
 
     `groups` are the names of all groups, sorted, the `control` among them, `n_cells` their cells,
     and `genes` the names of the genes. `p_value` is the two-sided rank-sum p-value of each group
@@ -76,7 +76,7 @@ class _Reference(NamedTuple):
 
 
 class _Job:
-    """One file and what is asked of it: the door, behind which groups are numbers.
+    """One file and what is wanted of it: the door, behind which groups are numbers.
 
     `codes` are the group of each cell, -1 for those left out, ``(n_cells,)``; `groups` their names
     and `control` the place of one of them; `n_cells` and `n_values` the cells of each group, and at

@@ -37,8 +37,8 @@ from .blocks import BLOCK_VALUES, ahead, is_half, pack_chunk, stored_blocks, sto
 from .open import labels_of, left_on_disk, open_cells, parse_memory
 from .write import beside, check_writable, hdf5, replacing, write_anndata
 
-#: What Python and the libraries take before any cell is read, and the least room for cells beside
-#: that, in bytes.
+#: What Python and the libraries take before any cell is read, and the least room for cells in
+#: addition to that, in bytes.
 _LIBRARIES, _LEAST_ROOM = 300 * 10**6, 64 * 10**6
 #: Entries in a compressed chunk of the output, 1 MB of gene numbers, which HDF5 caches by default.
 _CHUNK = 2**18

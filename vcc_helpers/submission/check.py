@@ -117,7 +117,7 @@ def check(
 
 
 class Asked(NamedTuple):
-    """What is asked of a prediction, as :func:`check` takes it."""
+    """What is expected of a prediction, as :func:`check` takes it."""
 
     genes: Sequence[str] | str | Path | None = None
     counts: pd.Series | Mapping[str, int] | str | Path | None = None

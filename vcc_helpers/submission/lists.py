@@ -196,7 +196,7 @@ def _table_of_counts(path: str | Path, rules: Preset) -> pd.Series:
 def read_contexts(
     contexts: Iterable[str] | str | None, rules: Preset, *lists: object
 ) -> tuple[str, ...] | None:
-    """Return the contexts that are asked: those given, else those of the manifest of a list.
+    """Return the contexts to be predicted: those given, else those of the manifest of a list.
 
     None where neither tells, or the rules know one context only.
     """

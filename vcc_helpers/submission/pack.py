@@ -1,4 +1,4 @@
-"""Thin, mend and pack a prediction: files are written only if nothing in them is changed.
+"""Thin, fix and pack a prediction: files are written only if nothing in them is changed.
 
 Taught in: notebooks/18_from_means_to_cells and notebooks/06_check_and_pack.
 """
@@ -69,9 +69,9 @@ def mend(
     progress: bool = False,
     **asked,
 ) -> Report:
-    """Write a file in which all is mended that can be without changing a prediction.
+    """Write a file in which all is fixed that can be without changing a prediction.
 
-    Mended are names and the order of genes, labels that are only spelt otherwise, and counts with
+    Fixed are names and the order of genes, labels that are only spelt otherwise, and counts with
     noise. Never made up: a gene, a target, a value.
 
     Parameters
@@ -89,7 +89,7 @@ def mend(
     Raises
     ------
     ValueError, OSError
-        A problem cannot be mended; the message lists these. Or `path` cannot be written.
+        A problem cannot be fixed; the message lists these. Or `path` cannot be written.
 
     Notes
     -----

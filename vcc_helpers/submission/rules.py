@@ -64,7 +64,7 @@ class Problem(NamedTuple):
     ----------
     kind, text
         A few words that stay the same, such as ``"gene order"``; and what was seen and where, what
-        was expected, what follows, and how to mend it.
+        was expected, what follows, and how to fix it.
     refused, mended
         Whether the file cannot be handed in so, else it is a remark; and what
         :func:`~.submission.mend` does about it, empty if nothing is safe.
@@ -82,7 +82,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Seen:
-    """What is known of a prediction: as it is, and as it would be once mended."""
+    """What is known of a prediction: as it is, and as it would be once fixed."""
 
     cells: anndata.AnnData
     rules: Preset
@@ -91,7 +91,7 @@ class Seen:
     key: str
     control: str
     progress: bool
-    #: The contexts that are asked, None if that is not known; and the column that names them.
+    #: The contexts to be predicted, None if that is not known; and the column that names them.
     asked: tuple[str, ...] | None = None
     context_key: str | None = None
     #: Control cells of each context, where these are given.
@@ -196,12 +196,12 @@ class Seen:
 
     @property
     def targets(self) -> pd.Index:
-        """The targets that are asked, in any context; none if that is not known."""
+        """The targets to be predicted, in any context; none if that is not known."""
         known = self.n_cells is not None
         return self.n_cells.index.get_level_values(-1).unique() if known else pd.Index([])
 
     def _find_column(self, wanted: set[str]) -> tuple[pd.Series | None, str]:
-        """Return the column of labels, if that is sure, and where the labels else may be."""
+        """Return the column of labels, if that is certain, and where the labels else may be."""
         obs = self.cells.obs
         if self.key in obs:
             return obs[self.key], ""
@@ -282,7 +282,7 @@ class Seen:
 
     @property
     def compared(self) -> list[str]:
-        """The contexts that are asked and in the file."""
+        """The contexts to be predicted that are in the file."""
         return [label for label in self.asked if label in self.present]
 
     def other_season(self) -> dict | None:
@@ -313,7 +313,7 @@ class Seen:
         return _of(strange, len(self.present), asked=some_of(self.asked), hint=hint)
 
     def missing_contexts(self) -> dict | None:
-        """Find contexts that are asked and not in the file, if any is."""
+        """Find contexts to be predicted and not in the file, if any is."""
         if self.asked is None or not self.compared:
             return None
         return _of([x for x in self.asked if x not in self.present], len(self.asked))
@@ -334,7 +334,7 @@ class Seen:
         return _of(map(_in_context, pairs), len(self.wanted))
 
     def unknown_pairs(self) -> dict | None:
-        """Find targets that are asked in other contexts only."""
+        """Find targets to be predicted in other contexts only."""
         if self.wanted is None:
             return None
         pairs = self.have.index.difference(self.wanted.index, sort=False)
@@ -374,7 +374,7 @@ class Seen:
 
     @property
     def elsewhere(self) -> str:
-        """Other tables with a column a gene, where a model may have put its prediction."""
+        """Other tables with a column per gene, where a model may have put its prediction."""
         cells = self.cells
         tables = [name for name in left_on_disk(cells) if name != "raw"]
         wide = (key for key in cells.obsm if cells.obsm[key].shape[1:] == (cells.n_vars,))
@@ -614,7 +614,7 @@ def _missing(same: Match, wanted: pd.Index | None) -> dict:
 
 
 def _unknown(same: Match) -> dict:
-    """Words for names that nobody asked for; guides are taken for their target's name."""
+    """Words for names that are not wanted; guides are taken for their target's name."""
     guides = [x for x in same.unknown if _GUIDE.search(x)]
     hint = f" (a guide's name, {guides[0]!r}, is not the target's)" if guides else ""
     return _of(same.unknown, len(same.unknown), hint=hint)
@@ -734,7 +734,7 @@ _RULES = (
         "{n} of {of} targets are missing: {some}{guesses}; {later}; predict every target"),
     _Rule("unknown targets", lambda s: _unknown(s.same_targets),
         "{n} targets were not asked for: {some}{hint}; {later}; leave them out"),
-    _remark("cells a target", Seen.free_numbers,
+    _remark("cells per target", Seen.free_numbers,
         "{n} of {of} targets have another number of cells than announced ({few}); that is "
         "allowed, but the test calls more genes the more cells there are, in your file as in the "
         "truth"),
@@ -758,7 +758,7 @@ _RULES = (
         "with contexts= or --contexts, or keep the bundle's manifest.json next to its lists"),
     _Rule("unknown contexts", Seen.unknown_contexts,
         "{n} of {of} contexts are not asked: {some}; asked are {asked}{hint}; {s.rules.tool} "
-        "refuses the file; predict the contexts that are asked, named as in the control files"),
+        "refuses the file; predict the contexts that are wanted, named as in the control files"),
     _Rule("missing contexts", Seen.missing_contexts,
         "{n} of {of} contexts are missing: {some}; {s.rules.tool} refuses the file, for one file "
         "holds all contexts; predict every target in each"),
@@ -771,7 +771,7 @@ _RULES = (
     _Rule("targets unknown in a context", Seen.unknown_pairs,
         "{n} of {of} pairs of target and context were not asked for: {some}; {s.rules.tool} "
         "refuses the file; leave them out"),
-    _Rule("cells a target", Seen.fixed_numbers,
+    _Rule("cells per target", Seen.fixed_numbers,
         "{n} of {of} targets have not exactly {each} cells in each context ({few}); the upload is "
         "refused; make {each} of each"),
     # Form

@@ -1,7 +1,7 @@
 """Self-checks of the book's exercises.
 
 A notebook asks, the reader writes ``answer = ...`` and calls ``check("07-1", answer)``. The right
-answer is computed from the bundled data when it is asked for, so it cannot drift from the code.
+answer is computed from the bundled data when it is needed, so it cannot drift from the code.
 Each exercise is a function in the module of its part of the book. It yields the answers people
 give, by name; ``words.md`` holds what is said to each. Answers that need no data are numbers there.
 
@@ -132,7 +132,8 @@ def _slip(answer: object, right: object, exercise: _Exercise) -> _Feedback | Non
     answer, whole, right = float(answer), isinstance(right, Integral), float(right)
     written = f"{answer:.10f}".rstrip("0")
     digits, significant = len(written.partition(".")[2]), written.replace(".", "").strip("-0")
-    if not whole and len(significant) > 1 and abs(answer - right) <= 0.500001 * 10.0**-digits:
+    enough = len(significant) > (digits < 2)  # 0.02 and 0.46 are rounded, 0.5 is a guess
+    if not whole and enough and abs(answer - right) <= 0.500001 * 10.0**-digits:
         words = f"{exercise.words['right']} (You rounded: it is {right:.6g}.)"
         return _Feedback("right", words)
     same = partial(_same, tolerance=exercise.tolerance)
@@ -192,6 +193,8 @@ def _kind(value: object) -> str:
             return "a list of unequal parts"
         if array.ndim == 0:  # something that NumPy cannot take apart, such as a generator
             return f"a {type(value).__name__}"
+        if array.dtype.kind == "O" and all(isinstance(value, Number) for value in array.ravel()):
+            return "an array"  # fractions, or what pandas holds with a mask
         return "names" if array.dtype.kind in "OUST" or array.dtype.name == "str" else "an array"
     return f"a {type(value).__name__}"
 
@@ -213,6 +216,7 @@ def _same(answer: object, solution: object, tolerance: float) -> bool:
         return str(answer).strip().lower() == str(solution).strip().lower()
     if kind == "names":
         return {str(name) for name in answer} == {str(name) for name in solution}
+    answer = np.asarray(answer, dtype=np.float64)
     return bool(np.allclose(answer, solution, rtol=tolerance, atol=1e-12, equal_nan=True))
 
 

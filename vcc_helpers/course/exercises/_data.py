@@ -1,4 +1,4 @@
-"""What the exercises of many chapters compute with: the bundled cells, and the deal of the book."""
+"""What exercises of many chapters compute with: the bundled cells, and the split of the book."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -95,7 +95,7 @@ def recipe(known: anndata.AnnData, n_cells: pd.Series) -> dict[str, object]:
 
 @cache
 def predicted(seed: int = 0) -> anndata.AnnData:
-    """Return the means that the gains of the three days predict of the deal."""
+    """Return the means that the gains of the three days predict of that split."""
     known, _, _ = deal(seed)
     return adapt.ContextGain(sources()).fit(pseudobulk(known)).predict(deal(seed).query)
 
