@@ -235,6 +235,13 @@ def test_pauses_grow_and_are_bounded(server, tmp_path, monkeypatch):
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
 
 
+def test_no_network_at_all_shows_soon(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(_download, "ATTEMPTS", 9)
+    server.url = "http://127.0.0.1:9"  # where nothing answers
+    with pytest.raises(ConnectionError, match="no connection .* after 3 attempts"):
+        fetch(server, tmp_path)
+
+
 def test_what_it_takes_must_fit_the_disk(server, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=HALF)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)

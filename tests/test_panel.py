@@ -638,6 +638,7 @@ def test_the_command_names_its_own_options(tmp_path, capsys):
     ("what", "how", "words"),
     [
         ("gene_names", {}, "no panel of 'gene_names'"),
+        ("sample", {}, "no panel of 'sample'"),
         ("train", {"cells_per_target": 0}, "cells_per_target must be a whole number"),
         ("train", {"controls": 1.5}, "controls must be a whole number"),
         ("train", {"cells_per_target": None, "genes": ["A"]}, "for a panel only"),

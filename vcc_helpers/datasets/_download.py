@@ -56,6 +56,7 @@ class Wanted:
     def __post_init__(self):
         self.part = self.target.with_name(f"{self.target.name}.part")
         self.note = self.target.with_name(f".{self.target.name}.fetch")
+        self.answered = False  # no network at all shows soon
 
     @property
     def here(self) -> int:
@@ -159,7 +160,7 @@ class Wanted:
             except Broken as error:
                 in_vain = 0 if self.here > furthest else in_vain + 1
                 furthest = max(furthest, self.here)
-                if in_vain >= ATTEMPTS:
+                if in_vain >= (ATTEMPTS if self.answered else min(ATTEMPTS, 3)):
                     raise ConnectionError(
                         f"{self.url}: {error}; given up after {in_vain} attempts that brought "
                         f"nothing new. {amount(self.here)} of {amount(n_bytes)} are here and kept: "
@@ -191,8 +192,11 @@ class Wanted:
         headers = {"User-Agent": "vcc-helpers"} | ({"Range": f"bytes={start}-"} if start else {})
         request = urllib.request.Request(self.url, headers=headers)
         try:
-            return urllib.request.urlopen(request, timeout=TIMEOUT)
+            response = urllib.request.urlopen(request, timeout=TIMEOUT)
+            self.answered = True
+            return response
         except urllib.error.HTTPError as error:
+            self.answered = True
             error.close()
             if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
                 self.part.unlink(missing_ok=True)  # from the first byte, then

@@ -104,23 +104,23 @@ def fetch_h1(
     folder = folder_of(folder, panel=cells_per_target is not None)
     if genes is not None and cells_per_target is None:
         raise ValueError("genes are chosen for a panel only; give cells_per_target, too")
+    if what not in (names := ("sample", *OFFICIAL)):
+        names = ", ".join(map(repr, names))
+        raise KeyError(f"there is no official file {what!r}; choose one of {names}")
+    if cells_per_target is not None and what not in (*SPLIT_NAMES, "support_set"):
+        raise ValueError(
+            f"no panel of {what!r}; expected one of {', '.join(SPLIT_NAMES)}, support_set"
+        )
     if what == "sample":
         folder.mkdir(parents=True, exist_ok=True)
         target = folder / "h1_sample.h5ad"
         with as_file(files(__package__) / "data" / H1_FILE) as source, replacing(target) as part:
             shutil.copyfile(source, part)
         return target
-    if what not in OFFICIAL:
-        names = ", ".join(map(repr, ("sample", *OFFICIAL)))
-        raise KeyError(f"there is no official file {what!r}; choose one of {names}")
     official, target = OFFICIAL[what], folder / OFFICIAL[what].name
     url = (base_url.rstrip("/") + "/" if base_url else official.base) + official.path
     wanted = Wanted(official, url, target, progress)
     if cells_per_target is not None:
-        if what not in (*SPLIT_NAMES, "support_set"):
-            raise ValueError(
-                f"no panel of {what!r}; expected one of {', '.join(SPLIT_NAMES)}, support_set"
-            )
         how = _checked(cells_per_target=cells_per_target, controls=controls, seed=seed)
         from ._panel import fetch, fetch_lines
 

@@ -267,15 +267,7 @@ class _Near:
 class _Panel:
     """One panel while it is fetched, part by part; a part that is there is not fetched again."""
 
-    def __init__(
-        self,
-        door: _Near | Blocks,
-        wanted: Wanted,
-        how: Mapping,
-        genes: Sequence[str] | None,
-        counts: bool,
-        several: bool = False,
-    ):
+    def __init__(self, door, wanted: Wanted, how: Mapping, genes, counts: bool, several=False):
         self.door, self.wanted, self.counts = door, wanted, counts
         self.told = _told(how, genes, door.url)
         with self._explained():
@@ -315,9 +307,10 @@ class _Panel:
         try:
             yield
         except Exception as error:
-            known = isinstance(error := _first(error), ConnectionError) or _full(error)
-            if known or isinstance(error, ValueError) and self.door.url in str(error):
-                raise error from None
+            if clear := _clear(error):
+                raise clear from None
+            if isinstance(error, ValueError) and self.door.url in str(error):
+                raise
             raise ValueError(
                 f"{self.door.url} cannot be read as a file of cells ({error}); it is damaged, or a "
                 "login page or a proxy answers in its place"
@@ -450,8 +443,8 @@ class _Panel:
             if self.counts and not counts:
                 raise ValueError("values that are no counts")
         except (OSError, RuntimeError, ValueError, ExceptionGroup) as error:
-            if isinstance(error := _first(error), ConnectionError) or _full(error):
-                raise error from None
+            if clear := _clear(error):
+                raise clear from None
             raise ValueError(
                 f"{self.door.url}: what arrived are no values of {len(self.var):,} genes ({error}):"
                 " the file is damaged, was replaced, or something on the way (a proxy) changes it"
@@ -529,15 +522,12 @@ def verify_panel(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame({"published": _PUBLISHED, "here": found}).rename_axis("quantity")
 
 
-def _first(error: Exception) -> Exception:
-    """Return the first of several errors at once, as Zarr raises them."""
+def _clear(error: Exception) -> Exception | None:
+    """Return an error that says itself what is wrong, if it is one; Zarr raises several at once."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    return error
-
-
-def _full(error: Exception) -> bool:
-    return getattr(error, "errno", 0) == errno.ENOSPC
+    ours = isinstance(error, ConnectionError) or getattr(error, "errno", 0) == errno.ENOSPC
+    return error if ours else None
 
 
 def _kept(path: Path) -> sparse.csr_matrix | None:

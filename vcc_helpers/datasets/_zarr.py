@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import requests
 import zarr
-from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from ..stream.blocks import Threads
 from ..stream.guard import _ZARR_WORDS, _check_words
@@ -28,7 +28,6 @@ from ._remote import THREADS, Absent, Server
 
 #: Parts that are kept until so many others have come: neighbouring cells share them.
 _HELD = 4 * THREADS
-_ALL = ("zarr.json", ".zmetadata")
 
 
 class FarStore(Store):
@@ -78,14 +77,12 @@ class FarStore(Store):
         parts = urlsplit(self.url)
         url = parts._replace(path=f"{parts.path.rstrip('/')}/{key}").geturl()
         match span:
-            case None:
-                asked = ""
             case RangeByteRequest(start, stop):
                 asked = f"{start}-{stop - 1}"
-            case OffsetByteRequest(start):
-                asked = f"{start}-"
+            case SuffixByteRequest(n):
+                asked = f"-{n}"
             case _:
-                asked = f"-{span.suffix}"
+                asked = ""
 
         def fits(answer) -> int | None:
             if asked and answer.status_code == requests.codes.ok:
@@ -102,26 +99,20 @@ class FarStore(Store):
             return None
         if key.rpartition("/")[2] in _ZARR_WORDS:
             _check_words(url, json.loads(found))
-            if key in _ALL:
+            if key in ("zarr.json", ".zmetadata"):
                 self.etag = f"sha256 {hashlib.sha256(found).hexdigest()}"
         return found
 
-    async def get(
-        self,
-        key: str,
-        prototype: BufferPrototype | None = None,
-        byte_range: ByteRequest | None = None,
-    ) -> Buffer | None:
-        """Return a part; whoever asks for one that is on its way waits for it."""
-        if (key, byte_range) not in self.coming:
-            self.coming[key, byte_range] = asyncio.get_running_loop().run_in_executor(
-                self.pool, self.bring, key, byte_range
-            )
-            while len(self.coming) > _HELD:
+    async def get(self, key: str, prototype=None, byte_range=None) -> Buffer | None:
+        """Return a part; one that is on its way already is waited for."""
+        asked, loop = (key, byte_range), asyncio.get_running_loop()
+        if asked not in self.coming:
+            self.coming[asked] = loop.run_in_executor(self.pool, self.bring, *asked)
+            if len(self.coming) > _HELD:
                 self.coming.popitem(last=False)
-        found = await self.coming[key, byte_range]
-        make = (prototype or default_buffer_prototype()).buffer.from_bytes
-        return None if found is None else make(found)
+        if (found := await self.coming[asked]) is None:
+            return None
+        return (prototype or default_buffer_prototype()).buffer.from_bytes(found)
 
     async def get_partial_values(self, prototype, key_ranges) -> list[Buffer | None]:
         """Return several parts."""
@@ -139,7 +130,7 @@ class FarStore(Store):
 
     async def list(self, *_) -> AsyncIterator[str]:
         """Yield nothing: a server of files has no list of them."""
-        for name in ():
-            yield name
+        return
+        yield
 
     list_prefix = list_dir = list
