@@ -76,7 +76,9 @@ def challenge() -> Axes:
         (5.6, "asked", "150 others of H1", "300, in three new lines"),
     ):
         ax.text(0, y + 1.9, word, fontweight="bold", **look)
-        ax.text(0, y + 0.6, f"2025: {first}\n2026: {second}", linespacing=1.5, **look | {"va": "top"})
+        ax.text(
+            0, y + 0.6, f"2025: {first}\n2026: {second}", linespacing=1.5, **look | {"va": "top"}
+        )
     _box(ax, 45, 3.8, 10, 3.6, BLUE, "your model", fontweight="bold")
     _arrow(ax, (39.8, 15), (47, 8.2))
     _arrow(ax, (39.8, 5.6), (44, 5.6))

@@ -26,14 +26,14 @@ from .sums import _control_sums, _group_sums, _scaling, _spread, _Sums
 
 def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Contrast:
     """Do the same with the processes of a Dask cluster, which share files in the folder `cache`."""
-    if job.path is None:
-        raise ValueError(
-            f"{job.name}: workers of a cluster read the file for themselves; give its path"
-        )
+    path, rows_of = _in_file(job)
     how = {"name": job.name, "progress": job.progress, "tolerance": job.rules.tolerance}
     scaling = _scaling(job, inspect_values(job.cells, **how))
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=cache) as folder:
-        size = np.zeros(0) if scaling.library_size is None else scaling.library_size
+        size = np.zeros(0)
+        if scaling.library_size is not None:
+            size = np.zeros(rows_of.max() + 1)
+            size[rows_of] = scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
         def rank(genes: slice, batches: list[list[int]]) -> Iterator:
@@ -43,10 +43,10 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
             yield [job.control], [sums]
             with client.get_executor() as pool:
-                submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
+                submit = partial(pool.submit, _remote_sums, path, folder, genes)
                 waiting = {}
                 for batch in batches:
-                    rows = [np.flatnonzero(job.codes == code) for code in batch]
+                    rows = [rows_of[job.codes == code] for code in batch]
                     waiting[submit(rows, job.rules.bulk_target_sum)] = batch
                 try:
                     for future in as_completed(waiting):
@@ -61,6 +61,20 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
         share = -(-int(job.n_values.sum()) // (4 * sum(cores)))
         batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
         return _spread(job, plan._replace(batch=batch), rank)
+
+
+def _in_file(job: _Job) -> tuple[Path, np.ndarray]:
+    """Return the file that the cells are of, and their rows in it; a view has some of these."""
+    path, rows = job.path, np.arange(job.cells.n_obs)
+    if path is None and job.cells.isbacked and job.cells.is_view:
+        whole = job.cells._adata_ref
+        if whole.var_names.equals(job.cells.var_names):
+            path, rows = Path(job.cells.filename), np.arange(whole.n_obs)[job.cells._oidx]
+    if path is None:
+        raise ValueError(
+            f"{job.name}: workers of a cluster read the file for themselves; give its path"
+        )
+    return path.resolve(), rows
 
 
 def _result(future, job: _Job) -> list[_Sums]:
