@@ -5,6 +5,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import anndata
 import numpy as np
 import pytest
 from conftest import make_cells, refuses
@@ -48,6 +49,23 @@ def test_a_score_through_the_cluster(client, tmp_path):
         make_cells(seed).write_h5ad(path)
     found = score(*pair, "vcc2026", client=client).per_perturbation
     np.testing.assert_array_equal(found, score(*pair, "vcc2026").per_perturbation)
+
+
+def test_contexts_of_a_file_through_the_cluster(client, tmp_path):
+    """A context is some rows of the file, here in no order."""
+    rng = np.random.default_rng(0)
+    for start, name in enumerate(("pred", "real")):
+        sizes = {"n_cells": (20, 30, 25, 15, 40)}
+        lines = {c: make_cells(3 * start + i, **sizes) for i, c in enumerate("ABC")}
+        cells = anndata.concat(lines, label="context", index_unique="-")
+        cells.X = sparse.csr_matrix(cells.X)
+        cells[rng.permutation(cells.n_obs)].copy().write_h5ad(tmp_path / f"{name}.h5ad")
+    pair = tmp_path / "pred.h5ad", tmp_path / "real.h5ad"
+    for rules in ("vcc2025", "vcc2026"):
+        asked = {"preset": rules, "context_key": "context"}
+        found, expected = score(*pair, client=client, **asked), score(*pair, **asked)
+        assert list(found.contexts) == list("ABC")
+        np.testing.assert_array_equal(found.per_perturbation, expected.per_perturbation)
 
 
 def test_little_memory_on_the_cluster(client, tmp_path, short_of_memory):

@@ -60,35 +60,37 @@ def _heat(ax: Axes, x: float, y: float, effects: np.ndarray, size: float = 1.7):
 
 
 def challenge() -> Axes:
-    """Draw the whole task: known effects, those to be predicted, and the scores."""
-    ax = _sheet(84, 25, "Some genes were silenced. What would silencing others do?")
+    """Draw the task of both seasons: effects that are known, those to be predicted, and the scores."""
+    ax = _sheet(88, 25, "Some genes were silenced. What would silencing others do?")
     rng = np.random.default_rng(3)
     real = np.tanh(rng.normal(size=(9, 2)) @ rng.normal(size=(2, 9)) + rng.normal(0, 0.3, (9, 9)))
     known, kept = real[:5], real[5:]
     guess = np.clip(0.6 * kept + rng.normal(0, 0.25, kept.shape), -1, 1)
-    _heat(ax, 12, 21, known)
-    ax.text(19.6, 22, "effect on every gene", ha="center", fontsize=9)
-    ax.text(11, 16.8, "150 genes:\nmeasured", ha="right", va="center", fontsize=9)
-    _heat(ax, 12, 9, np.full(kept.shape, np.nan))
-    ax.text(11, 5.6, "150 others:\nto predict", ha="right", va="center", fontsize=9)
-    ax.text(19.6, 5.6, "?", ha="center", va="center", color="black", fontsize=16)
-    _box(ax, 34, 3.8, 10, 3.6, BLUE, "your model", fontweight="bold")
-    _arrow(ax, (28.3, 15), (36, 8.2))
-    _arrow(ax, (28.3, 5.6), (33, 5.6))
-    _arrow(ax, (44.7, 5.6), (48.6, 5.6))
-    _heat(ax, 49.5, 9, guess)
-    ax.text(57.1, 0.4, "predicted", ha="center", fontsize=9)
-    _heat(ax, 49.5, 20, kept)
-    ax.text(57.1, 21, "measured, but kept back", ha="center", fontsize=9)
-    for y, name, question in (
-        (14, "DES", "the right genes?"),
-        (11, "PDS", "its own effect?"),
-        (8, "MAE", "the right size?"),
+    look = {"va": "center", "fontsize": 9}
+    _heat(ax, 23.5, 21, known)
+    ax.text(31.1, 22, "effect on every gene", ha="center", fontsize=9)
+    _heat(ax, 23.5, 9, np.full(kept.shape, np.nan))
+    ax.text(31.1, 5.6, "?", ha="center", va="center", color="black", fontsize=16)
+    for y, word, first, second in (
+        (16.8, "measured", "150 genes of H1", "in other lines only"),
+        (5.6, "to predict", "150 others of H1", "300, in three new lines"),
     ):
-        ax.text(69, y, name, va="center", fontsize=9, fontweight="bold")
-        ax.text(73.5, y, question, va="center", fontsize=9)
-    _arrow(ax, (65.8, 16.5), (68.4, 14.5))
-    _arrow(ax, (65.8, 5.6), (68.4, 7.5))
+        ax.text(0, y + 1.9, word, fontweight="bold", **look)
+        ax.text(
+            0, y + 0.6, f"2025: {first}\n2026: {second}", linespacing=1.5, **look | {"va": "top"}
+        )
+    _box(ax, 45, 3.8, 10, 3.6, BLUE, "your model", fontweight="bold")
+    _arrow(ax, (39.8, 15), (47, 8.2))
+    _arrow(ax, (39.8, 5.6), (44, 5.6))
+    _arrow(ax, (55.7, 5.6), (58.6, 5.6))
+    _heat(ax, 59.5, 9, guess)
+    ax.text(67.1, 0.4, "predicted", ha="center", fontsize=9)
+    _heat(ax, 59.5, 20, kept)
+    ax.text(67.1, 21, "measured, but kept back", ha="center", fontsize=9)
+    for y, question in ((14, "the right genes?"), (11, "its own effect?"), (8, "the right size?")):
+        ax.text(78, y, question, va="center", fontsize=9)
+    _arrow(ax, (75.3, 16.5), (77.4, 14.5))
+    _arrow(ax, (75.3, 5.6), (77.4, 7.5))
     return ax
 
 

@@ -26,15 +26,15 @@ from .sums import _Batch, _control_sums, _group_sums, _lent, _scaling, _spread, 
 
 def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Contrast:
     """Do the same with the processes of a Dask cluster, which share files in the folder `cache`."""
-    if job.path is None:
-        raise ValueError(
-            f"{job.name}: workers of a cluster read the file for themselves; give its path"
-        )
+    path, rows_of = _in_file(job)
     how = {"name": job.name, "progress": job.progress, "tolerance": job.rules.tolerance}
     scaling = _scaling(job, inspect_values(job.cells, **how))
     lent = _lent(job, Shelf(job.cells.n_vars))
     with tempfile.TemporaryDirectory(prefix="vcc_", dir=cache) as folder:
-        size = np.zeros(0) if scaling.library_size is None else scaling.library_size
+        size = np.zeros(0)
+        if scaling.library_size is not None:
+            size = np.zeros(rows_of.max() + 1)
+            size[rows_of] = scaling.library_size
         np.savez(Path(folder) / "scaling", size=size, target=scaling.target_sum)
 
         def rank(genes: slice, batches: list[slice]) -> Iterator:
@@ -44,12 +44,13 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
                 np.save(Path(folder) / f"{genes.start}_{name}", array)
             yield slice(job.control, job.control + 1), sums
             with client.get_executor() as pool:
-                submit = partial(pool.submit, _remote_sums, job.path, folder, genes)
+                submit = partial(pool.submit, _remote_sums, path, folder, genes)
                 waiting = {}
                 for batch in batches:
-                    rows = np.flatnonzero((job.codes >= batch.start) & (job.codes < batch.stop))
-                    group, n_cells = job.codes[rows] - batch.start, job.n_cells[batch]
-                    waiting[submit(rows, group, n_cells, job.rules.bulk_target_sum)] = batch
+                    mine = np.flatnonzero((job.codes >= batch.start) & (job.codes < batch.stop))
+                    group, n_cells = job.codes[mine] - batch.start, job.n_cells[batch]
+                    total = job.rules.bulk_target_sum
+                    waiting[submit(rows_of[mine], group, n_cells, total)] = batch
                 try:
                     for future in as_completed(waiting):
                         found = _result(future, job)
@@ -63,6 +64,20 @@ def _on_cluster(job: _Job, plan: Needs, client, cache: str | Path | None) -> Con
         share = -(-int(job.n_values.sum()) // (4 * sum(cores)))
         batch = min(plan.batch // max(cores), share)  # a worker may do as many as it has cores
         return _spread(job, plan._replace(batch=batch), rank)
+
+
+def _in_file(job: _Job) -> tuple[Path, np.ndarray]:
+    """Return the file that the cells are of, and their rows in it; a view has some of these."""
+    path, rows = job.path, np.arange(job.cells.n_obs)
+    if path is None and job.cells.isbacked and job.cells.is_view:
+        whole = job.cells._adata_ref
+        if whole.var_names.equals(job.cells.var_names):
+            path, rows = Path(job.cells.filename), np.arange(whole.n_obs)[job.cells._oidx]
+    if path is None:
+        raise ValueError(
+            f"{job.name}: workers of a cluster read the file for themselves; give its path"
+        )
+    return path.resolve(), rows
 
 
 def _result(future, job: _Job) -> _Sums:

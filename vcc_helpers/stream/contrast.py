@@ -65,7 +65,7 @@ def contrast(
     client
         A ``dask.distributed.Client`` whose workers see the same files, and share the perturbations.
         A file is then read in two passes; one that is sorted by perturbation reads far faster.
-        `memory` holds for each worker. Cells that are not a whole file are a ValueError.
+        `memory` holds for each worker. Cells that are not rows of a file are a ValueError.
     rules
         How the values are looked at, by a season.
     controls
