@@ -129,35 +129,27 @@ def add_counts(values, genes, indptr, groups, divisor, counts, scaled):
 
 @_compiled
 def leave_out(values, genes, indptr, rows, groups, counts, factor, rest):
-    """List what is left, times a factor, of each gene of a group without one of its cells.
+    """Put down what is left of a group's counts without one cell, times a factor, a row a cell.
 
-    A row after the other, and only genes of which the group has a count; returns how many these
-    are. `groups` and `factor` are those of each of the `rows`, and genes rise.
+    `rows` are the cells, `groups` and `factor` those of each.
     """
-    at = np.uint64(0)
     for k, row in enumerate(rows):
-        count, i, end = counts[groups[k]], indptr[row], indptr[row + 1]
-        for gene in range(len(count)):
-            here = count[gene]
-            if i < end and genes[i] == gene:
-                here -= np.float64(values[i])
-                i += 1
-            rest[at] = here * factor[k]
-            at += np.uint64(count[gene] > 0)
-    return at
+        count, left, by = counts[groups[k]], rest[k], factor[k]
+        for gene in range(np.uint64(len(count))):
+            left[gene] = count[gene] * by
+        for i in _entries(indptr, row):
+            left[genes[i]] = (count[genes[i]] - np.float64(values[i])) * by
 
 
 @_compiled
-def add_off(rest, profile, counts, groups, total, square):
-    """Add how far each row of :func:`leave_out` is off its group's profile, and that squared."""
-    at = np.uint64(0)
-    for group in groups:
-        for gene in range(counts.shape[1]):
-            if counts[group, gene] > 0:
-                off = rest[at] - profile[group, gene]
-                total[group, gene] += off
-                square[group, gene] += off * off
-                at += np.uint64(1)
+def add_off(rest, profile, groups, total, square):
+    """Add how far each row is off the profile of its group, and that squared."""
+    for k, group in enumerate(groups):
+        left, usual, t, s = rest[k], profile[group], total[group], square[group]
+        for gene in range(np.uint64(len(left))):
+            off = left[gene] - usual[gene]
+            t[gene] += off
+            s[gene] += off * off
 
 
 @_compiled

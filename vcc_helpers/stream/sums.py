@@ -196,14 +196,13 @@ def _jackknife(batch: _Batch, sums: _Sums, threads: int) -> None:
                 yield kept, some, group[some], factor[some]
 
     def left(kept, rows: np.ndarray, group: np.ndarray, factor: np.ndarray) -> tuple:
-        rest = np.empty(len(rows) * n_genes + 1)
-        entries = kept.data, kept.indices, kept.indptr
-        n = _kernels.leave_out(*entries, rows, group, counts, factor, rest)
-        return group, np.log1p(rest[:n], out=rest[:n])
+        rest, entries = np.empty((len(rows), n_genes)), (kept.data, kept.indices, kept.indptr)
+        _kernels.leave_out(*entries, rows, group, counts, factor, rest)
+        return group, np.log1p(rest, out=rest)
 
     with closing(ahead(left, strips(), threads=threads)) as done:
         for group, rest in done:
-            _kernels.add_off(rest, profile, counts, group, total, square)
+            _kernels.add_off(rest, profile, group, total, square)
     n = np.maximum(batch.n_cells, 1)[:, None]
     sums.sampling[:] = (n - 1) / n * (square - total**2 / n)
 
