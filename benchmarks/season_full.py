@@ -1,9 +1,9 @@
 """A file of 2026 in full size, checked, packed and scored: time and peak memory of each step.
 
-    python benchmarks/season_full.py --official PYTHON [--tenth] [--folder DIR] [--limit 20]
+    python benchmarks/season_full.py --official PYTHON --scorer CELL_EVAL2 [--tenth] [--folder DIR]
 
-PYTHON is that of an environment of its own in which vcc-cli 0.3.0 is installed; its ``vcc prep``
-packs the same file within LIMIT GB. The cells are SIMULATED, by the recipe of the book's worlds at
+PYTHON is that of an environment of its own in which vcc-cli 0.3.0 is installed, CELL_EVAL2 the
+program of cell-eval2 0.20.0 in another; they pack and score the same files within LIMIT GB. The cells are SIMULATED, by the recipe of the book's worlds at
 a depth of 20,000: the truth, and a prediction that has half of each effect. A tenth is drawn, 30
 targets; the full size has each of these cells ten times, under ten targets, each time with one
 count raised. They are stored by rows in float32, packed with gzip. Without --folder all is removed
@@ -49,6 +49,7 @@ print({c: mean.round(4).to_dict() for c, mean in means.items()})
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--official", required=True, metavar="PYTHON")
+    parser.add_argument("--scorer", required=True, metavar="CELL_EVAL2")
     parser.add_argument("--tenth", action="store_true")
     parser.add_argument("--folder", help="where the files are made and kept, about 25 GB")
     parser.add_argument("--limit", type=int, default=20, help="GB that the official tool may have")
@@ -72,7 +73,10 @@ def measured(folder: Path, options: argparse.Namespace):
     asked = [*lists, "--counts", folder / "pert_counts.csv", "--preset", "vcc2026"]
     theirs = [options.official, "-m", "vcc", "prep", pred, *lists]
     theirs += ["--perts", folder / "pert_counts.csv", "-o", folder / "theirs.vcc", "--force"]
-    words = ["--official", "-", *["--tenth"][: options.tenth]]
+    rules = ["--profile", "vcc", "--preset", "vcc2026", "--set", "device=cpu", "-o", folder / "out"]
+    scorer = [options.scorer, "run", "-ap", pred, "-ar", folder / "truth.h5ad", *rules]
+    scorer += ["--pert-col", "target_gene", "--control", "non-targeting"]
+    words = ["--official", "-", "--scorer", "-", *["--tenth"][: options.tenth]]
     os.environ["TMPDIR"] = str(folder)  # the official tool unpacks there
     make_it = [sys.executable, __file__, *words, "--folder", folder, "--make"]
     found = {"machine": f"{os.cpu_count()} cores, {platform.platform()}", "steps": {}}
@@ -84,6 +88,7 @@ def measured(folder: Path, options: argparse.Namespace):
         "check with controls": [sys.executable, "-c", CHECK, folder],
         "make truth": [*make_it, "truth"],
         "score": [sys.executable, "-c", SCORE, pred, folder / "truth.h5ad"],
+        "official score": ["prlimit", f"--as={options.limit * 10**9}", *scorer],
     }
     for name, command in steps.items():
         if name.startswith("make") and (folder / f"{command[-1]}.h5ad").exists():
@@ -94,8 +99,9 @@ def measured(folder: Path, options: argparse.Namespace):
         if name == "prep":
             found["archive_gb"] = round(out.stat().st_size / 1e9, 3)
             found["official reader"] = read_officially(options.official, out)
-        if name == "official prep":
+        if name.startswith("official"):
             found["steps"][name]["limit_gb"] = options.limit
+        if name == "official prep":
             both = out.exists() and (folder / "theirs.vcc").exists()
             if both and options.tenth:
                 found["equal to the official archive"] = json.loads(
