@@ -1,4 +1,4 @@
-"""Write a prediction, check it before it is handed in, mend what is safe, and pack it."""
+"""Write a prediction, check it before it is handed in, fix what is safe, and pack it."""
 
 from . import archive as archive
 from .check import Report, check
