@@ -226,12 +226,28 @@ def _read_words() -> None:
         number, _, lines = part.partition("\n")
         said = _LINE.findall(lines)
         _WORDS[number] = {name: words for name, _, words in said}
-        if fixed := [(name, _number(value)) for name, value, _ in said if value]:
-            _EXERCISES[number] = _Exercise(partial(iter, fixed), _WORDS[number])
+        fixed = {name: value for name, value, _ in said if value}
+        if fixed.get("right", "").isalpha():
+            _EXERCISES[number] = _quiz(fixed["right"], _WORDS[number])
+        elif fixed:
+            answers = [(name, _number(value)) for name, value in fixed.items()]
+            _EXERCISES[number] = _Exercise(partial(iter, answers), _WORDS[number])
 
 
 def _number(text: str) -> float:
     return int(text) if text.isdecimal() else float(Fraction(text))
+
+
+def _quiz(right: str, words: dict[str, str]) -> _Exercise:
+    """Make an exercise of questions a letter each: what is said names those that are wrong."""
+    answers = [("right", right)]
+    for letters in map("".join, product("abc", repeat=len(right))):
+        wrong = [str(i) for i, pair in enumerate(zip(letters, right, strict=True), 1) if len({*pair}) > 1]
+        if wrong:
+            hints = " ".join(f"Question {i}: {words[i]}" for i in wrong)
+            answers.append((" ".join(wrong), letters))
+            said = words | {}
+    return None
 
 
 _read_words()
