@@ -22,6 +22,7 @@ from fractions import Fraction
 from functools import partial
 from html import escape
 from importlib import import_module
+from itertools import product
 from numbers import Integral, Number
 from pathlib import Path
 
@@ -239,15 +240,14 @@ def _number(text: str) -> float:
 
 
 def _quiz(right: str, words: dict[str, str]) -> _Exercise:
-    """Make an exercise of questions a letter each: what is said names those that are wrong."""
-    answers = [("right", right)]
+    """Make an exercise of several questions, a letter each, that says which of them are wrong."""
+    answers, said = [("right", right)], {"right": words["right"]}
     for letters in map("".join, product("abc", repeat=len(right))):
-        wrong = [str(i) for i, pair in enumerate(zip(letters, right, strict=True), 1) if len({*pair}) > 1]
-        if wrong:
-            hints = " ".join(f"Question {i}: {words[i]}" for i in wrong)
-            answers.append((" ".join(wrong), letters))
-            said = words | {}
-    return None
+        wrong = [str(i + 1) for i, letter in enumerate(letters) if letter != right[i]]
+        if name := " ".join(wrong):
+            answers.append((name, letters))
+            said[name] = " ".join(f"Question {i}: {words[i]}" for i in wrong)
+    return _Exercise(partial(iter, answers), said)
 
 
 _read_words()
