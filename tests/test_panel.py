@@ -344,9 +344,11 @@ def test_a_run_that_stopped_goes_on(server, tmp_path, monkeypatch):
 
 
 def test_a_panel_that_is_there_is_not_fetched_again(server, tmp_path):
+    (tmp_path / f".{NAME}.another.parts").mkdir()
     first = fetch(server, tmp_path)
     server.clear()
     assert fetch(server, tmp_path) == first and not server.asked
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{NAME}.fetch", NAME]
     with pytest.raises(FileExistsError, match="cells_per_target 5, wanted 6"):
         fetch(server, tmp_path, cells_per_target=6)
     first.write_bytes(server.content)
@@ -404,6 +406,9 @@ def test_a_panel_of_any_file(way, where, server, source, tmp_path):
     assert fetch_panel(found, out, **choice, progress=False) == out and not server.asked
     with pytest.raises(ValueError, match="'drug' has no control 'DMSO'; it has .*'DMSO_TF'"):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "control": "DMSO"})
+    for words in ({"columns": "batch"}, {"genes": "SOX2"}, {"only": {"line": "A549"}}):
+        with pytest.raises(ValueError, match="must be a list of names, such as"):
+            fetch_panel(found, tmp_path / "x.h5ad", **choice | words)
     with pytest.raises(KeyError, match="obs has no 'dose'; it has .*'drug'"):
         fetch_panel(found, tmp_path / "x.h5ad", **{**choice, "only": {"dose": ["1"]}})
     for lines in (["CHO"], ["A549", "CHO"]):

@@ -121,7 +121,8 @@ def fetch_h1(
     url = (base_url.rstrip("/") + "/" if base_url else official.base) + official.path
     wanted = Wanted(official, url, target, progress)
     if cells_per_target is not None:
-        how = _checked(cells_per_target=cells_per_target, controls=controls, seed=seed)
+        numbers = {"cells_per_target": cells_per_target, "controls": controls, "seed": seed}
+        how = _checked({"genes": genes}, **numbers)
         from ._panel import fetch, fetch_lines
 
         known = {"genes": genes, "n_bytes": None if base_url else official.n_bytes}
@@ -135,9 +136,12 @@ def fetch_h1(
     return wanted.checked()
 
 
-def _checked(**how: int) -> dict:
+def _checked(lists: Mapping[str, object], **how: int) -> dict:
     from ._simulate import _check_whole
 
+    for name, value in lists.items():
+        if isinstance(value, str):
+            raise ValueError(f"{name} must be a list of names, such as [{value!r}], got a text")
     for name, number in how.items():
         _check_whole(name, number, at_least=name != "seed")
     return how
@@ -197,11 +201,14 @@ def fetch_panel(
     ValueError, ConnectionError, FileExistsError, OSError
         The source cannot be read so, or as for :func:`fetch_h1`.
     """
-    how = _checked(cells_per_target=cells_per_target, controls=controls, seed=seed)
+    lists = {"genes": genes, "columns": columns}
+    lists |= {f"only[{name!r}]": values for name, values in (only or {}).items()}
+    numbers = {"cells_per_target": cells_per_target, "controls": controls, "seed": seed}
+    how = _checked(lists, **numbers)
     from ._panel import fetch, fetch_each
 
     how |= {"perturbation_key": perturbation_key, "control": control}
-    how |= {"only": dict(only or {}), "columns": list(columns)}
+    how |= {"only": {k: list(v) for k, v in (only or {}).items()}, "columns": list(columns)}
     wanted = Wanted(None, str(source), Path(out), progress)
     if isinstance(source, str | Path):
         return fetch(source, wanted, how, genes=genes, counts=False)

@@ -138,6 +138,7 @@ def fetch_each(sources: Sequence[str], wanted: Wanted, how: Mapping, genes) -> P
             return _the_same(wanted.target, told)
         folder = wanted.target.with_name(f".{wanted.target.name}.{_digest(told)[:12]}.files")
         names, parts = [Path(urlsplit(source).path).stem for source in sources], {}
+        empty = "none"
         for number, source in enumerate(sources):
             one = Wanted(None, source, folder / f"{number}.h5ad", wanted.progress)
             try:
@@ -159,9 +160,10 @@ def fetch_each(sources: Sequence[str], wanted: Wanted, how: Mapping, genes) -> P
         panels = [part.uns["panel"] for part in parts.values()]
         told |= {"bytes": sum(x["bytes"] for x in panels), "etag": _digest(panels)}
         sizes = pd.concat([part.uns["panel_of"] for part in parts.values()])
-        cells.uns = {"panel": told, "panel_of": sizes.groupby(level=0, observed=True).sum()}
+        sizes = sizes.groupby(level=0, observed=True).sum()
+        cells.uns = {**part.uns, "panel": told, "panel_of": sizes}
         write_cells(wanted.target, cells, compression="gzip")
-        shutil.rmtree(folder)
+        _remove(wanted.target, "files")
     return wanted.target
 
 
@@ -191,7 +193,9 @@ def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> 
                 path = one.target.with_name(f".{name}.{key}.whole")
                 door = _Near(_unpacked(member, path, one), member) if member.packed else member
                 _Panel(door, one, how, genes, counts=False).fetch()
-                path.unlink(missing_ok=True)
+                for old in folder.glob(f".{name}.*"):  # of an archive before this one, too
+                    if old.suffix in (".whole", ".packed"):
+                        old.unlink()
     return folder
 
 
@@ -389,8 +393,7 @@ class _Panel:
         write_cells(target, cells, compression="gzip")
         if isinstance(self.file, h5py.File):
             self.file.close()
-        for old in target.parent.glob(f".{escape(target.name)}.*.parts"):  # of other choices, too
-            shutil.rmtree(old)
+        _remove(target, "parts")
 
     def _plan(self, rows: np.ndarray) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """List the stretches of rows that are read for some of them, and what to bring for them.
@@ -554,6 +557,12 @@ def _joined(paths: list[Path], order: np.ndarray, kind: np.dtype) -> sparse.csr_
             data[own], indices[own], row = part.data[low:high], part.indices[low:high], row + 1
         n_genes = part.shape[1]
     return sparse.csr_matrix((data, indices, pointers), shape=(len(order), n_genes))
+
+
+def _remove(target: Path, kind: str) -> None:
+    """Remove what runs with this and other choices kept on the way to a panel."""
+    for folder in target.parent.glob(f".{escape(target.name)}.*.{kind}"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _words(numbers) -> str:
