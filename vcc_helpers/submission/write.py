@@ -55,6 +55,8 @@ def write(
         As for the emitter; a context has no controls, or other genes; `path` cannot be written.
     """
     several = isinstance(means, Mapping)
+    if several != isinstance(controls, Mapping) or several and not means:
+        raise ValueError("give means and controls of one context, or both of each, by its name")
     if several and (lost := [name for name in means if name not in controls]):
         raise ValueError(f"controls: none of the contexts {some_of(lost)}; give those of each")
     parts = means if several else {None: means}
@@ -83,7 +85,8 @@ def write(
 
     obs, types = pd.concat(tables), [stored_matrix(x).dtype for x in cells.values()]
     dtype = np.result_type(np.float32, *(x for x in types if x.kind == "f"))
-    frame = anndata.AnnData(sparse.csr_matrix((len(obs), len(genes)), dtype=dtype), obs, genes)
+    empty = sparse.csr_matrix((len(obs), len(genes)), dtype=dtype)
+    frame = anndata.AnnData(empty, obs, genes.copy())
     with tqdm(total=len(obs), unit=" cells", desc="write", disable=not progress) as bar:
         write_cells(path, frame, numbered(bar))
     return Path(path)
