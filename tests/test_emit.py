@@ -72,6 +72,7 @@ def test_cells_in_a_file_are_those_in_memory(make, kind, bulk, controls, tmp_pat
         assert part.obs[KEY].tolist() == whole.obs[KEY].tolist()
     before = path.read_bytes()
     for match, out, some in [
+        ("of one context, or both of each", path, controls),
         ("none of the contexts 'B'; give those of each", path, {"A": controls}),
         ("of context 'B' are not those of the first", path, {"A": controls, "B": controls}),
         ("is read by the same command", given.filename, {"A": given, "B": given}),

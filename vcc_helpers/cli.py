@@ -221,14 +221,14 @@ def _score(pred, real, *, bundle, baseline, ceiling, json, csv, **asked) -> str:
 
 
 def _open_bundle(bundle, asked):
-    if PRESETS[asked["preset"]].context_key is None:
-        raise ValueError(
-            f"a bundle is of a season with contexts, and the rules of {asked['preset']} know none; "
-            "name the season's with --preset, such as vcc2026"
-        )
     from .datasets import read_bundle
 
-    return read_bundle(bundle)
+    if PRESETS[asked["preset"]].context_key:
+        return read_bundle(bundle)
+    raise ValueError(
+        f"a bundle is of a season with contexts, and the rules of {asked['preset']} know none; "
+        "name the season's with --preset, such as vcc2026"
+    )
 
 
 def _for_spreadsheets(table) -> str:

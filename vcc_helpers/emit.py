@@ -9,7 +9,8 @@ agree, and not used where the controls are lognorm. `perturbation_key` is the co
 name the perturbation in, `control` the label of control cells, `seed` that of the draw. The targets
 come in `pred`'s order, then the controls: ``(sum of n_cells + n_controls, n_genes)``, sparse where
 the controls are. A ValueError says that the genes differ, that `controls` holds other cells or that
-a number of cells is below 1; a KeyError, that a target has no number of cells.
+a number of cells is below 1; a KeyError, that a target has no number of cells. All cells are held
+in memory; ``submission.write`` writes the same ones to a file, a few at a time.
 
 Taught in: notebooks/18_from_means_to_cells.
 Needs: bulk.py, counts.py.

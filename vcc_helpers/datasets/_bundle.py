@@ -32,7 +32,7 @@ from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..presets import VCC2026
 from ..stream.open import labels_of, open_cells
 from ..stream.write import write_cells, write_whole
-from ..submission.lists import MANIFEST, read_counts, read_genes
+from ..submission.lists import MANIFEST, load_manifest, read_counts, read_genes
 from ._cells import draw_roster
 from ._recipe import (
     COMMON_TAIL,
@@ -178,13 +178,8 @@ def _open(folder: Path, path: Path) -> Bundle:
 
 
 def _read_manifest(path: Path) -> dict:
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        contexts = manifest["contexts"]
-        sound = isinstance(contexts, list) and all(isinstance(name, str) for name in contexts)
-    except (ValueError, LookupError, TypeError, RecursionError):
-        sound = False
-    if not sound or not contexts or len(set(contexts)) < len(contexts):
+    manifest = load_manifest(path)
+    if manifest is None or len(set(manifest["contexts"])) < len(manifest["contexts"]):
         raise ValueError(
             f'{path} does not name the contexts; expected a JSON object with "contexts": '
             '["A", "B", "C"], each once'

@@ -226,21 +226,23 @@ def read_manifest(*lists: object) -> Manifest | None:
     for path in lists:
         if not isinstance(path, str | Path):
             continue
-        try:
-            found = json.loads(_small_text(Path(path).resolve().with_name(MANIFEST)))
-            contexts, panel = found["contexts"], found.get("panel_id")
-        except (OSError, ValueError, LookupError, TypeError, RecursionError):
-            continue
-        if contexts and isinstance(contexts, list) and all(map(_is_name, contexts)):
-            contexts = tuple(label.strip() for label in contexts)
+        if found := load_manifest(Path(path).resolve().with_name(MANIFEST)):
+            panel = found.get("panel_id")
+            contexts = tuple(label.strip() for label in found["contexts"])
             return Manifest(contexts, panel if _is_name(panel) else None)
     return None
 
 
-def _small_text(path: Path) -> str:
-    if not path.is_file() or path.stat().st_size > _LARGEST_MANIFEST:
-        raise ValueError(f"{path} is no manifest")
-    return path.read_text(encoding="utf-8")
+def load_manifest(path: Path) -> dict | None:
+    """Return what a manifest says; None if it is none, which names contexts."""
+    try:
+        small = path.is_file() and path.stat().st_size <= _LARGEST_MANIFEST
+        found = json.loads(path.read_text(encoding="utf-8")) if small else {}
+        contexts = found["contexts"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    names = contexts and isinstance(contexts, list) and all(map(_is_name, contexts))
+    return found if names else None
 
 
 def _is_name(value: object) -> bool:

@@ -285,12 +285,6 @@ class Seen:
         """The contexts to be predicted that are in the file."""
         return [label for label in self.asked if label in self.present]
 
-    def other_season(self) -> dict | None:
-        """Find contexts where the rules know none."""
-        if self.rules.context_key or not has_several(self.cells):
-            return None
-        return _of(sorted(self.cells.obs[CONTEXT_KEY].astype(str).unique()), 0, column=CONTEXT_KEY)
-
     def no_context_column(self) -> dict | None:
         """Tell where the contexts may be, if not in their column."""
         obs = self.cells.obs
@@ -739,9 +733,10 @@ _RULES = (
         "allowed, but the test calls more genes the more cells there are, in your file as in the "
         "truth"),
     # Contexts
-    _remark("season", Seen.other_season,
-        "obs[{column!r}] names {n} contexts ({some}), and the rules of {s.rules.name} know one; if "
-        "it is a file of 2026, check it with preset='vcc2026' (--preset vcc2026)"),
+    _remark("season", lambda s: not s.rules.context_key and has_several(s.cells)
+        and list(s.cells.obs[CONTEXT_KEY].astype(str).unique()),
+        "obs has {n} contexts ({some}), and the rules of {s.rules.name} know one; if it is a file "
+        "of 2026, check it with preset='vcc2026' (--preset vcc2026)"),
     _Rule("context", Seen.no_context_column,
         "obs has no column {s.context_key!r}; the rules of {s.rules.name} want each cell's "
         "context there, named as in the control files; add it{hint}"),

@@ -32,35 +32,31 @@ def write(
     progress: bool = False,
     **settings,
 ) -> Path:
-    """Make cells of predicted means and write them to an ``.h5ad``, in the memory of a few cells.
+    """Make cells of predicted means and write them to an ``.h5ad``, a few at a time.
 
-    The cells are those that the emitter returns in memory, value for value. Of one context, the
-    controls come last. Of several there are no controls, as the rules of 2026 want it, and
-    ``obs["context"]`` names each cell's context. A value that is not 0 takes 8 bytes on disk: the
-    360,000 cells of 2026 about 20 GB.
+    The cells are those that the emitter returns in memory, value for value. Of several contexts
+    there are no controls, as the rules of 2026 want it, and ``obs["context"]`` names each cell's.
+    The 360,000 cells of 2026 take below 1 GB of memory, 20 GB of disk and, on one core, 15 minutes.
 
     Parameters
     ----------
     means
-        A predicted pseudobulk, ``(n_groups, n_genes)``, mean lognorm, or one for each context, by
-        its name.
+        A predicted pseudobulk, ``(n_groups, n_genes)``, mean lognorm; or one for each context.
     path
         The file to write; one that exists is replaced at the end, in one step.
     controls
-        Control cells, or those of each context, as ``datasets.read_bundle(...).controls`` has them.
-        For counts they are read a few at a time where they lie on disk.
-    n_cells
-        How many cells to make for each target, in each context: one number, or one for each target.
-    emitter, settings
-        A function of :mod:`~vcc_helpers.emit`, and what else it takes, such as `seed`.
+        Control cells, also on disk; or those of each context, as ``read_bundle(...).controls``.
+    n_cells, emitter, settings
+        As for :mod:`~vcc_helpers.emit`, whose functions are emitters, and what else they take.
 
     Raises
     ------
     ValueError, KeyError, OSError
-        As for the emitter; a context has no controls, or other genes than the first one. Or `path`
-        cannot be written.
+        As for the emitter; a context has no controls, or other genes; `path` cannot be written.
     """
     several = isinstance(means, Mapping)
+    if several != isinstance(controls, Mapping) or several and not means:
+        raise ValueError("give means and controls of one context, or both of each, by its name")
     if several and (lost := [name for name in means if name not in controls]):
         raise ValueError(f"controls: none of the contexts {some_of(lost)}; give those of each")
     parts = means if several else {None: means}
@@ -89,7 +85,8 @@ def write(
 
     obs, types = pd.concat(tables), [stored_matrix(x).dtype for x in cells.values()]
     dtype = np.result_type(np.float32, *(x for x in types if x.kind == "f"))
-    frame = anndata.AnnData(sparse.csr_matrix((len(obs), len(genes)), dtype=dtype), obs, genes)
+    empty = sparse.csr_matrix((len(obs), len(genes)), dtype=dtype)
+    frame = anndata.AnnData(empty, obs, genes.copy())
     with tqdm(total=len(obs), unit=" cells", desc="write", disable=not progress) as bar:
         write_cells(path, frame, numbered(bar))
     return Path(path)
