@@ -123,7 +123,11 @@ def digest(
     `settings` are those of :func:`~vcc_helpers.stream.contrast`.
     """
     rules = get_preset(preset)
-    found = contrast(cells, rules=rules, **settings)
+    return digest_of(contrast(cells, rules=rules, **settings), rules)
+
+
+def digest_of(found: Contrast, rules: Preset) -> Digest:
+    """Do what :func:`digest` does when the cells were read."""
     de = _table_of(found, rules)
     names = pd.Index(found.groups.astype(str))
     obs, var = pd.DataFrame({"n_cells": found.n_cells}, names), pd.DataFrame(index=found.genes)
@@ -134,6 +138,21 @@ def digest(
     profile = np.log1p(rules.bulk_target_sum / np.where(size > 0, size, 1) * found.counts)
     obs["sampling"] = np.maximum(found.sampling.sum(axis=1), 0)
     return Digest(anndata.AnnData(profile, obs, var), de, found.control)
+
+
+def joined(parts: list[Contrast]) -> Contrast:
+    """Put contrasts of some perturbations each, with the same controls, into one."""
+    first, kept = parts[0], [part.groups != part.control for part in parts]
+    others = np.concatenate([part.groups[of] for part, of in zip(parts, kept, strict=True)])
+    groups = np.append(others, first.control)
+    order, found = np.argsort(groups), {"p_value": np.vstack([part.p_value for part in parts])}
+    found["p_value"] = found["p_value"][np.argsort(others)]
+    for name in ("n_cells", *(set(Contrast._fields[4:]) - {"p_value"})):
+        tables = [getattr(part, name) for part in parts]
+        if len(tables[0]):
+            rows = [table[of] for table, of in zip(tables, kept, strict=True)]
+            found[name] = np.concatenate([*rows, tables[0][~kept[0]]])[order]
+    return first._replace(groups=pd.Index(groups[order], dtype=object), **found)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from dataclasses import replace
 from functools import cache as remembered
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import anndata
 import numpy as np
@@ -32,17 +33,18 @@ from scipy import sparse
 
 from .. import emit, metrics
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
-from ..counts import Scaling, stack
+from ..counts import Scaling
 from ..evaluation import Measure, evaluate
 from ..presets import Preset, get_preset
 from ..stream.blocks import part_of, row_blocks, take_cells
 from ..stream.contexts import CONTEXT_KEY, has_several
+from ..stream.contrast import contrast
 from ..stream.look import inspect_values
 from ..stream.open import check_cells, check_same, labels_of, open_cells, parse_memory, problems
-from ..stream.pseudobulk import lognorm_blocks, pseudobulk, pseudobulk_of_blocks
+from ..stream.pseudobulk import log_block, pseudobulk, pseudobulk_of_blocks
 from .card import REPLICATE, ScoreCard, together
 from .contexts import controls_of, each, sides
-from .digest import Digest, _card, _Sides, compare, digest
+from .digest import Digest, _card, _Sides, compare, digest, digest_of, joined
 
 #: The value that a prediction expects which knows nothing, where there is a closed form.
 _CHANCE: Mapping[str, Callable[[_Sides], float]] = {
@@ -52,6 +54,8 @@ _CHANCE: Mapping[str, Callable[[_Sides], float]] = {
     **dict.fromkeys(("deg_count_spearman", "lfc_spearman"), lambda s: 0.0),
     **dict.fromkeys(("pds_cosine", "direction_fidelity"), lambda s: 0.5),
 }
+#: Bytes of the libraries, and of what is known of a perturbation and gene, here and of the truth.
+_LIBRARIES, _HELD = 400 * 10**6, 250
 #: Counts of a cell that is a mean: so many that rounding makes no difference.
 AS_MANY_COUNTS = 9e5
 
@@ -133,7 +137,8 @@ def score(
     if not ceiling:
         return card
     try:
-        return replace(card, anchors=anchors(real, rules, **means))
+        known = truth if lent is None else digest(real, rules, name="real", **means)
+        return replace(card, anchors=_anchors(real, rules, known, **means))
     except ValueError as error:  # the score is right nevertheless
         apart = "; anchors need real and its controls in one file, as anndata.concat makes it"
         more = "" if lent is None else apart
@@ -223,18 +228,37 @@ def anchors(
         asked = means | {"n_halvings": n_halvings, "seed": seed}
         return _tables(each(partial(anchors, preset=_of_one(rules), **asked), *parts))
     truth = digest(real, rules, name="real", **means)
-    controls = real if rules.real_controls else None
+    return _anchors(real, rules, truth, n_halvings=n_halvings, seed=seed, **means)
 
-    def scored(pred: anndata.AnnData) -> pd.Series:
-        made = digest(pred, _lenient(rules), controls=controls, **means)
-        return _card(made, truth, rules).counted.mean()
 
+def _anchors(
+    real,
+    rules: Preset,
+    truth: Digest,
+    *,
+    perturbation_key: str,
+    control: str,
+    memory: int | float | str,
+    n_halvings: int = 5,
+    seed: int = 0,
+    **settings,
+) -> pd.DataFrame:
+    question = {"perturbation_key": perturbation_key, "control": control}
+    means = question | {"memory": memory} | settings
     both = _Sides(truth, truth)
     rows = {"chance": {name: _CHANCE[name](both) for name in rules.metrics if name in _CHANCE}}
     cells = open_cells(real)
-    fits = 8.0 * cells.n_obs * cells.n_vars < parse_memory(memory)  # made, and looked at
-    if fits:
-        rows["mean of these"] = scored(official_baseline(cells, rules, seed=seed, **question))
+    labels, n_cells = labels_of(cells, perturbation_key), truth.bulk.obs["n_cells"]
+    room = _Room.of(n_cells, control, cells.n_vars, parse_memory(memory))
+
+    def scored(make: Callable[[pd.Series], anndata.AnnData]) -> pd.Series:
+        how = means | {"memory": room.left, "rules": _lenient(rules)}
+        how["controls"] = real if rules.real_controls else None
+        parts = [contrast(make(some), **how) for some in room.parts]
+        return _card(digest_of(joined(parts), rules), truth, rules).counted.mean()
+
+    if room.parts:
+        rows["mean of these"] = scored(_baseline_maker(cells, labels, rules, seed, **question))
     if alone := _alone(cells, perturbation_key):
         warnings.warn(f"no {REPLICATE}: {alone}", stacklevel=2)
     else:
@@ -245,11 +269,39 @@ def anchors(
             cards = [split_half_ceiling(real, rules, seed=s, **means) for s in seeds]
             halves = pd.DataFrame([card.summary for card in cards])
         rows[REPLICATE], rows[f"{REPLICATE}, sd"] = halves.mean(), halves.std(ddof=1)
-    if fits:
+    if room.parts:
         made = _perfect_means(cells, rules, truth.bulk, seed, **question)
-        rows |= {f"their means, {how}": scored(pred) for how, pred in made}
+        rows |= {f"their means, {how}": scored(make) for how, make in made}
     rows["real cells"] = compare(truth, truth, rules).mean()
     return pd.DataFrame(rows, list(rules.metrics), dtype=np.float64).T.rename_axis("anchor")
+
+
+class _Room(NamedTuple):
+    """What fits the memory of cells that are made, which are dense: some perturbations at a time.
+
+    `parts` are the numbers of cells of each, by perturbation; none where the largest, with the
+    controls, has no room. `left` is the memory to look at them with.
+    """
+
+    parts: list[pd.Series]
+    left: int
+
+    @classmethod
+    def of(cls, n_cells: pd.Series, control: str, n_genes: int, memory: int) -> _Room:
+        sizes, n_controls = n_cells.drop(control), n_cells[control]
+        # a value takes four bytes, and twice as many more while it is made
+        most = (memory - _HELD * len(n_cells) * n_genes - _LIBRARIES) / 2 / (12 * n_genes)
+        most -= n_controls
+        if most < sizes.max():
+            return cls([], 0)
+        part, filled = [], most + 1
+        for size in sizes:
+            new = filled + size > most
+            filled = size + (0 if new else filled)
+            part.append(new)
+        parts = [some for _, some in sizes.groupby(np.cumsum(part))]
+        largest = max(some.sum() for some in parts)
+        return cls(parts, memory - int(4 * (largest + 2 * n_controls) * n_genes))
 
 
 def _alone(cells: anndata.AnnData, perturbation_key: str) -> str:
@@ -265,26 +317,43 @@ def _check_halves(cells: anndata.AnnData, perturbation_key: str) -> None:
 
 def _perfect_means(
     cells, rules: Preset, bulk, seed: int, perturbation_key: str, control: str
-) -> Iterator[tuple[str, anndata.AnnData]]:
-    """Yield the means in `bulk`, written as cells with spread, and as cells without any."""
+) -> Iterator[tuple[str, Callable[[pd.Series], anndata.AnnData]]]:
+    """Yield what writes the means in `bulk` as cells with spread, and as cells without any.
+
+    To be called with the numbers of cells of some perturbations after the other, in their order.
+    """
     is_control = labels_of(cells, perturbation_key) == control
-    n_cells = bulk.obs["n_cells"].drop(control)
-    kw = {"controls": take_cells(cells, np.flatnonzero(is_control)), "n_cells": n_cells}
+    kw = {"controls": _dense(take_cells(cells, np.flatnonzero(is_control)))}
     kw |= {"perturbation_key": perturbation_key, "control": control}
+    rng = np.random.default_rng(seed)  # goes on from call to call
+
+    def written(how: Callable, means: anndata.AnnData, **more) -> Callable:
+        return lambda n: how(means[[control, *n.index]].copy(), n_cells=n, **kw, **more)
+
     if not rules.counts_only:
         kw["target_sum"] = Scaling.of(inspect_values(cells)).target_sum
-        yield "resampled", emit.resample_and_shift(bulk, seed=seed, **kw)
-        yield "replicated", emit.replicate(bulk, **kw)
+        yield "resampled", written(emit.resample_and_shift, bulk, seed=rng)
+        yield "replicated", written(emit.replicate, bulk)
         return
     lognorm = pseudobulk(cells, perturbation_key=perturbation_key)
-    yield "drawn", emit.negative_binomial(lognorm, seed=seed, **kw)
-    share = np.expm1(bulk[n_cells.index].X)
-    share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-12)
-    whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)
-    rows = np.repeat(np.arange(len(whole)), n_cells)
-    names = [f"pred_{i}" for i in range(len(rows))]
-    obs = pd.DataFrame({perturbation_key: n_cells.index[rows]}, index=names)
-    yield "replicated", anndata.AnnData(whole[rows], obs, cells.var.copy())
+    yield "drawn", written(emit.negative_binomial, lognorm, seed=rng)
+
+    def replicated(n_cells: pd.Series) -> anndata.AnnData:
+        share = np.expm1(bulk[n_cells.index].X)
+        share /= np.maximum(share.sum(axis=1, keepdims=True), 1e-12)
+        whole = np.rint(AS_MANY_COUNTS * share).astype(np.float32)
+        rows = np.repeat(np.arange(len(whole)), n_cells)
+        names = [f"pred_{i}" for i in range(len(rows))]
+        obs = pd.DataFrame({perturbation_key: n_cells.index[rows]}, index=names)
+        return anndata.AnnData(whole[rows], obs, cells.var.copy())
+
+    yield "replicated", replicated
+
+
+def _dense(cells: anndata.AnnData) -> anndata.AnnData:
+    if sparse.issparse(cells.X):
+        cells.X = cells.X.toarray()
+    return cells
 
 
 def official_baseline(
@@ -321,20 +390,36 @@ def official_baseline(
     labels = labels_of(cells, perturbation_key)
     if n_cells is None:
         n_cells = labels.value_counts().sort_index()
+    make = _baseline_maker(cells, labels, rules, seed, dense=False, **question)
+    return make(pd.Series(n_cells).drop(control, errors="ignore"))
+
+
+def _baseline_maker(
+    cells, labels, rules: Preset, seed: int, perturbation_key: str, control: str, dense: bool = True
+) -> Callable[[pd.Series], anndata.AnnData]:
+    """Return what makes the mean baseline's cells of some targets after the other."""
+    question = {"perturbation_key": perturbation_key, "control": control}
     if rules.counts_only:
-        return _scaled_controls(cells, labels, n_cells, seed, **question)
-    blocks = list(lognorm_blocks(cells))
-    bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
+        return _scaled_controls(cells, labels, seed, **question)
+    scaling = Scaling.of(inspect_values(cells))
+    blocks = row_blocks(cells)
+    logged = ((i, log_block(scaling, b, slice(i, i + b.shape[0]))) for i, b in blocks)
+    bulk = pseudobulk_of_blocks(logged, labels, cells.var)
     mean = bulk.X.mean(axis=0, dtype=np.float64).astype(bulk.X.dtype)
-    targets = pd.DataFrame(index=pd.Series(n_cells).index.drop(control, errors="ignore"))
-    pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
     rows = np.flatnonzero(labels == control)
-    values = stack([block for _, block in blocks])[rows]
-    controls = anndata.AnnData(values, cells.obs.iloc[rows], cells.var)
-    return emit.replicate(pred, controls=controls, n_cells=n_cells, **question)
+    controls = take_cells(cells, rows)
+    controls.X = log_block(scaling, controls.X, rows)
+    controls = _dense(controls) if dense else controls
+
+    def make(n_cells: pd.Series) -> anndata.AnnData:
+        targets = pd.DataFrame(index=n_cells.index)
+        pred = anndata.AnnData(np.tile(mean, (len(targets), 1)), obs=targets, var=cells.var.copy())
+        return emit.replicate(pred, controls=controls, n_cells=n_cells, **question)
+
+    return make
 
 
-def _scaled_controls(cells, labels, n_cells, seed: int, perturbation_key: str, control: str):
+def _scaled_controls(cells, labels, seed: int, perturbation_key: str, control: str) -> Callable:
     blocks = ((start, block.astype(np.float64)) for start, block in row_blocks(cells))
     bulk = pseudobulk_of_blocks(blocks, labels, cells.var)
     groups, mean = bulk.obs_names, bulk.X
@@ -352,14 +437,18 @@ def _scaled_controls(cells, labels, n_cells, seed: int, perturbation_key: str, c
     profile, base = (mean * counted).sum(axis=0) / counted.sum(axis=0), mean[is_control][0]
     scale = np.divide(profile, base, out=np.zeros_like(base), where=base > 0)
     pool = take_cells(cells, np.flatnonzero(labels == control))
-    sizes = pd.Series(n_cells).drop(control, errors="ignore").sort_index()
     rng, values = np.random.default_rng(seed), sparse.csr_matrix(pool.X)
-    made = values[np.concatenate([rng.integers(0, pool.n_obs, size=n) for n in sizes])]
-    made.data = (made.data * scale[made.indices]).astype(np.float32)
-    names = [*np.repeat(sizes.index, sizes), *[control] * pool.n_obs]
-    obs = pd.DataFrame({perturbation_key: names})
-    obs.index = [*(f"pred_{i}" for i in range(made.shape[0])), *pool.obs_names]
-    return anndata.AnnData(sparse.vstack([made, values], format="csr"), obs, cells.var.copy())
+
+    def make(n_cells: pd.Series) -> anndata.AnnData:
+        sizes = n_cells.sort_index()
+        made = values[np.concatenate([rng.integers(0, pool.n_obs, size=n) for n in sizes])]
+        made.data = (made.data * scale[made.indices]).astype(np.float32)
+        names = [*np.repeat(sizes.index, sizes), *[control] * pool.n_obs]
+        obs = pd.DataFrame({perturbation_key: names})
+        obs.index = [*(f"pred_{i}" for i in range(made.shape[0])), *pool.obs_names]
+        return anndata.AnnData(sparse.vstack([made, values], format="csr"), obs, cells.var.copy())
+
+    return make
 
 
 def baseline(

@@ -164,6 +164,18 @@ def gather(values, genes, indptr, order, out_values, out_genes):
 
 
 @_compiled
+def squeeze_rows(block, indptr, values, genes):
+    """List the non-zeros of dense rows, and their places, from each row's `indptr` on."""
+    for row in range(len(block)):
+        at = np.uint64(indptr[row])
+        for gene in range(block.shape[1]):
+            if block[row, gene] != 0:
+                values[at] = block[row, gene]
+                genes[at] = gene
+                at += np.uint64(1)
+
+
+@_compiled
 def seek(genes, starts, ends, first, place):
     """Find the `place` of each row's first entry of gene `first` or a later one; genes rise."""
     for row in range(len(starts)):

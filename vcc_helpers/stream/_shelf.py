@@ -26,7 +26,7 @@ import anndata
 import numpy as np
 from scipy import sparse
 
-from .blocks import BLOCK_VALUES, read_rows
+from .blocks import BLOCK_VALUES, in_csr, read_rows
 from .write import FULL
 
 #: Entries that are taken down at a time.
@@ -140,7 +140,7 @@ def _pieces_of(cells: anndata.AnnData, rows: np.ndarray) -> Iterator:
     """Take some rows a few at a time."""
     n = max(1, BLOCK_VALUES // cells.n_vars)
     for part in (rows[start : start + n] for start in range(0, len(rows), n)):
-        yield part, sparse.csr_matrix(read_rows(cells, part))
+        yield part, in_csr(read_rows(cells, part))
 
 
 def _genes_of(piece, genes: slice) -> Rows:

@@ -467,6 +467,19 @@ def row_blocks(
         yield start, floating(block, cells.obs_names[start:], cells.var_names)
 
 
+def in_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
+    """Return rows in CSR; of dense ones several times as fast as SciPy."""
+    if sparse.issparse(block):
+        return sparse.csr_matrix(block)
+    from . import _kernels  # compiled code; half a second that imports need not pay
+
+    block = block.astype(block.dtype.newbyteorder("="), copy=False)
+    indptr = np.cumsum([0, *np.count_nonzero(block, axis=1)])
+    values, genes = np.empty(indptr[-1], block.dtype), np.empty(indptr[-1], np.int32)
+    _kernels.squeeze_rows(block, indptr, values, genes)
+    return sparse.csr_matrix((values, genes, indptr), shape=block.shape)
+
+
 def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
     """Read only some rows of the matrix, which must fit the memory, ``(n, n_genes)``.
 

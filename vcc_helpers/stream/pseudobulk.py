@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from ..bulk import PERTURBATION_KEY, some_of
 from ..counts import Scaling, moments
-from .blocks import row_blocks
+from .blocks import in_csr, row_blocks
 from .contexts import CONTEXT_KEY, by_context, has_several
 from .look import inspect_values
 from .open import labels_of, open_cells
@@ -66,7 +66,10 @@ def log_entries(scaling: Scaling, counts, indptr, rows, *, dtype: np.dtype) -> n
         table = np.log1p(np.arange(_SMALL_COUNTS, dtype=dtype) / divisor)
         _kernels.look_up(counts, indptr[start : start + len(table) + 1], table, values)
     other = np.flatnonzero(values < 0)
-    row = np.searchsorted(indptr, other, side="right") - 1
+    if 32 * len(other) < len(values):
+        row = np.searchsorted(indptr, other, side="right") - 1
+    else:  # hardly a count is small or whole
+        row = np.repeat(np.arange(len(factor)), np.diff(indptr))[other]
     values[other] = np.log1p(counts[other].astype(dtype) / factor[row])
     return values
 
@@ -137,7 +140,7 @@ def pseudobulk_of_blocks(
     total, square = np.zeros((2, len(groups), len(var)))
     with tqdm(total=len(labels), unit=" cells", desc="average", disable=not progress) as bar:
         for start, block in blocks:
-            rows = sparse.csr_matrix(block)
+            rows = in_csr(block)
             here = codes[start : start + block.shape[0]]
             # cells are added one after the other, so that blocks leave no trace
             _kernels.add_rows(rows.data, rows.indices, rows.indptr, here, total, square)

@@ -15,14 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from tqdm import tqdm
 
 from ..counts import Scaling, ValueSummary, moments
 from ..ranks import p_values
 from ._engine import Controls, cut, rank_groups, sort_controls, span
 from ._shelf import Rows, Shelf, _genes_of, _pieces_of
-from .blocks import Threads, ahead, part_of
+from .blocks import Threads, ahead, in_csr, part_of
 from .look import Inspection
 from .plan import Contrast, Needs, _Job
 from .pseudobulk import log_entries
@@ -216,7 +215,7 @@ def _take_in(
         largest, _, whole = found = inspection.look(start, block)
         if shelf is None:
             return start, block.shape[0], found, None
-        rows = sparse.csr_matrix(block)
+        rows = in_csr(block)
         small = np.min_scalar_type(int(largest)) if whole and largest < 2**32 else rows.dtype
         packed = shelf.pack(rows, codes[start : start + rows.shape[0]], small)
         return start, rows.shape[0], found, packed
