@@ -3,11 +3,12 @@
     python benchmarks/season_full.py --official PYTHON --scorer CELL_EVAL2 [--tenth] [--folder DIR]
 
 PYTHON is that of an environment of its own in which vcc-cli 0.3.0 is installed, CELL_EVAL2 the
-program of cell-eval2 0.20.0 in another; they pack and score the same files within LIMIT GB. The cells are SIMULATED, by the recipe of the book's worlds at
-a depth of 20,000: the truth, and a prediction that has half of each effect. A tenth is drawn, 30
-targets; the full size has each of these cells ten times, under ten targets, each time with one
-count raised. They are stored by rows in float32, packed with gzip. Without --folder all is removed
-at the end. Each step is a process of its own. Writes benchmarks/results/season_full.json.
+program of cell-eval2 0.20.0 in another; they pack and score the same files within LIMIT GB. The
+cells are SIMULATED, by the recipe of the book's worlds at a depth of 20,000: the truth, and a
+prediction that has half of each effect. A tenth is drawn, 30 targets; the full size has each of
+these cells ten times, under ten targets, each time with one count raised. They are stored by rows
+in float32, packed with gzip. Without --folder all is removed at the end. Each step is a process of
+its own. Writes benchmarks/results/season_full.json.
 """
 
 import argparse

@@ -413,8 +413,9 @@ def test_no_value_passes_the_fence_of_the_walk(form, dtype):
         bad = good.copy()
         bad[4, 1] = value
         bad = form(bad)
+        controls = sort_controls([form(good)])
         with pytest.raises(ValueError, match="must be 0 or more and finite"):
-            rank_groups([bad], np.r_[0, 12], sort_controls([form(good)]), slice(0, 3), reach=span([bad]))
+            rank_groups([bad], np.r_[0, 12], controls, slice(0, 3), reach=span([bad]))
         if value != np.inf:  # which is the fence
             refuses("must be 0 or more and finite", sort_controls, [bad])
 

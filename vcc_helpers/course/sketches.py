@@ -60,7 +60,7 @@ def _heat(ax: Axes, x: float, y: float, effects: np.ndarray, size: float = 1.7):
 
 
 def challenge() -> Axes:
-    """Draw the task of both seasons: effects that are known, those to be predicted, and the scores."""
+    """Draw the task of both seasons: known effects, those to be predicted, and the scores."""
     ax = _sheet(88, 25, "Some genes were silenced. What would silencing others do?")
     rng = np.random.default_rng(3)
     real = np.tanh(rng.normal(size=(9, 2)) @ rng.normal(size=(2, 9)) + rng.normal(0, 0.3, (9, 9)))
