@@ -291,6 +291,7 @@ def test_feedback_shows_itself_and_escapes():
     (0.460312, 0.46, "well done (You rounded: it is 0.460312.)"),
     (0.460312, 0.5, "not it"),  # one digit is a guess
     (0.021312, 0.02, "well done (You rounded: it is 0.021312.)"), (0.021312, 0.03, "not it"),
+    (0.006312, 0.01, "not it"),
     (0.460312, 46.0312, "per cent"), (3.25, 325.0, "not it"),  # no share
     (0.460312, 0.00460312, "another scale"), (0.460312, -0.460312, "sign is wrong"),
     (0.460312, 1 - 0.460312, "other part"), (0.460312, 1 / 0.460312, "inverse"),

@@ -133,8 +133,9 @@ def _slip(answer: object, right: object, exercise: _Exercise) -> _Feedback | Non
     answer, whole, right = float(answer), isinstance(right, Integral), float(right)
     written = f"{answer:.10f}".rstrip("0")
     digits, significant = len(written.partition(".")[2]), written.replace(".", "").strip("-0")
-    enough = len(significant) > (digits < 2)  # 0.02 and 0.46 are rounded, 0.5 is a guess
-    if not whole and enough and abs(answer - right) <= 0.500001 * 10.0**-digits:
+    # 0.46 is rounded, and so is 0.02 if the answer is 0.0213; 0.5 is a guess
+    near = min(0.500001 * 10.0**-digits, 0.1 * abs(right))
+    if not whole and len(significant) > (digits < 2) and abs(answer - right) <= near:
         words = f"{exercise.words['right']} (You rounded: it is {right:.6g}.)"
         return _Feedback("right", words)
     same = partial(_same, tolerance=exercise.tolerance)
