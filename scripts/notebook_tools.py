@@ -103,6 +103,8 @@ SOLUTION = re.compile(
 SOLUTION_CODE = re.compile(r"^```python\n(.*?)\n```$", re.DOTALL | re.MULTILINE)
 FENCE = re.compile(r"^(`{3,}|~{3,})[^\n]*\n.*?^\1", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
+# The title of the chapter that follows, where a chapter names it.
+NEXT = re.compile(r"(?<=Next: \[)[^\]]+(?=\]\((\d\d_\w+\.ipynb)\))")
 # A page of the book, as it would be linked from a notebook's folder.
 OWN_PAGE = re.compile(r"\.\./(book/[a-z0-9_/]+)\.md")
 NOT_PLAIN = {
@@ -155,6 +157,21 @@ def expected_first_cell(notebook: nbformat.NotebookNode, repository: str) -> str
 def read(path: Path) -> nbformat.NotebookNode:
     """A notebook exactly as it stands in the file: nothing converted, nothing repaired."""
     return nbformat.reader.reads(path.read_text(encoding="utf-8"))
+
+
+def title_of(path: Path) -> str:
+    """The first line of a notebook, which names its chapter everywhere."""
+    return read(path).cells[0].source.splitlines()[0].removeprefix("# ")
+
+
+def next_titled(text: str, folder: Path) -> str:
+    """The text with the chapter after "Next:" under its title, if its notebook is there."""
+
+    def title(found: re.Match) -> str:
+        path = folder / found[1]
+        return title_of(path) if path.exists() else found[0]
+
+    return NEXT.sub(title, text)
 
 
 def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
@@ -269,6 +286,8 @@ def rule_links(notebook, path, repository):
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type != "markdown":
             continue
+        if next_titled(cell.source, path.parent) != cell.source:
+            yield f"cell {number} names the next chapter by another title than its own (run fix)"
         for target in LINK.findall(FENCE.sub("", cell.source)):
             where, _, _ = target.partition("#")
             if where.startswith(pages):
@@ -369,7 +388,8 @@ def check(path: Path, *, repository: str | None = None) -> list[str]:
 def fix(path: Path, *, repository: str | None = None) -> bool:
     """Write the canonical first cell, strip outputs, name the kernel, give ids; say if changed.
 
-    Links to pages of the book get the published address, which leads there from Colab, too.
+    Links to pages of the book get the published address, which leads there from Colab, too; the
+    chapter after "Next:" gets its title.
     """
     repository = repository or read_repository(ROOT)
     before = path.read_text(encoding="utf-8")
@@ -391,6 +411,7 @@ def fix(path: Path, *, repository: str | None = None) -> bool:
         if cell.cell_type == "markdown":
             link = "](" + pages_address(repository) + r"\1.html"
             cell.source = re.sub(r"\]\(" + OWN_PAGE.pattern, link, cell.source)
+            cell.source = next_titled(cell.source, path.parent)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     result = nbformat.v4.new_notebook(cells=cells)
@@ -425,9 +446,8 @@ def chapter_list(folder: str) -> str:
         lines += [f"| **{heading}** | | |"] * bool(heading)
         notebook, heading = read(found[name]), ""
         text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
-        title = text.splitlines()[0].removeprefix("# ")
         minutes = len(re.findall(r"[A-Za-z']+", text)) / 200 + 7 * len(exercises(notebook))
-        link = f"[{int(name[:2])} {title}]({folder}{name}.ipynb)"
+        link = f"[{int(name[:2])} {title_of(found[name])}]({folder}{name}.ipynb)"
         run = f"[open in Colab]({colab}{name}.ipynb)"
         lines.append(f"| {link} | {5 * round(minutes / 5)} | {run} |")
     return "\n".join(lines) + "\n"

@@ -332,6 +332,17 @@ def test_a_bad_notebook_is_found(change, word, tmp_path):
     assert any(word in problem for problem in found), found
 
 
+def test_the_next_chapter_is_called_by_its_title(tmp_path):
+    (tmp_path / "04_next.ipynb").write_text(nbformat.v4.writes(good()), encoding="utf-8")
+    notebook = good()
+    text("Next: [Something](04_next.ipynb), or [that](05_gone.ipynb).")(notebook)
+    assert "run fix" in violations(notebook, tmp_path)[0]
+    path = tmp_path / "03_toy.ipynb"
+    tools.fix(path, repository=REPOSITORY)
+    assert tools.check(path, repository=REPOSITORY) == []
+    assert "Next: [Build a toy](04_next.ipynb), or [that]" in path.read_text(encoding="utf-8")
+
+
 def test_plain_things_are_let_pass(tmp_path):
     notebook = good()
     text("`{curly}`, $x_{i}$, $$y$$, {1, 2}, `%pip`\n\n```python\n# no title\n```")(notebook)
