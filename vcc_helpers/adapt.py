@@ -4,7 +4,8 @@ Every adapter is fitted on a support set: the pseudobulk of the new context's co
 measured targets. The control alone is zero-shot, the zero end of the same curve. Of a strength that
 is a list, the best is chosen by leave-one-out on the support set, and on nothing else.
 
-Taught in: notebooks/16_gains_between_contexts and notebooks/26_predict_three_unseen_lines.
+Taught in: notebooks/04_adapt_with_few_shots, notebooks/16_gains_between_contexts and
+notebooks/26_predict_three_unseen_lines.
 Needs: bulk.py, features.py, models.py.
 
 >>> rows, genes = ["SOX2", "NANOG", CONTROL], ["SOX2", "NANOG"]

@@ -11,7 +11,7 @@ come in `pred`'s order, then the controls: ``(sum of n_cells + n_controls, n_gen
 the controls are. A ValueError says that the genes differ, that `controls` holds other cells or that
 a number of cells is below 1; a KeyError, that a target has no number of cells.
 
-Taught in: notebooks/18_from_means_to_cells.
+Taught in: notebooks/06_check_and_pack and notebooks/18_from_means_to_cells.
 Needs: bulk.py, counts.py.
 
 >>> genes = pd.DataFrame(index=["SOX2", "NANOG"])
