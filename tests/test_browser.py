@@ -33,7 +33,7 @@ PHONE, DESKTOP = {"width": 360, "height": 780}, {"width": 1400, "height": 900}
 SEARCHED = {
     "pseudobulk": "notebooks/02_measure_effects",
     "few-shot": "notebooks/16_gains_between_contexts",
-    "perturbation discrimination": "notebooks/17_metrics_by_hand",
+    "perturbation discrimination": "notebooks/05_compute_the_metrics",
     "leaderboard": "notebooks/21_run_your_own_leaderboard",
     "sort_cells": "book/api/stream",
 }

@@ -2,7 +2,7 @@
 
 Only what the options need is imported here; each command imports what it runs.
 
-Taught in: notebooks/18_from_means_to_cells.
+Taught in: notebooks/06_check_and_pack and notebooks/18_from_means_to_cells.
 
 >>> main(["score", "missing.h5ad", "also_missing.h5ad"])
 1

@@ -12,7 +12,7 @@ the controls are. A ValueError says that the genes differ, that `controls` holds
 a number of cells is below 1; a KeyError, that a target has no number of cells. All cells are held
 in memory; ``submission.write`` writes the same ones to a file, a few at a time.
 
-Taught in: notebooks/18_from_means_to_cells.
+Taught in: notebooks/06_check_and_pack and notebooks/18_from_means_to_cells.
 Needs: bulk.py, counts.py.
 
 >>> genes = pd.DataFrame(index=["SOX2", "NANOG"])

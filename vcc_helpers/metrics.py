@@ -8,7 +8,8 @@ gene, ``(n_perts,)``, int; -1 where it is not among the genes. Returned is a val
 wherever the truth has any. In brackets is a metric's name at its source: cell-eval 0.6.6 for the
 seven of 2025, cell-eval2 0.20.0 for the six of 2026.
 
-Taught in: notebooks/17_metrics_by_hand and notebooks/25_score_by_the_rules_of_2026.
+Taught in: notebooks/05_compute_the_metrics, notebooks/17_metrics_by_hand and
+notebooks/25_score_by_the_rules_of_2026.
 Needs no sibling module; NumPy and SciPy only.
 
 >>> import numpy as np

@@ -3,7 +3,7 @@
 Each is drawn on new axes, which are returned.
 
 Taught in: notebooks/01_load_h1_cells, notebooks/02_measure_effects,
-notebooks/16_gains_between_contexts and notebooks/17_metrics_by_hand.
+notebooks/05_compute_the_metrics and notebooks/16_gains_between_contexts.
 
 >>> ax = few_shot_split()
 >>> ax.get_title()

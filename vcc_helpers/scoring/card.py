@@ -4,7 +4,8 @@ By the rules of 2026 a prediction holds several contexts in one file. Each is sc
 alone, and the card of the file holds the tables of all of them; the board shows the unweighted mean
 over contexts.
 
-Taught in: notebooks/17_metrics_by_hand and notebooks/25_score_by_the_rules_of_2026.
+Taught in: notebooks/05_compute_the_metrics, notebooks/17_metrics_by_hand and
+notebooks/25_score_by_the_rules_of_2026.
 
 >>> table = pd.DataFrame({"pds": [0.5, 1.0]}, index=pd.Index(["A", "B"], name="target_gene"))
 >>> ScoreCard("vcc2025", table).summary.to_dict()

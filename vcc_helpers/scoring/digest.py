@@ -1,6 +1,7 @@
 """A file reduced to what scoring needs of it, and the metrics of two such digests.
 
-Taught in: notebooks/17_metrics_by_hand and notebooks/25_score_by_the_rules_of_2026.
+Taught in: notebooks/05_compute_the_metrics, notebooks/17_metrics_by_hand and
+notebooks/25_score_by_the_rules_of_2026.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> truth = digest(load_h1_sample())

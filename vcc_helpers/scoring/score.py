@@ -4,8 +4,9 @@ That is the mean baseline, a repeat of the experiment, chance, and perfect predi
 functions share the parameters of :func:`score`; `cells` are real ones, and `seed` is that of what
 is drawn at random.
 
-Taught in: notebooks/12_mean_and_median, notebooks/17_metrics_by_hand,
-notebooks/18_from_means_to_cells and notebooks/25_score_by_the_rules_of_2026.
+Taught in: notebooks/05_compute_the_metrics, notebooks/12_mean_and_median,
+notebooks/17_metrics_by_hand, notebooks/18_from_means_to_cells and
+notebooks/25_score_by_the_rules_of_2026.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()

@@ -4,7 +4,7 @@ A ``.vcc`` is a tar archive of two files: the cells, ``pred.h5ad.zst``, packed w
 watermark that says which tool made it; of 2026 ``meta.json``, and the cells.
 :mod:`~vcc_helpers.submission.archive` writes one.
 
-Taught in: notebooks/06_check_and_pack.
+Taught in: notebooks/18_from_means_to_cells.
 """
 
 from __future__ import annotations

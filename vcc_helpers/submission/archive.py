@@ -5,7 +5,7 @@ watermark that says which tool made it; of 2026 ``meta.json``, and the cells. :f
 one; :func:`opened` reads one, or an ``.h5ad``, after it has made sure that nothing in it leads
 outside or unpacks without end.
 
-Taught in: notebooks/06_check_and_pack.
+Taught in: notebooks/18_from_means_to_cells.
 
 >>> import tempfile
 >>> from vcc_helpers.datasets import load_h1_sample

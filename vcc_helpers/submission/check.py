@@ -1,6 +1,6 @@
 """Find at once everything of a prediction that tools refuse, misread or pass over in silence.
 
-Taught in: notebooks/06_check_and_pack.
+Taught in: notebooks/06_check_and_pack and notebooks/18_from_means_to_cells.
 
 >>> from vcc_helpers.datasets import load_h1_sample
 >>> cells = load_h1_sample()

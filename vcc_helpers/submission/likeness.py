@@ -3,7 +3,7 @@
 Each limit was measured on simulated cells of six lines, 18,533 genes at a depth of 20,000, drawn by
 the recipe of :func:`~vcc_helpers.datasets.open_world`; the page on calibration says how real it is.
 
-Taught in: notebooks/06_check_and_pack.
+Taught in: notebooks/06_check_and_pack and notebooks/18_from_means_to_cells.
 
 >>> distance(np.array([1.0, 1.0]), np.array([2.0, 2.0]))
 0.0

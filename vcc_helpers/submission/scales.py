@@ -4,7 +4,7 @@ Two things survive the right inverse only. The values of a cell are whole multip
 one, as counts are, whatever they were scaled by. And the values of every cell add up to the same,
 as scaled counts do. Values that a model made may show neither; then nothing is said.
 
-Taught in: notebooks/06_check_and_pack.
+Taught in: notebooks/18_from_means_to_cells.
 
 >>> counts = np.random.default_rng(0).poisson(2, (50, 200))
 >>> name_scale(np.sqrt(counts))
