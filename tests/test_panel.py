@@ -1,5 +1,6 @@
 """A panel: some cells of a file, by ranges, from a server on the loopback address."""
 
+import gc
 import io
 import threading
 import zipfile
@@ -622,6 +623,19 @@ def test_the_command_fetches_a_panel_and_verifies_it(server, tmp_path, monkeypat
     assert figures.loc[["targets", "genes", "control cells"], "here"].tolist() == ["6", "300", "80"]
     sizes = anndata.read_h5ad(tmp_path / NAME).uns["panel_of"]
     assert sizes.loc["non-targeting"].tolist() == [80, 20] and sizes["fetched"].max() == 20
+
+
+def test_no_thread_collects_garbage_while_hdf5_waits_for_it(server, tmp_path, monkeypatch):
+    """It would wait for HDF5's lock, and HDF5 for the thread: seen on Python 3.11."""
+    once, seen = _remote.Server._once, []
+    monkeypatch.setattr(
+        _remote.Server,
+        "_once",
+        lambda *asked: seen.append((threading.current_thread(), gc.isenabled())) or once(*asked),
+    )
+    fetch(server, tmp_path)
+    threads = [runs for thread, runs in seen if thread is not threading.main_thread()]
+    assert len(threads) > 5 and not any(threads) and gc.isenabled()
 
 
 def test_without_a_network_three_attempts_are_enough(tmp_path, monkeypatch, capsys):

@@ -366,7 +366,7 @@ def test_the_command_takes_the_lists_and_names_of_2026(tmp_path, capsys):
     words = [str(path), "-g", str(lists["genes"]), "--counts", str(lists["counts"])]
     words += ["--preset", "vcc2026"]
     assert main(["check", *words]) == 1
-    assert "or name obs['line'] with context_key=" in capsys.readouterr().err
+    assert "or name obs['line'] with --context-key" in capsys.readouterr().err
     words += ["--context-key", "line"]
     assert main(["check", *words]) == 0
     out, err = capsys.readouterr()

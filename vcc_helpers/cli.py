@@ -116,9 +116,9 @@ def _words_of(error: Exception) -> object:
 def _as_typed(text: str, options: Mapping[str, object]) -> str:
     """Call parameters as the command line does: --folder for folder=."""
     for name in options:
-        option = f"--{name.replace('_', '-')}"
-        text = re.sub(rf"(?<![\w?&(]){name}=(?=[\s;,]|\.?$)", option, text)
-        text = re.sub(rf"(?<![\w?&(]){name}=(?=\d)", f"{option} ", text)
+        if (option := f"--{name.replace('_', '-')}") not in text:
+            text = re.sub(rf"(?<![\w?&(]){name}=(?=[\s;,]|\.?$)", option, text)
+            text = re.sub(rf"(?<![\w?&(]){name}=(?=\d)", f"{option} ", text)
     return text
 
 

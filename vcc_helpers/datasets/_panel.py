@@ -15,6 +15,7 @@ Taught in: notebooks/03_predict_with_baselines.
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import json
 import shutil
@@ -115,9 +116,25 @@ def fetch(
     with wanted.alone():
         if wanted.target.exists():
             return _the_same(wanted.target, _told(how, genes, source))
-        with closing(_door(str(source), n_bytes)) as door:
+        with closing(_door(str(source), n_bytes)) as door, _no_collector():
             _Panel(door, wanted, how, genes, counts, several).fetch()
     return wanted.target
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Keep Python's collector of garbage out of the threads that ask the server.
+
+    It may come upon an object of HDF5, and wait for HDF5's lock, while the reader of the file has
+    this lock and waits for the thread. It runs between two parts instead.
+    """
+    runs = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if runs:
+            gc.enable()
 
 
 def _door(source: str, n_bytes: int | None):
@@ -174,7 +191,7 @@ def fetch_lines(wanted: Wanted, how: Mapping, *, genes, n_bytes: int | None) -> 
     paths = [folder / f"{name}.h5ad" for name in LINES]
     if all(path.exists() for path in paths):
         return [_the_same(path, told) for path in paths][0].parent
-    with closing(Remote(wanted.url, n_bytes)) as archive:
+    with closing(Remote(wanted.url, n_bytes)) as archive, _no_collector():
         try:
             there = {Path(info.filename).name: info for info in ZipFile(archive).infolist()}
             members = [Member(archive, there[f"{name}.h5"]) for name in LINES]
@@ -383,6 +400,7 @@ class _Panel:
                     with replacing(paths[first]) as place, open(place, "wb") as file:
                         sparse.save_npz(file, part, compressed=False)
                     here[first] = part.dtype
+                    gc.collect(1)
                     bar.update(part.shape[0])
         order = np.argsort(self.labels[self.rows].astype(str), kind="stable")
         kind = np.float32 if np.float32 in here.values() else np.result_type(*here.values())
