@@ -132,14 +132,19 @@ def floors(*pair):
     }
 
 
+def annotated(matrix, labels, **columns):
+    """Return cells with names and labels."""
+    names = [[f"{of}{i}" for i in range(n)] for of, n in zip("cG", matrix.shape, strict=True)]
+    obs = pd.DataFrame({"target_gene": labels} | columns, names[0]).astype("category")
+    return anndata.AnnData(matrix, obs, pd.DataFrame(index=names[1]))
+
+
 def small_groups(folder, n=6000, genes=500):
     """Write two cells of each of many perturbations, and controls."""
     rng = np.random.default_rng(0)
     labels = rng.permutation([*np.repeat([f"P{i}" for i in range(n)], 2), *["non-targeting"] * 500])
     rates = rng.gamma(0.5, 2, genes) * rng.lognormal(0, 0.4, (len(labels), 1))
-    obs = pd.DataFrame({"target_gene": pd.Categorical(labels)})
-    cells = anndata.AnnData(sparse.csr_matrix(rng.poisson(rates).astype(np.float32)), obs)
-    cells.obs_names, cells.var_names = "c" + cells.obs_names, "G" + cells.var_names
+    cells = annotated(sparse.csr_matrix(rng.poisson(rates).astype(np.float32)), labels)
     cells.write_h5ad(folder / "small.h5ad")
     return folder / "small.h5ad"
 
@@ -147,11 +152,11 @@ def small_groups(folder, n=6000, genes=500):
 def start(folder):
     """Measure a score of two small files from the command on, and what it loads."""
     rng, paths = np.random.default_rng(0), [str(folder / f"{name}.h5ad") for name in "ab"]
-    obs = pd.DataFrame({"target_gene": pd.Categorical(np.repeat(["G1", "non-targeting"], 100))})
+    labels = np.repeat(["G1", "non-targeting"], 100)
     for path in paths:
-        cells = anndata.AnnData(sparse.csr_matrix(rng.poisson(1, (200, 50)).astype("f4")), obs)
-        cells.obs_names, cells.var_names = "c" + cells.obs_names, "G" + cells.var_names
-        cells.write_h5ad(path)
+        annotated(sparse.csr_matrix(rng.poisson(1, (200, 50)).astype("f4")), labels).write_h5ad(
+            path
+        )
     steps = {
         "Python": ["-c", ""],
         "import anndata": ["-c", "import anndata"],
@@ -211,11 +216,7 @@ def drawn(seed, n_targets=50, per=60, n_controls=1000, genes=2000, depth=2000, c
         rates = rng.gamma(2, 0.5, (len(part), genes)) * share / share.sum() * size
         rows.append(sparse.csr_matrix(rng.poisson(rates).astype(np.float32)))
     context = np.repeat([f"context {i}" for i in range(contexts)], len(labels) // contexts)
-    columns = {"target_gene": labels[order], "context": context[order]}
-    obs = pd.DataFrame(columns).astype("category")
-    cells = anndata.AnnData(sparse.vstack(rows, format="csr"), obs)
-    cells.obs_names, cells.var_names = "c" + cells.obs_names, "G" + cells.var_names
-    return cells
+    return annotated(sparse.vstack(rows, format="csr"), labels[order], context=context[order])
 
 
 GROWN = {
