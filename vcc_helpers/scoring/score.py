@@ -212,8 +212,8 @@ def anchors(
       the rules of 2026 as counts, so *drawn* in place of resampled;
     - *real cells*: a perfect prediction, the cells themselves.
 
-    Cells that are made are dense: as many perturbations at a time as fit half of `memory`. Their rows
-    are left out where the largest has no room next to the controls.
+    Cells that are made are dense: as many perturbations at a time as fit half of `memory`. Their
+    rows are left out where the largest has no room next to the controls.
 
     A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
     rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
