@@ -26,7 +26,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.spatial.distance import cdist
 
 #: The metrics of the overall score of 2025, and the limits of their scaled values.
@@ -147,8 +146,10 @@ def lfc_spearman(
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) < 2:
         return np.nan
+    from scipy.stats import rankdata  # takes a good part of a second to load
+
     lost = np.isnan(a).any()
-    a, b = (rank - rank.mean() for rank in (stats.rankdata(a), stats.rankdata(b)))
+    a, b = (rank - rank.mean() for rank in (rankdata(a), rankdata(b)))
     if lost:
         return -1.0 if b.any() else np.nan
     size = np.sqrt((a @ a) * (b @ b))

@@ -32,7 +32,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .. import emit, metrics
+from .. import metrics
 from ..bulk import CONTROL, PERTURBATION_KEY, some_of
 from ..counts import Scaling
 from ..evaluation import Measure, evaluate
@@ -217,7 +217,8 @@ def anchors(
       the rules of 2026 as counts, so *drawn* in place of resampled;
     - *real cells*: a perfect prediction, the cells themselves.
 
-    Rows that need cells made, which are dense, are left out where these do not fit `memory`.
+    Cells that are made are dense: as many perturbations at a time as fit half of `memory`. Their
+    rows are left out where the largest has no room next to the controls.
 
     A perfect prediction has a DES below 1 where perturbations have no significant gene at all: the
     rules give these 0. Perfect means, replicated, lose more: cells without spread make nearly
@@ -323,6 +324,8 @@ def _perfect_means(
 
     To be called with the numbers of cells of some perturbations after the other, in their order.
     """
+    from .. import emit  # loads much of SciPy that a score does without
+
     is_control = labels_of(cells, perturbation_key) == control
     kw = {"controls": _dense(take_cells(cells, np.flatnonzero(is_control)))}
     kw |= {"perturbation_key": perturbation_key, "control": control}
@@ -402,6 +405,8 @@ def _baseline_maker(
     question = {"perturbation_key": perturbation_key, "control": control}
     if rules.counts_only:
         return _scaled_controls(cells, labels, seed, **question)
+    from .. import emit
+
     scaling = Scaling.of(inspect_values(cells))
     blocks = row_blocks(cells)
     logged = ((i, log_block(scaling, b, slice(i, i + b.shape[0]))) for i, b in blocks)
@@ -579,17 +584,20 @@ def split_half_ceiling(
 
 
 def measure_cells(
-    cells: anndata.AnnData, *, emitter: Callable[..., anndata.AnnData] = emit.negative_binomial
+    cells: anndata.AnnData, *, emitter: Callable[..., anndata.AnnData] | None = None
 ) -> Measure:
     """Return a measure that turns predictions into cells too, so that there is a DES.
 
     For :func:`~.evaluation.repeated` as `measure`: it returns what :func:`~.evaluation.evaluate`
     does, and a column des, scored by the rules of vcc2025. Far slower: it tests every gene of every
     perturbation. `cells` are counts of every target to be predicted, and controls, with
-    the genes of the predictions. `emitter`, a function of :mod:`vcc_helpers.emit`, makes as many
-    cells as there are real ones, from the real controls; :func:`functools.partial` sets its seed.
+    the genes of the predictions. `emitter`, a function of :mod:`vcc_helpers.emit`, by default
+    :func:`~.emit.negative_binomial`, makes as many cells as there are real ones, from the real
+    controls; :func:`functools.partial` sets its seed.
     """
-    labels = labels_of(cells)
+    from .. import emit
+
+    labels, emitter = labels_of(cells), emitter or emit.negative_binomial
     controls = cells[labels == CONTROL].copy()
     scale = Scaling.of(inspect_values(cells)).target_sum
 

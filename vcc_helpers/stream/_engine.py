@@ -29,8 +29,7 @@ from scipy import sparse
 from ..ranks import p_values
 from .blocks import Threads, sound
 
-#: Genes in a tile; many, since a tile asks each cell for its entries, but not too many to fill a
-#: strip of it in the processor's second cache.
+#: Genes in a tile; many, since a tile asks each cell for its entries, but each thread has its own.
 TILE_GENES = 256
 #: Pairs of value and group that the processor's second cache holds.
 _PAIRS = 2**16

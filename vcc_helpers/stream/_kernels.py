@@ -165,14 +165,16 @@ def gather(values, genes, indptr, order, out_values, out_genes):
 
 @_compiled
 def squeeze_rows(block, indptr, values, genes):
-    """List the non-zeros of dense rows, and their places, from each row's `indptr` on."""
+    """List the non-zeros of dense rows, and their places; there is room for one more.
+
+    `indptr` is where each row begins.
+    """
     for row in range(len(block)):
         at = np.uint64(indptr[row])
         for gene in range(block.shape[1]):
-            if block[row, gene] != 0:
-                values[at] = block[row, gene]
-                genes[at] = gene
-                at += np.uint64(1)
+            values[at] = block[row, gene]  # in any case, as in pair
+            genes[at] = gene
+            at += np.uint64(block[row, gene] != 0)
 
 
 @_compiled

@@ -475,9 +475,9 @@ def in_csr(block: sparse.csr_matrix | np.ndarray) -> sparse.csr_matrix:
 
     block = block.astype(block.dtype.newbyteorder("="), copy=False)
     indptr = np.cumsum([0, *np.count_nonzero(block, axis=1)])
-    values, genes = np.empty(indptr[-1], block.dtype), np.empty(indptr[-1], np.int32)
+    values, genes = np.empty(indptr[-1] + 1, block.dtype), np.empty(indptr[-1] + 1, np.int32)
     _kernels.squeeze_rows(block, indptr, values, genes)
-    return sparse.csr_matrix((values, genes, indptr), shape=block.shape)
+    return sparse.csr_matrix((values[:-1], genes[:-1], indptr), shape=block.shape)
 
 
 def read_rows(cells: anndata.AnnData, rows: np.ndarray) -> sparse.csr_matrix | np.ndarray:
