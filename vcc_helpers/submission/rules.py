@@ -734,7 +734,7 @@ _RULES = (
         "truth"),
     # Contexts
     _remark("season", lambda s: not s.rules.context_key and has_several(s.cells)
-        and list(s.cells.obs[CONTEXT_KEY].astype(str).unique()),
+        and sorted(s.cells.obs[CONTEXT_KEY].astype(str).unique()),
         "obs has {n} contexts ({some}), and the rules of {s.rules.name} know one; if it is a file "
         "of 2026, check it with preset='vcc2026' (--preset vcc2026)"),
     _Rule("context", Seen.no_context_column,
