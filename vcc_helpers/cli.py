@@ -246,7 +246,7 @@ def _for_spreadsheets(table) -> str:
 
 
 def _asked_in(bundle, asked) -> dict:
-    """Take what is asked from a bundle, but for lists that are named."""
+    """Take what is wanted from a bundle, but for lists that are named."""
     if not bundle:
         return asked
     found = _open_bundle(bundle, asked)
@@ -388,7 +388,7 @@ _OPTIONS = {
     "-g/--genes": {"metavar": "CSV", "help": "the genes in their official order"},
     "--counts": {"metavar": "CSV", "help": "target_gene and n_cells to be predicted"},
     "--contexts": {"metavar": "A,B,C",
-        "help": "contexts that are asked (those of manifest.json next to the lists)"},
+        "help": "contexts to be predicted (those of manifest.json next to the lists)"},
     "--bundle": {"metavar": "BUNDLE",
         "help": "the season's controls, a zip or folder: its lists, and controls to compare with"},
     "--context-key": {"metavar": "COLUMN",

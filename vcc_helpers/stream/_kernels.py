@@ -129,7 +129,7 @@ def add_counts(values, genes, indptr, groups, divisor, counts, scaled):
 
 @_compiled
 def leave_out(values, genes, indptr, rows, groups, counts, factor, rest):
-    """Put down what is left of a group's counts without one cell, times a factor, a row a cell.
+    """Put down what is left of a group's counts without one cell, times a factor, a row per cell.
 
     `rows` are the cells, `groups` and `factor` those of each.
     """

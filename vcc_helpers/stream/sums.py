@@ -33,7 +33,7 @@ _TESTS = 2**20
 
 
 class _Batch(NamedTuple):
-    """Some groups of cells, and what is asked of them.
+    """Some groups of cells, and what is wanted of them.
 
     `pieces`, called as often as the cells are needed, gives them a few at a time: the numbers of
     rows, those of one group rising, and the rows. `group` is the number, from 0, of each row's

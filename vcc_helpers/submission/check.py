@@ -84,7 +84,7 @@ def check(
         is passed over. By the rules of 2026 ``n_cells`` may be absent (400 are meant), and a column
         ``context`` there. What is None, genes or targets, is not compared.
     contexts
-        The contexts that are asked, such as ``["A", "B", "C"]`` or ``"A,B,C"``, of a season that
+        The contexts to be predicted, such as ``["A", "B", "C"]`` or ``"A,B,C"``, of a season that
         has them. By default those of the ``manifest.json`` next to `counts` or `genes`; where there
         is none, those of the file, and a remark says so.
     context_key

@@ -34,7 +34,7 @@ _HEADER = {
     *("gene", "genes", "symbol", "symbols", "name", "names", "feature", "features", "id", "ids"),
     *("ensembl", "hgnc", "index", "target", "var", "x"),
 }
-#: What says, next to the lists of a bundle, which contexts are asked.
+#: What says, next to the lists of a bundle, which contexts are wanted.
 MANIFEST = "manifest.json"
 #: No list of names is larger, in bytes.
 _LARGEST = 2**26

@@ -749,7 +749,7 @@ _RULES = (
         "{n} contexts have spaces around them: {some}; {s.rules.tool} takes each for an unknown "
         "one, and refuses the file; remove the spaces", fix="spaces around {n} contexts removed"),
     _remark("contexts", lambda s: s.asked is None and list(s.present),
-        "which contexts are asked is not known, so those of the file are taken: {some}; name them "
+        "which contexts are wanted is not known, so those of the file are taken: {some}; name them "
         "with contexts= or --contexts, or keep the bundle's manifest.json next to its lists"),
     _Rule("unknown contexts", Seen.unknown_contexts,
         "{n} of {of} contexts are not asked: {some}; asked are {asked}{hint}; {s.rules.tool} "
