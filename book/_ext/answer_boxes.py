@@ -3,7 +3,7 @@
 Below each cell that calls `check("03-1", answer)` the page gets a box to type into. The answers
 that `check` knows, and what it says to each, are computed while the book is built and travel with
 the page, encoded so that nobody reads them by accident; `answers.js` judges as `check` does.
-Nothing is sent anywhere. An exercise that asks for code needs the notebook, and its box says so.
+Nothing is sent anywhere. An exercise that asks for code or several names needs the notebook, and its box says so.
 """
 
 import base64
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from docutils import nodes
 
 ASKED = re.compile(r'^check\("(\d\d-\d)"', re.MULTILINE)
@@ -23,7 +24,7 @@ BOX = (
     'spellcheck="false"><button type="submit">Check</button>'
     '<output for="answer-{number}" aria-live="polite"></output></form>'
 )
-CODE = '<p class="answer-box">Exercise {number} asks for code: run the cell in the notebook.</p>'
+CODE = '<p class="answer-box">Exercise {number} is for the notebook: run its cell there.</p>'
 
 
 def known(number: str) -> dict | None:
@@ -33,9 +34,9 @@ def known(number: str) -> dict | None:
     exercise = exercises.find(number)
     answers = list(exercise.answers())
     right = answers[0][1]
-    if exercise.probe is not None:
-        return None
     text = isinstance(right, str)
+    if exercise.probe is not None or not (text or np.ndim(right) == 0):
+        return None
     return {
         "text": text,
         "whole": isinstance(right, int) or hasattr(right, "dtype") and right.dtype.kind in "iu",
