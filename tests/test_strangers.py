@@ -414,7 +414,8 @@ def test_no_value_passes_the_fence_of_the_walk(form, dtype):
         bad[4, 1] = value
         bad = form(bad)
         with pytest.raises(ValueError, match="must be 0 or more and finite"):
-            rank_groups([bad], np.r_[0, 12], sort_controls([form(good)]), slice(0, 3), reach=span([bad]))
+            controls = sort_controls([form(good)])
+            rank_groups([bad], np.r_[0, 12], controls, slice(0, 3), reach=span([bad]))
         if value != np.inf:  # which is the fence
             refuses("must be 0 or more and finite", sort_controls, [bad])
 
