@@ -220,11 +220,11 @@ def drawn(seed, n_targets=50, per=60, n_controls=1000, genes=2000, depth=2000, c
 
 
 GROWN = {
-    "entries": ("depth", (500, 1000, 2000, 4000, 8000)),
-    "genes": ("genes", (500, 1000, 2000, 4000)),
-    "perturbations": ("n_targets", (12, 25, 50, 100, 200)),
-    "cells a perturbation": ("per", (15, 30, 60, 120)),
-    "contexts": ("contexts", (1, 2, 4)),
+    "entries": ("depth", (500, 2000, 8000)),
+    "genes": ("genes", (500, 2000, 4000)),
+    "perturbations": ("n_targets", (12, 50, 100)),
+    "cells a perturbation": ("per", (15, 60, 120)),
+    "contexts": ("contexts", (1, 2)),
 }
 
 
@@ -233,10 +233,10 @@ def curves():
     from peers.step import read_anndata, read_raw
 
     points = []
-    with tempfile.TemporaryDirectory() as folder:
-        pair = [str(Path(folder) / f"{name}.h5ad") for name in ("pred", "real")]
-        for size, (name, values) in GROWN.items():
-            for value in values:
+    for size, (name, values) in GROWN.items():
+        for value in values:
+            with tempfile.TemporaryDirectory() as folder:
+                pair = [str(Path(folder) / f"{side}.h5ad") for side in ("pred", "real")]
                 cells = [drawn(seed, **{name: value}) for seed in (1, 2)]
                 entries = sum(part.X.nnz for part in cells)
                 for part, path in zip(cells, pair, strict=True):

@@ -430,3 +430,16 @@ def test_the_plain_test_of_the_chapter_has_the_same_numbers():
         u, p = mann_whitney(values[labels == group], values[labels == "control"])
         np.testing.assert_array_equal(found.statistic[row], u)
         np.testing.assert_array_equal(found.p_value[row], p)
+
+
+def test_groups_without_room_next_to_the_bits_of_a_value_are_ranked_in_turns():
+    """Values over hundreds of powers of two leave two of 64 bits for the number of a group."""
+    rng = np.random.default_rng(0)
+    values = rng.lognormal(0, 100, (90, 4)) * (rng.random((90, 4)) < 0.7)
+    values[5:50] = values[45:90]
+    labels = np.repeat([f"G{i:02}" for i in range(30)], 2).tolist() + ["C"] * 30
+    found = rank_sum(values, labels, control="C")
+    for i in range(30):
+        u, p_value = mann_whitney(values[2 * i : 2 * i + 2], values[60:])
+        np.testing.assert_array_equal(found.statistic[i], u)
+        np.testing.assert_allclose(found.p_value[i], p_value, rtol=1e-12)

@@ -3,7 +3,8 @@
 Below each cell that calls `check("03-1", answer)` the page gets a box to type into. The answers
 that `check` knows, and what it says to each, are computed while the book is built and travel with
 the page, encoded so that nobody reads them by accident; `answers.js` judges as `check` does.
-Nothing is sent anywhere. An exercise that asks for code or several names needs the notebook, and its box says so.
+Nothing is sent anywhere. An exercise that asks for code or several names needs the notebook, and
+its box says so.
 """
 
 import base64
