@@ -51,7 +51,7 @@ class Contrast(NamedTuple):
 
     Without a row where they have none: `counts`, their sum; `scaled_mean`, the mean of the scaled
     values before the logarithm; and `sampling`, the sampling variance of ``log1p(bulk_target_sum *
-    counts / counts.sum())``, float64, 0 for controls of another file.
+    counts / counts.sum())``, float64.
     """
 
     groups: pd.Index

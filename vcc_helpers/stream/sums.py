@@ -129,7 +129,7 @@ def _adder(batch: _Batch, sums: _Sums) -> Callable | None:
 def _control_sums(
     job: _Job, scaling: Scaling, lent: _Lent | None, genes: slice, source: Callable
 ) -> tuple[Controls, _Sums]:
-    """Sort the controls, and sum them; how much those of another file vary is found there."""
+    """Sort the controls, the file's own or those of another, and sum them."""
     one = slice(job.control, job.control + 1)
     batch = _batch_of(job, scaling, one, genes, source)
     if lent:
@@ -137,7 +137,7 @@ def _control_sums(
         batch = batch._replace(pieces=lent.pieces, group=group, scaling=lent.scaling)
     sums = _Sums.empty(batch)
     blocks, columns = _collect(batch, sums, job.threads)
-    if batch.total and not lent:
+    if batch.total:
         _jackknife(batch, sums, job.threads)
     how = {"columns": columns, "threads": job.threads, "look": _adder(batch, sums)}
     return sort_controls(blocks, **how), sums

@@ -183,7 +183,9 @@ def _table_of_counts(path: str | Path, rules: Preset) -> pd.Series:
         )
     if twice := [name for name in (PERTURBATION_KEY, "n_cells") if header.count(name) > 1]:
         raise ValueError(f"{path} has more than one column {some_of(twice)}; keep one")
-    table = pd.DataFrame(rows, dtype=object).reindex(columns=range(len(header))).fillna("")
+    columns = list(zip_longest(*rows, fillvalue=""))  # a line may be shorter
+    table = pd.DataFrame(dict(enumerate(columns)), dtype=object)
+    table = table.reindex(columns=range(len(header))).fillna("")
     table = table.set_axis(header, axis=1)
     if "n_cells" not in table:
         table["n_cells"] = rules.cells_a_target
