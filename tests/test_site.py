@@ -47,6 +47,9 @@ def judge(browser):  # noqa: F811
 @pytest.mark.parametrize("number", JUDGED)
 def test_the_page_says_what_check_says(number, judge):
     facts, count = facts_of(number), 0
+    if facts is None:  # several names: for the notebook
+        assert np.ndim(next(iter(FOUND[number].answers()))[1]) == 1
+        return
     for _, value, _ in facts["answers"]:
         for slip in SLIPS if not facts["text"] else (str, str.lower, lambda x: f"{x}x"):
             if not facts["text"] and value == 0 and slip is SLIPS[6]:
@@ -61,9 +64,9 @@ def test_the_page_says_what_check_says(number, judge):
 
 @pytest.mark.parametrize(("number", "text", "status"), [
     ("01-1", "22,376", "right"), ("01-1", "22376 counts", "right"), ("01-1", "22 376", "right"),
-    ("01-2", "1/3", "right"), ("01-2", "33.33 %", "right"), ("01-2", "0,3333", "right"),
-    ("02-3", " 'stat1' ", "right"), ("14-2", "−0.01835", "right"), ("01-2", "a third", "wrong"),
-    ("01-2", "", "empty"), ("01-2", "33,3", "wrong"), ("01-1", "1.2.3", "wrong"),
+    ("09-1", "1/3", "right"), ("09-1", "33.33 %", "right"), ("09-1", "0,3333", "right"),
+    ("02-2", " 'stat1' ", "right"), ("14-2", "−0.01835", "right"), ("09-1", "a third", "wrong"),
+    ("09-1", "", "empty"), ("09-1", "33,3", "wrong"), ("01-1", "1.2.3", "wrong"),
 ])  # fmt: skip
 def test_numbers_as_people_write_them(number, text, status, judge):
     assert judge(number, text)[0] == status
@@ -82,11 +85,12 @@ def test_a_box_answers_keeps_and_forgets_nothing_elsewhere(tab, site):  # noqa: 
 
 
 def test_every_exercise_of_the_book_has_its_box(book):
-    for number, exercise in FOUND.items():
+    for number in FOUND:
         page = next((book / "notebooks").glob(f"{number[:2]}_*.html")).read_text(encoding="utf-8")
-        assert len(re.findall(f'data-exercise="{number}"', page)) == (exercise.probe is None)
-        right = facts_of(number)["answers"][0][1] if exercise.probe is None else None
-        assert exercise.probe or json.dumps(right) not in re.findall('data-known="(.+?)"', page)
+        facts = facts_of(number)
+        assert len(re.findall(f'data-exercise="{number}"', page)) == (facts is not None)
+        right = facts["answers"][0][1] if facts else None
+        assert not facts or json.dumps(right) not in re.findall('data-known="(.+?)"', page)
 
 
 @pytest.mark.parametrize("styled", [False, True])

@@ -28,7 +28,8 @@ function digitsOf(answer) {
 
 function slip(answer, right, facts) {
   const [digits, counting] = digitsOf(answer);
-  if (!facts.whole && counting > 1 && Math.abs(answer - right) <= 0.500001 * 10 ** -digits)
+  const near = Math.min(0.500001 * 10 ** -digits, 0.1 * Math.abs(right)); // 0.5 is a guess
+  if (!facts.whole && counting > (digits < 2 ? 1 : 0) && Math.abs(answer - right) <= near)
     return ["right", `${facts.answers[0][2]} (You rounded: it is ${Number(right.toPrecision(6))}.)`];
   const like = (a, b) => same(a, b, facts.tolerance);
   let said = null;
