@@ -154,7 +154,8 @@ def read_counts(
     numbers = pd.to_numeric(n_cells, errors="coerce")
     if rules.cells_a_target:
         numbers = numbers.where(numbers >= 1, rules.cells_a_target)
-    copies = pd.MultiIndex.from_arrays([n_cells.index, numbers]).duplicated()
+    copies = n_cells.index.to_frame(index=False).assign(number=numbers.to_numpy()).duplicated()
+    copies = copies.to_numpy()
     n_cells, numbers = n_cells[~copies], numbers[~copies]
     names = _targets(n_cells)
     unsound = ~numbers.between(1, 2**53) | (numbers % 1 != 0)
