@@ -1,4 +1,4 @@
-"""A file of 2026 in full size, checked, packed and scored: time and peak memory of each step.
+"""A file of 2026 in full size, written, checked, packed, scored: time and memory of each step.
 
     python benchmarks/season_full.py --official PYTHON --scorer CELL_EVAL2 [--tenth] [--folder DIR]
 
@@ -39,6 +39,18 @@ COMPARE = [sys.executable, "-c", f"""
 import json, sys; sys.path[:0] = [{str(ROOT / "benchmarks")!r}]
 import season_2026; print(json.dumps(season_2026.differences(*sys.argv[1:])))
 """]  # fmt: skip
+WRITE = """
+import sys; import vcc_helpers as vcc; from vcc_helpers.bulk import CONTROL
+from pathlib import Path; import anndata, numpy as np, pandas as pd
+bundle, out = vcc.datasets.read_bundle(sys.argv[1]), Path(sys.argv[1]) / "written.h5ad"
+names, means = [CONTROL, *bundle.n_cells.index], {}
+for context, cells in bundle.controls.items():  # no change; the cost is that of any prediction
+    row = np.asarray(vcc.pseudobulk(cells)[CONTROL].X)
+    obs = pd.DataFrame(index=names)
+    means[context] = anndata.AnnData(np.tile(row, (len(names), 1)), obs, cells.var[[]].copy())
+vcc.submission.write(means, out, controls=bundle.controls, n_cells=bundle.n_cells)
+print(f"{out.stat().st_size / 1e9:.2f} GB"); out.unlink()
+"""
 SCORE = """
 import sys; from vcc_helpers.scoring import score
 cards = score(*sys.argv[1:], "vcc2026", memory="4GB").contexts
@@ -87,6 +99,7 @@ def measured(folder: Path, options: argparse.Namespace):
         "prep": [*ours, "prep", pred, *asked, "-o", out],
         "official prep": ["prlimit", f"--as={options.limit * 10**9}", *theirs],
         "check with controls": [sys.executable, "-c", CHECK, folder],
+        "write": [sys.executable, "-c", WRITE, folder],
         "make truth": [*make_it, "truth"],
         "score": [sys.executable, "-c", SCORE, pred, folder / "truth.h5ad"],
         "official score": ["prlimit", f"--as={options.limit * 10**9}", *scorer],

@@ -1,5 +1,7 @@
 """Means become cells again: sizes, labels, means, and the same draw for the same seed."""
 
+from functools import partial
+
 import anndata
 import numpy as np
 import pandas as pd
@@ -71,6 +73,8 @@ def test_cells_in_a_file_are_those_in_memory(make, kind, bulk, controls, tmp_pat
         np.testing.assert_array_equal(dense_of(part.X), dense_of(whole.X))
         assert part.obs[KEY].tolist() == whole.obs[KEY].tolist()
     before = path.read_bytes()
+    asked_of = partial(submission.write, bulk, path, controls=controls, emitter=partial(make))
+    refuses("expected a function of vcc_helpers.emit itself", asked_of, n_cells=1, error=TypeError)
     for match, out, some in [
         ("of one context, or both of each", path, controls),
         ("none of the contexts 'B'; give those of each", path, {"A": controls}),

@@ -7,7 +7,7 @@ Taught in: notebooks/06_check_and_pack and notebooks/18_from_means_to_cells.
 >>> genes = cells.var_names
 >>> print(check(cells[:, ::-1], genes=genes))
 pred: genes are in another order: position 0 is 'DKC1', expected 'CCNL2'; cell-eval prep puts \
-them in order, other scorers compare each gene with a stranger; reorder with pred[:, genes]
+them in order, other scorers compare each gene with another; reorder with pred[:, genes]
 """
 
 from __future__ import annotations

@@ -698,7 +698,7 @@ _RULES = (
         fix="genes put in order", chain="order"),
     _Rule("gene order", Seen.out_of_order,
         "genes are in another order: position {place} is {here!r}, expected {expected!r}; "
-        "cell-eval prep puts them in order, other scorers compare each gene with a stranger; "
+        "cell-eval prep puts them in order, other scorers compare each gene with another; "
         "reorder with pred[:, genes]", fix="genes put in order", chain="order"),
     # Labels
     _Rule("label column", Seen.no_column,

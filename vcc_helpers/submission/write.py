@@ -36,7 +36,8 @@ def write(
 
     The cells are those that the emitter returns in memory, value for value. Of several contexts
     there are no controls, as the rules of 2026 want it, and ``obs["context"]`` names each cell's.
-    The 360,000 cells of 2026 take below 1 GB of memory, 20 GB of disk and, on one core, 15 minutes.
+    A tenth of a submission of 2026, 36,000 cells of 18,533 genes, took 0.8 GB of memory; more cells
+    take more time and disk, not more memory (``benchmarks/season_full.py``).
 
     Parameters
     ----------
@@ -53,7 +54,14 @@ def write(
     ------
     ValueError, KeyError, OSError
         As for the emitter; a context has no controls, or other genes; `path` cannot be written.
+    TypeError
+        `emitter` is no function of :mod:`~vcc_helpers.emit`.
     """
+    if not hasattr(emitter, "blocks"):
+        raise TypeError(
+            f"emitter={emitter!r}; expected a function of vcc_helpers.emit itself, which can make "
+            "some cells at a time; give its settings as further arguments, such as seed=0"
+        )
     several = isinstance(means, Mapping)
     if several != isinstance(controls, Mapping) or several and not means:
         raise ValueError("give means and controls of one context, or both of each, by its name")
