@@ -36,7 +36,7 @@ def write(
 
     The cells are those that the emitter returns in memory, value for value. Of several contexts
     there are no controls, as the rules of 2026 want it, and ``obs["context"]`` names each cell's.
-    A tenth of a submission of 2026, 36,000 cells of 18,533 genes, took 0.8 GB of memory; more cells
+    A tenth of a submission of 2026, 36,000 cells of 18,533 genes, took 0.7 GB of memory; more cells
     take more time and disk, not more memory (``benchmarks/season_full.py``).
 
     Parameters
