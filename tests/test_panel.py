@@ -64,7 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Range", span)
         self.send_header("Content-Type", fault.get("type", "binary/octet-stream"))
         self.send_header("ETag", fault.get("etag", '"one"'))
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(fault.get("length", len(body))))
         self.end_headers()
         self.wfile.write(body[: fault.get("cut", len(body))])
         server.over.wait(fault.get("stall", 0))
@@ -464,6 +464,7 @@ def test_a_zarr_store_that_breaks_is_told_and_the_next_run_goes_on(store, server
     for fault, error, words in (
         (lambda n: {"status": 500} if n > 30 else None, ConnectionError, "given up after 3"),
         (lambda n: {"change": lambda body: b"<html>" + body[6:]}, ValueError, "login page"),
+        (lambda n: {"length": 10**13}, ConnectionError, "would send 10000000000000 b"),
         (lambda n: {"status": 403}, ConnectionError, "answers 403 Forbidden"),
         (lambda n: {"status": 404}, ConnectionError, "has no zarr.json or .zmetadata"),
         (

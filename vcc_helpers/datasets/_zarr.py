@@ -28,6 +28,8 @@ from ._remote import THREADS, Absent, Server
 
 #: Parts that are kept until so many others have come: neighbouring cells share them.
 _HELD = 4 * THREADS
+#: Bytes of a part that a server may send; those of AnnData have some millions.
+_LARGEST = 2**30
 
 
 class FarStore(Store):
@@ -89,7 +91,13 @@ class FarStore(Store):
                 raise ConnectionError(
                     f"{url}: the server sends only whole files, not parts of them"
                 )
-            return int(answer.headers.get("Content-Length", 0)) or None
+            length = answer.headers.get("Content-Length", "")
+            if not length.isdecimal() or int(length) > _LARGEST:
+                raise ConnectionError(
+                    f"{url}: the server would send {length or 'an unknown number of'} bytes; "
+                    f"expected a part of a Zarr store, of at most {_LARGEST:,}"
+                )
+            return int(length) or None
 
         try:
             found = self.server.ask(url, asked, fits)
