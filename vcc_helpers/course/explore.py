@@ -122,12 +122,16 @@ def prediction(effects: pd.DataFrame, target: str, at: tuple[float, float]) -> _
     def place(effect: np.ndarray) -> tuple[float, float]:
         return 150 + 150 * effect[0] / reach, 150 - 150 * effect[1] / reach
 
-    points = []
+    points, taken = [], []
     for name, effect in zip(names, real, strict=True):
         (a, b), own = place(effect), " own" if name == target else ""
+        low = b + 4  # of the name, which goes below others that are there
+        while any(abs(a - x) < 50 and abs(low - y) < 11 for x, y in taken):
+            low += 11
+        taken.append((a, low))
         points.append(
             f'<g class="real{own}"><circle cx="{a:.1f}" cy="{b:.1f}" r="4"/>'
-            f'<text class="left" x="{a + 6:.1f}" y="{b + 4:.1f}">{escape(name)}</text></g>'
+            f'<text class="left" x="{a + 6:.1f}" y="{low:.1f}">{escape(name)}</text></g>'
         )
     a, b = place(np.array(at))
     order = np.argsort(distance, kind="stable")
